@@ -1,0 +1,1 @@
+"""A conversation: its history, its context budget, one turn after the other."""

@@ -1,0 +1,63 @@
+"""A conversation with one backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from phichat.chat.context import Turn, fit
+from phichat.engine.backend import Backend, Cancel
+from phichat.errors import PhichatError
+from phichat.events import ContextTrimmed, Event, TurnFinished, TurnStarted
+from phichat.messages import FinishReason, GenerationParams
+
+
+class Session:
+    """Owns the history and the context budget; the backend owns everything about the model."""
+
+    def __init__(self, backend: Backend, system: str | None = None, history: Sequence[Turn] = ()) -> None:
+        self._backend = backend
+        self.system = system
+        self._history = list(history)
+
+    @property
+    def history(self) -> Sequence[Turn]:
+        """The turns so far, with what was said of those that were cut off."""
+        return tuple(self._history)
+
+    def send(self, prompt: str, params: GenerationParams, cancel: Cancel) -> Iterator[Event]:
+        """One turn. Raises PhichatError kinds, after the TurnFinished where the turn had begun.
+
+        Setting `cancel` ends it with what was said until then, in loading and in the prompt too.
+        """
+        yield TurnStarted(prompt, self.system, params)
+        finished = False
+        try:
+            for event in self._events(prompt, params, cancel):
+                finished = finished or isinstance(event, TurnFinished)
+                yield event
+        except PhichatError:
+            if not finished:
+                yield TurnFinished("", "", FinishReason.ERROR)
+            raise
+
+    def _events(self, prompt: str, params: GenerationParams, cancel: Cancel) -> Iterator[Event]:
+        yield from self._backend.load(cancel)
+        if cancel.is_set():
+            # The model may be ready even so, but nothing has been asked of it.
+            yield TurnFinished("", "", FinishReason.CANCELLED)
+            return
+        n_ctx = self._backend.n_ctx
+        fitted = fit(self.system, self._history, prompt, self._backend.count, n_ctx, params.max_tokens)
+        if fitted.dropped_turns:
+            yield ContextTrimmed(fitted.dropped_turns, fitted.tokens, n_ctx)
+        for event in self._backend.generate(fitted.messages, params, cancel):
+            if isinstance(event, TurnFinished):
+                if event.text:
+                    self._history.append(Turn(prompt, event.text))
+                event = replace(event, dropped_turns=fitted.dropped_turns)
+            yield event
+
+    def close(self) -> None:
+        """Free the model."""
+        self._backend.close()

@@ -1,0 +1,60 @@
+"""The verbs, found by name so that each run imports only its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import click
+
+from phichat import __version__
+from phichat.cli.diagnostics import Diagnostics, ExitCode
+from phichat.cli.output import ReaderLeft
+from phichat.errors import PhichatError, UsageError
+
+_VERBS = ("ask", "bench", "doctor", "path")
+
+
+class _Verbs(click.Group):
+    """Imports a verb's module when the verb is called for; the module and its command bear its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"phichat.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", message="phichat %(version)s")
+@click.pass_context
+def phichat(ctx: click.Context) -> None:
+    """Chat with quantized GGUF models on this machine."""
+    if ctx.invoked_subcommand is None:
+        raise UsageError("There is no full-screen chat yet", "ask a single question with `phichat ask`")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; the one place where errors become a line on stderr and an exit code."""
+    diagnostics = Diagnostics()
+    debug = "--debug" in arguments
+    try:
+        result = phichat.main(list(arguments), prog_name="phichat", standalone_mode=False)
+        return int(result or ExitCode.DONE)
+    except PhichatError as error:
+        return diagnostics.error(error, debug=debug)
+    except click.ClickException as error:
+        usage = UsageError(error.format_message().rstrip("."), _help_for(error))
+        return diagnostics.error(usage, debug=debug)
+    except ReaderLeft:
+        return ExitCode.DONE
+    except click.Abort:
+        return ExitCode.INTERRUPTED
+
+
+def _help_for(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see `{context.command_path if context else 'phichat'} --help`"

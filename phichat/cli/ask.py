@@ -1,0 +1,218 @@
+"""`phichat ask`: one prompt, one answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, assert_never
+
+import click
+
+from phichat.cli.diagnostics import Diagnostics, ExitCode
+from phichat.cli.interrupt import ctrl_c
+from phichat.cli.options import all_options, configure
+from phichat.cli.output import Output
+from phichat.errors import UsageError
+from phichat.events import (
+    CodeChecked,
+    ContextTrimmed,
+    Event,
+    ModelLoading,
+    ModelReady,
+    PromptProgress,
+    ReasoningDelta,
+    TextDelta,
+    TurnFinished,
+    TurnStarted,
+)
+from phichat.messages import FinishReason
+from phichat.paths import Paths
+
+
+@click.command()
+@click.argument("prompt", nargs=-1)
+@all_options
+@click.option("-s", "--system", metavar="TEXT", help="System prompt.")
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Attach a text file; repeatable.")
+@click.option("-o", "--option", "pairs", nargs=2, multiple=True, metavar="KEY VALUE", help="Any option by name.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
+@click.option("-x", "--extract", is_flag=True, help="Print only the first code block.")
+@click.option("-u", "--usage", is_flag=True, help="Tokens and speed on stderr.")
+@click.option("-R", "--hide-reasoning", is_flag=True, help="Do not show what the model thinks.")
+@click.option("-n", "--no-log", is_flag=True, help="Keep no transcript.")
+@click.option("--strict", is_flag=True, help="Exit 6 when the code check warns.")
+@click.option("--offline", is_flag=True, expose_value=False, help="Never connect anywhere; asking never does.")
+def ask(
+    prompt: tuple[str, ...],
+    files: tuple[str, ...],
+    pairs: tuple[tuple[str, str], ...],
+    as_json: bool,
+    no_stream: bool,
+    extract: bool,
+    usage: bool,
+    hide_reasoning: bool,
+    no_log: bool,
+    strict: bool,
+    **flags: Any,
+) -> int:
+    """Ask a model one question. Text that is piped in stands before PROMPT."""
+    paths = Paths.find()
+    config = configure(paths, pairs, log=False if no_log else None, **flags)
+    from phichat.cli.attachments import compose
+
+    whole = compose(prompt, [Path(name) for name in files], sys.stdin)
+    if not whole:
+        raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
+
+    from phichat.chat.turn import run_turn
+    from phichat.wiring import session
+
+    diagnostics = Diagnostics()
+    conversation = session(config, paths)
+    if config.model is None:
+        diagnostics.notice(
+            "No model is chosen, so the small embedded one answers; get a better one with `phichat pull phi-4-mini`."
+        )
+    view = _View(
+        diagnostics,
+        Output(),
+        streams=not (as_json or no_stream or extract),
+        shows_reasoning=not hide_reasoning and not as_json,
+    )
+    try:
+        with ctrl_c() as cancel:
+            try:
+                for event in run_turn(conversation, whole, config.sampling, cancel):
+                    view.show(event)
+            finally:
+                if view.finished is not None:
+                    view.close(as_json=as_json, extract=extract, usage=usage)
+    finally:
+        conversation.close()
+    return view.exit_code(strict=strict)
+
+
+class _View:
+    """What of the stream goes where."""
+
+    def __init__(self, diagnostics: Diagnostics, output: Output, *, streams: bool, shows_reasoning: bool) -> None:
+        self._diagnostics, self._output = diagnostics, output
+        self._streams, self._shows_reasoning = streams, shows_reasoning
+        self._model = ""
+        self._load_s = 0.0
+        self._warnings: Sequence[str] = ()
+        self.finished: TurnFinished | None = None
+
+    def show(self, event: Event) -> None:
+        """Take in one event."""
+        tell = self._diagnostics
+        match event:
+            case TurnStarted():
+                pass
+            case ModelLoading():
+                tell.progress(f"loading {event.model} {event.fraction:.0%}")
+            case ModelReady():
+                self._model = event.model
+                for notice in event.notices:
+                    tell.notice(notice)
+                tell.progress("reading the prompt")
+            case ContextTrimmed():
+                turns = "turn" if event.dropped_turns == 1 else "turns"
+                tell.notice(
+                    f"The oldest {event.dropped_turns} {turns} did not fit the context of {event.n_ctx:,} tokens "
+                    "and were left out."
+                )
+            case PromptProgress():
+                if event.done < event.total:
+                    tell.progress(f"reading {event.done:,} of {event.total:,} tokens")
+                else:
+                    tell.progress("thinking")
+            case ReasoningDelta():
+                if self._shows_reasoning:
+                    tell.reasoning(event.text)
+            case TextDelta():
+                if self._streams:
+                    tell.end_reasoning()
+                    tell.clear_progress()
+                    self._output.piece(event.text)
+            case CodeChecked():
+                self._warnings = event.report.warnings
+            case TurnFinished():
+                self.finished = event
+            case _:
+                assert_never(event)
+
+    def close(self, *, as_json: bool, extract: bool, usage: bool) -> None:
+        """Print what is printed at the end. Raises ReaderLeft."""
+        assert self.finished is not None
+        self._diagnostics.end_reasoning()
+        self._diagnostics.clear_progress()
+        if as_json:
+            self._output.document(self._document(self.finished))
+        elif extract:
+            from phichat.codecheck.blocks import first_code_block
+
+            block = first_code_block(self.finished.text)
+            self._output.text(self.finished.text if block is None else block)
+        elif self._streams:
+            self._output.end()
+        else:
+            self._output.text(self.finished.text)
+        for warning in self._warnings:
+            self._diagnostics.notice(warning)
+        if usage and self.finished.usage.prompt_tokens:
+            self._diagnostics.notice(_usage(self.finished))
+        if self._context_full(self.finished):
+            self._diagnostics.notice(
+                f"The answer ends here because the context of {self.finished.n_ctx:,} tokens is full; "
+                "--ctx-size makes it larger."
+            )
+
+    @staticmethod
+    def _context_full(finished: TurnFinished) -> bool:
+        used = finished.usage.prompt_tokens + finished.usage.completion_tokens
+        return finished.finish_reason is FinishReason.LENGTH and used > finished.n_ctx
+
+    def _document(self, finished: TurnFinished) -> dict[str, object]:
+        timings, usage = finished.timings, finished.usage
+        return {
+            "conversation_id": None,
+            "model": self._model,
+            "text": finished.text,
+            "reasoning": finished.reasoning,
+            "finish_reason": finished.finish_reason,
+            "seed": finished.seed,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "cached_tokens": usage.cached_tokens,
+                "completion_tokens": usage.completion_tokens,
+            },
+            "timings": {
+                "load_s": timings.load_s,
+                "prompt_s": timings.prompt_s,
+                "first_token_s": timings.first_token_s,
+                "generation_s": timings.generation_s,
+                "tokens_per_second": timings.tokens_per_second,
+            },
+            "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
+            "code": None,
+        }
+
+    def exit_code(self, *, strict: bool) -> ExitCode:
+        """For a turn that raised nothing."""
+        if self.finished is None or self.finished.finish_reason is FinishReason.CANCELLED:
+            return ExitCode.INTERRUPTED
+        if strict and self._warnings:
+            return ExitCode.CODE_WARNING
+        return ExitCode.DONE
+
+
+def _usage(finished: TurnFinished) -> str:
+    usage, timings = finished.usage, finished.timings
+    return (
+        f"{usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} cached) in {timings.prompt_s:.2f} s, "
+        f"{usage.completion_tokens:,} generated in {timings.generation_s:.2f} s, "
+        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s"
+    )

@@ -1,0 +1,158 @@
+"""`phichat doctor`: what is here, what is wrong with it, and what to do about each."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from threading import Event as Cancel
+from typing import Any
+
+import click
+
+from phichat import __version__
+from phichat.cli.diagnostics import ExitCode
+from phichat.cli.options import configure, model_and_engine_options
+from phichat.cli.output import Output
+from phichat.config import Config
+from phichat.engine.protocol import Hello
+from phichat.errors import ModelNotInstalled, PhichatError
+from phichat.paths import Paths
+
+_REBUILD = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
+
+
+class Health(StrEnum):
+    """How a finding is."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line; remedy is empty where there is nothing to do."""
+
+    subject: str
+    found: str
+    health: Health = Health.GOOD
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@model_and_engine_options
+def doctor(as_json: bool, **flags: Any) -> int:
+    """Look at Python, the engine's library, the devices, memory and models; connects nowhere.
+
+    Loads the chosen model once, which also finds out whether this build of the library runs on this CPU.
+    """
+    paths = Paths.find()
+    findings = list(_examine(configure(paths, **flags), paths))
+    output = Output()
+    if as_json:
+        output.document([asdict(finding) for finding in findings])
+    else:
+        marks = {Health.GOOD: " ", Health.WARNING: "!", Health.BAD: "x"}
+        for finding in findings:
+            output.text(f"{marks[finding.health]} {finding.subject:<14}{finding.found}")
+            if finding.remedy:
+                output.text(f"{'':<16}-> {finding.remedy}")
+    return ExitCode.ERROR if any(finding.health is Health.BAD for finding in findings) else ExitCode.DONE
+
+
+def _examine(config: Config, paths: Paths) -> Iterator[Finding]:
+    yield Finding("phichat", __version__)
+    yield Finding("Python", f"{platform.python_version()} on {platform.platform()} ({sys.executable})")
+    yield from _settings(paths)
+    hello = _hello()
+    if isinstance(hello, PhichatError):
+        yield Finding("engine", hello.message, Health.BAD, hello.next_step)
+        return
+    yield Finding("library", f"llama-cpp-python {hello.library_version}, {hello.library_file}")
+    yield Finding("built for", hello.system_info)
+    yield from _machine(hello)
+    yield from _models(config)
+    yield from _trial(config, paths)
+
+
+def _settings(paths: Paths) -> Iterator[Finding]:
+    state = "" if paths.config_file.is_file() else " (none yet)"
+    yield Finding("settings", f"{paths.config_file}{state}")
+
+
+def _hello() -> Hello | PhichatError:
+    from phichat.engine.process import Deadlines, EngineProcess
+
+    try:
+        process = EngineProcess(Deadlines())
+        hello = process.hello(Cancel())
+        process.close()
+    except PhichatError as why:
+        return why
+    assert hello is not None, "nothing cancels it"
+    return hello
+
+
+def _machine(hello: Hello) -> Iterator[Finding]:
+    from phichat.engine.hardware import probe_memory, unused_gpu, usable_cores
+    from phichat.engine.local import hardware
+
+    machine = hardware(hello)
+    for device in hello.devices:
+        yield Finding(
+            "device",
+            f"{device.name}: {device.description}, {device.memory_free / 1e9:.1f} of "
+            f"{device.memory_total / 1e9:.1f} GB free",
+        )
+    if unused := unused_gpu(machine):
+        yield Finding("GPU", unused, Health.WARNING, "build llama-cpp-python for it as the README says")
+    yield Finding("cores", f"{usable_cores()} that the engine computes with")
+    memory = probe_memory()
+    yield Finding("memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
+
+
+def _models(config: Config) -> Iterator[Finding]:
+    from phichat.models.resolve import installed, resolve
+
+    for model in installed():
+        yield Finding("model", f"{model.name}, {model.path}")
+    try:
+        chosen = resolve(config.model)
+    except ModelNotInstalled as why:
+        yield Finding("chosen", why.message, Health.WARNING, why.next_step)
+    else:
+        yield Finding("chosen", f"{chosen.name}, {chosen.path}")
+
+
+def _trial(config: Config, paths: Paths) -> Iterator[Finding]:
+    """Load the chosen model, then tell every verdict there is."""
+    from phichat.engine.verdicts import Verdict, Verdicts
+    from phichat.wiring import local_backend
+
+    try:
+        backend = local_backend(config, paths)
+    except ModelNotInstalled:
+        return
+    try:
+        for _ in backend.load(Cancel()):
+            pass
+        where = "CPU only" if not backend.plan.n_gpu_layers else f"{backend.plan.n_gpu_layers} layers on GPUs"
+        yield Finding("loads", f"with a context of {backend.n_ctx:,} tokens, {where}")
+    except PhichatError as why:
+        yield Finding("loads", why.message, Health.BAD, why.next_step)
+    finally:
+        backend.close()
+    for entry in Verdicts(paths.engine_verdicts).all().values():
+        crashes = entry["verdict"] == Verdict.CRASHES
+        library = Path(entry["library"]).name
+        yield Finding(
+            "CPU buffers",
+            f"{library} {entry['verdict']} with the buffer types of {entry['cpu']} for {entry['weights']}",
+            Health.WARNING if crashes else Health.GOOD,
+            _REBUILD if crashes else "",
+        )

@@ -1,0 +1,55 @@
+"""The owner of stdout: the answer or the data, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+from phichat.terminal import StreamCleaner, clean, to_json
+
+
+class ReaderLeft(Exception):
+    """Whoever read stdout has closed it."""
+
+
+class Output:
+    """Writes text that can steer no terminal, in UTF-8 whatever the locale. Raises ReaderLeft."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        if reconfigure := getattr(self._stream, "reconfigure", None):
+            reconfigure(encoding="utf-8", errors="replace")
+        self._cleaner = StreamCleaner()
+        self._ends_in_newline = True
+
+    def piece(self, text: str) -> None:
+        """A piece of a text that goes on."""
+        self._write(self._cleaner.feed(text))
+
+    def end(self) -> None:
+        """The text is complete: its last line gets an end."""
+        self._write(self._cleaner.close())
+        if not self._ends_in_newline:
+            self._write("\n")
+
+    def text(self, text: str) -> None:
+        """A whole text."""
+        self._write(clean(text))
+        self.end()
+
+    def document(self, document: object) -> None:
+        """One JSON document."""
+        self._write(to_json(document) + "\n")
+
+    def _write(self, text: str) -> None:
+        if not text:
+            return
+        self._ends_in_newline = text.endswith("\n")
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            # The interpreter flushes stdout once more at exit, and would complain then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise ReaderLeft from None

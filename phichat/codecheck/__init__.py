@@ -1,0 +1,1 @@
+"""The code check: what an answer's code needs beyond the standard library."""

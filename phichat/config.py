@@ -1,0 +1,216 @@
+"""Settings: flags, then the environment, then config.toml, then defaults, into one frozen value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from phichat.errors import ConfigError, UsageError
+from phichat.messages import GenerationParams
+
+GpuLayers = int | Literal["auto", "all"]
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+"""The types that llama.cpp can keep keys and values in."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How a model is loaded. ctx_size in tokens, None for what suits the model and the machine;
+    threads None for one a physical core."""
+
+    ctx_size: int | None = None
+    n_gpu_layers: GpuLayers = "auto"
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set."""
+
+    model: str | None = None
+    system: str | None = None
+    log: bool = True
+    keep_alive: float = 300.0
+    sampling: GenerationParams = field(default_factory=GenerationParams)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+
+def _integer(least: int, most: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError
+        number = int(value)  # type: ignore[call-overload]
+        if not least <= number <= most:
+            raise ValueError
+        return int(number)
+
+    read.__doc__ = f"a whole number from {least:,} to {most:,}"
+    return read
+
+
+def _number(least: float, most: float) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)  # type: ignore[arg-type]
+        if not least <= number <= most:  # NaN compares false
+            raise ValueError
+        return number
+
+    read.__doc__ = f"a number from {least:g} to {most:g}"
+    return read
+
+
+def _text(value: object) -> str:
+    """a text"""
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _switch(value: object) -> bool:
+    """true or false"""
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}[
+        str(value).lower()
+    ]
+
+
+def _cache_type(value: object) -> str:
+    if value not in CACHE_TYPES:
+        raise ValueError
+    return str(value)
+
+
+_cache_type.__doc__ = "one of " + ", ".join(CACHE_TYPES)
+
+
+def _gpu_layers(value: object) -> GpuLayers:
+    """auto, all, or a number of layers"""
+    if value == "auto":
+        return "auto"
+    if value == "all":
+        return "all"
+    return _integer(0, 10_000)(value)
+
+
+def _duration(value: object) -> float:
+    """seconds, or a number with s, m or h"""
+    if isinstance(value, str) and value[-1:] in "smh" and value[:-1]:
+        return _number(0, 1e6)(value[:-1]) * {"s": 1, "m": 60, "h": 3600}[value[-1]]
+    return _number(0, 1e9)(value)
+
+
+def _stop(value: object) -> tuple[str, ...]:
+    """a text, or a list of texts"""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError
+    return tuple(texts)
+
+
+_READERS: Mapping[str, Callable[[object], Any]] = {
+    "model": _text,
+    "system": _text,
+    "log": _switch,
+    "keep_alive": _duration,
+    "temperature": _number(0, 100),
+    "top_k": _integer(0, 2**31 - 1),
+    "top_p": _number(0, 1),
+    "min_p": _number(0, 1),
+    "repeat_penalty": _number(0.01, 100),
+    "repeat_last_n": _integer(0, 2**31 - 1),
+    "seed": _integer(0, 2**32 - 2),
+    "max_tokens": _integer(1, 2**31 - 1),
+    "stop": _stop,
+    "ctx_size": _integer(1, 2**31 - 1),
+    "n_gpu_layers": _gpu_layers,
+    "cache_type_k": _cache_type,
+    "cache_type_v": _cache_type,
+    "threads": _integer(1, 4096),
+}
+
+_ALIASES = {"temp": "temperature", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_predict": "max_tokens"}
+
+_SECTIONS = ("endpoints",)
+"""Tables of config.toml that belong to other rooms."""
+
+
+def option_names() -> tuple[str, ...]:
+    """The names that `-o` takes."""
+    taken = {option.name for option in (*fields(GenerationParams), *fields(EngineOptions))}
+    return tuple(name for name in _READERS if name in taken)
+
+
+def read_option(name: str, value: object) -> tuple[str, Any]:
+    """The canonical name and the typed value of one option.
+
+    Raises UsageError for an unknown name or an unusable value.
+    """
+    key = name.lower().replace("-", "_")
+    key = _ALIASES.get(key, key)
+    reader = _READERS.get(key)
+    if reader is None:
+        raise UsageError(f"There is no option {name!r}", "the options are " + ", ".join(option_names()))
+    try:
+        return key, reader(value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise UsageError(f"{name} cannot be {value!r}", f"give it {reader.__doc__}") from None
+
+
+def load(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """The one Config of this run.
+
+    flags: option name to value, None where the user gave nothing.
+    Raises UsageError for a flag, ConfigError for the environment or the file.
+    """
+    settings = _read_file(file)
+    if environ.get("PHICHAT_MODEL"):
+        settings["model"] = environ["PHICHAT_MODEL"]
+    if environ.get("PHICHAT_NO_LOG"):
+        settings["log"] = False
+    for name, value in flags.items():
+        if value is not None:
+            key, typed = read_option(name, value)
+            settings[key] = typed
+
+    def pick(kind: type) -> dict[str, Any]:
+        return {option.name: settings[option.name] for option in fields(kind) if option.name in settings}
+
+    return Config(
+        **{name: settings[name] for name in ("model", "system", "log", "keep_alive") if name in settings},
+        sampling=GenerationParams(**pick(GenerationParams)),
+        engine=EngineOptions(**pick(EngineOptions)),
+    )
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as why:
+        raise ConfigError(f"{file} cannot be read ({why})", "mend the file or move it away") from why
+    import tomllib
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as why:
+        raise ConfigError(f"{file} is no valid TOML ({why})", "mend that line") from why
+    settings = {}
+    for name, value in document.items():
+        if name in _SECTIONS:
+            continue
+        try:
+            key, typed = read_option(name, value)
+        except UsageError as why:
+            raise ConfigError(f"{file}: {why.message}", why.next_step) from why
+        settings[key] = typed
+    return settings

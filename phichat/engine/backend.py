@@ -1,0 +1,47 @@
+"""The seam between a conversation and whatever generates its replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from threading import Event as Cancel
+from typing import Protocol
+
+from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
+from phichat.messages import GenerationParams, Message
+
+__all__ = ["Backend", "Cancel", "GenerationEvent", "LoadEvent"]
+
+LoadEvent = ModelLoading | ModelReady
+GenerationEvent = PromptProgress | ReasoningDelta | TextDelta | TurnFinished
+
+
+class Backend(Protocol):
+    """One model. All methods raise EngineError or ModelFileError kinds; after one of them the next
+    call starts afresh."""
+
+    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+        """Bring the model into memory; yields nothing when it is there already.
+
+        A set `cancel` ends it early; the model is then not loaded and no ModelReady is yielded.
+        """
+        ...
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that `generate` would evaluate for these messages."""
+        ...
+
+    @property
+    def n_ctx(self) -> int:
+        """The context of the loaded model, in tokens."""
+        ...
+
+    def generate(
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+    ) -> Iterator[GenerationEvent]:
+        """Reply to messages that fit the context. Ends with exactly one TurnFinished, also before an
+        error is raised; a set `cancel` ends it within half a second, with what was said."""
+        ...
+
+    def close(self) -> None:
+        """Free the model; the backend can load again."""
+        ...

@@ -1,0 +1,358 @@
+"""The backend that runs a GGUF file in an engine process of its own."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import assert_never
+
+from phichat.config import EngineOptions
+from phichat.engine import protocol
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.footprint import repacked_types
+from phichat.engine.hardware import Device, DeviceKind, Hardware, probe, unused_gpu, usable_cores
+from phichat.engine.offload import OffloadPlan, OffloadRequest, plan, require_fit
+from phichat.engine.process import Deadlines, EngineProcess
+from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
+from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
+from phichat.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineError,
+    EngineLoadFailed,
+    ModelDoesNotFit,
+    PhichatError,
+    TemplateError,
+)
+from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
+from phichat.gguf_header import GgufHeader, check_usable, read_model
+from phichat.messages import FinishReason, GenerationParams, Message, Timings, Usage
+
+BATCH = 512
+"""Prompt tokens evaluated at once: llama.cpp's own physical batch. A cancelled prompt ends inside one,
+so a smaller batch would only cost speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A loaded model; everything about it that does not change."""
+
+    process: EngineProcess
+    header: GgufHeader
+    hello: Hello
+    plan: OffloadPlan
+    loaded: Loaded
+    load_s: float
+
+
+class LocalBackend:
+    """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        options: EngineOptions,
+        verdicts: Verdicts,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self._name, self._path, self._options = name, path, options
+        self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
+        self._running: _Running | None = None
+        self._unreported_load_s = 0.0
+
+    @property
+    def n_ctx(self) -> int:
+        return self._engine().loaded.n_ctx
+
+    @property
+    def header(self) -> GgufHeader:
+        """The header of the loaded file."""
+        return self._engine().header
+
+    @property
+    def plan(self) -> OffloadPlan:
+        """Where the loaded model's parts are."""
+        return self._engine().plan
+
+    @property
+    def hello(self) -> Hello:
+        """What the engine said about its library."""
+        return self._engine().hello
+
+    @property
+    def pid(self) -> int:
+        """The engine's process id."""
+        return self._engine().process.pid
+
+    @property
+    def threads(self) -> int:
+        """Threads that the engine computes with."""
+        return self._options.threads or usable_cores()
+
+    def _engine(self) -> _Running:
+        if self._running is None:
+            raise EngineError("No model is loaded", "load one first")
+        return self._running
+
+    # Loading
+
+    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+        """As `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
+        if self._running and self._running.process.alive:
+            return
+        self.close()
+        started = monotonic()
+        yield ModelLoading(self._name, 0.0)
+        # The process starts up while the header is read.
+        process = self._start()
+        try:
+            header = read_model(self._path)
+            check_usable(header, self._path)
+            hello = process.hello(cancel)
+            if hello is None:
+                return
+            machine = hardware(hello)
+            about = subject(Path(hello.library_file), header)
+            verdict = self._verdicts.lookup(about)
+            where = plan(header, machine, self._request(verdict))
+            require_fit(where, self._name)
+            try:
+                loaded = yield from self._load_in(process, where, verdict, cancel)
+            except EngineCrashed as crash:
+                if verdict is not None or not crash.is_fault:
+                    raise
+                # Was it this CPU's buffer types? Only a load that works without them tells.
+                process = self._start()
+                if process.hello(cancel) is None:
+                    return
+                verdict = Verdict.CRASHES
+                loaded = yield from self._load_in(process, where, verdict, cancel, prove=True)
+                self._remember(about, verdict if loaded else None)
+            else:
+                if verdict is None and loaded is not None:
+                    verdict = Verdict.WORKS
+                    self._remember(about, verdict)
+            if loaded is None:
+                return
+            took = monotonic() - started
+            self._running = _Running(process, header, hello, where, loaded, took)
+            self._unreported_load_s = took
+            yield self._ready(machine, verdict)
+        finally:
+            if self._running is None:
+                process.kill()
+
+    def _start(self) -> EngineProcess:
+        try:
+            size = self._path.stat().st_size
+        except OSError:
+            size = 0  # reading the header will say what is wrong
+        return EngineProcess(self._deadlines.for_file(size))
+
+    def _request(self, verdict: Verdict | None) -> OffloadRequest:
+        options = self._options
+        repacks = verdict is not Verdict.CRASHES
+        return OffloadRequest(
+            n_ctx=options.ctx_size,
+            n_gpu_layers=options.n_gpu_layers,
+            type_k=options.cache_type_k,
+            type_v=options.cache_type_v,
+            n_ubatch=BATCH,
+            n_threads=self.threads,
+            repack=repacked_types(platform.machine()) if repacks else frozenset(),
+        )
+
+    def _load_in(
+        self,
+        process: EngineProcess,
+        where: OffloadPlan,
+        verdict: Verdict | None,
+        cancel: Cancel,
+        *,
+        prove: bool = False,
+    ) -> Generator[ModelLoading, None, Loaded | None]:
+        request = Load(
+            path=str(self._path),
+            n_ctx=where.n_ctx,
+            n_batch=min(BATCH, where.n_ctx),
+            n_gpu_layers=where.n_gpu_layers,
+            tensor_split=where.tensor_split,
+            type_k=self._options.cache_type_k,
+            type_v=self._options.cache_type_v,
+            threads=self.threads,
+            extra_buffers=verdict is not Verdict.CRASHES,
+            prove=prove or verdict is None,
+        )
+        for reply in process.ask(request, cancel):
+            match reply:
+                case Loading():
+                    yield ModelLoading(self._name, reply.fraction)
+                case Loaded():
+                    return reply
+                case Failed(failure=Failure.CANCELLED):
+                    return None
+                case Failed():
+                    raise self._failure(reply)
+                case _:
+                    pass
+        return None
+
+    def _remember(self, about: Subject, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            self._verdicts.remember(about, verdict)
+
+    def _ready(self, machine: Hardware, verdict: Verdict | None) -> ModelReady:
+        running = self._engine()
+        notices = [*running.plan.notices, *running.loaded.notices]
+        if gpu := unused_gpu(machine):
+            notices.append(gpu)
+        if verdict is Verdict.CRASHES:
+            notices.append(
+                "This build of llama.cpp crashes in the CPU's own matrix units and runs without them; "
+                "see `phichat doctor`."
+            )
+        return ModelReady(
+            model=self._name,
+            path=str(self._path),
+            architecture=running.header.architecture,
+            n_ctx=running.loaded.n_ctx,
+            n_ctx_train=running.loaded.n_ctx_train,
+            n_layers=running.header.block_count,
+            n_gpu_layers=running.plan.n_gpu_layers,
+            devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
+            load_s=running.load_s,
+            notices=tuple(notices),
+        )
+
+    # Asking
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """As `Backend.count`."""
+        for reply in self._ask(protocol.Count(tuple(messages)), Event()):
+            if isinstance(reply, protocol.Counted):
+                return reply.tokens
+        raise EngineError("The engine did not count the prompt", "ask again")
+
+    def generate(
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+    ) -> Iterator[GenerationEvent]:
+        """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
+        seed = params.seed if params.seed is not None else secrets.randbelow(2**32 - 1)
+        said = TurnFinished("", "", FinishReason.CANCELLED, n_ctx=self.n_ctx, seed=seed)
+        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
+        text: list[str] = []
+        reasoning: list[str] = []
+        usage, timings, reason = Usage(), Timings(), FinishReason.CANCELLED
+        started, first_at = monotonic(), 0.0
+
+        def finished(reason: FinishReason) -> TurnFinished:
+            whole = replace(timings, load_s=load_s)
+            return replace(
+                said,
+                text="".join(text),
+                reasoning="".join(reasoning),
+                finish_reason=reason,
+                usage=usage,
+                timings=whole,
+            )
+
+        try:
+            for reply in self._ask(protocol.Generate(tuple(messages), params, seed), cancel):
+                match reply:
+                    case protocol.Evaluating():
+                        usage = Usage(reply.total, reply.cached, 0)
+                        yield PromptProgress(reply.done, reply.total, reply.cached)
+                    case protocol.Said():
+                        # Estimates until the engine's own figures come, which a crash prevents.
+                        first_at = first_at or monotonic()
+                        usage = replace(usage, completion_tokens=usage.completion_tokens + 1)
+                        timings = Timings(
+                            prompt_s=first_at - started,
+                            first_token_s=first_at - started,
+                            generation_s=monotonic() - first_at,
+                        )
+                        if reply.reasoning:
+                            reasoning.append(reply.reasoning)
+                            yield ReasoningDelta(reply.reasoning)
+                        if reply.text:
+                            text.append(reply.text)
+                            yield TextDelta(reply.text)
+                    case protocol.Generated():
+                        usage, timings, reason = reply.usage, reply.timings, reply.finish_reason
+                    case _:
+                        pass
+        except PhichatError:
+            yield finished(FinishReason.ERROR)
+            raise
+        yield finished(reason)
+
+    def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
+        """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
+        for reply in self._ask(request, cancel):
+            if isinstance(reply, (protocol.Evaluating, protocol.Benched)):
+                yield reply
+
+    def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:
+        """Replies without Failed: that is raised, or the end when it was cancelled."""
+        process = self._engine().process
+        try:
+            for reply in process.ask(request, cancel):
+                if isinstance(reply, Failed):
+                    if reply.failure is not Failure.CANCELLED:
+                        raise self._failure(reply)
+                    return
+                yield reply
+        finally:
+            if not process.alive:
+                self._running = None
+
+    def _failure(self, failed: Failed) -> PhichatError:
+        match failed.failure:
+            case Failure.OVERFLOW:
+                return ContextOverflow(failed.tokens, self._engine().loaded.n_ctx)
+            case Failure.TEMPLATE:
+                return TemplateError(
+                    f"The model's chat template refuses these messages ({failed.message})", "try another model"
+                )
+            case Failure.MEMORY:
+                return ModelDoesNotFit(
+                    f"{self._name} needs more memory than is free ({failed.message})",
+                    "try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
+                )
+            case Failure.LOAD | Failure.LIBRARY:
+                return EngineLoadFailed(
+                    f"llama.cpp cannot load {self._path} ({failed.message})",
+                    "download it again, or update llama-cpp-python if the model is newer",
+                )
+            case Failure.DECODE | Failure.CANCELLED:
+                return EngineError(f"llama.cpp could not evaluate the prompt ({failed.message})", "ask again")
+            case _:
+                assert_never(failed.failure)
+
+    def close(self) -> None:
+        """As `Backend.close`."""
+        if self._running:
+            self._running.process.close()
+            self._running = None
+
+
+def hardware(hello: Hello) -> Hardware:
+    """This machine, with the devices that the engine named."""
+    kinds = {"gpu": DeviceKind.GPU, "igpu": DeviceKind.INTEGRATED}
+    devices = (
+        Device(
+            device.name,
+            device.description,
+            kinds.get(device.kind, DeviceKind.CPU),
+            device.memory_total,
+            device.memory_free,
+        )
+        for device in hello.devices
+    )
+    return probe(devices, offload_supported=hello.offload_supported)

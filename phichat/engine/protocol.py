@@ -1,0 +1,234 @@
+"""What the supervisor and the engine process say to each other.
+
+Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
+its pickling methods are never used), so the same protocol serves a child and a resident process.
+A request is answered by any number of progress messages and then exactly one of `Loaded`,
+`Counted`, `Generated`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
+
+
+class Connection(Protocol):
+    """The part of multiprocessing's connections that is used here."""
+
+    def send_bytes(self, buf: bytes, /) -> None: ...
+    def recv_bytes(self) -> bytes: ...
+    def poll(self, timeout: float | None = 0.0, /) -> bool: ...
+    def close(self) -> None: ...
+
+
+# Requests
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load a model and make its context. Sizes in tokens.
+
+    extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
+    prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
+    types shows it here, in a process that is there to be lost.
+    """
+
+    path: str
+    n_ctx: int
+    n_batch: int
+    n_gpu_layers: int
+    tensor_split: tuple[float, ...]
+    type_k: str
+    type_v: str
+    threads: int
+    extra_buffers: bool
+    prove: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    messages: tuple[Message, ...]
+    params: GenerationParams
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Time a prompt of so many tokens, then so many generated ones, each from an empty context."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End the request that is being answered."""
+
+
+# Replies
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """One entry of llama.cpp's device list; memory in bytes. kind is ggml's own word."""
+
+    name: str
+    description: str
+    kind: str
+    memory_total: int
+    memory_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The library is loaded.
+
+    library_version: of llama-cpp-python. library_file: the shared library's path.
+    system_info: llama.cpp's own line about the instruction sets it was built for.
+    """
+
+    library_version: str
+    library_file: str
+    system_info: str
+    offload_supported: bool
+    devices: tuple[DeviceInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proving:
+    """Tensors are loaded; the first batch is being evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    n_ctx: int
+    n_ctx_train: int
+    template: str
+    """Where the chat template comes from: the file, or the name of a known one."""
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """The chat template is being rendered, which may take as long as its author likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluating:
+    done: int
+    total: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A graph node was computed: slow, not stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Pieces of the reply; either may be empty."""
+
+    reasoning: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Benched:
+    """Tokens per second of each repeat; bytes per second that memory could be read with."""
+
+    prompt: tuple[float, ...]
+    generation: tuple[float, ...]
+    memory_bandwidth: float
+
+
+class Failure(StrEnum):
+    """What a request failed of."""
+
+    LOAD = "load"
+    MEMORY = "memory"
+    TEMPLATE = "template"
+    OVERFLOW = "overflow"
+    CANCELLED = "cancelled"
+    DECODE = "decode"
+    LIBRARY = "library"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """tokens: the size of a prompt that did not fit, else 0."""
+
+    failure: Failure
+    message: str
+    tokens: int = 0
+
+
+_KINDS: Mapping[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        *(Load, Count, Generate, Bench, Cancel),
+        *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
+        *(Generated, Benched, Failed, Message, GenerationParams, Usage, Timings),
+    )
+}
+_ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
+
+Request = Load | Count | Generate | Bench | Cancel
+Reply = (
+    Hello | Loading | Proving | Loaded | Rendering | Counted | Evaluating | Alive | Said | Generated | Benched | Failed
+)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"": type(value).__name__} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_typed(item) for item in value)
+    if isinstance(value, dict):
+        kind = _KINDS[value.pop("")]
+        return kind(**{k: _ENUMS[k](v) if k in _ENUMS else _typed(v) for k, v in value.items()})
+    return value
+
+
+def send(connection: Connection, message: Request | Reply) -> None:
+    """Raises OSError when the other side is gone."""
+    connection.send_bytes(json.dumps(_plain(message)).encode())
+
+
+def receive(connection: Connection) -> Any:
+    """The next message, waiting for it. Raises EOFError or OSError when the other side is gone."""
+    return _typed(json.loads(connection.recv_bytes()))

@@ -1,0 +1,83 @@
+"""A backend that says what it was told to: the seam for tests and documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.errors import EngineError
+from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
+from phichat.messages import FinishReason, GenerationParams, Message, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One scripted reply: reasoning, then pieces of text, then an error if one is given."""
+
+    text: Sequence[str] = ()
+    reasoning: Sequence[str] = ()
+    error: EngineError | None = None
+
+
+@dataclass
+class ScriptedBackend:
+    """Gives its replies in order, the last one again and again. A token is a word.
+
+    prompts: what it was asked, for a test to look at.
+    """
+
+    replies: Sequence[Reply]
+    context: int = 4096
+    notices: tuple[str, ...] = ()
+    prompts: list[tuple[Message, ...]] = field(default_factory=list)
+    _loaded: bool = False
+
+    @property
+    def n_ctx(self) -> int:
+        return self.context
+
+    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+        if self._loaded:
+            return
+        for fraction in (0.5, 1.0):
+            if cancel.is_set():
+                return
+            yield ModelLoading("scripted", fraction)
+        self._loaded = True
+        yield ModelReady("scripted", "", "scripted", self.context, self.context, 1, 0, (), 0.0, self.notices)
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.text.split()) for message in messages)
+
+    def generate(
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+    ) -> Iterator[GenerationEvent]:
+        reply = self.replies[min(len(self.prompts), len(self.replies) - 1)]
+        self.prompts.append(tuple(messages))
+        total = self.count(messages)
+        yield PromptProgress(total, total, 0)
+        said: dict[type, list[str]] = {ReasoningDelta: [], TextDelta: []}
+        for kind, pieces in ((ReasoningDelta, reply.reasoning), (TextDelta, reply.text)):
+            for piece in pieces:
+                if cancel.is_set():
+                    break
+                said[kind].append(piece)
+                yield kind(piece)
+        if reply.error:
+            reason, self._loaded = FinishReason.ERROR, False
+        else:
+            reason = FinishReason.CANCELLED if cancel.is_set() else FinishReason.STOP
+        yield TurnFinished(
+            "".join(said[TextDelta]),
+            "".join(said[ReasoningDelta]),
+            reason,
+            Usage(total, 0, len(said[ReasoningDelta]) + len(said[TextDelta])),
+            n_ctx=self.context,
+            seed=params.seed or 0,
+        )
+        if reply.error:
+            raise reply.error
+
+    def close(self) -> None:
+        self._loaded = False

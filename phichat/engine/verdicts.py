@@ -1,0 +1,93 @@
+"""What was found out about a library on a machine, remembered.
+
+llama.cpp repacks weights into buffer types made for the CPU at hand, AMX's among them. Some builds
+crash in them (GCC before 12.4 and 13.3 compiles AMX's tile configuration wrongly), which only shows
+when a batch is evaluated. So the first load of a kind of weights by a library on a machine evaluates
+one batch in the engine process; when that dies, the next process does without those buffer types.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from phichat.gguf_header import GgufHeader
+from phichat.gguf_types import GGML_TYPES
+from phichat.paths import write_atomically
+
+
+class Verdict(StrEnum):
+    """Whether the CPU's own buffer types can be used."""
+
+    WORKS = "works"
+    CRASHES = "crashes"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a verdict is about: a CPU, a library file as it is now, and the types of the weights."""
+
+    cpu: str
+    library: str
+    weights: str
+
+    @property
+    def key(self) -> str:
+        """A short name for the three."""
+        return hashlib.sha256("\n".join((self.cpu, self.library, self.weights)).encode()).hexdigest()[:24]
+
+
+def subject(library_file: Path, header: GgufHeader) -> Subject:
+    """The subject for this machine."""
+    # Every library beside it belongs to the build: ggml's CPU code is in a file of its own.
+    files = sorted(path for path in library_file.parent.glob("*") if path.is_file() and "ggml" in path.name)
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    weights = ",".join(sorted({GGML_TYPES[tensor.ggml_type].name for tensor in header.tensors}))
+    return Subject(_cpu(), f"{library_file} {stats}", weights)
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(line for line in lines if line.startswith(("model", "vendor", "flags", "Features", "CPU part")))
+
+
+class Verdicts:
+    """The verdicts of this user, in one JSON file. An unreadable file is an empty one, and one that
+    cannot be written costs only the time to find out again."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def all(self) -> Mapping[str, dict[str, str]]:
+        """key -> {"verdict", "cpu", "library", "weights"}."""
+        try:
+            document = json.loads(self._file.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    def lookup(self, about: Subject) -> Verdict | None:
+        """What is known; None when nothing is."""
+        try:
+            return Verdict(self.all()[about.key]["verdict"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def remember(self, about: Subject, verdict: Verdict) -> None:
+        """Keep a verdict."""
+        known = dict(self.all())
+        cpu = next((line.split(":", 1)[1].strip() for line in about.cpu.splitlines() if "name" in line), about.cpu)
+        entry = {"verdict": verdict, "cpu": cpu, "library": about.library.split(" [")[0], "weights": about.weights}
+        known[about.key] = entry
+        try:
+            write_atomically(self._file, json.dumps(known, indent=1).encode())
+        except OSError:
+            return

@@ -1,0 +1,1 @@
+"""What runs inside the engine process; nothing else imports llama_cpp."""

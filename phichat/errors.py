@@ -1,0 +1,104 @@
+"""Every error that phichat raises on purpose.
+
+    PhichatError                 one sentence about what happened, and the next thing to try
+    ├── UsageError               the command was not understood
+    ├── ConfigError              config.toml or an environment variable holds something unusable
+    ├── AttachmentError          a file named with -f cannot be put into a prompt
+    ├── ModelNotInstalled        the name or the path leads to no model
+    ├── ModelFileError           the file is there, but is no usable chat model
+    ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
+    ├── ContextOverflow          the prompt needs more tokens than the context has
+    ├── TemplateError            the chat template of the model cannot render these messages
+    └── EngineError              the engine process failed
+        ├── EngineLoadFailed     llama.cpp refused the file
+        ├── EngineCrashed        the process died
+        └── EngineTimedOut       the process stopped answering
+
+Front ends turn them into text and an exit code in one place each; nothing else catches them.
+"""
+
+from __future__ import annotations
+
+
+class PhichatError(Exception):
+    """What happened and what to try next.
+
+    message: what happened, without a closing full stop.
+    next_step: what the user can do, as a clause that follows a semicolon.
+    detail: what a library said about it, possibly several lines; shown with --debug.
+    """
+
+    def __init__(self, message: str, next_step: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.next_step}."
+
+
+class UsageError(PhichatError):
+    """The command was not understood."""
+
+
+class ConfigError(PhichatError):
+    """A setting from a file or from the environment cannot be used."""
+
+
+class AttachmentError(PhichatError):
+    """An attached file cannot be put into a prompt."""
+
+
+class ModelNotInstalled(PhichatError):
+    """The name or the path leads to no model on this machine."""
+
+
+class ModelFileError(PhichatError):
+    """The file is no usable chat model."""
+
+
+class ModelDoesNotFit(PhichatError):
+    """The model needs more memory than this machine has."""
+
+
+class ContextOverflow(PhichatError):
+    """The prompt alone is larger than the context.
+
+    prompt_tokens, n_ctx: both in tokens.
+    """
+
+    def __init__(self, prompt_tokens: int, n_ctx: int) -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens:,} tokens and the context holds {n_ctx:,}",
+            "shorten it, or ask for a larger context with --ctx-size",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.n_ctx = n_ctx
+
+
+class TemplateError(PhichatError):
+    """The chat template of the model cannot render these messages."""
+
+
+class EngineError(PhichatError):
+    """The engine process failed."""
+
+
+class EngineLoadFailed(EngineError):
+    """llama.cpp refused to load the file."""
+
+
+class EngineCrashed(EngineError):
+    """The engine process died without being asked to.
+
+    is_fault: the CPU refused an instruction or an address, as opposed to an abort or a kill.
+    """
+
+    def __init__(self, message: str, next_step: str, *, detail: str = "", is_fault: bool = False) -> None:
+        super().__init__(message, next_step, detail=detail)
+        self.is_fault = is_fault
+
+
+class EngineTimedOut(EngineError):
+    """The engine process stopped answering and was stopped."""

@@ -1,0 +1,130 @@
+"""The stream that every front end and the transcript consume.
+
+One turn is `TurnStarted`, then whatever happens, then exactly one `TurnFinished`; a turn that fails
+yields its `TurnFinished` (with what was said until then) before the error is raised, so that a
+consumer which only keeps text loses none. Consume with `match` and end with `assert_never`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from phichat.messages import FinishReason, GenerationParams, Timings, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """The user has spoken; nothing has been loaded or evaluated yet."""
+
+    prompt: str
+    system: str | None
+    params: GenerationParams
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoading:
+    """fraction: 0 to 1, of the file's tensors."""
+
+    model: str
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReady:
+    """A model stands in memory.
+
+    n_ctx, n_ctx_train: tokens. n_gpu_layers: of n_layers repeating layers and the output layer.
+    notices: one-line remarks that a user should see once, foreign text in them not yet sanitised.
+    """
+
+    model: str
+    path: str
+    architecture: str
+    n_ctx: int
+    n_ctx_train: int
+    n_layers: int
+    n_gpu_layers: int
+    devices: tuple[str, ...]
+    load_s: float
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTrimmed:
+    """Turns left out of the prompt because the context is too small, the oldest first.
+
+    dropped_turns: how many; a turn is a user's message and its reply.
+    prompt_tokens, n_ctx: what is sent, and the space there is.
+    """
+
+    dropped_turns: int
+    prompt_tokens: int
+    n_ctx: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """Prompt tokens evaluated so far (those found in the KV cache counted in), of all."""
+
+    done: int
+    total: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of what the model thinks before it answers."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeReport:
+    """What the code check found in an answer; warnings are single lines, one a finding."""
+
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChecked:
+    """The code of the answer so far was checked; a later report replaces an earlier one."""
+
+    report: CodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished:
+    """The whole turn: consumers compute nothing.
+
+    dropped_turns, n_ctx: the context receipt, as in `ContextTrimmed`.
+    seed: the one that was used, given or drawn.
+    """
+
+    text: str
+    reasoning: str
+    finish_reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+    n_ctx: int = 0
+    dropped_turns: int = 0
+    seed: int = 0
+
+
+Event = (
+    TurnStarted
+    | ModelLoading
+    | ModelReady
+    | ContextTrimmed
+    | PromptProgress
+    | ReasoningDelta
+    | TextDelta
+    | CodeChecked
+    | TurnFinished
+)

@@ -1,0 +1,79 @@
+"""Pure values that pass between the rooms: what is said, how it is sampled, what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+
+
+class FinishReason(StrEnum):
+    """Why a reply ended."""
+
+    STOP = "stop"
+    """An end-of-generation token or a stop string."""
+    LENGTH = "length"
+    """max_tokens was reached, or the context is full."""
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """How a reply is sampled. The defaults are those of llama.cpp's own command line.
+
+    A temperature of 0 or less decodes greedily. max_tokens None means until the model stops or the
+    context is full. seed None lets the backend draw one; `TurnFinished.seed` says which it was.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one turn. prompt_tokens counts the whole prompt, cached_tokens the part of it that
+    was found in the KV cache and not evaluated again."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of one turn.
+
+    load_s: from the start of the engine process to a loaded model; 0 when it was there already.
+    prompt_s: rendering, tokenizing and evaluating the prompt.
+    first_token_s: from the request to the first sampled token, loading not counted.
+    generation_s: from the first sampled token to the last.
+    """
+
+    load_s: float = 0.0
+    prompt_s: float = 0.0
+    first_token_s: float = 0.0
+    generation_s: float = 0.0
+    tokens_per_second: float = 0.0

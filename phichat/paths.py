@@ -1,0 +1,67 @@
+"""Where phichat keeps things; the only user of platformdirs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The folders of one user. Nothing is created until something is written."""
+
+    config: Path
+    data: Path
+    cache: Path
+    models: Path
+    """The hub's cache, shared with every tool that downloads from it: HF_HUB_CACHE, else HF_HOME/hub."""
+
+    @property
+    def config_file(self) -> Path:
+        """Settings."""
+        return self.config / "config.toml"
+
+    @property
+    def logs(self) -> Path:
+        """Transcripts."""
+        return self.data / "logs.db"
+
+    @property
+    def engine_verdicts(self) -> Path:
+        """What was found out about the engine's library on this machine."""
+        return self.cache / "engine.json"
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str] = os.environ) -> Paths:
+        """PHICHAT_HOME holds everything when it is set; else the platform's own folders."""
+        hub_home = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+        hub = Path(environ.get("HF_HUB_CACHE") or hub_home / "hub").expanduser()
+        if home := environ.get("PHICHAT_HOME"):
+            root = Path(home).expanduser().absolute()
+            return cls(root / "config", root / "data", root / "cache", hub)
+        from platformdirs import PlatformDirs
+
+        dirs = PlatformDirs("phichat", appauthor=False)
+        return cls(Path(dirs.user_config_dir), Path(dirs.user_data_dir), Path(dirs.user_cache_dir), hub)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file of the user in one step, readable by its owner only.
+
+    Raises OSError; the old file is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
+        try:
+            part.write(content)
+            part.flush()
+            os.fsync(part.fileno())
+            part.close()
+            Path(part.name).replace(path)
+        except OSError:
+            part.close()
+            Path(part.name).unlink()
+            raise

@@ -1,0 +1,89 @@
+"""The one sanitiser: what leaves for a terminal can be read, and can do nothing else.
+
+A model, a file name or a library's error may hold escape sequences (which move the cursor, write
+the clipboard, rename the window), C1 bytes (the same in one character), or bidirectional and
+zero-width characters (which show another text than the one that is copied). Each such character is
+replaced by something visible; nothing is dropped silently.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+_JOINERS = "\u200c\u200d"
+"""Zero-width joiner and non-joiner: emoji and several scripts need them, ASCII never does."""
+
+_UNSAFE = re.compile(
+    "["
+    "\x00-\x08\x0b-\x1f\x7f"  # C0 but tab and newline, DEL
+    "\x80-\x9f"  # C1
+    "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\u180e"  # bidirectional, zero width
+    "\u2028\u2029\ufff9-\ufffb\u00ad\u115f\u1160\u3164\uffa0"  # separators, annotations, fillers
+    "\ud800-\udfff"  # lone surrogates, which no terminal encoding can carry
+    "\U000e0000-\U000e0fff"  # tags and other default-ignorable characters
+    "]"
+    f"|(?<![^\\x00-\\x7f])[{_JOINERS}]"
+)
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    return f"<U+{code:04X}>"
+
+
+def clean(text: str) -> str:
+    """text with every character that could steer a terminal made visible; tab and newline stay."""
+    return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
+
+
+def clean_line(text: str) -> str:
+    """Like `clean`, as a single line: for names, titles and errors."""
+    return " ".join(clean(text).split())
+
+
+class StreamCleaner:
+    """`clean` for text that arrives in pieces.
+
+    The joiners are judged by the character before them and CR LF is one line end, so both have to
+    be seen across pieces.
+    """
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """The safe form of the next piece; a trailing CR waits for what follows it."""
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""
+        text = text.removesuffix("\r")
+        if not text:
+            return ""
+        seen = clean(self._last + text)
+        known = len(clean(self._last))
+        self._last = text[-1]
+        return seen[known:]
+
+    def close(self) -> str:
+        """What was held back."""
+        held, self._held = self._held, ""
+        return clean(held)
+
+
+def to_json(document: object, *, indent: int | None = None) -> str:
+    """JSON in readable UTF-8 whose strings can steer no terminal and still decode to the same text."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    return _UNSAFE.sub(_json_escape, text)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
