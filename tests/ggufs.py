@@ -168,7 +168,6 @@ def _add_spm(writer: gguf.GGUFWriter) -> int:
     writer.add_eos_token_id(tokens.index("<|end|>"))
     writer.add_unk_token_id(0)
     writer.add_add_bos_token(value=True)
-    writer.add_add_space_prefix(value=False)
     return len(tokens)
 
 

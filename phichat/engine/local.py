@@ -17,7 +17,7 @@ from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.engine.footprint import repacked_types
 from phichat.engine.hardware import Device, DeviceKind, Hardware, probe, unused_gpu, usable_cores
 from phichat.engine.offload import OffloadPlan, OffloadRequest, plan, require_fit
-from phichat.engine.process import Deadlines, EngineProcess
+from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
 from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
 from phichat.errors import (
@@ -60,9 +60,11 @@ class LocalBackend:
         options: EngineOptions,
         verdicts: Verdicts,
         deadlines: Deadlines | None = None,
+        command: Sequence[str] = WORKER,
     ) -> None:
         self._name, self._path, self._options = name, path, options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
+        self._command = command
         self._running: _Running | None = None
         self._unreported_load_s = 0.0
 
@@ -153,7 +155,7 @@ class LocalBackend:
             size = self._path.stat().st_size
         except OSError:
             size = 0  # reading the header will say what is wrong
-        return EngineProcess(self._deadlines.for_file(size))
+        return EngineProcess(self._deadlines.for_file(size), self._command)
 
     def _request(self, verdict: Verdict | None) -> OffloadRequest:
         options = self._options

@@ -36,6 +36,7 @@ class Worker:
         self._model: Any = None
         self._template: Any = None
         self._stops: tuple[str, ...] = ()
+        self._built: tuple[tuple[Message, ...], Any] | None = None
 
     def run(self) -> None:
         """Answer requests for ever."""
@@ -130,19 +131,21 @@ class Worker:
             self._template = template.ChatTemplate(
                 source, model.vocabulary.bos, model.vocabulary.eos, lambda: self._send(Rendering())
             )
-        self._model = model
+        self._model, self._built = model, None
         notices = []
         if name != "file":
             notices.append(f"The file brings no chat template; {name}'s is used.")
         return Loaded(model.n_ctx, model.n_ctx_train, name, tuple(notices))
 
     def _prompt(self, messages: tuple[Message, ...]) -> Any:
+        """The same messages are usually counted first and then answered."""
         from phichat.engine.worker.prompt import build
 
-        with self._rendering():
-            prompt = build(messages, self._template, self._model.vocabulary)
-        self._send(protocol.Alive())
-        return prompt
+        if self._built is None or self._built[0] != messages:
+            with self._rendering():
+                self._built = messages, build(messages, self._template, self._model.vocabulary)
+            self._send(protocol.Alive())
+        return self._built[1]
 
     @contextlib.contextmanager
     def _rendering(self) -> Iterator[None]:

@@ -20,6 +20,8 @@ class _Voice:
         self._utf8 = Utf8Stream()
         self._stops = StopStrings(stops)
         self._splitter = ReasoningSplitter(prompt_end)
+        # SentencePiece writes the space before a word into the word, before the first one too.
+        self._strips_space = model.vocabulary.is_spm
 
     @property
     def stopped(self) -> bool:
@@ -27,7 +29,10 @@ class _Voice:
         return self._stops.found
 
     def say(self, token: int) -> None:
-        self._say(*self._splitter.feed(self._stops.feed(self._utf8.feed(self._model.vocabulary.piece(token)))))
+        text = self._utf8.feed(self._model.vocabulary.piece(token))
+        if self._strips_space and text:
+            text, self._strips_space = text.removeprefix(" "), False
+        self._say(*self._splitter.feed(self._stops.feed(text)))
 
     def close(self) -> None:
         """Say what was held back; an unfinished character at the very end is no character."""

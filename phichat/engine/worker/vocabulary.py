@@ -20,7 +20,7 @@ class Vocabulary:
         self._lib = lib
         self._vocab = lib.llama_model_get_vocab(model)
         self._buffer = ctypes.create_string_buffer(256)
-        self._is_spm = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
+        self.is_spm = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
         self._pieces: dict[int, bytes] = {}
         self.size: int = lib.llama_vocab_n_tokens(self._vocab)
         self.adds_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
@@ -49,7 +49,7 @@ class Vocabulary:
         SentencePiece vocabularies put a space before every text they are given. A byte that merges
         with nothing stands before it here and is cut off again with that space.
         """
-        if not self._is_spm or not text:
+        if not self.is_spm or not text:
             return self.tokenize(text, parse_special=parse_special)
         guard = self.tokenize(_GUARD)
         tokens = self.tokenize(_GUARD + text, parse_special=parse_special)

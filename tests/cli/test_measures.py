@@ -1,0 +1,64 @@
+"""`bench`, `doctor` and `path`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded import embedded_model
+from ggufs import write_tiny_llama
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PHICHAT_HOME": str(home)}
+    command = [sys.executable, "-m", "phichat", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def test_bench_measures_both_directions(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "tiny.gguf"))
+    done = run(tmp_path, "bench", model, "-p", "64", "-n", "8", "-r", "2", "--json")
+    document = json.loads(done.stdout)
+    assert document["model"] == "tiny"
+    assert [document[name]["tokens"] for name in ("prompt", "generation")] == [64, 8]
+    assert all(document[name]["tokens_per_second"] > 0 for name in ("prompt", "generation"))
+    assert document["memory_bandwidth_gb_s"] > 0
+    assert 0 < document["share_of_limit"] < 2
+    assert set(document) >= {"threads", "n_gpu_layers"}
+
+
+def test_bench_for_people(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "tiny.gguf"))
+    shown = run(tmp_path, "bench", model, "-p", "8", "-n", "4", "-r", "1").stdout
+    assert "prompt evaluation" in shown
+    assert "tokens/s" in shown
+
+
+def test_doctor_finds_a_healthy_machine_and_remembers_the_verdict(tmp_path: Path) -> None:
+    embedded_model()
+    done = run(tmp_path, "doctor", "--json")
+    findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert set(findings) >= {"Python", "library", "built for", "device", "cores", "memory", "model", "loads"}
+    assert "works" in findings["CPU buffers"]["found"] or findings["CPU buffers"]["remedy"]
+    assert (tmp_path / "cache" / "engine.json").is_file()
+
+
+def test_doctor_names_the_remedy_for_a_model_that_does_not_load(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"no model")
+    done = run(tmp_path, "doctor", "-m", str(broken), "--json")
+    assert done.returncode == 1
+    bad = [finding for finding in json.loads(done.stdout) if finding["health"] == "bad"]
+    assert bad
+    assert all(finding["remedy"] for finding in bad)
+
+
+@pytest.mark.parametrize("place", ["config", "data", "cache", "models", "logs"])
+def test_path(tmp_path: Path, place: str) -> None:
+    shown = run(tmp_path, "path", place).stdout.strip()
+    assert shown.startswith(str(tmp_path)) or place == "models"
+    assert json.loads(run(tmp_path, "path", "--json").stdout)[place] == shown

@@ -1,0 +1,55 @@
+"""What a person sees who runs `phichat ask` in a terminal: a real pseudo-terminal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded import embedded_model
+from ggufs import write_tiny_llama
+
+if sys.platform == "win32":
+    pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
+
+
+def seen(home: Path, *arguments: str, **extra: str) -> str:
+    """All bytes that a terminal on stdin, stdout and stderr gets."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PHICHAT_HOME": str(home), **extra}
+    command = [sys.executable, "-m", "phichat", *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        content = b""
+        try:
+            while piece := os.read(ours, 65536):
+                content += piece
+        except OSError:
+            pass  # Linux's way to say that the other side has closed
+        process.wait(30)
+    os.close(ours)
+    return content.decode("utf-8")
+
+
+def test_progress_is_shown_and_gone_again(tmp_path: Path) -> None:
+    shown = seen(tmp_path, "ask", "-m", str(embedded_model()), "--temp", "0", "What is 2 + 2? Answer with a number.")
+    assert "loading" in shown
+    last_line = shown.rstrip().rpartition("\r")[2]
+    assert "4" in last_line
+    assert "\x1b" not in shown
+
+
+def test_reasoning_is_dim_unless_colours_are_off(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}<think>"
+    model = str(write_tiny_llama(tmp_path / "t.gguf", template=template))
+    usual = ("ask", "-m", model, "--max-tokens", "8", "--temp", "0", "hello")
+    coloured = seen(tmp_path, *usual)
+    assert coloured.count("\x1b[2m") == coloured.count("\x1b[0m") == 1
+    assert "\x1b" not in seen(tmp_path, *usual, NO_COLOR="1")
+
+
+def test_nothing_to_say_is_told_not_waited_for(tmp_path: Path) -> None:
+    assert "There is no prompt" in seen(tmp_path, "ask")

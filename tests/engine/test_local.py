@@ -1,0 +1,321 @@
+"""The engine process with a real model in it, and what happens when either is taken away."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event as Cancel
+from threading import Timer
+
+import psutil
+import pytest
+
+from embedded import embedded_model
+from ggufs import write_tiny_llama
+from phichat.config import EngineOptions
+from phichat.engine.local import LocalBackend
+from phichat.engine.process import Deadlines, explain_death
+from phichat.engine.verdicts import Verdict, Verdicts
+from phichat.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineLoadFailed,
+    EngineTimedOut,
+    ModelDoesNotFit,
+    PhichatError,
+    TemplateError,
+)
+from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
+from phichat.messages import FinishReason, GenerationParams, Message, Role
+
+GREEDY = GenerationParams(temperature=0.0, max_tokens=24)
+HAIKU = [Message(Role.USER, "Write a haiku about the sea.")]
+ENDLESS = GenerationParams(temperature=0.0, max_tokens=4000, stop=("\0",))
+
+
+def backend(path: Path, folder: Path, deadlines: Deadlines | None = None, **options: object) -> LocalBackend:
+    engine = EngineOptions(**{"ctx_size": 2048, **options})  # type: ignore[arg-type]
+    return LocalBackend(path.stem, path, engine, Verdicts(folder / "engine.json"), deadlines)
+
+
+def load(engine: LocalBackend, cancel: Cancel | None = None) -> list[ModelLoading | ModelReady]:
+    return list(engine.load(cancel or Cancel()))
+
+
+def ask(engine: LocalBackend, messages: list[Message], params: GenerationParams = GREEDY) -> TurnFinished:
+    *_, last = engine.generate(messages, params, Cancel())
+    assert isinstance(last, TurnFinished)
+    return last
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBackend]:
+    made = backend(embedded_model(), tmp_path_factory.mktemp("engine"))
+    load(made)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[LocalBackend]:
+    made = backend(write_tiny_llama(tmp_path / "tiny.gguf"), tmp_path)
+    load(made)
+    yield made
+    made.close()
+
+
+def test_a_real_answer_streams(engine: LocalBackend) -> None:
+    prompt = [Message(Role.USER, "What is 2 + 2? Answer with a number.")]
+    events = list(engine.generate(prompt, GREEDY, Cancel()))
+    last = events[-1]
+    assert isinstance(last, TurnFinished)
+    assert "4" in last.text
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == last.text
+    assert any(isinstance(event, PromptProgress) and event.done == event.total for event in events)
+    assert last.usage.prompt_tokens == engine.count(prompt)
+    assert last.timings.generation_s > 0
+
+
+def test_greedy_and_seeded_answers_repeat(engine: LocalBackend) -> None:
+    seeded = GenerationParams(temperature=1.5, seed=11, max_tokens=24)
+    assert ask(engine, HAIKU).text == ask(engine, HAIKU).text
+    first, second = ask(engine, HAIKU, seeded), ask(engine, HAIKU, seeded)
+    assert (first.text, first.seed) == (second.text, 11)
+    assert ask(engine, HAIKU, GenerationParams(temperature=1.5, seed=12, max_tokens=24)).text != first.text
+
+
+def test_the_next_turn_finds_its_past_in_the_cache(engine: LocalBackend) -> None:
+    first = ask(engine, HAIKU)
+    messages = [*HAIKU, Message(Role.ASSISTANT, first.text), Message(Role.USER, "Another one.")]
+    second = ask(engine, messages)
+    assert second.usage.cached_tokens >= first.usage.prompt_tokens
+    engine.close()
+    load(engine)
+    assert ask(engine, messages).usage.cached_tokens == 0
+
+
+def test_stop_strings_and_lengths(engine: LocalBackend) -> None:
+    whole = ask(engine, HAIKU).text
+    stop = whole[10:16]
+    cut = ask(engine, HAIKU, GenerationParams(temperature=0.0, max_tokens=24, stop=(stop,)))
+    assert (cut.text, cut.finish_reason) == (whole[: whole.index(stop)], FinishReason.STOP)
+    short = ask(engine, HAIKU, GenerationParams(temperature=0.0, max_tokens=3))
+    assert (short.usage.completion_tokens, short.finish_reason) == (3, FinishReason.LENGTH)
+
+
+def test_reasoning_that_the_template_opens(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"
+    thinking = backend(write_tiny_llama(tmp_path / "t.gguf", template=template), tmp_path)
+    load(thinking)
+    events = list(thinking.generate(HAIKU, GREEDY, Cancel()))
+    thinking.close()
+    assert any(isinstance(event, ReasoningDelta) for event in events)
+    assert not any(isinstance(event, TextDelta) for event in events)
+
+
+def test_a_prompt_beyond_the_context(tiny: LocalBackend) -> None:
+    with pytest.raises(ContextOverflow) as caught:
+        ask(tiny, [Message(Role.USER, "word " * 3000)])
+    assert caught.value.n_ctx == 2048
+    assert caught.value.prompt_tokens > 2048
+    assert ask(tiny, HAIKU).text
+
+
+def test_cancel_in_the_prompt_and_the_engine_stays(engine: LocalBackend) -> None:
+    cancel, pid = Cancel(), engine.pid
+    seen = []
+    for event in engine.generate([Message(Role.USER, "word " * 1500)], GREEDY, cancel):
+        seen.append(event)
+        cancel.set()
+    assert isinstance(seen[-1], TurnFinished)
+    assert (seen[-1].finish_reason, seen[-1].text) == (FinishReason.CANCELLED, "")
+    assert ask(engine, HAIKU).text
+    assert engine.pid == pid
+
+
+def test_cancel_while_generating_keeps_the_text_and_the_cache(engine: LocalBackend) -> None:
+    cancel, said = Cancel(), ""
+    for event in engine.generate(HAIKU, ENDLESS, cancel):
+        if isinstance(event, TextDelta):
+            said += event.text
+            cancel.set()
+    assert isinstance(event, TurnFinished)
+    assert (event.finish_reason, event.text) == (FinishReason.CANCELLED, said)
+    assert ask(engine, HAIKU).usage.cached_tokens == event.usage.prompt_tokens - 1
+
+
+def test_cancel_while_loading_leaves_no_process(tmp_path: Path) -> None:
+    stopped, cancel = backend(embedded_model(), tmp_path), Cancel()
+    before = set(psutil.Process().children())
+    for _ in stopped.load(cancel):
+        cancel.set()
+    assert not set(psutil.Process().children()) - before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT], ids=lambda number: number.name)
+def test_a_dead_engine_is_one_error_and_the_next_prompt_works(tiny: LocalBackend, number: signal.Signals) -> None:
+    seen = []
+    with pytest.raises(EngineCrashed) as caught:
+        for event in tiny.generate(HAIKU, ENDLESS, Cancel()):
+            if not seen:
+                os.kill(tiny.pid, number)
+            seen.append(event)
+    assert isinstance(seen[-1], TurnFinished)
+    assert seen[-1].finish_reason is FinishReason.ERROR
+    assert "\n" not in str(caught.value)
+    assert any(isinstance(event, ModelReady) for event in load(tiny))
+    assert ask(tiny, HAIKU).text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_hanging_engine_is_given_up(tmp_path: Path) -> None:
+    stuck = backend(write_tiny_llama(tmp_path / "t.gguf"), tmp_path, Deadlines(stall=0.5))
+    load(stuck)
+    os.kill(stuck.pid, signal.SIGSTOP)
+    pid = stuck.pid
+    with pytest.raises(EngineTimedOut, match="no sign of life"):
+        ask(stuck, HAIKU)
+    assert not psutil.pid_exists(pid)
+    stuck.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_an_engine_that_ignores_cancel_is_killed(tiny: LocalBackend) -> None:
+    cancel = Cancel()
+    os.kill(tiny.pid, signal.SIGSTOP)
+    Timer(0.1, cancel.set).start()
+    started = time.monotonic()
+    *_, last = tiny.generate(HAIKU, GREEDY, cancel)
+    assert isinstance(last, TurnFinished)
+    assert last.finish_reason is FinishReason.CANCELLED
+    assert time.monotonic() - started < 5
+    assert any(isinstance(event, ModelReady) for event in load(tiny))
+
+
+def test_a_template_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages }}"
+    path = write_tiny_llama(tmp_path / "t.gguf", template=endless)
+    with pytest.raises(EngineTimedOut, match="chat template"):
+        load(backend(path, tmp_path, Deadlines(template=1.0)))
+
+
+def test_a_template_that_refuses_everything_is_told(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "t.gguf", template="{{ raise_exception('not today') }}")
+    with pytest.raises(TemplateError, match="not today"):
+        load(backend(path, tmp_path))
+
+
+def test_a_file_without_a_template_is_given_one_and_says_so(tmp_path: Path) -> None:
+    bare = backend(write_tiny_llama(tmp_path / "t.gguf", vocab="spm", template=None), tmp_path)
+    ready = load(bare)[-1]
+    assert isinstance(ready, ModelReady)
+    assert any("phi-3" in notice for notice in ready.notices)
+    bare.close()
+
+
+def test_a_context_beyond_training_is_a_notice_and_beyond_memory_an_error(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "t.gguf", context_length=512)
+    longer = backend(path, tmp_path, ctx_size=1024)
+    ready = load(longer)[-1]
+    longer.close()
+    assert isinstance(ready, ModelReady)
+    assert any("512" in notice for notice in ready.notices)
+    with pytest.raises(ModelDoesNotFit):
+        load(backend(path, tmp_path, ctx_size=2**31 - 1))
+
+
+def test_the_reason_of_a_failed_load_is_llama_cpps_own(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "t.gguf")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"blk.1.attn_q.weight", b"blk.1.attn_x.weight"))
+    with pytest.raises(EngineLoadFailed, match=r"blk\.1\.attn_q\.weight"):
+        load(backend(path, tmp_path))
+
+
+CRASHES_IN_ITS_BUFFERS = """
+import faulthandler, os, signal, sys
+from phichat.engine import protocol
+from phichat.engine.worker.__main__ import Worker, _connect
+real = Worker._load
+def load(self, request):
+    if request.extra_buffers:
+        self._send(protocol.Proving())
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return real(self, request)
+Worker._load = load
+Worker(_connect(int(sys.argv[1]))).run()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_cpu_that_cannot_run_its_own_buffer_types_is_found_out_once(tmp_path: Path) -> None:
+    path, verdicts = write_tiny_llama(tmp_path / "t.gguf"), Verdicts(tmp_path / "engine.json")
+    command = (sys.executable, "-c", CRASHES_IN_ITS_BUFFERS)
+    for _ in range(2):
+        wounded = LocalBackend("t", path, EngineOptions(ctx_size=512), verdicts, command=command)
+        ready = load(wounded)[-1]
+        assert isinstance(ready, ModelReady)
+        assert any("doctor" in notice for notice in ready.notices)
+        assert ask(wounded, HAIKU).text
+        wounded.close()
+    assert [entry["verdict"] for entry in verdicts.all().values()] == [Verdict.CRASHES]
+
+
+def test_deaths_are_explained() -> None:
+    cases = [
+        (-9, "", "killed while loading"),
+        (-11, "", "SIGSEGV"),
+        (-6, "x.cpp:1: GGML_ASSERT(n > 0) failed", "GGML_ASSERT"),
+        (-6, "terminate called after throwing an instance of 'std::bad_alloc'", "out of memory"),
+        (1, "Traceback\nValueError: no", "ValueError: no"),
+        (None, "", "closed its connection"),
+    ]
+    for code, stderr, expected in cases:
+        error = explain_death(code, "loading the model", stderr)
+        assert expected in str(error)
+        assert "\n" not in str(error)
+    assert [explain_death(code, "x", "").is_fault for code in (-11, -4, -9, -6, 0)] == [True, True, False, False, False]
+
+
+PARENT = """
+import sys, threading
+from pathlib import Path
+from phichat.config import EngineOptions
+from phichat.engine.local import LocalBackend
+from phichat.engine.verdicts import Verdicts
+from phichat.messages import *
+engine = LocalBackend("t", Path(sys.argv[1]), EngineOptions(ctx_size=2048), Verdicts(Path(sys.argv[2])))
+for _ in engine.load(threading.Event()): pass
+print(engine.pid, flush=True)
+for _ in engine.generate([Message(Role.USER, "word " * 1500)], GenerationParams(), threading.Event()): pass
+"""
+
+
+def test_no_engine_outlives_its_parent(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(embedded_model()), str(tmp_path / "engine.json")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 10
+    while psutil.pid_exists(pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
+    before = set(psutil.Process().children())
+    for content in (b"", b"GGUF", b"text"):
+        path = tmp_path / "bad.gguf"
+        path.write_bytes(content)
+        with pytest.raises(PhichatError):
+            load(backend(path, tmp_path))
+    assert not set(psutil.Process().children()) - before

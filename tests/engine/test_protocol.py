@@ -1,0 +1,25 @@
+"""Every message arrives as it was sent, through a real connection."""
+
+from multiprocessing.connection import Pipe
+
+import pytest
+
+from phichat.engine import protocol
+from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
+
+MESSAGES = [
+    protocol.Load("/a b.gguf", 8192, 512, 3, (1.0, 2.0), "f16", "q8_0", 4, True, False),
+    protocol.Generate((Message(Role.USER, "é\x00\ud800"),), GenerationParams(stop=("x",)), 7),
+    protocol.Cancel(),
+    protocol.Hello("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),
+    protocol.Said("a", ""),
+    protocol.Generated(FinishReason.STOP, Usage(1, 2, 3), Timings(load_s=1.5)),
+    protocol.Failed(protocol.Failure.OVERFLOW, "too long", 9),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_round_trip(message: protocol.Request | protocol.Reply) -> None:
+    here, there = Pipe()
+    protocol.send(here, message)
+    assert protocol.receive(there) == message
