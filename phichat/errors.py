@@ -4,6 +4,7 @@
     ├── UsageError               the command was not understood
     ├── ConfigError              config.toml or an environment variable holds something unusable
     ├── AttachmentError          a file named with -f cannot be put into a prompt
+    ├── OutputError              the answer cannot be written where it should go
     ├── ModelNotInstalled        the name or the path leads to no model
     ├── ModelFileError           the file is there, but is no usable chat model
     ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
@@ -48,6 +49,10 @@ class ConfigError(PhichatError):
 
 class AttachmentError(PhichatError):
     """An attached file cannot be put into a prompt."""
+
+
+class OutputError(PhichatError):
+    """The answer cannot be written where it should go."""
 
 
 class ModelNotInstalled(PhichatError):

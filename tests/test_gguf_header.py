@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ggufs
 import pytest
 from gguf import GGML_QUANT_SIZES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ggufs
 from phichat.errors import ModelFileError, ModelNotInstalled
 from phichat.gguf_header import GgufHeader, check_usable, read_header, read_header_from, read_model
 from phichat.gguf_types import FILE_TYPES, GGML_TYPES

@@ -1,6 +1,5 @@
 """Where things are kept, and how files are replaced."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def test_files_are_private_and_whole(tmp_path: Path) -> None:
     write_atomically(file, b"two")
     assert file.read_bytes() == b"two"
     assert file.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(file.parent) == ["file"]
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -43,4 +42,4 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(OSError):
         write_atomically(folder, b"content")
-    assert os.listdir(tmp_path) == ["file"]
+    assert list(tmp_path.iterdir()) == [folder]

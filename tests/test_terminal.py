@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from phichat.terminal import StreamCleaner, clean, clean_line, to_json
 
-DANGEROUS = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u2066", "\u200b", "\ufeff"} - {"\t", "\n"}
+DANGEROUS = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u2066", "\u200b", "\ufeff"} - {
+    "\t",
+    "\n",
+}
 
 
 @given(st.text())

@@ -9,8 +9,8 @@ import click
 
 from phichat import __version__
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.output import ReaderLeft
-from phichat.errors import PhichatError, UsageError
+from phichat.cli.output import ReaderLeft, discard_stdout
+from phichat.errors import OutputError, PhichatError, UsageError
 
 _VERBS = ("ask", "bench", "doctor", "path")
 
@@ -51,6 +51,10 @@ def run(arguments: Sequence[str]) -> int:
         return diagnostics.error(usage, debug=debug)
     except ReaderLeft:
         return ExitCode.DONE
+    except OSError as why:
+        # What no room could make more of, such as a full disk under `phichat --help > FILE`.
+        discard_stdout()
+        return diagnostics.error(OutputError(f"The system refused ({why})", "see --debug for where"), debug=debug)
     except click.Abort:
         return ExitCode.INTERRUPTED
 

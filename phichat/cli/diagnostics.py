@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from enum import IntEnum
+from pathlib import Path
 from typing import TextIO
 
 from phichat.errors import (
@@ -51,7 +52,8 @@ class Diagnostics:
     """Lines on stderr; on a terminal also one line of progress that the next output replaces."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        # There is no sys.stderr where the caller has closed it.
+        self._stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
         self._on_terminal = self._stream.isatty()
         self._dims = self._on_terminal and "NO_COLOR" not in os.environ
         self._cleaner = StreamCleaner()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
+from phichat.errors import OutputError
 from phichat.terminal import StreamCleaner, clean, to_json
 
 
@@ -13,11 +15,21 @@ class ReaderLeft(Exception):
     """Whoever read stdout has closed it."""
 
 
+def discard_stdout() -> None:
+    """Give up stdout: the interpreter flushes it once more at exit, and would complain then."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Output:
-    """Writes text that can steer no terminal, in UTF-8 whatever the locale. Raises ReaderLeft."""
+    """Writes text that can steer no terminal, in UTF-8 whatever the locale.
+
+    Its methods raise ReaderLeft, and OutputError when stdout cannot be written for another reason.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
+        # There is no sys.stdout where the caller has closed it.
+        self._stream = stream or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
         if reconfigure := getattr(self._stream, "reconfigure", None):
             reconfigure(encoding="utf-8", errors="replace")
         self._cleaner = StreamCleaner()
@@ -49,7 +61,8 @@ class Output:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except BrokenPipeError:
-            # The interpreter flushes stdout once more at exit, and would complain then.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise ReaderLeft from None
+        except OSError as why:
+            discard_stdout()
+            if isinstance(why, BrokenPipeError):
+                raise ReaderLeft from None
+            raise OutputError(f"The answer cannot be written ({why.strerror})", "write it elsewhere") from why

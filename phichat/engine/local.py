@@ -151,11 +151,7 @@ class LocalBackend:
                 process.kill()
 
     def _start(self) -> EngineProcess:
-        try:
-            size = self._path.stat().st_size
-        except OSError:
-            size = 0  # reading the header will say what is wrong
-        return EngineProcess(self._deadlines.for_file(size), self._command)
+        return EngineProcess(self._deadlines, self._command)
 
     def _request(self, verdict: Verdict | None) -> OffloadRequest:
         options = self._options
@@ -191,6 +187,7 @@ class LocalBackend:
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove or verdict is None,
         )
+        process.deadlines = self._deadlines.for_model(where.total)
         for reply in process.ask(request, cancel):
             match reply:
                 case Loading():

@@ -365,13 +365,13 @@ class _Machine:
         if trained and n_ctx > trained:
             lines.append(
                 f"The context of {n_ctx:,} tokens is longer than the {trained:,} that the model was trained for; "
-                "answers may get worse beyond them"
+                "answers may get worse beyond them."
             )
         usual = min(trained or _USUAL_CONTEXT, _USUAL_CONTEXT)
         if self.request.n_ctx is None and n_ctx < usual:
-            lines.append(f"The context is {n_ctx:,} rather than {usual:,} tokens to fit into memory")
+            lines.append(f"The context is {n_ctx:,} rather than {usual:,} tokens to fit into memory.")
         if not self.cards and self.request.n_gpu_layers not in ("auto", 0):
-            lines.append("No GPU can be used here, so all layers stay on the CPU")
+            lines.append("No GPU can be used here, so all layers stay on the CPU.")
         return tuple(lines)
 
 

@@ -54,7 +54,7 @@ _FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed)
 _SLICE_S = 0.02
 """How often a wait looks at `cancel`."""
 
-_BYTES_PER_S = 50_000_000
+_BYTES_PER_S = 100_000_000
 """The slowest disk that a model is expected on."""
 
 
@@ -69,7 +69,7 @@ _FAULTS = frozenset(
 class Deadlines:
     """Seconds without any sign of life after which the engine counts as stuck.
 
-    Loading and evaluating get the time that reading the whole file from a slow disk takes on top,
+    Loading and evaluating get the time on top that bringing the whole model in from a slow disk takes,
     for both may have to do just that.
     """
 
@@ -78,8 +78,8 @@ class Deadlines:
     stall: float = 12.0
     cancel: float = 0.5
 
-    def for_file(self, size: int) -> Deadlines:
-        """The same for a model file of `size` bytes."""
+    def for_model(self, size: int) -> Deadlines:
+        """The same for a model that takes `size` bytes of memory."""
         return Deadlines(self.start, self.template, self.stall + size / _BYTES_PER_S, self.cancel)
 
 

@@ -186,7 +186,9 @@ def test_a_model_that_writes_control_bytes_steers_no_terminal(run: Run, tmp_path
     # Random weights over a vocabulary of all bytes write every kind of byte when they are hot enough.
     model = str(write_tiny_llama(tmp_path / "t.gguf"))
     for flags in ([], ["--json"]):
-        done = run("ask", "-m", model, "--temp", "50", "--top-k", "0", "--seed", "1", "--max-tokens", "900", *flags, "x")
+        done = run(
+            "ask", "-m", model, "--temp", "50", "--top-k", "0", "--seed", "1", "--max-tokens", "900", *flags, "x"
+        )
         shown = done.stdout.replace("\n", "").replace("\t", "")
         assert len(shown) > 300
         assert not any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in shown)
@@ -212,7 +214,7 @@ def test_ctrl_c_before_the_first_word(environment: dict[str, str]) -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
             time.sleep(delay)
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=20)
         assert b"Traceback" not in errors or delay < 0.1, "the interpreter itself was still starting"
         assert process.returncode in (130, -signal.SIGINT)
 
@@ -226,3 +228,21 @@ def test_a_reader_that_leaves_is_no_error(environment: dict[str, str]) -> None:
         process.stdout.close()
         assert process.wait(20) == 0
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a Linux device")
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--max-tokens", "2", "hi"]])
+def test_a_full_disk_is_a_sentence(environment: dict[str, str], arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "phichat", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,5 +1,7 @@
 """From pieces to text: what comes out does not depend on where the pieces break."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +10,7 @@ from phichat.engine.text import ReasoningSplitter, StopStrings, Utf8Stream
 
 def cut(text: str, at: list[int]) -> list[str]:
     places = sorted({place % (len(text) + 1) for place in at} | {0, len(text)})
-    return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(places)]
 
 
 def split(prompt_end: str, pieces: list[str]) -> tuple[str, str]:
@@ -22,7 +24,7 @@ def test_characters_are_whole_wherever_the_bytes_break(text: str, at: list[int])
     content = text.encode()
     places = sorted({place % (len(content) + 1) for place in at} | {0, len(content)})
     stream = Utf8Stream()
-    assert "".join(stream.feed(content[a:b]) for a, b in zip(places, places[1:], strict=False)) == text
+    assert "".join(stream.feed(content[a:b]) for a, b in pairwise(places)) == text
 
 
 @given(st.lists(st.binary()))

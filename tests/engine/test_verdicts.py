@@ -1,5 +1,6 @@
 """What is remembered about a library on a machine."""
 
+import json
 from pathlib import Path
 
 from ggufs import write_tiny_llama
@@ -19,7 +20,7 @@ def test_a_verdict_is_kept(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_no_verdict(tmp_path: Path) -> None:
     file = tmp_path / "engine.json"
-    for content in ("", "[]", "{", '{"%s": 3}' % ABOUT.key, '{"%s": {"verdict": "?"}}' % ABOUT.key):
+    for content in ("", "[]", "{", json.dumps({ABOUT.key: 3}), json.dumps({ABOUT.key: {"verdict": "?"}})):
         file.write_text(content)
         assert Verdicts(file).lookup(ABOUT) is None
 

@@ -84,7 +84,9 @@ def spelled(model: Any, tokens: tuple[int, ...]) -> str:
 
 def reserved_ids(model: Any) -> set[int]:
     vocab, lib = model.lib.llama_model_get_vocab(model.loaded), model.lib
-    names = [lib.llama_vocab_get_text(vocab, token).decode("utf-8", "replace") for token in range(model.vocabulary.size)]
+    names = [
+        lib.llama_vocab_get_text(vocab, token).decode("utf-8", "replace") for token in range(model.vocabulary.size)
+    ]
     return {token for token, name in enumerate(names) if name in MARKS}
 
 
