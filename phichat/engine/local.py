@@ -19,7 +19,7 @@ from phichat.engine.hardware import Device, DeviceKind, Hardware, probe, unused_
 from phichat.engine.offload import OffloadPlan, OffloadRequest, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
-from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
+from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import (
     ContextOverflow,
     EngineCrashed,
@@ -121,31 +121,29 @@ class LocalBackend:
                 return
             machine = hardware(hello)
             about = subject(Path(hello.library_file), header)
-            verdict = self._verdicts.lookup(about)
-            where = plan(header, machine, self._request(verdict))
+            known = self._verdicts.lookup(about)
+            where = plan(header, machine, self._request(known))
             require_fit(where, self._name)
-            try:
-                loaded = yield from self._load_in(process, where, verdict, cancel)
-            except EngineCrashed as crash:
-                if verdict is not None or not crash.is_fault:
-                    raise
-                # Was it this CPU's buffer types? Only a load that works without them tells.
-                process = self._start()
-                if process.hello(cancel) is None:
-                    return
-                verdict = Verdict.CRASHES
-                loaded = yield from self._load_in(process, where, verdict, cancel, prove=True)
-                self._remember(about, verdict if loaded else None)
-            else:
-                if verdict is None and loaded is not None:
-                    verdict = Verdict.WORKS
-                    self._remember(about, verdict)
+            verdict = known or Verdict.WORKS
+            while True:
+                try:
+                    loaded = yield from self._load_in(process, where, verdict, cancel, prove=known is None)
+                    break
+                except EngineCrashed as crash:
+                    if known or verdict is Verdict.CRASHES or not crash.is_fault:
+                        raise
+                    # Was it this CPU's buffer types? Only a load that works without them tells.
+                    verdict, process = Verdict.CRASHES, self._start()
+                    if process.hello(cancel) is None:
+                        return
             if loaded is None:
                 return
+            if known is None:
+                self._verdicts.remember(about, verdict)
             took = monotonic() - started
             self._running = _Running(process, header, hello, where, loaded, took)
             self._unreported_load_s = took
-            yield self._ready(machine, verdict)
+            yield self._ready(machine, found_out=verdict if known is None else None)
         finally:
             if self._running is None:
                 process.kill()
@@ -170,10 +168,10 @@ class LocalBackend:
         self,
         process: EngineProcess,
         where: OffloadPlan,
-        verdict: Verdict | None,
+        verdict: Verdict,
         cancel: Cancel,
         *,
-        prove: bool = False,
+        prove: bool,
     ) -> Generator[ModelLoading, None, Loaded | None]:
         request = Load(
             path=str(self._path),
@@ -185,7 +183,7 @@ class LocalBackend:
             type_v=self._options.cache_type_v,
             threads=self.threads,
             extra_buffers=verdict is not Verdict.CRASHES,
-            prove=prove or verdict is None,
+            prove=prove,
         )
         process.deadlines = self._deadlines.for_model(where.total)
         for reply in process.ask(request, cancel):
@@ -202,18 +200,14 @@ class LocalBackend:
                     pass
         return None
 
-    def _remember(self, about: Subject, verdict: Verdict | None) -> None:
-        if verdict is not None:
-            self._verdicts.remember(about, verdict)
-
-    def _ready(self, machine: Hardware, verdict: Verdict | None) -> ModelReady:
+    def _ready(self, machine: Hardware, found_out: Verdict | None) -> ModelReady:
         running = self._engine()
         notices = [*running.plan.notices, *running.loaded.notices]
         if gpu := unused_gpu(machine):
             notices.append(gpu)
-        if verdict is Verdict.CRASHES:
+        if found_out is Verdict.CRASHES:
             notices.append(
-                "This build of llama.cpp crashes in the CPU's own matrix units and runs without them; "
+                "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
                 "see `phichat doctor`."
             )
         return ModelReady(
