@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from phichat.chat.context import Turn, fit
+from phichat.chat.context import Fitted, Turn, fit
 from phichat.engine.backend import Backend, Cancel
 from phichat.errors import PhichatError
 from phichat.events import ContextTrimmed, Event, TurnFinished, TurnStarted
-from phichat.messages import FinishReason, GenerationParams
+from phichat.messages import FinishReason, GenerationParams, Message
 
 
 class Session:
@@ -43,20 +43,25 @@ class Session:
 
     def _events(self, prompt: str, params: GenerationParams, cancel: Cancel) -> Iterator[Event]:
         yield from self._backend.load(cancel)
-        if cancel.is_set():
+        fitted = None if cancel.is_set() else self._fitted(prompt, params, cancel)
+        if fitted is None or cancel.is_set():
             # The model may be ready even so, but nothing has been asked of it.
             yield TurnFinished("", "", FinishReason.CANCELLED)
             return
-        n_ctx = self._backend.n_ctx
-        fitted = fit(self.system, self._history, prompt, self._backend.count, n_ctx, params.max_tokens)
         if fitted.dropped_turns:
-            yield ContextTrimmed(fitted.dropped_turns, fitted.tokens, n_ctx)
+            yield ContextTrimmed(fitted.dropped_turns, fitted.tokens, self._backend.n_ctx)
         for event in self._backend.generate(fitted.messages, params, cancel):
             if isinstance(event, TurnFinished):
                 if event.text:
                     self._history.append(Turn(prompt, event.text))
                 event = replace(event, dropped_turns=fitted.dropped_turns)
             yield event
+
+    def _fitted(self, prompt: str, params: GenerationParams, cancel: Cancel) -> Fitted:
+        def count(messages: Sequence[Message]) -> int:
+            return self._backend.count(messages, cancel)
+
+        return fit(self.system, self._history, prompt, count, self._backend.n_ctx, params.max_tokens)
 
     def close(self) -> None:
         """Free the model."""

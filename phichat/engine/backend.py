@@ -26,8 +26,8 @@ class Backend(Protocol):
         """
         ...
 
-    def count(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that `generate` would evaluate for these messages."""
+    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
+        """Tokens of the prompt that `generate` would evaluate for these messages; 0 when cancelled."""
         ...
 
     @property

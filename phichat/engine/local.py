@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event
 from time import monotonic
 from typing import assert_never
 
@@ -225,12 +224,12 @@ class LocalBackend:
 
     # Asking
 
-    def count(self, messages: Sequence[Message]) -> int:
+    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
         """As `Backend.count`."""
-        for reply in self._ask(protocol.Count(tuple(messages)), Event()):
+        for reply in self._ask(protocol.Count(tuple(messages)), cancel):
             if isinstance(reply, protocol.Counted):
                 return reply.tokens
-        raise EngineError("The engine did not count the prompt", "ask again")
+        return 0
 
     def generate(
         self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel

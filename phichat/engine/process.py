@@ -64,6 +64,9 @@ _FAULTS = frozenset(
 )
 """How a process ends that the CPU refused an instruction or an address."""
 
+_TOKENIZED_BYTES_PER_S = 500_000
+"""The slowest that a tokenizer is expected to be, on one endless word; it gives no sign of life meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -160,12 +163,13 @@ class EngineProcess:
             type(request).__name__, "reading the prompt"
         )
         try:
-            protocol.send(self._connection, request)
+            size = protocol.send(self._connection, request)
         except OSError as why:
             raise self._crashed() from why
+        stall = self.deadlines.stall + size / _TOKENIZED_BYTES_PER_S
         answered = False
         try:
-            for reply in self._replies(self.deadlines.stall, cancel):
+            for reply in self._replies(stall, cancel):
                 answered = isinstance(reply, _FINAL)
                 yield reply
         finally:

@@ -224,9 +224,11 @@ def _typed(value: Any) -> Any:
     return value
 
 
-def send(connection: Connection, message: Request | Reply) -> None:
-    """Raises OSError when the other side is gone."""
-    connection.send_bytes(json.dumps(_plain(message)).encode())
+def send(connection: Connection, message: Request | Reply) -> int:
+    """Returns how many bytes the message took. Raises OSError when the other side is gone."""
+    content = json.dumps(_plain(message)).encode()
+    connection.send_bytes(content)
+    return len(content)
 
 
 def receive(connection: Connection) -> Any:

@@ -47,7 +47,7 @@ class ScriptedBackend:
         self._loaded = True
         yield ModelReady("scripted", "", "scripted", self.context, self.context, 1, 0, (), 0.0, self.notices)
 
-    def count(self, messages: Sequence[Message]) -> int:
+    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
         return sum(len(message.text.split()) for message in messages)
 
     def generate(
@@ -55,7 +55,7 @@ class ScriptedBackend:
     ) -> Iterator[GenerationEvent]:
         reply = self.replies[min(len(self.prompts), len(self.replies) - 1)]
         self.prompts.append(tuple(messages))
-        total = self.count(messages)
+        total = self.count(messages, cancel)
         yield PromptProgress(total, total, 0)
         said: dict[type, list[str]] = {ReasoningDelta: [], TextDelta: []}
         for kind, pieces in ((ReasoningDelta, reply.reasoning), (TextDelta, reply.text)):

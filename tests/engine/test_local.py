@@ -75,7 +75,7 @@ def test_a_real_answer_streams(engine: LocalBackend) -> None:
     assert "4" in last.text
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == last.text
     assert any(isinstance(event, PromptProgress) and event.done == event.total for event in events)
-    assert last.usage.prompt_tokens == engine.count(prompt)
+    assert last.usage.prompt_tokens == engine.count(prompt, Cancel())
     assert last.timings.generation_s > 0
 
 
@@ -319,3 +319,13 @@ def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
         with pytest.raises(PhichatError):
             load(backend(path, tmp_path))
     assert not set(psutil.Process().children()) - before
+
+
+def test_cancel_while_a_huge_prompt_is_tokenized(tmp_path: Path) -> None:
+    engine, cancel = backend(embedded_model(), tmp_path), Cancel()
+    load(engine)
+    Timer(0.1, cancel.set).start()
+    started = time.monotonic()
+    assert engine.count([Message(Role.USER, "a" * 8_000_000)], cancel) == 0
+    assert time.monotonic() - started < 5
+    engine.close()

@@ -127,10 +127,7 @@ class Worker:
             model.synchronize()
             model.clear()
         name, source, self._stops = template.choose(model.template, model.architecture, model.vocabulary.has)
-        with self._rendering():
-            self._template = template.ChatTemplate(
-                source, model.vocabulary.bos, model.vocabulary.eos, lambda: self._send(Rendering())
-            )
+        self._template = template.ChatTemplate(source, model.vocabulary.bos, model.vocabulary.eos, self._rendering)
         self._model, self._built = model, None
         notices = []
         if name != "file":
@@ -142,20 +139,20 @@ class Worker:
         from phichat.engine.worker.prompt import build
 
         if self._built is None or self._built[0] != messages:
-            with self._rendering():
-                self._built = messages, build(messages, self._template, self._model.vocabulary)
-            self._send(protocol.Alive())
+            self._built = messages, build(messages, self._template, self._model.vocabulary)
         return self._built[1]
 
     @contextlib.contextmanager
     def _rendering(self) -> Iterator[None]:
         """A template can hold the interpreter's lock for minutes, and then no thread of it notices
         that the supervisor is gone; faulthandler's timer needs no lock."""
+        self._send(Rendering())
         faulthandler.dump_traceback_later(_RENDERING_S, exit=True)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
+            self._send(protocol.Alive())
 
 
 def _prepare_process() -> None:

@@ -1,12 +1,13 @@
 """Chat templates: the model's own Jinja source, rendered in a sandbox.
 
 The sandbox keeps a template from running code; it does not keep it from taking forever, so the
-caller announces each rendering and the supervisor has a deadline for it.
+caller watches each rendering and the supervisor has a deadline for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -105,22 +106,23 @@ def _now(layout: str) -> str:
 class ChatTemplate:
     """A compiled template and what it can take, found out by trying.
 
-    announce: called before each rendering.
+    watched: entered around each compilation and rendering, which may take as long as the author of the
+    template likes.
     Raises Refused when it cannot be compiled, or cannot render a single message of a user.
     """
 
-    def __init__(self, source: str, bos: str, eos: str, announce: Callable[[], None]) -> None:
+    def __init__(self, source: str, bos: str, eos: str, watched: Callable[[], AbstractContextManager[None]]) -> None:
         self.source = source
-        self._announce = announce
+        self._watched = watched
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
         environment.globals.update(raise_exception=_raise, strftime_now=_now)
         self._values = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True, "tools": None}
         self._takes_parts = False
-        announce()
         try:
-            self._template = environment.from_string(source)
+            with watched():
+                self._template = environment.from_string(source)
         except (JinjaError, RecursionError, MemoryError, OverflowError, ValueError) as why:
             raise Refused(_sentence(why)) from why
         self._probe()
@@ -164,9 +166,9 @@ class ChatTemplate:
             }
             for message in messages
         ]
-        self._announce()
         try:
-            return self._template.render(self._values, messages=said)
+            with self._watched():
+                return self._template.render(self._values, messages=said)
         except (
             JinjaError,
             SecurityError,

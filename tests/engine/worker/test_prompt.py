@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ def model(lib: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     loaded = lib.llama_model_load_from_file(str(path).encode(), params)
     vocabulary = Vocabulary(lib, loaded)
     source = lib.llama_model_chat_template(loaded, None).decode()
-    template = ChatTemplate(source, vocabulary.bos, vocabulary.eos, lambda: None)
+    template = ChatTemplate(source, vocabulary.bos, vocabulary.eos, nullcontext)
     yield SimpleNamespace(lib=lib, loaded=loaded, vocabulary=vocabulary, template=template)
     lib.llama_model_free(loaded)
 

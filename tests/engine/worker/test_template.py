@@ -1,5 +1,8 @@
 """Chat templates of all kinds, rendered in the sandbox."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import pytest
 
 from phichat.engine.worker.template import CHATML, KNOWN, ChatTemplate, Refused, choose
@@ -20,7 +23,7 @@ PARTS = "{% for m in messages %}[{{ m.role }}] {{ m.content[0]['text'] }}\n{% en
 
 
 def render(source: str, *messages: Message) -> str:
-    return ChatTemplate(source, "<s>", "</s>", lambda: None).render(messages)
+    return ChatTemplate(source, "<s>", "</s>", nullcontext).render(messages)
 
 
 @pytest.mark.parametrize("source", [NO_SYSTEM, IGNORES_SYSTEM])
@@ -92,9 +95,16 @@ def test_which_template_a_file_is_given(own: str | None, architecture: str, rese
     assert choose(own, architecture, reserved.__contains__)[0] == name
 
 
-def test_every_rendering_is_announced() -> None:
-    announced: list[None] = []
-    template = ChatTemplate(CHATML, "", "", lambda: announced.append(None))
-    before = len(announced)
+def test_every_rendering_is_watched() -> None:
+    watches = 0
+
+    @contextmanager
+    def watched() -> Iterator[None]:
+        nonlocal watches
+        watches += 1
+        yield
+
+    template = ChatTemplate(CHATML, "", "", watched)
+    before = watches
     template.render([USER])
-    assert len(announced) == before + 1
+    assert watches == before + 1
