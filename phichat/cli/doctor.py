@@ -99,10 +99,9 @@ def _hello() -> Hello | PhichatError:
 
 
 def _machine(hello: Hello) -> Iterator[Finding]:
-    from phichat.engine.hardware import probe_memory, unused_gpu, usable_cores
-    from phichat.engine.local import hardware
+    from phichat.engine.hardware import probe_memory, probe_with, unused_gpu, usable_cores
 
-    machine = hardware(hello)
+    machine = probe_with(hello)
     for device in hello.devices:
         yield Finding(
             "device",

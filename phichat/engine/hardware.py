@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from phichat.engine.protocol import DeviceInfo, Hello
+
 
 class DeviceKind(StrEnum):
     """What a ggml device is."""
@@ -63,6 +65,27 @@ def probe(devices: Iterable[Device], *, offload_supported: bool) -> Hardware:
     """This machine, with the devices that the engine process has found."""
     memory = probe_memory()
     return Hardware(usable_cores(), memory.total, memory.available, tuple(devices), offload_supported)
+
+
+def probe_with(hello: Hello) -> Hardware:
+    """This machine, with the devices that an engine process named."""
+    return probe(
+        (
+            Device(device.name, device.description, _kind(device), device.memory_total, device.memory_free)
+            for device in hello.devices
+        ),
+        offload_supported=hello.offload_supported,
+    )
+
+
+def _kind(device: DeviceInfo) -> DeviceKind:
+    if device.kind == "igpu":
+        return DeviceKind.INTEGRATED
+    if device.kind != "gpu":
+        return DeviceKind.CPU
+    # ggml calls Metal's devices cards; on Apple silicon their memory is the RAM.
+    is_apple = device.name.startswith("MTL") and platform.machine() == "arm64"
+    return DeviceKind.INTEGRATED if is_apple else DeviceKind.GPU
 
 
 def probe_memory(root: Path = Path("/")) -> Memory:
@@ -125,7 +148,7 @@ def unused_gpu(
         gpu = _linux_gpu(root or Path("/"))
     if gpu is None:
         return None
-    return f"This machine has {gpu[0]}, but llama-cpp-python was built for CPU only; see README for the {gpu[1]} build"
+    return f"This machine has {gpu[0]}, but llama-cpp-python was built for CPU only; see README for the {gpu[1]} build."
 
 
 def _linux_gpu(root: Path) -> tuple[str, str] | None:

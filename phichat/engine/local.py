@@ -14,7 +14,7 @@ from phichat.config import EngineOptions
 from phichat.engine import protocol
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.engine.footprint import repacked_types
-from phichat.engine.hardware import Device, DeviceKind, Hardware, probe, unused_gpu, usable_cores
+from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu, usable_cores
 from phichat.engine.offload import OffloadPlan, OffloadRequest, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
@@ -118,7 +118,7 @@ class LocalBackend:
             hello = process.hello(cancel)
             if hello is None:
                 return
-            machine = hardware(hello)
+            machine = probe_with(hello)
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
             where = plan(header, machine, self._request(known))
@@ -332,19 +332,3 @@ class LocalBackend:
         if self._running:
             self._running.process.close()
             self._running = None
-
-
-def hardware(hello: Hello) -> Hardware:
-    """This machine, with the devices that the engine named."""
-    kinds = {"gpu": DeviceKind.GPU, "igpu": DeviceKind.INTEGRATED}
-    devices = (
-        Device(
-            device.name,
-            device.description,
-            kinds.get(device.kind, DeviceKind.CPU),
-            device.memory_total,
-            device.memory_free,
-        )
-        for device in hello.devices
-    )
-    return probe(devices, offload_supported=hello.offload_supported)
