@@ -12,7 +12,7 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.output import ReaderLeft, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
-_VERBS = ("ask", "bench", "doctor", "path")
+_VERBS = ("ask", "bench", "chat", "doctor", "path")
 
 
 class _Verbs(click.Group):
@@ -34,7 +34,9 @@ class _Verbs(click.Group):
 def phichat(ctx: click.Context) -> None:
     """Chat with quantized GGUF models on this machine."""
     if ctx.invoked_subcommand is None:
-        raise UsageError("There is no full-screen chat yet", "ask a single question with `phichat ask`")
+        from phichat.cli.chat import chat
+
+        ctx.invoke(chat)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -24,7 +24,7 @@ from phichat.paths import Paths
 def bench(
     model: str | None, prompt_tokens: int, generated_tokens: int, repeats: int, as_json: bool, **flags: Any
 ) -> int:
-    """Measure the speed of MODEL: prompt evaluation, generation, and the share of the memory's bandwidth.
+    """Measure how fast MODEL reads and writes.
 
     Generation has to read every weight once a token, so the bandwidth is the limit of its speed.
     """

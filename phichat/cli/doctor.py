@@ -47,9 +47,9 @@ class Finding:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @model_and_engine_options
 def doctor(as_json: bool, **flags: Any) -> int:
-    """Look at Python, the engine's library, the devices, memory and models; connects nowhere.
+    """Tell what is here and what is wrong with it.
 
-    Loads the chosen model once, which also finds out whether this build of the library runs on this CPU.
+    Looks at Python, the engine's library, the devices, memory and models; connects nowhere. Loads the chosen model once, which also finds out whether this build of the library runs on this CPU.
     """
     paths = Paths.find()
     findings = list(_examine(configure(paths, **flags), paths))

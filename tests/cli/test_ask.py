@@ -153,6 +153,7 @@ def test_an_unreadable_file(run: Run, tmp_path: Path) -> None:
         (["ask"], 2),
         (["no-such-verb"], 2),
         ([], 2),
+        (["chat"], 2),
         (["ask", "-f", "/no/such/file", "hi"], 1),
         (["ask", "--ctx-size", "2000000000", "hi"], 4),
         (["ask", "--ctx-size", "8", "What is the meaning of it all?"], 5),
