@@ -54,7 +54,7 @@ class Cursor:
     def need(self, length: int) -> int:
         """Brings that many bytes at the cursor into the window and moves on; the index where they begin."""
         if length > self.file_size - self.position:
-            raise self.bad(f"ends at {self.file_size:,} bytes, inside its header; the download was cut off")
+            raise self.bad(f"ends at {self.file_size:,} bytes, inside its header: it is cut off or damaged")
         index = self.position - self.window_start
         if index < 0 or index + length > len(self.window):
             if self.position > _MAX_HEADER:

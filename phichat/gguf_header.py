@@ -286,7 +286,7 @@ def _header(cursor: Cursor) -> GgufHeader:
         raise cursor.bad(f"is damaged: it claims {header.block_count:,} layers")
     end = max((data_offset + tensor.offset + tensor.size_bytes for tensor in tensors), default=0)
     if end > size:
-        raise cursor.bad(f"ends at {size:,} bytes but its tensors need {end:,}; the download was cut off")
+        raise cursor.bad(f"ends at {size:,} bytes but its tensors need {end:,}: the download was cut off")
     return header
 
 

@@ -164,7 +164,7 @@ def test_strings_across_the_window() -> None:
         (header_bytes((), (tensor(b"t", (1 << 40, 1 << 40)),)), "impossible size"),
         (header_bytes((), (tensor(b"t", (32,), kind=4),)), "unknown quantization type 4"),
         (header_bytes((), (tensor(b"t", (33,), kind=2),)), "no whole blocks of Q4_0"),
-        (header_bytes((), (tensor(b"t", (1024,)),)), "its tensors need 4,160; the download was cut off"),
+        (header_bytes((), (tensor(b"t", (1024,)),)), "its tensors need 4,160: the download was cut off"),
     ],
 )
 def test_says_what_is_wrong(data: bytes, words: str) -> None:

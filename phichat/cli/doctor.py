@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from threading import Event as Cancel
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from phichat.cli.diagnostics import ExitCode
 from phichat.cli.options import configure, model_and_engine_options
 from phichat.cli.output import Output
 from phichat.config import Config
+from phichat.engine.cancel import Cancel
 from phichat.engine.protocol import Hello
 from phichat.errors import ModelNotInstalled, PhichatError
 from phichat.paths import Paths
@@ -49,7 +49,8 @@ class Finding:
 def doctor(as_json: bool, **flags: Any) -> int:
     """Tell what is here and what is wrong with it.
 
-    Looks at Python, the engine's library, the devices, memory and models; connects nowhere. Loads the chosen model once, which also finds out whether this build of the library runs on this CPU.
+    Looks at Python, the engine's library, the devices, memory and models; connects nowhere. Loads
+    the chosen model once, which also finds out whether this build of the library runs on this CPU.
     """
     paths = Paths.find()
     findings = list(_examine(configure(paths, **flags), paths))

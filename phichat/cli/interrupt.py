@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event as Cancel
+
+from phichat.engine.cancel import Cancel
 
 
 @contextmanager

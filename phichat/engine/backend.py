@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from threading import Event as Cancel
 from typing import Protocol
 
+from phichat.engine.cancel import Cancel
 from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
 from phichat.messages import GenerationParams, Message
 

@@ -263,7 +263,7 @@ class LocalBackend:
                     case protocol.Said():
                         # Estimates until the engine's own figures come, which a crash prevents.
                         first_at = first_at or monotonic()
-                        usage = replace(usage, completion_tokens=usage.completion_tokens + 1)
+                        usage = replace(usage, completion_tokens=usage.completion_tokens + reply.tokens)
                         timings = Timings(
                             prompt_s=first_at - started,
                             first_token_s=first_at - started,

@@ -11,7 +11,8 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Pipe
+from enum import StrEnum
+from multiprocessing.connection import Pipe, wait
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -51,9 +52,6 @@ _ENVIRONMENT = {
 _FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed)
 """The replies that end a request."""
 
-_SLICE_S = 0.02
-"""How often a wait looks at `cancel`."""
-
 _BYTES_PER_S = 100_000_000
 """The slowest disk that a model is expected on."""
 
@@ -86,6 +84,18 @@ class Deadlines:
         return Deadlines(self.start, self.template, self.stall + size / _BYTES_PER_S, self.cancel)
 
 
+class Doing(StrEnum):
+    """What an engine process was last heard to be doing."""
+
+    STARTING = "starting"
+    LOADING = "loading the model"
+    PROVING = "trying the model on this CPU"
+    RENDERING = "rendering the model's chat template"
+    READING = "reading the prompt"
+    GENERATING = "generating"
+    MEASURING = "measuring"
+
+
 class EngineProcess:
     """One child, started with spawn semantics: nothing of this process is in it but one connection.
 
@@ -94,7 +104,7 @@ class EngineProcess:
 
     def __init__(self, deadlines: Deadlines, command: Sequence[str] = WORKER) -> None:
         self.deadlines = deadlines
-        self._doing = "starting"
+        self._doing = Doing.STARTING
         ours, theirs = Pipe(duplex=True)
         self._connection: Any = ours
         handle = theirs.fileno()
@@ -159,9 +169,13 @@ class EngineProcess:
         When `cancel` is set and the child does not end the request in time, it is killed and the
         last reply is a Failed with CANCELLED; `alive` tells. Raises EngineCrashed and EngineTimedOut.
         """
-        self._doing = {"Load": "loading the model", "Bench": "measuring"}.get(
-            type(request).__name__, "reading the prompt"
-        )
+        match request:
+            case protocol.Load():
+                self._doing = Doing.LOADING
+            case protocol.Bench():
+                self._doing = Doing.MEASURING
+            case _:
+                self._doing = Doing.READING
         try:
             size = protocol.send(self._connection, request)
         except OSError as why:
@@ -179,26 +193,26 @@ class EngineProcess:
 
     def _replies(self, stall: float, cancel: Cancel) -> Iterator[Reply]:
         allowed = stall
-        told_at: float | None = None
+        told = False
         until = monotonic() + allowed
         while True:
-            if told_at is None and cancel.is_set():
-                told_at = monotonic()
+            if not told and cancel.is_set():
+                told = True
+                until = monotonic() + self.deadlines.cancel
                 with contextlib.suppress(OSError):
                     protocol.send(self._connection, protocol.Cancel())
-            if told_at is not None:
-                until = told_at + self.deadlines.cancel
             # What has arrived is looked at before the clock: this process may have been the slow one.
             overdue = monotonic() >= until
             try:
-                arrived = self._connection.poll(0 if overdue else _SLICE_S)
-                if overdue and (told_at is not None or not arrived):
+                waited_for = [self._connection] if told else [self._connection, cancel]
+                arrived = wait(waited_for, max(0.0, until - monotonic()))
+                if overdue and (told or not arrived):
                     self.kill()
-                    if told_at is None:
+                    if not told:
                         raise self._stuck(allowed)
                     yield Failed(Failure.CANCELLED, "cancelled")
                     return
-                if not arrived:
+                if self._connection not in arrived:
                     continue
                 reply: Reply = protocol.receive(self._connection)
             except (EOFError, OSError) as why:
@@ -206,19 +220,20 @@ class EngineProcess:
             allowed = stall
             match reply:
                 case Rendering():
-                    allowed, self._doing = self.deadlines.template, "rendering the model's chat template"
+                    allowed, self._doing = self.deadlines.template, Doing.RENDERING
                 case Evaluating():
-                    self._doing = "reading the prompt"
+                    self._doing = Doing.READING
                 case Said():
-                    self._doing = "generating"
+                    self._doing = Doing.GENERATING
                 case Proving():
-                    self._doing = "trying the model on this CPU"
+                    self._doing = Doing.PROVING
                 case Loading():
-                    self._doing = "loading the model"
+                    self._doing = Doing.LOADING
                 case _:
                     pass
             yield reply
-            until = monotonic() + allowed
+            if not told:
+                until = monotonic() + allowed
             if isinstance(reply, _FINAL):
                 return
 
@@ -256,7 +271,7 @@ class EngineProcess:
     def _stuck(self, seconds: float) -> EngineTimedOut:
         return EngineTimedOut(
             f"The engine gave no sign of life for {seconds:.0f} s while {self._doing}",
-            "ask again; a new engine will be started",
+            what_to_try(self._doing),
             detail=self._stderr(),
         )
 
@@ -271,14 +286,13 @@ class EngineProcess:
         return explain_death(code, self._doing, words)
 
 
-def explain_death(code: int | None, doing: str, stderr: str) -> EngineCrashed:
+def explain_death(code: int | None, doing: Doing, stderr: str) -> EngineCrashed:
     """The error for a child that ended with `code` (as subprocess gives it) while `doing` something."""
     assertion = re.search(
         r"^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$", stderr, re.MULTILINE
     )
     last = (stderr.splitlines() or [""])[-1].strip()
     said = assertion.group(1) if assertion else ""
-    again = "ask again; a new engine will be started"
     if "bad_alloc" in stderr:
         return EngineCrashed(
             f"The engine ran out of memory while {doing}", "try a smaller --ctx-size or a smaller model", detail=stderr
@@ -295,7 +309,20 @@ def explain_death(code: int | None, doing: str, stderr: str) -> EngineCrashed:
     else:
         ended = f"crashed ({_signal_name(-code)})"
     because = f": {said}" if said else ""
-    return EngineCrashed(f"The engine {ended} while {doing}{because}", again, detail=stderr, is_fault=code in _FAULTS)
+    return EngineCrashed(
+        f"The engine {ended} while {doing}{because}", what_to_try(doing), detail=stderr, is_fault=code in _FAULTS
+    )
+
+
+def what_to_try(doing: Doing) -> str:
+    """The next step after a failure: what fails with the file itself fails again."""
+    match doing:
+        case Doing.LOADING | Doing.PROVING:
+            return "try another copy of the file, and see what `phichat doctor` says"
+        case Doing.RENDERING:
+            return "try another model, or another copy of this one"
+        case _:
+            return "ask again; a new engine will be started"
 
 
 def _signal_name(number: int) -> str:

@@ -148,10 +148,11 @@ class Alive:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Pieces of the reply; either may be empty."""
+    """Pieces of the reply; either may be empty. tokens: how many it took since the last."""
 
     reasoning: str
     text: str
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """A conversation on a backend that says what it was told to."""
 
-from threading import Event as Cancel
-
 import pytest
 
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.chat.turn import run_turn
+from phichat.engine.cancel import Cancel
 from phichat.engine.scripted import Reply, ScriptedBackend
 from phichat.errors import ContextOverflow, EngineCrashed
 from phichat.events import ContextTrimmed, Event, ModelReady, ReasoningDelta, TextDelta, TurnFinished, TurnStarted

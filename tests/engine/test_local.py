@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event as Cancel
 from threading import Timer
 
 import psutil
@@ -16,8 +15,9 @@ import pytest
 from embedded import embedded_model
 from ggufs import write_tiny_llama
 from phichat.config import EngineOptions
+from phichat.engine.cancel import Cancel
 from phichat.engine.local import LocalBackend
-from phichat.engine.process import Deadlines, explain_death
+from phichat.engine.process import Deadlines, Doing, explain_death
 from phichat.engine.verdicts import Verdict, Verdicts
 from phichat.errors import (
     ContextOverflow,
@@ -275,23 +275,30 @@ def test_deaths_are_explained() -> None:
         (None, "", "closed its connection"),
     ]
     for code, stderr, expected in cases:
-        error = explain_death(code, "loading the model", stderr)
+        error = explain_death(code, Doing.LOADING, stderr)
         assert expected in str(error)
         assert "\n" not in str(error)
-    assert [explain_death(code, "x", "").is_fault for code in (-11, -4, -9, -6, 0)] == [True, True, False, False, False]
+    assert [explain_death(code, Doing.READING, "").is_fault for code in (-11, -4, -9, -6, 0)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 PARENT = """
-import sys, threading
+import sys
 from pathlib import Path
 from phichat.config import EngineOptions
+from phichat.engine.cancel import Cancel
 from phichat.engine.local import LocalBackend
 from phichat.engine.verdicts import Verdicts
 from phichat.messages import *
 engine = LocalBackend("t", Path(sys.argv[1]), EngineOptions(ctx_size=2048), Verdicts(Path(sys.argv[2])))
-for _ in engine.load(threading.Event()): pass
+for _ in engine.load(Cancel()): pass
 print(engine.pid, flush=True)
-for _ in engine.generate([Message(Role.USER, "word " * 1500)], GenerationParams(), threading.Event()): pass
+for _ in engine.generate([Message(Role.USER, "word " * 1500)], GenerationParams(), Cancel()): pass
 """
 
 

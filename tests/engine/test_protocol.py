@@ -12,7 +12,7 @@ MESSAGES = [
     protocol.Generate((Message(Role.USER, "é\x00\ud800"),), GenerationParams(stop=("x",)), 7),
     protocol.Cancel(),
     protocol.Hello("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),
-    protocol.Said("a", ""),
+    protocol.Said("a", "", 1),
     protocol.Generated(FinishReason.STOP, Usage(1, 2, 3), Timings(load_s=1.5)),
     protocol.Failed(protocol.Failure.OVERFLOW, "too long", 9),
 ]

@@ -11,6 +11,10 @@ from phichat.engine.worker.model import Model, RequestFailed
 from phichat.engine.worker.prompt import Prompt
 from phichat.messages import FinishReason, GenerationParams, Timings, Usage
 
+_SENDING_S = 0.02
+"""Text is sent this often at most: waking the supervisor for each token of a fast model takes a core
+from the threads that compute the next one, and no reader sees the difference."""
+
 
 class _Voice:
     """Token ids to what is sent: bytes, characters, stop strings, reasoning, in this order."""
@@ -22,6 +26,9 @@ class _Voice:
         self._splitter = ReasoningSplitter(prompt_end)
         # SentencePiece writes the space before a word into the word, before the first one too.
         self._strips_space = model.vocabulary.is_spm
+        self._reasoning = self._text = ""
+        self._tokens = 0
+        self._sent_at = 0.0
 
     @property
     def stopped(self) -> bool:
@@ -29,19 +36,30 @@ class _Voice:
         return self._stops.found
 
     def say(self, token: int) -> None:
+        self._tokens += 1
         text = self._utf8.feed(self._model.vocabulary.piece(token))
         if self._strips_space and text:
             text, self._strips_space = text.removeprefix(" "), False
-        self._say(*self._splitter.feed(self._stops.feed(text)))
+        self._gather(*self._splitter.feed(self._stops.feed(text)))
+        if monotonic() - self._sent_at >= _SENDING_S:
+            self._flush()
 
     def close(self) -> None:
         """Say what was held back; an unfinished character at the very end is no character."""
-        self._say(*self._splitter.feed(self._stops.close()))
-        self._say(*self._splitter.close())
+        self._gather(*self._splitter.feed(self._stops.close()))
+        self._gather(*self._splitter.close())
+        self._flush()
 
-    def _say(self, reasoning: str, text: str) -> None:
-        if reasoning or text:
-            self._send(Said(reasoning, text))
+    def _gather(self, reasoning: str, text: str) -> None:
+        self._reasoning += reasoning
+        self._text += text
+
+    def _flush(self) -> None:
+        if self._reasoning or self._text:
+            self._send(Said(self._reasoning, self._text, self._tokens))
+            self._reasoning = self._text = ""
+            self._tokens = 0
+            self._sent_at = monotonic()
 
 
 def reply(

@@ -60,8 +60,10 @@ class Log:
         for line in reversed(errors):
             if said := re.search(r"error loading model[^:]*: (.+)", line):
                 return said.group(1)
-        telling = [line for line in errors if not re.search(r"failed to (load model|create context|initialize)", line)]
-        return re.sub(r"^\w+: ", "", (telling or errors or [""])[-1])
+        telling = [
+            line for line in errors if not re.search(r"[Ff]ailed to (load model|create context|initialize)", line)
+        ]
+        return re.sub(r"^\w+: ", "", (telling or [""])[-1])
 
     def tells_of_memory(self) -> bool:
         """Whether an allocation failed."""

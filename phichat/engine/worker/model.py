@@ -90,7 +90,7 @@ class Model:
         if not model:
             if self._cancelled():
                 raise RequestFailed(Failure.CANCELLED, "loading was cancelled")
-            raise self._failed("the model cannot be loaded")
+            raise self._failed("it gives no reason")
         if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
             raise RequestFailed(Failure.LOAD, "the model is not a decoder and cannot chat")
         return model
@@ -109,7 +109,7 @@ class Model:
         self._log.clear()
         context = lib.llama_init_from_model(self._model, params)
         if not context:
-            raise self._failed("the context cannot be made")
+            raise self._failed("its context cannot be made")
         return context
 
     def _failed(self, otherwise: str) -> RequestFailed:
