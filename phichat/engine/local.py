@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import secrets
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import assert_never
@@ -18,6 +18,7 @@ from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.offload import OffloadPlan, OffloadRequest, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
+from phichat.engine.reply import GrowingReply
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import (
     ContextOverflow,
@@ -28,9 +29,9 @@ from phichat.errors import (
     PhichatError,
     TemplateError,
 )
-from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
+from phichat.events import ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
-from phichat.messages import FinishReason, GenerationParams, Message, Timings, Usage
+from phichat.messages import FinishReason, GenerationParams, Message
 
 BATCH = 512
 """Prompt tokens evaluated at once: llama.cpp's own physical batch. A cancelled prompt ends inside one,
@@ -236,53 +237,15 @@ class LocalBackend:
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
         seed = params.seed if params.seed is not None else secrets.randbelow(2**32 - 1)
-        said = TurnFinished("", "", FinishReason.CANCELLED, n_ctx=self.n_ctx, seed=seed)
         load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        text: list[str] = []
-        reasoning: list[str] = []
-        usage, timings, reason = Usage(), Timings(), FinishReason.CANCELLED
-        started, first_at = monotonic(), 0.0
-
-        def finished(reason: FinishReason) -> TurnFinished:
-            whole = replace(timings, load_s=load_s)
-            return replace(
-                said,
-                text="".join(text),
-                reasoning="".join(reasoning),
-                finish_reason=reason,
-                usage=usage,
-                timings=whole,
-            )
-
+        reply = GrowingReply(self.n_ctx, seed, load_s)
         try:
-            for reply in self._ask(protocol.Generate(tuple(messages), params, seed), cancel):
-                match reply:
-                    case protocol.Evaluating():
-                        usage = Usage(reply.total, reply.cached, 0)
-                        yield PromptProgress(reply.done, reply.total, reply.cached)
-                    case protocol.Said():
-                        # Estimates until the engine's own figures come, which a crash prevents.
-                        first_at = first_at or monotonic()
-                        usage = replace(usage, completion_tokens=usage.completion_tokens + reply.tokens)
-                        timings = Timings(
-                            prompt_s=first_at - started,
-                            first_token_s=first_at - started,
-                            generation_s=monotonic() - first_at,
-                        )
-                        if reply.reasoning:
-                            reasoning.append(reply.reasoning)
-                            yield ReasoningDelta(reply.reasoning)
-                        if reply.text:
-                            text.append(reply.text)
-                            yield TextDelta(reply.text)
-                    case protocol.Generated():
-                        usage, timings, reason = reply.usage, reply.timings, reply.finish_reason
-                    case _:
-                        pass
+            for said in self._ask(protocol.Generate(tuple(messages), params, seed), cancel):
+                yield from reply.take(said)
         except PhichatError:
-            yield finished(FinishReason.ERROR)
+            yield reply.finished(FinishReason.ERROR)
             raise
-        yield finished(reason)
+        yield reply.finished()
 
     def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""

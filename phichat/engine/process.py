@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Pipe, wait
-from threading import Thread
+from threading import Thread, Timer
 from time import monotonic
 from typing import Any
 
@@ -176,10 +176,15 @@ class EngineProcess:
                 self._doing = Doing.MEASURING
             case _:
                 self._doing = Doing.READING
+        # A process that does not read would keep a long request from being sent for ever.
+        rescue = Timer(self.deadlines.stall, self._child.kill)
+        rescue.start()
         try:
             size = protocol.send(self._connection, request)
         except OSError as why:
             raise self._crashed() from why
+        finally:
+            rescue.cancel()
         stall = self.deadlines.stall + size / _TOKENIZED_BYTES_PER_S
         answered = False
         try:

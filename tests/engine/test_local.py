@@ -22,6 +22,7 @@ from phichat.engine.verdicts import Verdict, Verdicts
 from phichat.errors import (
     ContextOverflow,
     EngineCrashed,
+    EngineError,
     EngineLoadFailed,
     EngineTimedOut,
     ModelDoesNotFit,
@@ -181,6 +182,15 @@ def test_a_hanging_engine_is_given_up(tmp_path: Path) -> None:
         ask(stuck, HAIKU)
     assert not psutil.pid_exists(pid)
     stuck.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_an_engine_that_does_not_read_is_given_up(tmp_path: Path) -> None:
+    deaf = backend(write_tiny_llama(tmp_path / "t.gguf"), tmp_path, Deadlines(stall=0.5))
+    load(deaf)
+    os.kill(deaf.pid, signal.SIGSTOP)
+    with pytest.raises(EngineError):
+        ask(deaf, [Message(Role.USER, "word " * 1_000_000)])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

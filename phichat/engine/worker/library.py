@@ -19,6 +19,8 @@ from phichat.engine.protocol import DeviceInfo, Hello
 _WARNING, _ERROR, _CONTINUED = 3, 4, 5
 _KINDS = ("cpu", "gpu", "igpu", "accel", "meta")
 """ggml_backend_dev_type, in its order."""
+_TELLS_NOTHING = r"[Ff]ailed to (load model|create context|initialize)"
+"""llama.cpp's lines that follow the one with the reason."""
 
 
 def load_library() -> Any:
@@ -56,14 +58,10 @@ class Log:
 
     def explanation(self) -> str:
         """The line that says why the last call failed, or nothing."""
-        errors = [line for level, line in self._lines if level == _ERROR and line]
-        for line in reversed(errors):
-            if said := re.search(r"error loading model[^:]*: (.+)", line):
-                return said.group(1)
-        telling = [
-            line for line in errors if not re.search(r"[Ff]ailed to (load model|create context|initialize)", line)
-        ]
-        return re.sub(r"^\w+: ", "", (telling or [""])[-1])
+        errors = [line for level, line in self._lines if level == _ERROR]
+        reasons = [re.sub(r"^\w+: (error loading model[^:]*: )?", "", line) for line in errors]
+        telling = [reason for reason in reasons if reason and not re.search(_TELLS_NOTHING, reason)]
+        return telling[-1] if telling else ""
 
     def tells_of_memory(self) -> bool:
         """Whether an allocation failed."""
