@@ -14,10 +14,10 @@ from phichat.config import EngineOptions
 from phichat.engine import protocol
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.engine.footprint import repacked_types
-from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu, usable_cores
+from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.offload import OffloadPlan, OffloadRequest, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
-from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
+from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
 from phichat.engine.reply import GrowingReply
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import (
@@ -44,8 +44,8 @@ class _Running:
 
     process: EngineProcess
     header: GgufHeader
-    hello: Hello
     plan: OffloadPlan
+    threads: int
     loaded: Loaded
     load_s: float
 
@@ -83,11 +83,6 @@ class LocalBackend:
         return self._engine().plan
 
     @property
-    def hello(self) -> Hello:
-        """What the engine said about its library."""
-        return self._engine().hello
-
-    @property
     def pid(self) -> int:
         """The engine's process id."""
         return self._engine().process.pid
@@ -95,7 +90,7 @@ class LocalBackend:
     @property
     def threads(self) -> int:
         """Threads that the engine computes with."""
-        return self._options.threads or usable_cores()
+        return self._engine().threads
 
     def _engine(self) -> _Running:
         if self._running is None:
@@ -122,12 +117,13 @@ class LocalBackend:
             machine = probe_with(hello)
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
-            where = plan(header, machine, self._request(known))
+            threads = self._options.threads or machine.physical_cores
+            where = plan(header, machine, self._request(known, threads))
             require_fit(where, self._name)
             verdict = known or Verdict.WORKS
             while True:
                 try:
-                    loaded = yield from self._load_in(process, where, verdict, cancel, prove=known is None)
+                    loaded = yield from self._load_in(process, where, threads, verdict, cancel, prove=known is None)
                     break
                 except EngineCrashed as crash:
                     if known or verdict is Verdict.CRASHES or not crash.is_fault:
@@ -141,7 +137,7 @@ class LocalBackend:
             if known is None:
                 self._verdicts.remember(about, verdict)
             took = monotonic() - started
-            self._running = _Running(process, header, hello, where, loaded, took)
+            self._running = _Running(process, header, where, threads, loaded, took)
             self._unreported_load_s = took
             yield self._ready(machine, found_out=verdict if known is None else None)
         finally:
@@ -151,7 +147,7 @@ class LocalBackend:
     def _start(self) -> EngineProcess:
         return EngineProcess(self._deadlines, self._command)
 
-    def _request(self, verdict: Verdict | None) -> OffloadRequest:
+    def _request(self, verdict: Verdict | None, threads: int) -> OffloadRequest:
         options = self._options
         repacks = verdict is not Verdict.CRASHES
         return OffloadRequest(
@@ -160,7 +156,7 @@ class LocalBackend:
             type_k=options.cache_type_k,
             type_v=options.cache_type_v,
             n_ubatch=BATCH,
-            n_threads=self.threads,
+            n_threads=threads,
             repack=repacked_types(platform.machine()) if repacks else frozenset(),
         )
 
@@ -168,6 +164,7 @@ class LocalBackend:
         self,
         process: EngineProcess,
         where: OffloadPlan,
+        threads: int,
         verdict: Verdict,
         cancel: Cancel,
         *,
@@ -181,7 +178,7 @@ class LocalBackend:
             tensor_split=where.tensor_split,
             type_k=self._options.cache_type_k,
             type_v=self._options.cache_type_v,
-            threads=self.threads,
+            threads=threads,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
         )

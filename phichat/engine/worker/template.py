@@ -135,8 +135,6 @@ class ChatTemplate:
                 raise Refused("it leaves out what the user says")
         system = Message(Role.SYSTEM, "phichat-probe-system")
         self.takes_system = self._holds([system, user], system.text)
-        said = Message(Role.ASSISTANT, "phichat-probe-reply")
-        self.takes_replies = self._holds([user, said, user], said.text)
         self._takes_repeats = self._holds([user, user], user.text)
 
     def _holds(self, messages: Sequence[Message], text: str) -> bool:
