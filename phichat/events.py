@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from phichat.messages import FinishReason, GenerationParams, Timings, Usage
+from phichat.code_report import CodeReport
+from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,17 @@ class TurnStarted:
     prompt: str
     system: str | None
     params: GenerationParams
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChecking:
+    """The model's file is read whole, because it is not yet, or no longer, proven to be what it should be.
+
+    fraction: 0 to 1, of its bytes.
+    """
+
+    model: str
+    fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +45,13 @@ class ModelLoading:
 class ModelReady:
     """A model stands in memory.
 
-    n_ctx, n_ctx_train: tokens. n_gpu_layers: of n_layers repeating layers and the output layer.
+    n_ctx_train: tokens. load_s: seconds.
     notices: one-line remarks that a user should see once, foreign text in them not yet sanitised.
     """
 
-    model: str
+    model: ModelInfo
     path: str
-    architecture: str
-    n_ctx: int
     n_ctx_train: int
-    n_layers: int
-    n_gpu_layers: int
-    devices: tuple[str, ...]
     load_s: float
     notices: tuple[str, ...] = ()
 
@@ -86,13 +93,6 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class CodeReport:
-    """What the code check found in an answer; warnings are single lines, one a finding."""
-
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class CodeChecked:
     """The code of the answer so far was checked; a later report replaces an earlier one."""
 
@@ -119,6 +119,7 @@ class TurnFinished:
 
 Event = (
     TurnStarted
+    | ModelChecking
     | ModelLoading
     | ModelReady
     | ContextTrimmed

@@ -53,6 +53,32 @@ class GenerationParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What answered, as a transcript keeps it: enough to tell later whether it is still the same.
+
+    sha256: of the file, "" where nobody has read it whole. size: bytes; modified_ns: the file's time of
+    change; both 0 for what is no file. template_sha256: of the chat template's text. library: the
+    version of llama-cpp-python. n_ctx: tokens. n_gpu_layers: of n_layers repeating layers and the
+    output layer. devices: the GPUs.
+    """
+
+    name: str
+    architecture: str = ""
+    sha256: str = ""
+    size: int = 0
+    modified_ns: int = 0
+    template_sha256: str = ""
+    library: str = ""
+    n_ctx: int = 0
+    n_layers: int = 0
+    n_gpu_layers: int = 0
+    devices: tuple[str, ...] = ()
+    cache_type_k: str = ""
+    cache_type_v: str = ""
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one turn. prompt_tokens counts the whole prompt, cached_tokens the part of it that
     was found in the KV cache and not evaluated again."""

@@ -18,6 +18,7 @@ from phichat.events import (
     CodeChecked,
     ContextTrimmed,
     Event,
+    ModelChecking,
     ModelLoading,
     ModelReady,
     PromptProgress,
@@ -111,10 +112,12 @@ class _View:
         match event:
             case TurnStarted():
                 pass
+            case ModelChecking():
+                tell.progress(f"checking {event.model} {event.fraction:.0%}")
             case ModelLoading():
                 tell.progress(f"loading {event.model} {event.fraction:.0%}")
             case ModelReady():
-                self._model = event.model
+                self._model = event.model.name
                 for notice in event.notices:
                     tell.notice(notice)
                 tell.progress("reading the prompt")

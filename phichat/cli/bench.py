@@ -30,7 +30,7 @@ def bench(
     """
     from phichat.engine.offload import bytes_read_per_token
     from phichat.engine.protocol import Bench, Benched, Evaluating
-    from phichat.events import ModelLoading, ModelReady
+    from phichat.events import ModelChecking, ModelLoading, ModelReady
     from phichat.wiring import local_backend
 
     if flags["ctx_size"] is None:
@@ -44,10 +44,12 @@ def bench(
         with ctrl_c() as cancel:
             for event in backend.load(cancel):
                 match event:
+                    case ModelChecking():
+                        diagnostics.progress(f"checking {event.model} {event.fraction:.0%}")
                     case ModelLoading():
                         diagnostics.progress(f"loading {event.model} {event.fraction:.0%}")
                     case ModelReady():
-                        name = event.model
+                        name = event.model.name
                         for notice in event.notices:
                             diagnostics.notice(notice)
             if cancel.is_set():

@@ -6,12 +6,20 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from phichat.engine.cancel import Cancel
-from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
+from phichat.events import (
+    ModelChecking,
+    ModelLoading,
+    ModelReady,
+    PromptProgress,
+    ReasoningDelta,
+    TextDelta,
+    TurnFinished,
+)
 from phichat.messages import GenerationParams, Message
 
 __all__ = ["Backend", "Cancel", "GenerationEvent", "LoadEvent"]
 
-LoadEvent = ModelLoading | ModelReady
+LoadEvent = ModelChecking | ModelLoading | ModelReady
 GenerationEvent = PromptProgress | ReasoningDelta | TextDelta | TurnFinished
 
 

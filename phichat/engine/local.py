@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from phichat.config import EngineOptions
 from phichat.engine import protocol
@@ -29,9 +30,9 @@ from phichat.errors import (
     PhichatError,
     TemplateError,
 )
-from phichat.events import ModelLoading, ModelReady
+from phichat.events import ModelChecking, ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
-from phichat.messages import FinishReason, GenerationParams, Message
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
 
 BATCH = 512
 """Prompt tokens evaluated at once: llama.cpp's own physical batch. A cancelled prompt ends inside one,
@@ -47,11 +48,31 @@ class _Running:
     plan: OffloadPlan
     threads: int
     loaded: Loaded
+    library: str
     load_s: float
 
 
+class FileProof(Protocol):
+    """Knows whether a model's file is what it should be."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, "" where nobody has read it whole."""
+        ...
+
+    def check(self, cancel: Cancel) -> Iterator[float]:
+        """Read the file whole if that is due, yielding the fraction done.
+
+        Raises ModelFileError when it is not what it should be; a set cancel ends it early.
+        """
+        ...
+
+
 class LocalBackend:
-    """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure."""
+    """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
+
+    proof: what has to pass before the file is loaded.
+    """
 
     def __init__(
         self,
@@ -61,10 +82,12 @@ class LocalBackend:
         verdicts: Verdicts,
         deadlines: Deadlines | None = None,
         command: Sequence[str] = WORKER,
+        proof: FileProof | None = None,
     ) -> None:
         self._name, self._path, self._options = name, path, options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
         self._command = command
+        self._proof = proof
         self._running: _Running | None = None
         self._unreported_load_s = 0.0
 
@@ -104,6 +127,11 @@ class LocalBackend:
         if self._running and self._running.process.alive:
             return
         self.close()
+        if self._proof:
+            for fraction in self._proof.check(cancel):
+                yield ModelChecking(self._name, fraction)
+            if cancel.is_set():
+                return
         started = monotonic()
         yield ModelLoading(self._name, 0.0)
         # The process starts up while the header is read.
@@ -137,7 +165,7 @@ class LocalBackend:
             if known is None:
                 self._verdicts.remember(about, verdict)
             took = monotonic() - started
-            self._running = _Running(process, header, where, threads, loaded, took)
+            self._running = _Running(process, header, where, threads, loaded, hello.library_version, took)
             self._unreported_load_s = took
             yield self._ready(machine, found_out=verdict if known is None else None)
         finally:
@@ -208,16 +236,26 @@ class LocalBackend:
                 "see `phichat doctor`."
             )
         return ModelReady(
-            model=self._name,
-            path=str(self._path),
+            self._info(machine), str(self._path), running.loaded.n_ctx_train, running.load_s, tuple(notices)
+        )
+
+    def _info(self, machine: Hardware) -> ModelInfo:
+        running, status = self._engine(), self._path.stat()
+        return ModelInfo(
+            name=self._name,
             architecture=running.header.architecture,
+            sha256=self._proof.sha256 if self._proof else "",
+            size=running.header.file_size,
+            modified_ns=status.st_mtime_ns,
+            template_sha256=hashlib.sha256(running.header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
+            library=running.library,
             n_ctx=running.loaded.n_ctx,
-            n_ctx_train=running.loaded.n_ctx_train,
             n_layers=running.header.block_count,
             n_gpu_layers=running.plan.n_gpu_layers,
             devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
-            load_s=running.load_s,
-            notices=tuple(notices),
+            cache_type_k=self._options.cache_type_k,
+            cache_type_v=self._options.cache_type_v,
+            threads=running.threads,
         )
 
     # Asking

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.errors import EngineError
 from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, Message, Usage
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class ScriptedBackend:
                 return
             yield ModelLoading("scripted", fraction)
         self._loaded = True
-        yield ModelReady("scripted", "", "scripted", self.context, self.context, 1, 0, (), 0.0, self.notices)
+        model = ModelInfo("scripted", architecture="scripted", n_ctx=self.context, n_layers=1)
+        yield ModelReady(model, "", self.context, 0.0, self.notices)
 
     def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
         return sum(len(message.text.split()) for message in messages)

@@ -1,0 +1,86 @@
+"""What the code check found in an answer: pure values that pass between the rooms.
+
+Lines count from 1. `CodeBlock.start_line` is the block's first code line in the answer; every other
+line counts within its block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PackageStatus(StrEnum):
+    """What is known of a package that is not in the standard library."""
+
+    INSTALLED = "installed"
+    KNOWN = "known"
+    """A popular project bears that name."""
+    UNKNOWN = "unknown"
+    SUSPICIOUS = "suspicious"
+    """Very like a popular or standard name without being one, or known to be made up by models."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedPackage:
+    """A module outside the standard library. distribution: what is installed to have it, "" when not known."""
+
+    module: str
+    distribution: str
+    status: PackageStatus
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class BadApi:
+    """Something of the standard library that does not exist. name: canonical, whatever it was imported as."""
+
+    name: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """A distribution that a command in the answer installs."""
+
+    name: str
+    status: PackageStatus
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBlock:
+    """One code block. language: canonical, "" when unlabelled and not recognised."""
+
+    language: str
+    start_line: int
+    python: bool
+    syntax_ok: bool = True
+    non_stdlib: tuple[ImportedPackage, ...] = ()
+    bad_apis: tuple[BadApi, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeReport:
+    """The whole answer. other_languages: canonical names, in order of appearance.
+
+    warnings: single lines for people, free of control characters, the gravest first.
+    """
+
+    blocks: tuple[CheckedBlock, ...] = ()
+    other_languages: tuple[str, ...] = ()
+    installs: tuple[Install, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CodeScope:
+    """What a model card says the model's code was mostly trained on; the rest is to be verified by hand.
+
+    languages: canonical names. modules: top-level names of Python's standard library.
+    """
+
+    languages: tuple[str, ...]
+    modules: tuple[str, ...]

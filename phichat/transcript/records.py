@@ -1,0 +1,71 @@
+"""What a transcript holds, as values: what the store gives out, export writes and import reads.
+
+Turns form a tree: a regenerated reply and an edited prompt stand beside what was there before, with
+the same parent. Nothing is ever overwritten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from phichat.code_report import CodeReport
+from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A prompt and what came back.
+
+    parent: the id of the turn before it, None for a first one. Times are UTC.
+    finish_reason: None when the reply never ended: it was cut off by a crash, or is being written.
+    seed: the one that was used, None where the source does not say.
+    dropped_turns: the oldest turns of its branch that the model did not see.
+    error: why the reply failed, "" when it did not.
+    """
+
+    id: str
+    parent: str | None
+    created_at: datetime
+    prompt: str
+    text: str = ""
+    reasoning: str = ""
+    system: str | None = None
+    finished_at: datetime | None = None
+    finish_reason: FinishReason | None = None
+    error: str = ""
+    model: ModelInfo | None = None
+    params: GenerationParams | None = None
+    seed: int | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    n_ctx: int = 0
+    dropped_turns: int = 0
+    code: CodeReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRecord:
+    """A conversation with all its turns, ordered by id, which sorts by time.
+
+    head: the turn that it stands at, the end of the branch that is shown; None when there are no turns.
+    origin: where an imported one comes from, such as "llm"; "" for phichat's own.
+    """
+
+    id: str
+    title: str
+    created_at: datetime
+    updated_at: datetime
+    turns: tuple[TurnRecord, ...] = field(default=())
+    head: str | None = None
+    origin: str = ""
+
+    def branch(self, turn: str | None = None) -> tuple[TurnRecord, ...]:
+        """The turns from the first one to `turn`, by default to the head."""
+        by_id = {record.id: record for record in self.turns}
+        path: list[TurnRecord] = []
+        at = by_id.get(turn or self.head or "")
+        while at is not None:
+            path.append(at)
+            at = by_id.get(at.parent or "")
+        return tuple(reversed(path))
