@@ -30,6 +30,21 @@ class Paths:
         return self.data / "logs.db"
 
     @property
+    def own_models(self) -> Path:
+        """Models that the user adds to the registry."""
+        return self.config / "models.toml"
+
+    @property
+    def downloads(self) -> Path:
+        """Models that came from a plain URL."""
+        return self.data / "models"
+
+    @property
+    def model_proofs(self) -> Path:
+        """The folder that remembers what the files of models were proven to be."""
+        return self.cache / "proofs"
+
+    @property
     def engine_verdicts(self) -> Path:
         """What was found out about the engine's library on this machine."""
         return self.cache / "engine.json"
