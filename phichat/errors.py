@@ -7,6 +7,7 @@
     ├── OutputError              the answer cannot be written where it should go
     ├── ModelNotInstalled        the name or the path leads to no model
     ├── ModelFileError           the file is there, but is no usable chat model
+    ├── ModelKept                the model is not phichat's to remove
     ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
     ├── ContextOverflow          the prompt needs more tokens than the context has
     ├── TemplateError            the chat template of the model cannot render these messages
@@ -61,6 +62,10 @@ class ModelNotInstalled(PhichatError):
 
 class ModelFileError(PhichatError):
     """The file is no usable chat model."""
+
+
+class ModelKept(PhichatError):
+    """The model is not phichat's to remove, or the system refuses to remove it."""
 
 
 class ModelDoesNotFit(PhichatError):
