@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from phichat.errors import ModelNotInstalled
-from phichat.models.resolve import resolve
+from phichat.models.finding import packaged
+from phichat.models.library import EMBEDDED
+from phichat.models.registry import read_registry
 
 
 @functools.cache
 def embedded_model() -> Path:
     """Its file; skips the test where the `demo` extra is not installed."""
-    try:
-        return resolve(None).path
-    except ModelNotInstalled:
+    path = packaged(read_registry()[EMBEDDED])
+    if path is None:
         pytest.skip("the demo extra is not installed")
+    return path
 
 
 def without_machine_remarks(stderr: str) -> str:
