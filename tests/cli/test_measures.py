@@ -42,7 +42,7 @@ def test_doctor_finds_a_healthy_machine_and_remembers_the_verdict(tmp_path: Path
     done = run(tmp_path, "doctor", "--json")
     findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0
-    assert set(findings) >= {"Python", "library", "built for", "device", "cores", "memory", "model", "loads"}
+    assert set(findings) >= {"Python", "library", "built for", "device", "cores", "memory", "models", "loads"}
     assert "works" in findings["CPU buffers"]["found"] or findings["CPU buffers"]["remedy"]
     assert (tmp_path / "cache" / "engine.json").is_file()
 

@@ -272,7 +272,8 @@ def test_what_fits_stays_within_what_is_free(
 ) -> None:
     hardware = machine(*found, ram=48, free=free)
     result = plan(header, hardware, OffloadRequest(n_ctx))
-    assert result.fits == (result.short_by == 0) == (result.remedy == "")
+    assert result.fits == (result.short_by == 0)
+    assert not (result.fits and result.remedy)
     assert 0 <= result.n_gpu_layers <= header.block_count + 1
     if result.fits:
         assert result.max_ctx >= result.n_ctx
@@ -309,3 +310,21 @@ def test_a_larger_context_never_takes_less(
     assert smaller.fits or not larger.fits
     if smaller.fits and larger.fits:
         assert larger.n_gpu_layers <= smaller.n_gpu_layers
+
+
+def refusal(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> str:
+    with pytest.raises(ModelDoesNotFit) as caught:
+        require_fit(
+            plan(header, hardware, request), "it", [("small", 100 * MIB), ("middling", GIB), ("huge", 30 * GIB)]
+        )
+    return caught.value.next_step
+
+
+def test_the_nearest_choice_is_a_smaller_context_then_a_smaller_cache_then_another_model() -> None:
+    assert "--ctx-size" in refusal(PHI4_MINI, machine(ram=16, free=8), OffloadRequest(131072))
+    only_just = OffloadRequest(2048)
+    kv = sum(footprint.kv_cache(PHI4_MINI, 2048, F16, F16))
+    free = (plan(PHI4_MINI, CPU_16, only_just).total - kv // 4) / GIB + 0.25
+    assert refusal(PHI4_MINI, machine(ram=16, free=free), only_just).endswith("--cache-type-k q8_0 --cache-type-v q8_0")
+    assert refusal(PHI4, machine(ram=16, free=4), OffloadRequest()).endswith("or middling (1.1 GB), which fits")
+    assert refusal(PHI4, machine(ram=1, free=0.1), OffloadRequest()).endswith("or a smaller model")

@@ -189,7 +189,7 @@ def test_the_only_chat_model_is_chosen_whatever_else_is_there(tmp_path: Path, ti
 def test_the_one_chosen_last_comes_before_the_only_one(tmp_path: Path, tiny: bytes, other: bytes) -> None:
     on_hub(tmp_path / "hub", "a/b", "x.gguf", tiny)
     second = on_hub(tmp_path / "hub", "a/c", "y.gguf", other)
-    with pytest.raises(ModelNotInstalled, match="a/b/x.gguf, a/c/y.gguf"):
+    with pytest.raises(ModelNotInstalled, match=r"a/b/x\.gguf, a/c/y\.gguf"):
         library(tmp_path).choose(None)
     library(tmp_path).used.note(second, chosen=True)
     library(tmp_path).used.note(library(tmp_path).resolve("a/b").path, chosen=False)
