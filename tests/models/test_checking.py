@@ -140,5 +140,5 @@ def test_what_the_registry_pins_is_known_in_lm_studios_folder_too(tmp_path: Path
     )
     at(tmp_path / "studio" / "a" / "b" / "x.gguf", b"12345")
     found = library(tmp_path)
-    with pytest.raises(ModelFileError, match="phichat verify mine --repair"):
+    with pytest.raises(ModelFileError, match="download it there again"):
         checked(found, found.resolve("mine"))
