@@ -7,6 +7,7 @@
     ├── OutputError              the answer cannot be written where it should go
     ├── ModelNotInstalled        the name or the path leads to no model
     ├── ModelFileError           the file is there, but is no usable chat model
+    ├── ModelKept                the model is not phichat's to remove
     ├── ModelChoiceError         a repository has no file, or several, that could be meant
     ├── HubError                 the hub does not give what was asked for
     │   ├── HubUnreachable       it cannot be reached, or may not be
@@ -68,6 +69,10 @@ class ModelNotInstalled(PhichatError):
 
 class ModelFileError(PhichatError):
     """The file is no usable chat model."""
+
+
+class ModelKept(PhichatError):
+    """The model is not phichat's to remove, or the system refuses to remove it."""
 
 
 class ModelChoiceError(PhichatError):

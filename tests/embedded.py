@@ -4,9 +4,9 @@ import functools
 from pathlib import Path
 
 import pytest
+from phichat.models.resolve import resolve
 
 from phichat.errors import ModelNotInstalled
-from phichat.models.resolve import resolve
 
 
 @functools.cache

@@ -114,7 +114,7 @@ def note_revision(paths: Paths, repository: str, revision: str, commit: str, *, 
 def hold(lock: Path, place: Destination, held: ExitStack, total: int) -> Iterator[Progress]:
     """Take the lock into held, telling how far the process is that has it. Raises DownloadError."""
     from filelock import Timeout
-    from huggingface_hub.file_download import WeakFileLock
+    from huggingface_hub.utils._fixes import WeakFileLock
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,6 @@ cannot be set by hand, so a write that restores the modification time is noticed
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Generator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from phichat.errors import ModelFileError
-from phichat.paths import write_atomically
+from phichat.models.notes import Notes, stat_key
 
 _BUFFER = 1 << 20
 _TICK_S = 0.02
@@ -41,31 +40,24 @@ class Proof:
 
 
 class Proofs:
-    """The proofs of this user: a folder with a small JSON file for each file of a model.
-
-    One file each, so that processes which write at once cannot lose each other's. What cannot be
-    read is not proven, and what cannot be written costs only the time to prove it again.
-    """
+    """The proofs of this user, in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._notes = Notes(folder)
 
     def known(self, path: Path) -> Proof | None:
         """The proof of the file, while it is the file that was proven. Links are followed."""
+        note = self._notes.read(path)
         try:
-            document = json.loads(self._entry(path).read_text("utf-8"))
-            if document["key"] == _key(path):
-                return Proof(str(document["sha256"]), str(document["verified_at"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            if note.get("key") == stat_key(path.stat()):
+                return Proof(str(note["sha256"]), str(note["verified_at"]))
+        except (OSError, KeyError):
             pass
         return None
 
     def expected(self, path: Path) -> str:
         """The sha256 that the file once had, whatever became of it since; "" when nobody knows."""
-        try:
-            return str(json.loads(self._entry(path).read_text("utf-8"))["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        return str(self._notes.read(path).get("sha256", ""))
 
     def remember(self, path: Path, sha256: str) -> None:
         """The file, as it is now, was just read whole and has this hash."""
@@ -74,30 +66,24 @@ class Proofs:
             age = time.time() - path.stat().st_ctime
             if 0 <= age < _TICK_S:
                 time.sleep(_TICK_S - age)
-            now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            document = {"path": str(path), "key": _key(path), "sha256": sha256, "verified_at": now}
-            write_atomically(self._entry(path), json.dumps(document).encode())
+            key = stat_key(path.stat())
         except OSError:
             return
+        self._notes.write(path, {"key": key, "sha256": sha256, "verified_at": utc_now()})
+
+    def doubt(self, path: Path) -> None:
+        """The file is not what it was, whatever its times say; what it should be stays known."""
+        if note := self._notes.read(path):
+            self._notes.write(path, {**note, "key": None})
 
     def forget(self, path: Path) -> None:
         """The file is gone, or about to be."""
-        try:
-            self._entry(path).unlink(missing_ok=True)
-        except OSError:
-            return
-
-    def _entry(self, path: Path) -> Path:
-        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-        return self._folder / f"{name}.json"
+        self._notes.remove(path)
 
 
-def _key(path: Path) -> list[int]:
-    return _key_of(path.stat())
-
-
-def _key_of(status: os.stat_result) -> list[int]:
-    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+def utc_now() -> str:
+    """This moment to the second, ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def sha256_of(path: Path, cancel: Stop) -> Generator[float, None, str]:
@@ -110,8 +96,8 @@ def sha256_of(path: Path, cancel: Stop) -> Generator[float, None, str]:
     view, done, told = memoryview(buffer), 0, time.monotonic()
     try:
         with path.open("rb", buffering=0) as file:
-            before = _key_of(os.fstat(file.fileno()))
-            size = before[2]
+            before = stat_key(os.fstat(file.fileno()))
+            size = os.fstat(file.fileno()).st_size
             yield 0.0
             while count := file.readinto(buffer):
                 digest.update(view[:count])
@@ -121,7 +107,7 @@ def sha256_of(path: Path, cancel: Stop) -> Generator[float, None, str]:
                 if (now := time.monotonic()) - told > 0.1:
                     told = now
                     yield min(1.0, done / max(1, size))
-            after = _key_of(os.fstat(file.fileno()))
+            after = stat_key(os.fstat(file.fileno()))
     except OSError as why:
         raise ModelFileError(
             f"{path} cannot be read ({why.strerror})", "check the disk it is on and its permissions"

@@ -64,6 +64,11 @@ class Pull:
         return sum(transfer.size - transfer.done for transfer in self._transfers.values())
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every file is in its place and proven."""
+        return len(self.sha256) == len(self.target.items)
+
+    @property
     def fetched(self) -> int:
         """Bytes of the files that have come over the network in this run."""
         return sum(transfer.fetched for transfer in self._transfers.values())

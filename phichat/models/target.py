@@ -56,6 +56,11 @@ class Target:
     def size(self) -> int:
         return sum(item.source.size for item in self.items)
 
+    @property
+    def is_promised(self) -> bool:
+        """Whether somebody has said what every file has to be."""
+        return all(item.sha256 or item.git_oid for item in self.items)
+
     def note_revision(self, paths: Paths) -> None:
         """Let other tools find the commit offline. Raises OSError."""
         if self.commit:

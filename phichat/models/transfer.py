@@ -40,6 +40,8 @@ _LONGEST_ASKED_S = 300.0
 _TICK_S = 0.1
 _STOPPING_S = 1.0
 _BUFFER = 1 << 20
+_LEAST = 1 << 20
+"""Bytes that are fetched at once where fewer are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Transfer:
         """Bytes of the file, fetched into the part if they are not there yet. Raises PhichatError."""
         stop = min(offset + length, self.size)
         for chunk in range(offset // CHUNK, -(-stop // CHUNK)):
-            until = min(stop - chunk * CHUNK, self._journal.length_of(chunk))
+            until = min(max(stop - chunk * CHUNK, _LEAST), self._journal.length_of(chunk))
             self._persist(partial(self._fetch, chunk, chunk * CHUNK + until))
         try:
             with self._part.open("rb") as file:
