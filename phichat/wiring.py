@@ -97,6 +97,16 @@ def fit_of(config: Config, paths: Paths, cancel: Cancel, remote: RemoteHeader | 
         if remote is None or config.model is None:
             raise
         name, header, speed = config.model, remote(config.model), None
+    return fit_header(name, header, config, paths, cancel, speed)
+
+
+def fit_header(
+    name: str, header: GgufHeader, config: Config, paths: Paths, cancel: Cancel, speed: Speed | None = None
+) -> Fitted | None:
+    """What a model of that header would take; None when cancelled. speed: what was measured of it.
+
+    Raises UsageError, ConfigError and EngineError.
+    """
     machine = find_machine(cancel)
     if machine is None:
         return None
@@ -105,7 +115,7 @@ def fit_of(config: Config, paths: Paths, cancel: Cancel, remote: RemoteHeader | 
         estimated = Estimate(speed.tokens_per_second, f"measured by `phichat {speed.measured_by}` on this machine")
     else:
         estimated = estimate(header, machine, where)
-    return Fitted(name, header.block_count, where, machine, estimated, _smaller(library))
+    return Fitted(name, header.block_count, where, machine, estimated, _smaller(Library.open(paths)))
 
 
 def _smaller(library: Library) -> list[tuple[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,10 @@ from phichat.cli.interrupt import ctrl_c
 from phichat.cli.options import configure, engine_options
 from phichat.cli.output import Output
 from phichat.paths import Paths
+
+if TYPE_CHECKING:
+    from phichat.gguf_header import GgufHeader
+    from phichat.wiring import RemoteHeader
 
 
 @click.command()
@@ -28,7 +32,7 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
 
     paths = Paths.find()
     with ctrl_c() as cancel:
-        fitted = fit_of(configure(paths, model=model, **flags), paths, cancel)
+        fitted = fit_of(configure(paths, model=model, **flags), paths, cancel, _remote(paths))
     if fitted is None:
         return ExitCode.INTERRUPTED
     where, machine = fitted.plan, fitted.machine.hardware
@@ -71,6 +75,19 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
         Diagnostics().notice(notice)
     require_fit(where, fitted.name, fitted.smaller)
     return ExitCode.DONE
+
+
+def _remote(paths: Paths) -> RemoteHeader:
+    """Reads the header of what is not installed from the hub, which is not asked before that."""
+
+    def read(spec: str) -> GgufHeader:
+        from phichat.models.hub import Hub
+        from phichat.models.registry import read_registry
+        from phichat.models.remote_header import read_remote_header
+
+        return read_remote_header(spec, read_registry(paths.own_models), Hub(), paths)
+
+    return read
 
 
 def _text(document: dict[str, Any]) -> str:
