@@ -1,9 +1,9 @@
 """What a download is worth: faults, kills, throughput and memory, against a stand-in for the hub on this machine.
 
-    python benchmarks/downloads.py faults    a 300 MB file through every fault
-    python benchmarks/downloads.py kills     100 kill -9 at random moments: bytes fetched twice
-    python benchmarks/downloads.py speed     against curl -o and then sha256sum, interleaved
-    python benchmarks/downloads.py memory    peak resident memory for 2 GB
+python benchmarks/downloads.py faults    a 300 MB file through every fault
+python benchmarks/downloads.py kills     100 kill -9 at random moments: bytes fetched twice
+python benchmarks/downloads.py speed     against curl -o and then sha256sum, interleaved
+python benchmarks/downloads.py memory    peak resident memory for 2 GB
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def kills(hub: StandIn, folder: Path, count: int = 100) -> None:
         home, hub.sent = folder / f"home-{files}", 0
         arguments, environment = command(home, hub)
         while True:
-            process = subprocess.Popen(
-                arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
+            process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             before, delay, began = hub.sent, chance.uniform(0.0, 0.8), time.monotonic()
             while process.poll() is None and hub.sent == before and time.monotonic() - began < 5:
                 time.sleep(0.01)

@@ -12,6 +12,7 @@ import pytest
 from embedded import embedded_model
 from ggufs import write_tiny_llama
 from shelves import at, in_ollama, on_hub
+from standin import Repository, stand_in
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -228,3 +229,35 @@ def test_doctor_tells_of_disk_and_cache(run: Run, hub: Path) -> None:
     assert "alice/tiny-GGUF" in subjects["unfinished"]["found"]
     assert "phichat pull alice/tiny-GGUF" in subjects["unfinished"]["remedy"]
     assert any("from hub" in finding["found"] for finding in findings)
+
+
+def test_what_is_damaged_is_repaired_from_the_hub(run: Run, hub: Path) -> None:
+    content = hub.read_bytes()
+    with hub.open("r+b") as file:
+        file.write(b"damaged!")
+    with stand_in() as server:
+        server.repositories["alice/tiny-GGUF"] = Repository({"tiny-F32.gguf": content}, commit=hub.parent.name)
+        done = run("verify", "--repair", "--json", HF_ENDPOINT=server.url)
+        assert done.returncode == 0, done.stderr
+        assert all(result["ok"] for result in json.loads(done.stdout))
+    assert hub.read_bytes() == content
+
+
+def test_what_cannot_be_repaired_says_what_to_do(run: Run, hub: Path, tmp_path: Path) -> None:
+    in_ollama(tmp_path / "user" / ".ollama" / "models", "x", "latest", b"one").write_bytes(b"two")
+    done = run("verify", "x", "--repair")
+    assert done.returncode == 1
+    assert "ollama pull x:latest" in done.stderr.splitlines()[-1]
+    hub.write_bytes(b"damaged")
+    done = run("verify", "alice/tiny-GGUF", "--repair", HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_asks_the_hub_only_when_it_is_told_to(run: Run, hub: Path) -> None:
+    with stand_in() as server:
+        findings = json.loads(run("doctor", "--online", "--json", HF_ENDPOINT=server.url).stdout)
+        assert [finding for finding in findings if finding["subject"] == "hub" and server.url in finding["found"]]
+    done = run("doctor", "--online", "--json", HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert next(each for each in json.loads(done.stdout) if each["subject"] == "hub")["health"] == "bad"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from phichat.errors import ModelKept
+from phichat.models.destination import PART
 from phichat.models.health import examine
 from phichat.models.links import Link, Links
 from phichat.models.removing import remove
@@ -91,8 +92,9 @@ def test_the_state_of_the_cache(tmp_path: Path) -> None:
     blobs = good.resolve().parent
     at(blobs / ("c" * 64 + ".incomplete"), b"123")
     at(blobs / ("d" * 64), b"1234")
-    health = examine(tmp_path / "hub")
-    assert [(part.repository, part.size) for part in health.unfinished] == [("a/b", 3)]
+    at(tmp_path / "downloads" / "host" / ("x.gguf" + PART), b"12")
+    health = examine(tmp_path / "hub", tmp_path / "downloads")
+    assert [(part.repository, part.done, part.total) for part in health.unfinished] == [("", 2, 0), ("a/b", 3, 0)]
     assert health.dangling == (gone,)
     assert (health.unlinked, health.unlinked_size) == ((blobs / ("d" * 64),), 4)
-    assert examine(tmp_path / "nothing").unfinished == ()
+    assert examine(tmp_path / "nothing", tmp_path / "none").unfinished == ()
