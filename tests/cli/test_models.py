@@ -148,6 +148,13 @@ def test_damage_is_found_by_verify_and_by_the_next_ask(run: Run, hub: Path) -> N
     assert hub.resolve().name in result["reason"]
 
 
+def test_a_file_that_was_cut_off_names_the_repair(run: Run, hub: Path) -> None:
+    os.truncate(hub, hub.stat().st_size - 5000)
+    done = run("ask", "--max-tokens", "1", "hi", "-m", "alice/tiny-GGUF")
+    assert done.returncode == 1
+    assert "phichat verify 'alice/tiny-GGUF:F32' --repair" in one_sentence(done)
+
+
 def test_link_use_and_forget(run: Run, tmp_path: Path) -> None:
     file = write_tiny_llama(tmp_path / "some where.gguf")
     assert run("link", str(file), "--name", "mine").returncode == 0

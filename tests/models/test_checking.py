@@ -21,6 +21,11 @@ class Never:
         return False
 
 
+class Always:
+    def is_set(self) -> bool:
+        return True
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf").read_bytes()
@@ -75,6 +80,15 @@ def test_a_sound_file_is_read_once(model: tuple[Library, ModelFile]) -> None:
     assert checked(found, file) == []
     assert LoadCheck(file, found.proofs).sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
     assert verified(found, file) == Verified(ok=True)
+
+
+def test_a_cancelled_check_proves_nothing(model: tuple[Library, ModelFile]) -> None:
+    found, file = model
+    found.proofs.doubt(file.path)
+    for _ in LoadCheck(file, found.proofs).check(Always()):
+        pass
+    assert LoadCheck(file, found.proofs).sha256 == ""
+    assert checked(found, file)[-1] == 1.0
 
 
 def test_planted_damage_is_found_both_ways(model: tuple[Library, ModelFile], tiny: bytes) -> None:
