@@ -125,6 +125,7 @@ def _machine(hello: Hello) -> Iterator[Finding]:
 
 
 def _models(config: Config, paths: Paths) -> Iterator[Finding]:
+    from phichat.models.checking import next_step
     from phichat.models.library import Library
 
     try:
@@ -137,8 +138,7 @@ def _models(config: Config, paths: Paths) -> Iterator[Finding]:
                 yield Finding("models", f"{len(found)} from {source}, {size(total)}: {names}")
         for model in library.installed:
             if (facts := library.facts(model)).damaged:
-                remedy = f"`phichat verify {model.name}` tells more, `phichat rm {model.name}` removes it"
-                yield Finding("damaged", f"{model.name}: {facts.problem}", Health.WARNING, remedy)
+                yield Finding("damaged", f"{model.name}: {facts.problem}", Health.WARNING, next_step(model))
         chosen = library.choose(config.model)
     except (ModelNotInstalled, UsageError, ConfigError) as why:
         yield Finding("chosen", why.message, Health.WARNING, why.next_step)

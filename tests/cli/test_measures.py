@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model
+from embedded import embedded_model, no_other_models
 from ggufs import write_tiny_llama
 
 
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PHICHAT_HOME": str(home)}
+    environment = {**os.environ, **no_other_models(home), "PHICHAT_HOME": str(home)}
     command = [sys.executable, "-m", "phichat", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 

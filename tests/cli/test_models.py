@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model
+from embedded import embedded_model, no_other_models
 from ggufs import write_tiny_llama
 from shelves import at, in_ollama, on_hub
 from standin import Repository, stand_in
@@ -19,14 +19,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PHICHAT_", "HF_", "OLLAMA_"))}
-    home = str(tmp_path / "user")
-    return kept | {
-        "PHICHAT_HOME": str(tmp_path / "home"),
-        "HF_HUB_CACHE": str(tmp_path / "hub"),
-        "HOME": home,
-        "USERPROFILE": home,
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PHICHAT_", "HF_"))}
+    return kept | no_other_models(tmp_path) | {"PHICHAT_HOME": str(tmp_path / "home")}
 
 
 @pytest.fixture
@@ -59,7 +53,7 @@ def listed(run: Run, verb: str = "list") -> dict[str, dict[str, object]]:
 
 
 def test_list_has_every_field(run: Run, hub: Path, tmp_path: Path) -> None:
-    in_ollama(tmp_path / "user" / ".ollama" / "models", "x", "latest", b"no model")
+    in_ollama(tmp_path / "ollama", "x", "latest", b"no model")
     models = listed(run)
     model = models["alice/tiny-GGUF:F32"]
     assert model["path"] == str(hub)
@@ -189,7 +183,7 @@ def test_rm_asks_nobody_without_a_terminal(run: Run, hub: Path) -> None:
 
 
 def test_rm_leaves_what_others_keep(run: Run, tmp_path: Path) -> None:
-    in_ollama(tmp_path / "user" / ".ollama" / "models", "x", "latest", b"no model")
+    in_ollama(tmp_path / "ollama", "x", "latest", b"no model")
     done = run("rm", "x", "-y")
     assert done.returncode == 1
     assert "ollama rm x:latest" in one_sentence(done)
@@ -251,7 +245,7 @@ def test_what_is_damaged_is_repaired_from_the_hub(run: Run, hub: Path) -> None:
 
 
 def test_what_cannot_be_repaired_says_what_to_do(run: Run, hub: Path, tmp_path: Path) -> None:
-    in_ollama(tmp_path / "user" / ".ollama" / "models", "x", "latest", b"one").write_bytes(b"two")
+    in_ollama(tmp_path / "ollama", "x", "latest", b"one").write_bytes(b"two")
     done = run("verify", "x", "--repair")
     assert done.returncode == 1
     assert "ollama pull x:latest" in done.stderr.splitlines()[-1]

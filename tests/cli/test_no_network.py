@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from embedded import no_other_models
 from ggufs import write_tiny_llama
 from shelves import on_hub
 
@@ -34,9 +35,8 @@ def guarded(tmp_path: Path) -> dict[str, str]:
     on_hub(tmp_path / "hub", "alice/tiny-GGUF", "tiny-F32.gguf", content)
     return {
         **os.environ,
+        **no_other_models(tmp_path),
         "PHICHAT_HOME": str(tmp_path / "home"),
-        "HOME": str(tmp_path),
-        "HF_HUB_CACHE": str(tmp_path / "hub"),
         "PYTHONPATH": str(tmp_path / "guard"),
         "GUARD_LOG": str(tmp_path / "log"),
     }

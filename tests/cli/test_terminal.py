@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model
+from embedded import embedded_model, no_other_models
 from ggufs import write_tiny_llama
 
 if sys.platform == "win32":
@@ -19,7 +19,7 @@ def seen(home: Path, *arguments: str, typed: str = "", **extra: str) -> str:
     import pty
 
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "PHICHAT_HOME": str(home), **extra}
+    environment = {**os.environ, **no_other_models(home), "PHICHAT_HOME": str(home), **extra}
     command = [sys.executable, "-m", "phichat", *arguments]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)

@@ -166,6 +166,9 @@ def test_unknown_names_get_the_three_nearest(tmp_path: Path, tiny: bytes) -> Non
         ("such.gguf", "There is no file"),
         ("models/such.gguf", "There is no file"),
         ("a/b/c/d", "There is no file"),
+        ("~nobody-of-that-name/x.gguf", "There is no file"),
+        ("", "There is no model called ''"),
+        ("\0", "There is no model called"),
     ],
 )
 def test_what_is_not_here_says_how_to_get_it(tmp_path: Path, wanted: str, said: str) -> None:
