@@ -50,10 +50,10 @@ class Found:
 class Hub:
     """One user's view of the hub. Importing the library waits for the first call.
 
-    is_offline: makes no connection, whatever the environment says.
+    endpoint: its base URL, else what HF_ENDPOINT says. is_offline: makes no connection, whatever the environment says.
     """
 
-    def __init__(self, *, is_offline: bool = False) -> None:
+    def __init__(self, *, endpoint: str = "", is_offline: bool = False) -> None:
         # Read by the library when it is imported. Its own transfer protocol fetches again after a kill.
         os.environ["HF_HUB_DISABLE_XET"] = "1"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -65,13 +65,10 @@ class Hub:
         # It logs signed addresses.
         logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
         self._library = huggingface_hub
+        self.endpoint = endpoint or str(huggingface_hub.constants.ENDPOINT)
+        self._api = huggingface_hub.HfApi(endpoint=self.endpoint)
         # Some of its calls take no time limit of their own.
         huggingface_hub.get_session().timeout = _TIMEOUT_S
-
-    @property
-    def endpoint(self) -> str:
-        """Its base URL."""
-        return str(self._library.constants.ENDPOINT)
 
     @property
     def has_token(self) -> bool:
@@ -82,7 +79,7 @@ class Hub:
         """What the repository holds at a branch, tag or commit. Raises HubError."""
         info: Any = self._ask(
             repository,
-            lambda: self._library.HfApi().model_info(
+            lambda: self._api.model_info(
                 repository, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S
             ),
         )
@@ -92,7 +89,7 @@ class Hub:
     def search(self, words: str, limit: int) -> Sequence[Found]:
         """The repositories with GGUF files that the words fit, the most downloaded first. Raises HubError."""
 
-        api = self._library.HfApi()
+        api = self._api
         hits: Sequence[Any] = self._ask(
             "the search", lambda: list(api.list_models(search=words, filter="gguf", sort="downloads", limit=limit))
         )
@@ -122,7 +119,7 @@ class Hub:
 
         return Source(
             hub.get_session(),
-            hub.hf_hub_url(listing.repository, file.path, revision=listing.commit),
+            hub.hf_hub_url(listing.repository, file.path, revision=listing.commit, endpoint=self.endpoint),
             file.path,
             file.size,
             hub.utils.build_hf_headers(),
