@@ -70,7 +70,7 @@ def test_what_there_is_is_named() -> None:
     with pytest.raises(ModelChoiceError, match="no Q4_K_M, but Q5_K_M, Q8_0") as told:
         chosen(["m-Q5_K_M.gguf", "m-Q8_0.gguf"])
     assert "a/b:Q5_K_M" in told.value.next_step
-    with pytest.raises(ModelChoiceError, match="no file y.gguf"):
+    with pytest.raises(ModelChoiceError, match=r"no file y\.gguf"):
         chosen(["m-Q5_K_M.gguf"], file="y.gguf")
 
 
