@@ -22,6 +22,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from common import say
+
 from standin import Fault, Repository, StandIn, http_date, stand_in
 
 REPOSITORY, FILE = "someone/model-GGUF", "model-Q4_K_M.gguf"
