@@ -114,7 +114,7 @@ def fit_header(
     if speed and speed.n_gpu_layers == where.n_gpu_layers:
         estimated = Estimate(speed.tokens_per_second, f"measured by `phichat {speed.measured_by}` on this machine")
     else:
-        estimated = estimate(header, machine, where)
+        estimated = estimate(header, machine.hardware, where)
     return Fitted(name, header.block_count, where, machine, estimated, _smaller(Library.open(paths)))
 
 

@@ -47,16 +47,20 @@ class Finding:
 
 
 @click.command()
+@click.option("--online", is_flag=True, help="Ask the hub, too, whether it answers.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @model_and_engine_options
-def doctor(as_json: bool, **flags: Any) -> int:
+def doctor(online: bool, as_json: bool, **flags: Any) -> int:
     """Tell what is here and what is wrong with it.
 
-    Looks at Python, the engine's library, the devices, memory and models; connects nowhere. Loads
-    the chosen model once, which also finds out whether this build of the library runs on this CPU.
+    Looks at Python, the engine's library, the devices, memory, disks and models; connects nowhere without
+    --online. Loads the chosen model once, which also finds out whether this build of the library runs
+    on this CPU.
     """
     paths = Paths.find()
     findings = list(_examine(configure(paths, **flags), paths))
+    if online:
+        findings.append(_hub())
     output = Output()
     if as_json:
         output.document([asdict(finding) for finding in findings])
@@ -121,6 +125,7 @@ def _machine(hello: Hello) -> Iterator[Finding]:
 
 
 def _models(config: Config, paths: Paths) -> Iterator[Finding]:
+    from phichat.models.checking import next_step
     from phichat.models.library import Library
 
     try:
@@ -133,8 +138,7 @@ def _models(config: Config, paths: Paths) -> Iterator[Finding]:
                 yield Finding("models", f"{len(found)} from {source}, {size(total)}: {names}")
         for model in library.installed:
             if (facts := library.facts(model)).damaged:
-                remedy = f"`phichat verify {model.name}` tells more, `phichat rm {model.name}` removes it"
-                yield Finding("damaged", f"{model.name}: {facts.problem}", Health.WARNING, remedy)
+                yield Finding("damaged", f"{model.name}: {facts.problem}", Health.WARNING, next_step(model))
         chosen = library.choose(config.model)
     except (ModelNotInstalled, UsageError, ConfigError) as why:
         yield Finding("chosen", why.message, Health.WARNING, why.next_step)
@@ -147,12 +151,13 @@ def _disk(paths: Paths) -> Iterator[Finding]:
     from phichat.models.health import examine
 
     for subject, folder in (("hub cache", paths.models), ("downloads", paths.downloads)):
-        there = next(path for path in (folder, *folder.parents) if path.is_dir())
-        yield Finding(subject, f"{folder}, {size(shutil.disk_usage(there).free)} free")
-    health = examine(paths.models)
+        disk = next(path for path in (folder, *folder.parents) if path.is_dir())
+        yield Finding(subject, f"{folder}, {size(shutil.disk_usage(disk).free)} free")
+    health = examine(paths.models, paths.downloads)
     for part in health.unfinished:
-        found = f"{size(part.size)} of a file of {part.repository} are there, {part.path.name}"
-        remedy = f"`phichat pull {part.repository}` goes on with it, or remove {part.path}"
+        there = f"{size(part.done)} of {size(part.total)}" if part.total else size(part.done)
+        found = f"{there} of a file of {part.repository or 'a plain address'} are there, {part.path.name}"
+        remedy = f"`phichat pull {part.repository or 'ADDRESS'}` goes on with it, or remove {part.path}"
         yield Finding("unfinished", found, Health.WARNING, remedy)
     for link in health.dangling:
         yield Finding(
@@ -162,6 +167,15 @@ def _disk(paths: Paths) -> Iterator[Finding]:
         count = len(health.unlinked)
         found = f"{count} files of the hub cache, {size(health.unlinked_size)}, belong to no model"
         yield Finding("unlinked", found, Health.WARNING, f"remove them, such as {health.unlinked[0]}")
+
+
+def _hub() -> Finding:
+    from phichat.models.hub import Hub
+
+    try:
+        return Finding("hub", Hub().reachable())
+    except PhichatError as why:
+        return Finding("hub", why.message, Health.BAD, why.next_step)
 
 
 def _trial(config: Config, paths: Paths) -> Iterator[Finding]:

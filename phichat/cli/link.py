@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import click
 
@@ -15,24 +14,24 @@ from phichat.paths import Paths
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @click.option("--name", metavar="N", help="What to call it; default: the name of the file.")
 @debug_option
-def link(path: Path, name: str | None) -> int:
+def link(path: str, name: str | None) -> int:
     """Give the GGUF file at PATH a name, and remember its hash so that damage to it is found.
 
     The file stays where it is. Linking a file again takes it as it is then.
     """
     from phichat.gguf_header import check_usable, read_model
     from phichat.models.finding import by_path
-    from phichat.models.library import Library
+    from phichat.models.library import Library, expanded
     from phichat.models.links import Link, Links
     from phichat.models.places import Source
     from phichat.models.proofs import sha256_of
 
     diagnostics = Diagnostics()
     library = Library.open(Paths.find())
-    model = by_path(path.expanduser().absolute())
+    model = by_path(expanded(path).absolute())
     check_usable(read_model(model.path), model.path)
     called = name or model.name
     if not re.fullmatch(r"\w[\w.+ -]*", called):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from phichat.config import EngineOptions
-from phichat.engine.bandwidth import memory_bandwidth
+from phichat.engine.bandwidth import card_bandwidth, memory_bandwidth
 from phichat.engine.cancel import Cancel
 from phichat.engine.footprint import repacked_types
-from phichat.engine.hardware import DeviceKind, Hardware, probe_with
-from phichat.engine.offload import OffloadPlan, OffloadRequest, bytes_read_per_token, plan
+from phichat.engine.hardware import Hardware, probe_with
+from phichat.engine.offload import CPU, OffloadPlan, OffloadRequest, bytes_read_per_token, plan
 from phichat.engine.process import Deadlines, EngineProcess
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.gguf_header import GgufHeader
@@ -22,6 +23,9 @@ so a smaller batch would only cost speed."""
 
 _LAYER_S = 1e-4
 """What a layer costs beside reading its weights, on a CPU: starting and joining the threads for each of its steps."""
+
+_CARD_SHARE = 0.65
+"""Of its memory's bandwidth, what llama.cpp makes use of on a GPU when it generates for one user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """tokens_per_second None where nothing is known; how: one line that says how it was arrived at."""
+    """tokens_per_second: None where nothing is known. how: one line that says how it was arrived at."""
 
     tokens_per_second: float | None
     how: str
@@ -70,18 +74,34 @@ def fit(header: GgufHeader, machine: Machine, options: EngineOptions, verdicts: 
     return plan(header, machine.hardware, offload_request(options, threads, verdict))
 
 
-def estimate(header: GgufHeader, machine: Machine, where: OffloadPlan) -> Estimate:
-    """From the memory bandwidth, which is measured now in a fraction of a second.
+def estimate(
+    header: GgufHeader,
+    hardware: Hardware,
+    where: OffloadPlan,
+    measure: Callable[[int], float] = memory_bandwidth,
+) -> Estimate:
+    """From the bandwidth of the memory that the weights lie in: generating a token reads each weight it uses once.
 
-    Generating a token reads every weight it uses once, and each layer costs a little beside.
+    measure: bytes per second that so many threads read of this machine's RAM; takes a fraction of a second.
     """
-    cards = {device.name for device in machine.hardware.devices if device.kind is DeviceKind.GPU}
-    if any(placement.device in cards for placement in where.placements):
-        return Estimate(None, "measure it with `phichat bench`: the speed of the GPU's memory is not known")
-    bandwidth = memory_bandwidth(machine.hardware.physical_cores)
-    read = bytes_read_per_token(header)
-    seconds = read / bandwidth + header.block_count * _LAYER_S
-    return Estimate(
-        1 / seconds,
-        f"estimated: {read / 1e9:.2f} GB are read for each token and memory gives {bandwidth / 1e9:.1f} GB/s",
-    )
+    read, layers = bytes_read_per_token(header), header.block_count
+    on_cards = where.n_gpu_layers / (layers + 1)
+    seconds, rates = 0.0, []
+    if on_cards < 1:
+        bandwidth = measure(hardware.physical_cores)
+        seconds += (1 - on_cards) * (read / bandwidth + layers * _LAYER_S)
+        rates.append(f"RAM {bandwidth / 1e9:.0f} GB/s, measured")
+    used = [placement for placement in where.placements if placement.device != CPU]
+    for placement in used:
+        device = next(device for device in hardware.devices if device.name == placement.device)
+        bandwidth = card_bandwidth(device.description) or 0.0
+        if not bandwidth:
+            return Estimate(
+                None, f"how fast {device.description} reads its memory is not known; measure with `phichat bench`"
+            )
+        share = on_cards * placement.weights / sum(other.weights for other in used)
+        seconds += share * read / (bandwidth * _CARD_SHARE)
+        rates.append(
+            f"{device.name} {bandwidth / 1e9:,.0f} GB/s by its data sheet, of which {_CARD_SHARE:.0%} are used"
+        )
+    return Estimate(1 / seconds, f"estimated: each token reads {read / 1e9:.2f} GB ({'; '.join(rates)})")

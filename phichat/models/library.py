@@ -98,7 +98,7 @@ class Library:
 
         Whether the file is a model at all is not looked at. Raises ModelNotInstalled and UsageError.
         """
-        path = Path(wanted).expanduser()
+        path = expanded(wanted)
         if _is_path(wanted) and path.exists():
             return self._at(path)
         name = re.sub(r"/(?:resolve|blob)/[^/]+/", "/", _HUB_SITES.sub("", wanted)).split("?")[0].rstrip("/")
@@ -150,6 +150,14 @@ class Library:
         """The three names, of the registry and of what is installed, that are most like it."""
         names = {name.lower(): name for name in (*self.registry, *(model.name for model in self.installed))}
         return [names[close] for close in difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.0)]
+
+
+def expanded(path: str) -> Path:
+    """With the home folder for ~, where there is that user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _is_path(wanted: str) -> bool:

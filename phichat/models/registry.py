@@ -69,10 +69,10 @@ def read_registry(own: Path | None = None) -> Mapping[str, ModelSpec]:
     found: dict[str, dict[str, Any]] = {}
     for each in lists:
         for name, entry in each.entries.items():
-            before = found.get(name, {})
-            if any(key in entry and entry[key] != before.get(key) for key in ("repository", "file")):
+            before, now = found.get(name, {}), each.checked(name, entry)
+            if any(key in now and now[key] != before.get(key) for key in ("repository", "file")):
                 before = {key: value for key, value in before.items() if key not in _OF_THE_FILE}
-            found[name] = before | each.checked(name, entry)
+            found[name] = before | now
             for key in ("repository", "file"):
                 if key not in found[name]:
                     raise each.mistake(name, "", f"has no {key}", f"add a line {key} = ...")
