@@ -21,6 +21,8 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from common import say
+
 from standin import Fault, Repository, StandIn, http_date, stand_in
 
 REPOSITORY, FILE = "someone/model-GGUF", "model-Q4_K_M.gguf"
@@ -90,7 +92,7 @@ def faults(hub: StandIn, folder: Path) -> None:
     hub.faults.extend(kinds)
     began = time.monotonic()
     done = pull(folder / "home", hub)
-    print(
+    say(
         f"{len(kinds) - len(hub.faults)} faults, right hash: {done['sha256'] == hub.sha256(source)}, "
         f"{hub.sent / 300e6:.2f} times the size sent, {time.monotonic() - began:.1f} s, left over {leftovers(folder)}"
     )
@@ -125,7 +127,7 @@ def kills(hub: StandIn, folder: Path, count: int = 100) -> None:
         left += leftovers(home)
         shutil.rmtree(home)
         source.unlink()
-    print(
+    say(
         f"{killed} kills over {files} downloads of 300 MB: {sent - size:,} of {size:,} bytes sent twice, "
         f"{(sent - size) / size:.2%}; left over: {left}"
     )
@@ -153,11 +155,11 @@ def speed(hub: StandIn, folder: Path) -> None:
         shutil.rmtree(home)
         size = source.stat().st_size / 1e6
         ratios.append(theirs / ours)
-        print(
+        say(
             f"curl and sha256sum {size / theirs:.0f} MB/s, phichat {size / ours:.0f} MB/s "
             f"({starting:.2f} s of it starting): {theirs / ours:.2f}, without starting {theirs / (ours - starting):.2f}"
         )
-    print(f"median {median(ratios):.2f}")
+    say(f"median {median(ratios):.2f}")
 
 
 def memory(hub: StandIn, folder: Path) -> None:
@@ -172,7 +174,7 @@ def memory(hub: StandIn, folder: Path) -> None:
         [sys.executable, "-c", program, *arguments[3:]], env=environment, capture_output=True, text=True, check=True
     )
     code, peak = done.stderr.splitlines()[-1].split()
-    print(f"exit {code}, peak {float(peak):.0f} MiB for 2 GB")
+    say(f"exit {code}, peak {float(peak):.0f} MiB for 2 GB")
 
 
 if __name__ == "__main__":

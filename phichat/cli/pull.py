@@ -11,7 +11,15 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.options import configure, debug_option
 from phichat.cli.output import Output
 from phichat.cli.transfers import Reporter
-from phichat.errors import EngineError, HubUnreachable, ModelFileError, ModelNotInstalled, UsageError
+from phichat.errors import (
+    EngineError,
+    HubUnreachable,
+    ModelChoiceError,
+    ModelDoesNotFit,
+    ModelFileError,
+    ModelNotInstalled,
+    UsageError,
+)
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
@@ -59,7 +67,12 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
             for step in pulling.prepare():
                 report.show(step)
             if not pulling.is_complete:
-                if not _agreed(pulling, target, config, paths, diagnostics, is_forced=force or yes):
+                try:
+                    is_wanted = _agreed(pulling, target, config, paths, diagnostics, is_forced=force or yes)
+                except (ModelDoesNotFit, ModelFileError, ModelChoiceError):
+                    pulling.abandon()
+                    raise
+                if not is_wanted:
                     pulling.abandon()
                     return ExitCode.DOES_NOT_FIT
                 for progress in pulling.fetch():
@@ -186,7 +199,6 @@ def _fits(
 ) -> bool:
     from phichat.engine.cancel import Cancel
     from phichat.engine.offload import require_fit
-    from phichat.errors import ModelDoesNotFit
     from phichat.wiring import fit_header
 
     fitted = fit_header(target.name, header, config, paths, Cancel())

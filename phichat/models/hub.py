@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from phichat.errors import AccessDenied, HubError, HubUnreachable, PhichatError
@@ -50,10 +50,10 @@ class Found:
 class Hub:
     """One user's view of the hub. Importing the library waits for the first call.
 
-    is_offline: makes no connection, whatever the environment says.
+    endpoint: its base URL, else what HF_ENDPOINT says. is_offline: makes no connection, whatever the environment says.
     """
 
-    def __init__(self, *, is_offline: bool = False) -> None:
+    def __init__(self, *, endpoint: str = "", is_offline: bool = False) -> None:
         # Read by the library when it is imported. Its own transfer protocol fetches again after a kill.
         os.environ["HF_HUB_DISABLE_XET"] = "1"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -61,17 +61,14 @@ class Hub:
         if is_offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
         import huggingface_hub
+        from huggingface_hub import constants, utils
 
         # It logs signed addresses.
         logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-        self._library = huggingface_hub
-        # Some of its calls take no time limit of their own.
-        huggingface_hub.get_session().timeout = _TIMEOUT_S
-
-    @property
-    def endpoint(self) -> str:
-        """Its base URL."""
-        return str(self._library.constants.ENDPOINT)
+        self._library, self._utils = huggingface_hub, cast(Any, utils)
+        self._timeout_s = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        self.endpoint = endpoint or str(constants.ENDPOINT)
+        self._api = huggingface_hub.HfApi(endpoint=self.endpoint)
 
     @property
     def has_token(self) -> bool:
@@ -82,7 +79,7 @@ class Hub:
         """What the repository holds at a branch, tag or commit. Raises HubError."""
         info: Any = self._ask(
             repository,
-            lambda: self._library.HfApi().model_info(
+            lambda: self._api.model_info(
                 repository, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S
             ),
         )
@@ -92,11 +89,19 @@ class Hub:
     def search(self, words: str, limit: int) -> Sequence[Found]:
         """The repositories with GGUF files that the words fit, the most downloaded first. Raises HubError."""
 
-        api = self._library.HfApi()
-        hits: Sequence[Any] = self._ask(
-            "the search", lambda: list(api.list_models(search=words, filter="gguf", sort="downloads", limit=limit))
-        )
-        return [Found(str(hit.id), int(hit.downloads or 0), int(hit.likes or 0)) for hit in hits]
+        def ask() -> Sequence[Mapping[str, Any]]:
+            # The library's own call tries for most of a minute and takes no time limit.
+            response = self._library.get_session().get(
+                f"{self.endpoint}/api/models",
+                params={"search": words, "filter": "gguf", "sort": "downloads", "limit": limit},
+                headers=self._utils.build_hf_headers(),
+                timeout=_TIMEOUT_S,
+            )
+            self._utils.hf_raise_for_status(response)
+            return [hit for hit in response.json() if hit.get("id")]
+
+        hits = self._ask("the search", ask)
+        return [Found(str(hit["id"]), int(hit.get("downloads") or 0), int(hit.get("likes") or 0)) for hit in hits]
 
     def listings(self, repositories: Sequence[str]) -> Mapping[str, Listing]:
         """What each repository holds, asked in parallel; those that cannot be read are left out."""
@@ -122,12 +127,12 @@ class Hub:
 
         return Source(
             hub.get_session(),
-            hub.hf_hub_url(listing.repository, file.path, revision=listing.commit),
+            hub.hf_hub_url(listing.repository, file.path, revision=listing.commit, endpoint=self.endpoint),
             file.path,
             file.size,
-            hub.utils.build_hf_headers(),
+            self._utils.build_hf_headers(),
             denied=denied,
-            timeout_s=hub.constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            timeout_s=self._timeout_s,
         )
 
     def plain_source(self, url: str) -> Source:
