@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from phichat.cli.diagnostics import ExitCode
-from phichat.cli.options import debug_option
+from phichat.cli.options import configure, debug_option
 from phichat.cli.output import Output
 from phichat.paths import Paths
+
+if TYPE_CHECKING:
+    from phichat.wiring import Fitted
 
 
 @click.command()
@@ -17,18 +20,23 @@ from phichat.paths import Paths
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @debug_option
 def show(model: str, as_json: bool) -> int:
-    """Show what MODEL is: its file, what its header says, its licence, and what is known of it here.
+    """Show what MODEL is: its file, what its header says, its licence, and whether it fits this machine.
 
-    Whether it fits, and how fast it will be, says `phichat fit MODEL`.
+    Where its parts would go says `phichat fit MODEL`.
     """
     from phichat.cli.tables import pairs, size
+    from phichat.engine.cancel import Cancel
     from phichat.gguf_header import read_model
     from phichat.models.library import Library
+    from phichat.wiring import fit_of
 
-    library = Library.open(Paths.find())
+    paths = Paths.find()
+    library = Library.open(paths)
     found = library.resolve(model)
     header = read_model(found.path)
-    proof, speed, spec = library.proofs.known(found.path), library.used.speed(found.path), found.spec
+    problem = library.facts(found).problem
+    fitted = None if problem else fit_of(configure(paths, model=str(found.path)), paths, Cancel())
+    proof, spec = library.proofs.known(found.path), found.spec
     document: dict[str, Any] = {
         "name": found.name,
         "also_called": [*found.also_called],
@@ -42,7 +50,11 @@ def show(model: str, as_json: bool) -> int:
         "sha256": proof.sha256 if proof else found.parts[0].sha256 or None,
         "verified_at": proof.verified_at if proof else None,
         "last_used_at": library.used.at(found.path),
-        "tokens_per_second": speed.tokens_per_second if speed else None,
+        "problem": problem or None,
+        "fits": fitted.plan.fits if fitted else None,
+        "memory": fitted.plan.total if fitted else None,
+        "max_ctx": fitted.plan.max_ctx if fitted else None,
+        "tokens_per_second": fitted.speed.tokens_per_second if fitted else None,
         "architecture": header.architecture,
         "quantization": header.quantization,
         "context_length": header.context_length,
@@ -68,7 +80,7 @@ def show(model: str, as_json: bool) -> int:
         ("sha256", document["sha256"] or ""),
         ("verified", document["verified_at"] or "never"),
         ("last used", document["last_used_at"] or "never"),
-        ("speed", f"{speed.tokens_per_second:.1f} tokens/s, measured by {speed.measured_by}" if speed else ""),
+        ("fits", problem or _fit(fitted)),
         ("architecture", f"{header.architecture}, {header.block_count} layers, {header.quantization}"),
         ("context", f"{header.context_length:,} tokens"),
         ("vocabulary", f"{header.vocab_size:,} tokens"),
@@ -78,3 +90,13 @@ def show(model: str, as_json: bool) -> int:
     ]
     Output().text(pairs(rows))
     return ExitCode.DONE
+
+
+def _fit(fitted: Fitted | None) -> str:
+    from phichat.cli.tables import size
+
+    if fitted is None:
+        return ""
+    where, rate = fitted.plan, fitted.speed.tokens_per_second
+    answer = f"{'yes' if where.fits else 'no'}, it takes {size(where.total)} with {where.n_ctx:,} tokens of context"
+    return answer + (f", about {rate:.0f} tokens/s" if rate else "")

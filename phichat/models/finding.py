@@ -119,7 +119,7 @@ def _with_spec(model: ModelFile, registry: Mapping[str, ModelSpec]) -> ModelFile
 
 
 def _called(spec: ModelSpec, model: ModelFile) -> ModelFile:
-    names = dict.fromkeys((*spec.aliases, model.name, *model.also_called))
+    names = dict.fromkeys(other for other in (*spec.aliases, model.name, *model.also_called) if other != spec.name)
     first = model.parts[0]
     if not first.sha256 and spec.revision and file_size(first.path) == spec.size:
         first = replace(first, sha256=spec.sha256)
@@ -223,9 +223,10 @@ def _ollama(folder: Path) -> Iterator[ModelFile]:
             named = Path(place).relative_to(manifests).parts
             # As Ollama shows them: its own registry and its library go without saying.
             shown = "/".join(named).removeprefix("registry.ollama.ai/").removeprefix("library/")
-            names = (shown,) if tag == "latest" else ()
+            names = [shown] if tag == "latest" else []
+            names += [f"{shown.removeprefix('hf.co/')}:{tag}"] if shown.startswith("hf.co/") else []
             part = Part(folder / "blobs" / f"sha256-{digest}", digest)
-            yield ModelFile(f"{shown}:{tag}", Source.OLLAMA, (part,), names)
+            yield ModelFile(f"{shown}:{tag}", Source.OLLAMA, (part,), tuple(names))
 
 
 def _ollama_digest(manifest: Path) -> str:

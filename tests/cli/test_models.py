@@ -120,6 +120,7 @@ def test_a_mistake_in_ones_own_list_is_told_with_its_line(run: Run, tmp_path: Pa
 def test_show(run: Run, hub: Path) -> None:
     document = json.loads(run("show", "alice/tiny-GGUF", "--json").stdout)
     assert document["layers"] == 2
+    assert (document["fits"], document["problem"]) == (True, None)
     assert document["context_length"] == 2048
     assert "im_start" in document["chat_template"]
     assert "2,048 tokens" in run("show", "alice/tiny-GGUF").stdout

@@ -96,6 +96,12 @@ def test_ollamas_tag_goes_without_saying_when_it_is_the_latest(tmp_path: Path, t
     assert library(tmp_path).resolve("phi4:mini").path != blob
 
 
+def test_what_ollama_has_from_the_hub_goes_by_the_hubs_name_too(tmp_path: Path, tiny: bytes) -> None:
+    blob = in_ollama(tmp_path / "ollama", "repo", "Q4_K_M", tiny, registry="hf.co/owner")
+    for wanted in ("hf.co/owner/repo:Q4_K_M", "owner/repo:q4_k_m"):
+        assert library(tmp_path).resolve(wanted).path == blob
+
+
 def test_the_usual_quantization_is_meant_among_several(tmp_path: Path, tiny: bytes) -> None:
     usual = on_hub(tmp_path / "hub", "a/b", "x-Q4_K_M.gguf", tiny + b"1")
     for number, file in enumerate(["x-Q4_K_L.gguf", "x-UD-Q4_K_XL.gguf", "x-Q8_0.gguf", "mmproj-x-f16.gguf"]):
