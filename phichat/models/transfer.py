@@ -426,7 +426,7 @@ def storage_error(why: OSError, folder: Path, missing: int = 0) -> StorageError:
     """The sentence for what the system says about a folder; missing: bytes that are still to be written."""
     if why.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
-            f"The disk of {folder} is full and {missing / 1e9:.2f} GB of the file are missing",
+            f"The disk of {folder} is full and {missing / 1e6:,.0f} MB of the file are missing",
             "free some space, then pull again; what came is kept",
         )
     if why.errno == errno.EFBIG:
