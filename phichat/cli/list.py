@@ -49,6 +49,7 @@ def list(as_json: bool) -> int:
                 "tokens_per_second": speed.tokens_per_second if speed else None,
                 "also_called": [*model.also_called],
                 "problem": facts.problem or None,
+                "damaged": facts.damaged,
             }
         )
     if as_json:
@@ -65,12 +66,20 @@ def list(as_json: bool) -> int:
             document["source"],
             _day(document["last_used_at"]),
             _day(document["verified_at"]),
-            document["problem"] or ("fits" if document["fits"] else "too large now"),
+            _state(document),
         ]
         for document in documents
     ]
     Output().text(table(["name", "size", "quantization", "source", "last used", "verified", "state"], rows))
     return ExitCode.DONE
+
+
+def _state(document: dict[str, Any]) -> str:
+    if document["damaged"]:
+        return "damaged"
+    if document["problem"]:
+        return "no chat model"
+    return "fits" if document["fits"] else "too large now"
 
 
 def _day(moment: str | None) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 _REGION = 512 * 1024 * 1024
@@ -19,6 +16,10 @@ def memory_bandwidth(threads: int) -> float:
 
     libc's memchr for a byte that is not there reads as fast as the CPU can, outside the interpreter's lock.
     """
+    import ctypes
+    import ctypes.util
+    from concurrent.futures import ThreadPoolExecutor
+
     libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else ctypes.util.find_library("c"))
     memchr = libc.memchr
     memchr.restype, memchr.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)

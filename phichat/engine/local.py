@@ -137,11 +137,11 @@ class LocalBackend:
         try:
             try:
                 header = read_model(self._path)
-                check_usable(header, self._path)
             except ModelFileError:
                 # Of a file that is not what it was, the proof can say what to do.
                 yield from self._checked(cancel)
                 raise
+            check_usable(header, self._path)
             hello = process.hello(cancel)
             if hello is None:
                 return
