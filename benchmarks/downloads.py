@@ -110,7 +110,7 @@ def kills(hub: StandIn, folder: Path, count: int = 100) -> None:
         arguments, environment = command(home, hub)
         while True:
             process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            before, delay, began = hub.sent, chance.uniform(0.0, 0.8), time.monotonic()
+            before, delay, began = hub.sent, chance.uniform(0.0, 1.6), time.monotonic()
             while process.poll() is None and hub.sent == before and time.monotonic() - began < 5:
                 time.sleep(0.01)
             time.sleep(delay)

@@ -23,6 +23,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 _PIECE = 1 << 16
+_SLOW_PIECE = 1 << 14
+"""With a limit to the rate, what is on the way should be little."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,16 @@ def size_of(content: bytes | Path) -> int:
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def pieces(content: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
+def pieces(content: bytes | Path, start: int, stop: int, length: int = _PIECE) -> Iterator[bytes]:
     if isinstance(content, Path):
         with content.open("rb") as file:
             file.seek(start)
-            while start < stop and (piece := file.read(min(_PIECE * 4, stop - start))):
+            while start < stop and (piece := file.read(min(length, stop - start))):
                 start += len(piece)
                 yield piece
     else:
-        for at in range(start, stop, _PIECE):
-            yield content[at : min(at + _PIECE, stop)]
+        for at in range(start, stop, length):
+            yield content[at : min(at + length, stop)]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -253,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, content: bytes | Path, start: int, stop: int, fault: Fault | None) -> None:
         sent, began = 0, time.monotonic()
-        for piece in pieces(content, start, stop):
+        for piece in pieces(content, start, stop, _SLOW_PIECE if self.server.rate else _PIECE * 4):
             if fault and fault.kind in ("reset", "close", "stall", "no-length") and sent + len(piece) > fault.after:
                 if fault.kind == "no-length" and not fault.after:
                     fault = None

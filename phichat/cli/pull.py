@@ -181,7 +181,7 @@ def _agreed(
     about += [f"licence {target.licence}"] if target.licence else ["no licence stated"]
     about += ["gated"] if target.is_gated else []
     diagnostics.notice(f"{target.name}: {', '.join(part for part in about if part)}.")
-    if 0 < pulling.missing < target.size:
+    if pulling.is_resumed:
         diagnostics.notice(
             f"{size(target.size - pulling.missing)} are here already, {size(pulling.missing)} are to come."
         )

@@ -15,7 +15,7 @@ from phichat.errors import DownloadError, UsageError
 from phichat.models.choose import HubFile
 from phichat.models.journal import progress_of
 from phichat.models.transfer import Progress, storage_error
-from phichat.paths import Paths, write_atomically
+from phichat.paths import Paths
 
 PART = ".phichat-part"
 """Another ending than the `.incomplete` of other tools, which take its length for how much of it is there."""
@@ -108,7 +108,11 @@ def note_revision(paths: Paths, repository: str, revision: str, commit: str, *, 
     """Note in the hub's cache which commit a branch or tag is. Raises OSError."""
     path = paths.models / repository_folder(repository) / "refs" / revision
     if revision != commit and (overrides or not path.exists()):
-        write_atomically(path, commit.encode())
+        # The cache may be shared by several users: no file of it is private.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        part.write_text(commit)
+        part.replace(path)
 
 
 def hold(lock: Path, place: Destination, held: ExitStack, total: int) -> Iterator[Progress]:

@@ -64,6 +64,11 @@ class Pull:
         return sum(transfer.size - transfer.done for transfer in self._transfers.values())
 
     @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier run has begun it."""
+        return any(not transfer.begins_anew for transfer in self._transfers.values())
+
+    @property
     def is_complete(self) -> bool:
         """Whether every file is in its place and proven."""
         return len(self.sha256) == len(self.target.items)
@@ -79,6 +84,12 @@ class Pull:
         A file that is there and is not what it has to be becomes a partial download. Raises DownloadError.
         """
         for item in self.target.items:
+            if known := self._known(item.place.path, item):
+                # Without the lock, so that a cache that may only be read serves as well.
+                self.sha256[item.place.path] = known
+                self._put_in_place(item)
+                _clear(item)
+                continue
             yield from hold(item.place.lock, item.place, self._held, item.source.size)
             is_damaged = False
             if existing := _existing(item):
@@ -112,7 +123,7 @@ class Pull:
             folder = item.place.part.parent
             if folder.is_dir() and (free := shutil.disk_usage(folder).free) < self.missing + _SPARE:
                 raise StorageError(
-                    f"{self.missing / 1e9:.2f} GB are to come and the disk of {folder} has {free / 1e9:.2f} GB free",
+                    f"{self.missing / 1e6:,.0f} MB are to come and the disk of {folder} has {free / 1e6:,.0f} MB free",
                     "free some space, or set HF_HUB_CACHE to a folder on another disk",
                 )
 
@@ -139,12 +150,16 @@ class Pull:
             before += transfer.size
             self._keep(item, transfer)
 
+    def _known(self, path: Path, item: Item) -> str:
+        """The sha256 that the file is known to have, if it is what it has to be; else ""."""
+        known = self._proofs.known(path)
+        return known.sha256 if known and known.sha256 == (item.sha256 or self._proofs.expected(path)) else ""
+
     def _prove(self, path: Path, item: Item) -> Generator[Step, None, str]:
         """Returns the sha256 of a file that is what it has to be, else ""."""
+        if known := self._known(path, item):
+            return known
         expected = item.sha256 or ("" if item.git_oid else self._proofs.expected(path))
-        known = self._proofs.known(path)
-        if known is not None and expected in ("", known.sha256):
-            return known.sha256
         proving = sha256_of(path, self._cancel)
         while True:
             try:

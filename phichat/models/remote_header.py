@@ -11,7 +11,7 @@ from phichat.gguf_header import GgufHeader, read_header_from
 from phichat.models.hub import Hub
 from phichat.models.registry import ModelSpec
 from phichat.models.source import TRY_AGAIN, Interrupted, Source
-from phichat.models.spec import PathSpec, parse
+from phichat.models.spec import PathSpec, UrlSpec, parse
 from phichat.models.target import find, find_url
 from phichat.paths import Paths
 
@@ -28,14 +28,10 @@ def read_remote_header(text: str, registry: Mapping[str, ModelSpec], hub: Hub, p
     match parse(text, hub.endpoint):
         case PathSpec(path):
             raise ModelNotInstalled(f"There is no file {path}", "check the path")
+        case UrlSpec() as wanted:
+            target = find_url(wanted, hub, paths, sha256="", is_insecure=False)
         case wanted:
-            pass
-    from phichat.models.spec import UrlSpec
-
-    if isinstance(wanted, UrlSpec):
-        target = find_url(wanted, hub, paths, sha256="", is_insecure=False)
-    else:
-        target = find(wanted, registry, hub, paths)
+            target = find(wanted, registry, hub, paths)
     headers = [_read(item.source) for item in target.items]
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
     return replace(headers[0], tensors=tensors, file_size=target.size)

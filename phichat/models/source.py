@@ -175,7 +175,7 @@ class Source:
             raise Interrupted("the server sent the file in another encoding")
         if self.validator and headers.get("ETag", self.validator) != self.validator:
             raise self._changed()
-        if self.size and length and int(length) != self.size:
+        if self.size and length and length != str(self.size):
             raise Interrupted("the server sent something else than the file")
         if start and self.ranges is not False:
             raise Interrupted("the server sent the file from its beginning", ignores_ranges=True)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from phichat.errors import DownloadError, HashMismatch, ModelNotInstalled, UsageError
+from phichat.errors import DownloadError, HashMismatch, HubError, ModelNotInstalled, UsageError
 from phichat.models.choose import USUAL, HubFile, choose
 from phichat.models.destination import Destination, hub_destination, note_revision, url_destination
 from phichat.models.hub import Hub, Listing
 from phichat.models.registry import ModelSpec
 from phichat.models.source import Interrupted, Source
-from phichat.models.spec import RegistryName, RepoSpec, UrlSpec
+from phichat.models.spec import RegistryName, RepoSpec, UrlSpec, is_safe_path
 from phichat.paths import Paths
 
 _NEAREST = 3
@@ -120,6 +120,8 @@ def find(wanted: RegistryName | RepoSpec, registry: Mapping[str, ModelSpec], hub
 
 
 def _hub_item(hub: Hub, listing: Listing, file: HubFile, paths: Paths) -> Item:
+    if not is_safe_path(file.path) or not re.fullmatch(r"[0-9a-f]{40}", listing.commit):
+        raise HubError(f"The hub gives {listing.repository} a file that no path can have", "choose another repository")
     if not (file.sha256 or file.git_oid) or file.size <= 0:
         raise DownloadError(f"The hub does not say what {file.path} has to be", "choose another repository")
     place = hub_destination(paths, listing.repository, listing.commit, file)

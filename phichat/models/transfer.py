@@ -78,7 +78,7 @@ class Transfer:
         self._claimed: set[int] = set()
         self._seen: dict[int, set[bytes]] | None = None
         self._stop = threading.Event()
-        self._failure: Exception | None = None
+        self._failure: PhichatError | None = None
         self._notices: list[str] = []
         self._threads: list[threading.Thread] = []
 
@@ -134,6 +134,8 @@ class Transfer:
                             self._start(self._work)
             if self._failure is not None:
                 raise self._failure
+            if not self.sha256:
+                raise DownloadError("The download stopped for a reason that phichat does not know", TRY_AGAIN)
             yield Progress(self.done, self.size, self.fetched)
         finally:
             self.stop()
@@ -186,14 +188,18 @@ class Transfer:
         thread.start()
 
     def _guarded(self, work: Callable[[], None]) -> None:
+        is_done = False
         try:
             work()
+            is_done = True
         except (PhichatError, OSError) as why:
             with self._state:
                 if self._failure is None:
                     self._failure = why if isinstance(why, PhichatError) else self._storage_error(why)
-            self._stop.set()
         finally:
+            if not is_done:
+                # Whatever it died of, nobody may wait for it.
+                self._stop.set()
             with self._state:
                 self._state.notify_all()
 
@@ -420,7 +426,7 @@ def storage_error(why: OSError, folder: Path, missing: int = 0) -> StorageError:
     """The sentence for what the system says about a folder; missing: bytes that are still to be written."""
     if why.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
-            f"The disk of {folder} is full and {missing / 1e9:.2f} GB of the file are missing",
+            f"The disk of {folder} is full and {missing / 1e6:,.0f} MB of the file are missing",
             "free some space, then pull again; what came is kept",
         )
     if why.errno == errno.EFBIG:

@@ -218,6 +218,13 @@ def test_a_repository_that_is_not_there(server: StandIn, paths: Paths) -> None:
         target(server, paths, RepoSpec(NAME, revision="v9"))
 
 
+@pytest.mark.parametrize("name", ["../../../x-Q4_K_M.gguf", "/tmp/x-Q4_K_M.gguf", "a\\..\\x-Q4_K_M.gguf"])
+def test_a_hub_that_names_a_file_outside_of_the_cache_is_refused(server: StandIn, paths: Paths, name: str) -> None:
+    server.repositories[NAME].files = {name: b"x"}
+    with pytest.raises(HubError, match="no path can have"):
+        target(server, paths)
+
+
 def test_the_hub_is_asked_again_when_it_is_busy(server: StandIn, paths: Paths) -> None:
     server.api_faults.extend([Fault("status", status=503), Fault("status", status=429, retry_after="0")])
     assert target(server, paths).size == SIZE
