@@ -15,7 +15,9 @@ from phichat.transcript.database import PATIENCE_S, Database, as_bytes
 from phichat.transcript.ids import new_id
 from phichat.transcript.migrations import MIGRATIONS, Migration
 from phichat.transcript.records import ConversationRecord, ConversationSummary, TurnRecord
+from phichat.transcript.removal import drop_turns, erase_traces
 from phichat.transcript.rows import insert_turn, moment, read_turns, stamp
+from phichat.transcript.search import Filters, Found, index_pending, search
 
 _CANDIDATES = 5
 
@@ -159,6 +161,68 @@ class Store:
             )
             if not changed.rowcount:
                 raise ConversationNotFound(f"There is no turn {turn} in the conversation {id_}", "see `phichat logs`")
+
+    def hide(self, id_: str) -> None:
+        """Make a conversation as good as removed, until `unhide` or `remove_hidden`."""
+        self._change(id_, "hidden = ?", 1)
+
+    def unhide(self, id_: str) -> None:
+        """Take back `hide`."""
+        self._change(id_, "hidden = ?", 0)
+
+    def remove_hidden(self) -> None:
+        """Remove what is hidden for good."""
+        with self.database.reading() as connection:
+            hidden = [str(id_) for (id_,) in connection.execute("SELECT id FROM conversation WHERE hidden")]
+        if hidden:
+            self.remove(hidden)
+
+    def remove(self, ids: Sequence[str]) -> bool:
+        """Remove conversations so that nothing of them can be read in the file.
+
+        False when other processes hold on to the write-ahead log: traces in there go when they end.
+        """
+        with self.database.writing() as connection:
+            for id_ in ids:
+                rows = connection.execute(
+                    """SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
+                    WHERE conversation.id = ?""",
+                    (id_,),
+                ).fetchall()
+                drop_turns(connection, (row for (row,) in rows))
+                if not connection.execute("DELETE FROM conversation WHERE id = ?", (id_,)).rowcount:
+                    raise _missing(id_)
+        return erase_traces(self.database)
+
+    def remove_turn(self, id_: str, turn: str) -> bool:
+        """Remove a turn and all that follow it; a head among them goes to the turn before. As `remove`."""
+        with self.database.writing() as connection:
+            rows = connection.execute(
+                """WITH RECURSIVE leaving (n) AS (
+                    SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
+                    WHERE conversation.id = ? AND turn.id = ?
+                    UNION ALL SELECT turn.n FROM turn JOIN leaving ON turn.parent = leaving.n)
+                SELECT n FROM leaving""",
+                (id_, turn),
+            ).fetchall()
+            if not rows:
+                raise _missing(f"{id_} with a turn {turn}")
+            leaving = [row for (row,) in rows]
+            connection.execute(
+                f"""UPDATE conversation SET head = (SELECT parent FROM turn WHERE n = ?)
+                WHERE id = ? AND head IN ({", ".join("?" * len(leaving))})""",
+                (leaving[0], id_, *leaving),
+            )
+            drop_turns(connection, leaving)
+        return erase_traces(self.database)
+
+    def search(self, query: str, filters: Filters, limit: int, *, as_typed: bool = False) -> Found:
+        """The best hits for whatever people type. as_typed: the last word may be unfinished."""
+        return search(self.database, query, filters, limit, as_typed=as_typed)
+
+    def index(self) -> None:
+        """Do now what the next search would begin with: worth it after many were added."""
+        index_pending(self.database)
 
     def _change(self, id_: str, assignment: str, value: object) -> None:
         with self.database.writing() as connection:
