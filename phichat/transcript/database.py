@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import mkstemp
 from threading import RLock
 from time import monotonic, sleep
 
@@ -54,6 +55,22 @@ class Database:
         """The connection outside of any transaction."""
         with self._lock, self._told():
             yield self._connection
+
+    def copy_to(self, target: Path) -> None:
+        """A copy as of one moment, put in place in one step, readable by its owner only."""
+        if (target.exists() and target.samefile(self.path)) or target.with_name(f"{target.name}-wal").exists():
+            raise TranscriptError(f"{target} is a store in use", "give the copy another name")
+        with self._lock, self._told():
+            handle, name = mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            os.close(handle)
+            part = Path(name)
+            try:
+                with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+                    self._connection.backup(copy)
+                    copy.execute("PRAGMA journal_mode = DELETE")  # one file, whatever becomes of it
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Nothing more can be done with it."""

@@ -127,6 +127,23 @@ def _conditions(filters: Filters) -> tuple[str, dict[str, object]]:
     return " AND ".join(conditions), values
 
 
+def listing_conditions(filters: Filters) -> tuple[str, dict[str, object]]:
+    """The same filters on conversations: when they were spoken in, by what."""
+    where, values = "", dict[str, object]()
+    if filters.model is not None:
+        where += " AND instr(lower(model.name), lower(CAST(:model AS TEXT)))"
+        values["model"] = as_bytes(filters.model)
+    if filters.since is not None:
+        where += " AND updated_at >= :since"
+        values["since"] = stamp(filters.since)
+    if filters.until is not None:
+        where += " AND conversation.created_at < :until"
+        values["until"] = stamp(filters.until)
+    if filters.code_warnings:
+        where += " AND EXISTS (SELECT 1 FROM turn AS one WHERE one.conversation = conversation.n AND one.warnings)"
+    return where, values
+
+
 def _hit(connection: sqlite3.Connection, wanted: str, row: int) -> Hit:
     asked, answered, conversation, title, turn, depth, created = connection.execute(
         """SELECT snippet(words, 0, :begin, :end, '…', 14), snippet(words, 1, :begin, :end, '…', 14),
@@ -167,7 +184,7 @@ def index_pending(database: Database) -> None:
     while True:
         with database.reading() as connection:
             waiting = connection.execute(
-                """SELECT n, finish_reason, writer, created_at FROM pending JOIN turn ON n = turn
+                """SELECT n, finish_reason, writer, created_at FROM pending CROSS JOIN turn ON n = turn
                 WHERE n > ? ORDER BY n LIMIT ?""",
                 (after, _BATCH),
             ).fetchall()
