@@ -20,8 +20,12 @@ def logs_rm(cids: tuple[str, ...], yes: bool) -> None:
     try:
         ids = list(dict.fromkeys(kept.find(cid) for cid in cids))
         confirm(f"This removes {', '.join(ids)} for good", "Remove?", yes=yes)
-        if not kept.remove(ids):
-            Diagnostics().notice(
+        tell = Diagnostics()
+        tell.progress("removing, from the full-text index too")
+        erased = kept.remove(ids)
+        tell.clear_progress()
+        if not erased:
+            tell.notice(
                 "Another program has the transcripts open; what was removed can be read in the file until it ends."
             )
     finally:

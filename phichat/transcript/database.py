@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -30,13 +31,11 @@ class Database:
         with self._told():
             _create(path)
             self._connection = _connect(path, patience_s)
-        try:
-            with self._told():
-                _settle(self._connection, patience_s)
+            try:
                 migrate(self._connection, migrations)
-        except TranscriptError:
-            self._connection.close()
-            raise
+            except (sqlite3.Error, TranscriptError):
+                self._connection.close()
+                raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -106,17 +105,30 @@ def _create(path: Path) -> None:
 
 
 def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+    """A connection that writes, or where the folder forbids it one that only reads."""
+    try:
+        return _settled(str(path), patience_s)
+    except sqlite3.OperationalError as why:
+        if not why.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            raise
+        return _settled(f"{path.absolute().as_uri()}?mode=ro&immutable=1", patience_s)
+
+
+def _settled(place: str, patience_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        place, timeout=patience_s, isolation_level=None, check_same_thread=False, uri=place.startswith("file:")
+    )
     connection.text_factory = _text
     connection.create_function("spaced", 1, spaced, deterministic=True)
+    try:
+        # Two processes that turn a new file to WAL at once: SQLite refuses one of them without waiting.
+        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), patience_s)
+        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "journal_size_limit = 4194304"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
-
-
-def _settle(connection: sqlite3.Connection, patience_s: float) -> None:
-    # Two processes that turn a new file to WAL at once: SQLite refuses one of them without waiting.
-    _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), patience_s)
-    for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "journal_size_limit = 4194304"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _patiently(step: Callable[[], object], patience_s: float) -> None:
@@ -145,17 +157,26 @@ def as_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+_KINDS = {errno.ENOSPC: "FULL", errno.EACCES: "READONLY", errno.EPERM: "READONLY", errno.EROFS: "READONLY"}
+"""SQLite's words for what the system says."""
+
+
 def _sentence(why: sqlite3.Error | OSError, path: Path) -> TranscriptError:
-    name = "" if isinstance(why, OSError) else getattr(why, "sqlite_errorname", "")
-    match name.split("_")[1:2]:
-        case ["FULL"]:
+    match why:
+        case OSError():
+            kind = _KINDS.get(why.errno or 0, "")
+            reason = why.strerror or str(why)
+        case _:
+            kind = getattr(why, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+            reason = str(why)
+    match kind:
+        case "FULL":
             return TranscriptError("The disk of the transcripts is full", f"make room for {path}")
-        case ["BUSY"] | ["LOCKED"]:
+        case "BUSY" | "LOCKED":
             return TranscriptError("Another program holds the transcripts locked", f"end what uses {path}")
-        case ["READONLY"] | ["CANTOPEN"] | ["PERM"]:
+        case "READONLY" | "CANTOPEN" | "PERM":
             return TranscriptError(f"{path} cannot be written", "check its permissions and those of its folder")
-        case ["CORRUPT"] | ["NOTADB"]:
+        case "CORRUPT" | "NOTADB":
             return TranscriptError(f"{path} is damaged", "move it away, and put a backup in its place if there is one")
         case _:
-            reason = (why.strerror or str(why)) if isinstance(why, OSError) else str(why)
             return TranscriptError(f"{path} cannot be used ({reason})", "check the disk and the permissions")
