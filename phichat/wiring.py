@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.config import Config
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
@@ -15,14 +17,58 @@ from phichat.engine.verdicts import Verdicts
 from phichat.errors import ModelNotInstalled
 from phichat.events import ModelReady, TurnFinished
 from phichat.gguf_header import GgufHeader, check_usable, read_model
-from phichat.messages import GenerationParams, Message
+from phichat.messages import GenerationParams, Message, ModelInfo
 from phichat.models.checking import LoadCheck
 from phichat.models.library import Choice, Library
 from phichat.models.used import Speed, Used
 from phichat.paths import Paths
 
+if TYPE_CHECKING:
+    from phichat.transcript.recorder import Recorder
+    from phichat.transcript.records import ConversationRecord
+    from phichat.transcript.store import Store
+
+_RECORDING_PATIENCE_S = 2.0
+"""How long an answer waits for another process that writes transcripts, before it goes on without."""
+
 _TELLING_TOKENS = 16
 """Fewer say nothing about the speed of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A conversation to go on with. model: what answered last; path: where its file was, "" when not known."""
+
+    conversation: ConversationRecord
+    model: ModelInfo | None
+    path: str
+
+    def carried(self, config: Config, paths: Paths, *, model: str | None, system: str | None) -> Config:
+        """config with the conversation's model and system prompt, where no others were asked for.
+
+        Raises ModelNotInstalled when its model is not here.
+        """
+        branch = self.conversation.branch()
+        if system is None and branch:
+            config = replace(config, system=branch[-1].system)
+        if model is None and self.model is not None:
+            config = replace(config, model=self._known_as(self.model.name, config.model, Library.open(paths)))
+        return config
+
+    def _known_as(self, name: str, usual: str | None, library: Library) -> str:
+        for wanted in (name, self.path, usual):
+            try:
+                if wanted and library.choose(wanted).model.name == name:
+                    return wanted
+            except ModelNotInstalled:
+                continue
+        raise ModelNotInstalled(
+            f"The model of this conversation, {name}, is not installed", "install it, or go on with another one by -m"
+        )
+
+    def turns(self) -> list[Turn]:
+        """The history: what got no answer at all is not in it."""
+        return [Turn(turn.prompt, turn.text) for turn in self.conversation.branch() if turn.text]
 
 
 def suited(config: Config, paths: Paths) -> Config:
@@ -40,12 +86,51 @@ def local_backend(config: Config, paths: Paths) -> LocalBackend:
     return _backend_of(library.choose(config.model), library, config, paths)
 
 
-def session(config: Config, paths: Paths) -> Session:
-    """A new conversation. Raises ModelNotInstalled, UsageError and ConfigError."""
+def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
+    """A conversation, new or gone on with. Raises ModelNotInstalled, UsageError and ConfigError."""
     library = Library.open(paths)
     choice = library.choose(config.model)
     backend = _backend_of(choice, library, config, paths)
-    return Session(_Remembering(backend, choice, library.used), config.system)
+    return Session(_Remembering(backend, choice, library.used), config.system, past.turns() if past else ())
+
+
+def store(paths: Paths) -> Store:
+    """The transcripts. Raises TranscriptError."""
+    from phichat.transcript.store import Store
+
+    return Store.open(paths.logs)
+
+
+def past(paths: Paths, prefix: str | None) -> Past | None:
+    """The conversation whose id begins so; for None the one last spoken in, None when there is none.
+
+    Raises ConversationNotFound and TranscriptError.
+    """
+    kept = store(paths)
+    try:
+        found = kept.latest() if prefix is None else kept.find(prefix)
+        if found is None:
+            return None
+        conversation = kept.conversation(found)
+        model = next((turn.model for turn in reversed(conversation.branch()) if turn.model), None)
+        return Past(conversation, model, kept.path_of(model) if model else "")
+    finally:
+        kept.close()
+
+
+def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder | None:
+    """What keeps this run's turns; None when they are not to be kept."""
+    if not config.log:
+        return None
+    from phichat.transcript.recorder import Recorder
+    from phichat.transcript.store import Store
+
+    def opened() -> Store:
+        return Store.open(paths.logs, patience_s=_RECORDING_PATIENCE_S)
+
+    if past is None:
+        return Recorder(opened)
+    return Recorder(opened, past.conversation.id, past.conversation.head)
 
 
 def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) -> LocalBackend:

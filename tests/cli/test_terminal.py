@@ -36,7 +36,9 @@ def seen(home: Path, *arguments: str, typed: str = "", **extra: str) -> str:
 
 
 def test_progress_is_shown_and_gone_again(tmp_path: Path) -> None:
-    shown = seen(tmp_path, "ask", "-m", str(embedded_model()), "--temp", "0", "What is 2 + 2? Answer with a number.")
+    shown = seen(
+        tmp_path, "ask", "-n", "-m", str(embedded_model()), "--temp", "0", "What is 2 + 2? Answer with a number."
+    )
     assert "loading" in shown
     last_line = shown.rstrip().rpartition("\r")[2]
     assert "4" in last_line
@@ -81,3 +83,29 @@ def test_a_table_is_no_wider_than_the_terminal(tmp_path: Path) -> None:
     shown = seen(tmp_path, "list", COLUMNS="100")
     (line,) = [line for line in shown.splitlines() if "longlong" in line]
     assert "…" in line
+
+
+def test_the_last_line_says_how_to_go_on(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "t.gguf"))
+    usual = ("ask", "-m", model, "--max-tokens", "2")
+    last = seen(tmp_path / "home", *usual, "hello").splitlines()[-1]
+    conversation = last.rpartition("--cid ")[2].strip("`.")
+    assert last == f"phichat: Go on with `phichat ask --cid {conversation}`."
+    assert seen(tmp_path / "home", *usual, "--cid", conversation[:9], "again").splitlines()[-1] == last
+    assert "--cid" not in seen(tmp_path / "home", *usual, "-n", "hello")
+
+
+def test_what_was_found_is_bold(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "t.gguf"))
+    seen(tmp_path, "ask", "-m", model, "--max-tokens", "1", "a zebra crossing")
+    assert "a \x1b[1mzebra\x1b[0m crossing" in seen(tmp_path, "logs", "-q", "zebra")
+    assert "a «zebra» crossing" in seen(tmp_path, "logs", "-q", "zebra", NO_COLOR="1")
+
+
+def test_removing_asks(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "t.gguf"))
+    seen(tmp_path, "ask", "-m", model, "--max-tokens", "1", "hello")
+    assert "Remove? [y/N]" in seen(tmp_path, "logs", "rm", "1", typed="n\n")
+    assert "hello" in seen(tmp_path, "logs")
+    seen(tmp_path, "logs", "rm", "1", typed="y\n")
+    assert seen(tmp_path, "logs") == ""
