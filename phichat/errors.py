@@ -5,6 +5,7 @@
     ├── ConfigError              config.toml or an environment variable holds something unusable
     ├── AttachmentError          a file named with -f cannot be put into a prompt
     ├── OutputError              the answer cannot be written where it should go
+    ├── TranscriptFileError      a file is no transcript that can be imported
     ├── ModelNotInstalled        the name or the path leads to no model
     ├── ModelFileError           the file is there, but is no usable chat model
     ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
@@ -53,6 +54,10 @@ class AttachmentError(PhichatError):
 
 class OutputError(PhichatError):
     """The answer cannot be written where it should go."""
+
+
+class TranscriptFileError(PhichatError):
+    """A file is no transcript that can be imported."""
 
 
 class ModelNotInstalled(PhichatError):
