@@ -22,6 +22,7 @@ from phichat.terminal import to_json
 from phichat.transcript.records import ConversationRecord
 
 FORMAT, VERSION = "phichat", 1
+_AGAIN = "export it again"
 
 
 def write(conversations: Iterable[ConversationRecord]) -> Iterator[str]:
@@ -49,28 +50,28 @@ def read(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
         )
     conversations = document.get("conversations")
     if not isinstance(conversations, list):
-        raise TranscriptFileError("It has no list of conversations", "export it again")
+        raise TranscriptFileError("It has no list of conversations", _AGAIN)
     for at, conversation in enumerate(conversations):
         try:
             record = cast(ConversationRecord, _typed(ConversationRecord, conversation))
         except (ValueError, TypeError, OverflowError) as why:
-            raise TranscriptFileError(f"Conversation {at + 1} of it is damaged ({why})", "export it again") from why
+            raise TranscriptFileError(f"Conversation {at + 1} of it is damaged ({why})", _AGAIN) from why
         _check_tree(record, at + 1)
         yield record
 
 
 def _check_tree(record: ConversationRecord, number: int) -> None:
-    known: set[str] = set()
+    parents = {turn.id: turn.parent for turn in record.turns}
+    rooted: set[str | None] = {None}
     for turn in record.turns:
-        if turn.id in known or (turn.parent is not None and turn.parent not in known):
-            raise TranscriptFileError(
-                f"Conversation {number} of it is damaged (its turns form no tree)", "export it again"
-            )
-        known.add(turn.id)
-    if record.head is not None and record.head not in known:
-        raise TranscriptFileError(
-            f"Conversation {number} of it is damaged (its head is no turn of it)", "export it again"
-        )
+        path: list[str | None] = [turn.id]
+        while path[-1] not in rooted and path[-1] in parents and len(path) <= len(parents):
+            path.append(parents[str(path[-1])])
+        if path[-1] not in rooted or len(parents) < len(record.turns):
+            raise TranscriptFileError(f"Conversation {number} of it is damaged (its turns form no tree)", _AGAIN)
+        rooted.update(path)
+    if record.head not in rooted:
+        raise TranscriptFileError(f"Conversation {number} of it is damaged (its head is no turn of it)", _AGAIN)
 
 
 def _plain(value: Any) -> Any:

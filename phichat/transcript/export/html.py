@@ -100,7 +100,8 @@ def _turns(conversation: ConversationRecord) -> Iterator[str]:
         if role == "reasoning" or (role != "assistant" and len(text) > _LONG):
             size = "" if role == "reasoning" else f" of {len(text):,} characters"
             body = f"<details><summary>Show all{size}</summary>{body}</details>"
-        yield f'<section class="message {role}">\n<h2>{attribute(name)}</h2>{copy}\n<div class="body" dir="auto">{body}</div>\n'
+        yield f'<section class="message {role}">\n<h2>{attribute(name)}</h2>{copy}\n'
+        yield f'<div class="body" dir="auto">{body}</div>\n'
         if role == "assistant":
             yield from _after(turn)
         yield "</section>\n"

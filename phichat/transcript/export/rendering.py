@@ -58,7 +58,7 @@ def _parser() -> MarkdownIt:
 
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     parser.validateLink = _leads_outside  # type: ignore[method-assign]
-    rules: dict[str, Any] = parser.renderer.rules  # type: ignore[assignment]
+    rules: dict[str, Any] = parser.renderer.rules  # type: ignore[attr-defined]
     rules |= {"fence": _fence, "code_block": _fence, "image": _image, "link_open": _link_open}
     rules |= {"th_open": _cell, "td_open": _cell}
     return parser
