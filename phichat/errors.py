@@ -11,6 +11,8 @@
     ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
     ├── ContextOverflow          the prompt needs more tokens than the context has
     ├── TemplateError            the chat template of the model cannot render these messages
+    ├── TranscriptError          the transcripts cannot be read or written
+    │   └── ConversationNotFound no conversation, or more than one, goes by that id
     └── EngineError              the engine process failed
         ├── EngineLoadFailed     llama.cpp refused the file
         ├── EngineCrashed        the process died
@@ -89,6 +91,21 @@ class ContextOverflow(PhichatError):
 
 class TemplateError(PhichatError):
     """The chat template of the model cannot render these messages."""
+
+
+class TranscriptError(PhichatError):
+    """The transcripts cannot be read or written."""
+
+
+class ConversationNotFound(TranscriptError):
+    """No conversation goes by that id, or several do.
+
+    candidates: the ids of some that do, the newest first.
+    """
+
+    def __init__(self, message: str, next_step: str, *, candidates: tuple[str, ...] = ()) -> None:
+        super().__init__(message, next_step)
+        self.candidates = candidates
 
 
 class EngineError(PhichatError):

@@ -22,6 +22,7 @@ class TurnRecord:
     seed: the one that was used, None where the source does not say.
     dropped_turns: the oldest turns of its branch that the model did not see.
     error: why the reply failed, "" when it did not.
+    live: a process is writing the reply; what there is of it may be up to 250 ms old.
     """
 
     id: str
@@ -42,6 +43,12 @@ class TurnRecord:
     n_ctx: int = 0
     dropped_turns: int = 0
     code: CodeReport | None = None
+    live: bool = False
+
+    @property
+    def is_cut_off(self) -> bool:
+        """The reply ends where its writer died."""
+        return self.finish_reason is None and not self.live
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,8 @@ class ConversationRecord:
     """A conversation with all its turns, ordered by id, which sorts by time.
 
     head: the turn that it stands at, the end of the branch that is shown; None when there are no turns.
-    origin: where an imported one comes from, such as "llm"; "" for phichat's own.
+    origin: where an imported one comes from and what it is called there, such as "llm:01jd…"; "" for
+    phichat's own. A store takes each origin once.
     """
 
     id: str
@@ -69,3 +77,15 @@ class ConversationRecord:
             path.append(at)
             at = by_id.get(at.parent or "")
         return tuple(reversed(path))
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """A line of a listing. model: the one that answered last, "" when none has; turns: on all branches."""
+
+    id: str
+    title: str
+    model: str
+    created_at: datetime
+    updated_at: datetime
+    turns: int

@@ -1,0 +1,130 @@
+"""The schema, as the steps that make it. A released step never changes; new ones go to the end.
+
+Rowids of turns are the time they began, in tenths of a second since 1970 (or the next free number): the
+full-text index then gives the newest first, and takes a span of time, without looking at the turns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from phichat.errors import TranscriptError
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step. name: kept in the store for good."""
+
+    name: str
+    statements: Sequence[str]
+
+
+MIGRATIONS = (
+    Migration(
+        "conversations, turns and their full text",
+        (
+            # What many turns have in common: sampling parameters and system prompts.
+            "CREATE TABLE shared (n INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE)",
+            # path: where its file was when it was last used, so that a conversation can go on with it.
+            "CREATE TABLE model (n INTEGER PRIMARY KEY, name TEXT NOT NULL, info TEXT NOT NULL UNIQUE, path TEXT)",
+            """CREATE TABLE conversation (
+                n INTEGER PRIMARY KEY,
+                id TEXT NOT NULL UNIQUE,
+                title TEXT NOT NULL,
+                created_at INTEGER NOT NULL,  -- this and all times: microseconds since 1970, UTC
+                updated_at INTEGER NOT NULL,
+                head INTEGER REFERENCES turn (n) ON DELETE SET NULL,
+                origin TEXT UNIQUE,
+                hidden INTEGER NOT NULL DEFAULT 0
+            )""",
+            "CREATE INDEX conversation_updated ON conversation (hidden, updated_at)",
+            "CREATE INDEX conversation_head ON conversation (head)",
+            # writer: the process that writes the reply. copied_from: the turn that a fork took this one from.
+            # The small columns come first: a row's long texts go to pages of their own.
+            """CREATE TABLE turn (
+                n INTEGER PRIMARY KEY,
+                id TEXT NOT NULL,
+                conversation INTEGER NOT NULL REFERENCES conversation (n),
+                parent INTEGER REFERENCES turn (n),
+                depth INTEGER NOT NULL,
+                created_at INTEGER NOT NULL,
+                finished_at INTEGER,
+                finish_reason TEXT,
+                writer INTEGER,
+                copied_from INTEGER REFERENCES turn (n) ON DELETE SET NULL,
+                model INTEGER REFERENCES model (n),
+                params INTEGER REFERENCES shared (n),
+                system INTEGER REFERENCES shared (n),
+                seed INTEGER,
+                n_ctx INTEGER NOT NULL DEFAULT 0,
+                dropped_turns INTEGER NOT NULL DEFAULT 0,
+                prompt_tokens INTEGER,
+                cached_tokens INTEGER,
+                completion_tokens INTEGER,
+                warnings INTEGER NOT NULL DEFAULT 0,
+                timings TEXT,
+                code TEXT,
+                error TEXT NOT NULL DEFAULT '',
+                prompt TEXT NOT NULL,
+                text TEXT NOT NULL DEFAULT '',
+                reasoning TEXT NOT NULL DEFAULT '',
+                UNIQUE (conversation, id)
+            )""",
+            "CREATE INDEX turn_parent ON turn (parent) WHERE parent IS NOT NULL",
+            "CREATE INDEX turn_copied ON turn (copied_from) WHERE copied_from IS NOT NULL",
+            "CREATE INDEX turn_model ON turn (model) WHERE model IS NOT NULL",
+            "CREATE INDEX turn_params ON turn (params) WHERE params IS NOT NULL",
+            "CREATE INDEX turn_system ON turn (system) WHERE system IS NOT NULL",
+            # What has been streamed of a reply, until its end puts it into the turn.
+            """CREATE TABLE piece (
+                n INTEGER PRIMARY KEY,
+                turn INTEGER NOT NULL REFERENCES turn (n) ON DELETE CASCADE,
+                text TEXT NOT NULL,
+                reasoning TEXT NOT NULL
+            )""",
+            "CREATE INDEX piece_turn ON piece (turn)",
+            # Turns that the full-text index does not have yet.
+            "CREATE TABLE pending (turn INTEGER PRIMARY KEY REFERENCES turn (n) ON DELETE CASCADE)",
+            # spaced() is search.spaced.
+            """CREATE VIEW searchable AS
+                SELECT n, spaced(CAST(prompt AS BLOB)) AS prompt, spaced(CAST(text AS BLOB)) AS text FROM turn""",
+            """CREATE VIRTUAL TABLE words USING fts5 (
+                prompt, text, content='searchable', content_rowid='n',
+                tokenize="unicode61 remove_diacritics 2 categories 'L* N* Co So'"
+            )""",
+        ),
+    ),
+)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring a store up to date, in one transaction.
+
+    Raises TranscriptError when a newer phichat has made it, sqlite3.Error kinds otherwise.
+    """
+    known = [migration.name for migration in migrations]
+    if _applied(connection) == known:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        applied = _applied(connection)  # another process may have been faster
+        if applied != known[: len(applied)]:
+            raise TranscriptError("A newer phichat has written these transcripts", "update phichat to read them")
+        if not applied:
+            connection.execute("CREATE TABLE migration (n INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+        for migration in migrations[len(applied) :]:
+            for statement in migration.statements:
+                connection.execute(statement)
+            connection.execute("INSERT INTO migration (name) VALUES (?)", (migration.name,))
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _applied(connection: sqlite3.Connection) -> list[str]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'").fetchone():
+        return []
+    return [str(name) for (name,) in connection.execute("SELECT name FROM migration ORDER BY n")]

@@ -1,0 +1,207 @@
+"""Where conversations are kept: one SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from phichat.errors import ConversationNotFound, TranscriptError
+from phichat.transcript.database import PATIENCE_S, Database, as_bytes
+from phichat.transcript.ids import new_id
+from phichat.transcript.migrations import MIGRATIONS, Migration
+from phichat.transcript.records import ConversationRecord, ConversationSummary, TurnRecord
+from phichat.transcript.rows import insert_turn, moment, read_turns, stamp
+
+_CANDIDATES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Reads and keeps conversations, from any thread. Its methods raise TranscriptError, and those that
+    take the id of a conversation (in full, from `find`) ConversationNotFound when it is not there."""
+
+    database: Database
+
+    @classmethod
+    def open(cls, path: Path, migrations: Sequence[Migration] = MIGRATIONS, *, patience_s: float = PATIENCE_S) -> Store:
+        """The store in this file, made if it is not there.
+
+        patience_s: how long to wait for other processes that write.
+        Raises TranscriptError when it is damaged, cannot be written, or a newer phichat has made it.
+        """
+        return cls(Database(path, migrations, patience_s))
+
+    def close(self) -> None:
+        """Nothing more can be asked of it."""
+        self.database.close()
+
+    def find(self, prefix: str) -> str:
+        """The id that begins with `prefix`. Raises ConversationNotFound when that is none, or several."""
+        prefix = prefix.strip().lower()
+        with self.database.reading() as connection:
+            found = [
+                str(one)
+                for (one,) in connection.execute(
+                    """SELECT id FROM conversation WHERE id >= CAST(? AS TEXT) AND id < CAST(? AS TEXT) AND NOT hidden
+                    ORDER BY id = CAST(? AS TEXT) DESC, id DESC LIMIT ?""",
+                    (as_bytes(prefix), as_bytes(prefix) + b"\xff", as_bytes(prefix), _CANDIDATES + 1),
+                )
+            ]
+        if not found or not prefix:
+            raise ConversationNotFound(f"There is no conversation {prefix!r}", "`phichat logs` lists them")
+        if len(found) > 1 and found[0] != prefix:
+            candidates = tuple(found[:_CANDIDATES])
+            more = " and more" if len(found) > _CANDIDATES else ""
+            raise ConversationNotFound(
+                f"Several conversations begin with {prefix!r}",
+                "give more of the id: " + ", ".join(candidates) + more,
+                candidates=candidates,
+            )
+        return found[0]
+
+    def latest(self) -> str | None:
+        """The id of the conversation that was last spoken in."""
+        summaries = self.conversations(1)
+        return summaries[0].id if summaries else None
+
+    def conversations(self, limit: int | None = None) -> Sequence[ConversationSummary]:
+        """The newest first. limit: None for all."""
+        with self.database.reading() as connection:
+            return [
+                ConversationSummary(id_, title, model or "", moment(created), moment(updated), turns)
+                for id_, title, model, created, updated, turns in connection.execute(
+                    """SELECT conversation.id, title, model.name, conversation.created_at, updated_at,
+                        (SELECT count(*) FROM turn WHERE turn.conversation = conversation.n)
+                    FROM conversation LEFT JOIN turn ON turn.n = head LEFT JOIN model ON model.n = turn.model
+                    WHERE NOT hidden ORDER BY updated_at DESC, conversation.n DESC LIMIT ?""",
+                    (-1 if limit is None else limit,),
+                )
+            ]
+
+    def conversation(self, id_: str) -> ConversationRecord:
+        """A conversation with all its turns."""
+        with self.database.reading() as connection:
+            row = connection.execute(
+                """SELECT conversation.n, title, conversation.created_at, updated_at, origin, turn.id
+                FROM conversation LEFT JOIN turn ON turn.n = head WHERE conversation.id = ?""",
+                (id_,),
+            ).fetchone()
+            if row is None:
+                raise _missing(id_)
+            try:
+                turns = read_turns(connection, row[0])
+            except ValueError as why:
+                raise TranscriptError(
+                    f"The conversation {id_} is damaged ({why})", "put a backup in place if there is one"
+                ) from why
+        _, title, created, updated, origin, head = row
+        return ConversationRecord(id_, title, moment(created), moment(updated), turns, head, origin or "")
+
+    def add(self, record: ConversationRecord) -> bool:
+        """Keep a whole conversation; False when its id or its origin is there already.
+
+        Raises TranscriptError also when its turns make no tree.
+        """
+        with self.database.writing() as connection:
+            known = connection.execute(
+                "SELECT 1 FROM conversation WHERE id = ? OR origin = ?", (record.id, record.origin or None)
+            ).fetchone()
+            if known:
+                return False
+            _insert(connection, record, {})
+            return True
+
+    def fork(self, id_: str, at: int) -> str:
+        """A new conversation that begins like the shown branch of another, with its first `at` turns.
+
+        They are copies: either can be changed or removed without the other.
+        """
+        whole = self.conversation(id_)
+        branch = whole.branch()
+        if not 1 <= at <= len(branch):
+            raise TranscriptError(
+                f"The conversation has no turn {at}", f"its turns are 1 to {len(branch)}" if branch else "it is empty"
+            )
+        now = datetime.now(UTC)
+        kept = branch[:at]
+        record = replace(whole, id=new_id(now), created_at=now, updated_at=now, turns=kept, head=kept[-1].id, origin="")
+        with self.database.writing() as connection:
+            sources = connection.execute(
+                """SELECT turn.id, coalesce(copied_from, turn.n) FROM turn
+                JOIN conversation ON conversation.n = conversation WHERE conversation.id = ?""",
+                (id_,),
+            ).fetchall()
+            _insert(connection, record, dict(sources))
+        return record.id
+
+    def rename(self, id_: str, title: str) -> None:
+        """Give a conversation another title."""
+        self._change(id_, "title = CAST(? AS TEXT)", as_bytes(title))
+
+    def set_head(self, id_: str, turn: str) -> None:
+        """Make a turn the end of the branch that is shown."""
+        with self.database.writing() as connection:
+            changed = connection.execute(
+                """UPDATE conversation SET head = turn.n FROM turn
+                WHERE turn.conversation = conversation.n AND turn.id = ? AND conversation.id = ?""",
+                (turn, id_),
+            )
+            if not changed.rowcount:
+                raise ConversationNotFound(f"There is no turn {turn} in the conversation {id_}", "see `phichat logs`")
+
+    def _change(self, id_: str, assignment: str, value: object) -> None:
+        with self.database.writing() as connection:
+            if not connection.execute(f"UPDATE conversation SET {assignment} WHERE id = ?", (value, id_)).rowcount:
+                raise _missing(id_)
+
+
+def _missing(id_: str) -> ConversationNotFound:
+    return ConversationNotFound(f"There is no conversation {id_!r}", "`phichat logs` lists them")
+
+
+def _insert(connection: sqlite3.Connection, record: ConversationRecord, sources: dict[str, int]) -> None:
+    """sources: turn id to the row that it is a copy of."""
+    conversation = connection.execute(
+        """INSERT INTO conversation (id, title, created_at, updated_at, origin)
+        VALUES (?, CAST(? AS TEXT), ?, ?, ?)""",
+        (
+            record.id,
+            as_bytes(record.title),
+            stamp(record.created_at),
+            stamp(record.updated_at),
+            record.origin or None,
+        ),
+    ).lastrowid
+    assert conversation is not None
+    rows: dict[str, int] = {}
+    for turn in _parents_first(record.turns):
+        parent = None if turn.parent is None else rows[turn.parent]
+        rows[turn.id] = insert_turn(connection, conversation, turn, parent=parent, copied_from=sources.get(turn.id))
+    if record.head is not None and record.head not in rows:
+        raise _no_tree(f"its head {record.head!r} is none of its turns")
+    head = None if record.head is None else rows[record.head]
+    connection.execute("UPDATE conversation SET head = ? WHERE n = ?", (head, conversation))
+
+
+def _parents_first(turns: Sequence[TurnRecord]) -> Iterable[TurnRecord]:
+    children: dict[str | None, list[TurnRecord]] = {}
+    for turn in turns:
+        children.setdefault(turn.parent, []).append(turn)
+    if len({turn.id for turn in turns}) < len(turns):
+        raise _no_tree("two of its turns have the same id")
+    reached = 0
+    waiting = list(reversed(children.get(None, [])))
+    while waiting:
+        turn = waiting.pop()
+        reached += 1
+        yield turn
+        waiting.extend(reversed(children.get(turn.id, [])))
+    if reached < len(turns):
+        raise _no_tree("some of its turns follow none that is there")
+
+
+def _no_tree(why: str) -> TranscriptError:
+    return TranscriptError(f"The conversation is not whole: {why}", "export it again where it comes from")
