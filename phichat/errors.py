@@ -5,14 +5,14 @@
     ├── ConfigError              config.toml or an environment variable holds something unusable
     ├── AttachmentError          a file named with -f cannot be put into a prompt
     ├── OutputError              the answer cannot be written where it should go
-    ├── TranscriptFileError      a file is no transcript that can be imported
     ├── ModelNotInstalled        the name or the path leads to no model
     ├── ModelFileError           the file is there, but is no usable chat model
     ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
     ├── ContextOverflow          the prompt needs more tokens than the context has
     ├── TemplateError            the chat template of the model cannot render these messages
     ├── TranscriptError          the transcripts cannot be read or written
-    │   └── ConversationNotFound no conversation, or more than one, goes by that id
+    │   ├── ConversationNotFound no conversation, or more than one, goes by that id
+    │   └── TranscriptFileError  a file is no transcript that can be imported
     └── EngineError              the engine process failed
         ├── EngineLoadFailed     llama.cpp refused the file
         ├── EngineCrashed        the process died
@@ -56,10 +56,6 @@ class AttachmentError(PhichatError):
 
 class OutputError(PhichatError):
     """The answer cannot be written where it should go."""
-
-
-class TranscriptFileError(PhichatError):
-    """A file is no transcript that can be imported."""
 
 
 class ModelNotInstalled(PhichatError):
@@ -106,6 +102,10 @@ class ConversationNotFound(TranscriptError):
     def __init__(self, message: str, next_step: str, *, candidates: tuple[str, ...] = ()) -> None:
         super().__init__(message, next_step)
         self.candidates = candidates
+
+
+class TranscriptFileError(TranscriptError):
+    """A file is no transcript that can be imported."""
 
 
 class EngineError(PhichatError):

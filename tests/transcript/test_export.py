@@ -178,10 +178,3 @@ def test_jsonl_has_the_turns_that_ended() -> None:
 def test_a_damaged_document_is_refused(damaged: dict[str, object]) -> None:
     with pytest.raises(TranscriptFileError):
         list(document.read(damaged))
-
-
-def test_a_field_of_the_future_is_refused_rather_than_dropped() -> None:
-    whole = json.loads(exported(Format.JSON, conversation(("p", "a"))))
-    whole["conversations"][0]["turns"][0]["mood"] = "good"
-    with pytest.raises(TranscriptFileError, match="mood"):
-        list(document.read(whole))

@@ -62,7 +62,7 @@ def remarks(turn: TurnRecord) -> Iterator[str]:
         yield f"The model did not see the oldest {turn.dropped_turns} {turns}: they did not fit its context."
     match turn.finish_reason:
         case None:
-            yield "This answer was cut off: it never ended."
+            yield "This answer is being written." if turn.live else "This answer was cut off: it never ended."
         case FinishReason.LENGTH:
             yield "This answer ends where its limit of tokens or the context did."
         case FinishReason.CANCELLED:

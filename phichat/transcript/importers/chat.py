@@ -71,7 +71,9 @@ def read_messages(document: Any, unknown: datetime, occurrence: int) -> Conversa
         raise TranscriptFileError("A conversation in it has no message of a user", "check the file")
     title = str(fields.get("title") or "") or turns[0].prompt.split("\n")[0][:80]
     begun = moment or unknown
-    return ConversationRecord(stable_id(moment, *key), title, begun, begun, tuple(turns), turns[-1].id, OPENAI)
+    return ConversationRecord(
+        stable_id(moment, *key), title, begun, begun, tuple(turns), turns[-1].id, f"{OPENAI}:{key[1]}:{occurrence}"
+    )
 
 
 def _openai(message: Mapping[str, Any]) -> _Message:
@@ -140,8 +142,8 @@ def read_chatgpt(document: Mapping[str, Any], unknown: datetime) -> Conversation
     """One conversation with all its branches. Raises TranscriptFileError."""
     nodes: Mapping[str, Any] = document["mapping"]
     begun = _moment(document.get("create_time")) or unknown
-    canonical = json.dumps(sorted(nodes))
-    name = str(document.get("conversation_id") or document.get("id") or canonical)
+    unnamed = hashlib.sha256(json.dumps(sorted(nodes)).encode()).hexdigest()
+    name = str(document.get("conversation_id") or document.get("id") or unnamed)
     turns: dict[str, TurnRecord] = {}
     turn_of: dict[str, str] = {}
 
@@ -195,7 +197,7 @@ def read_chatgpt(document: Mapping[str, Any], unknown: datetime) -> Conversation
     updated = _moment(document.get("update_time")) or max(turn.created_at for turn in ordered)
     title = str(document.get("title") or "") or ordered[0].prompt.split("\n")[0][:80]
     return ConversationRecord(
-        stable_id(begun, CHATGPT, name), title, begun, max(begun, updated), ordered, head, CHATGPT
+        stable_id(begun, CHATGPT, name), title, begun, max(begun, updated), ordered, head, f"{CHATGPT}:{name}"
     )
 
 

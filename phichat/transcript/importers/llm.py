@@ -23,6 +23,7 @@ from phichat.transcript.importers.llm_messages import MessageStore
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
 ORIGIN = "llm"
+"""Before the colon in the origin of what is imported."""
 
 Row = Mapping[str, Any]
 
@@ -209,7 +210,9 @@ def _conversation(
     first = begun or min(turn.created_at for turn in ordered)
     last = max(turn.finished_at or turn.created_at for turn in ordered)
     title = name or next(iter(ordered[0].prompt.split("\n")))[:80]
-    return ConversationRecord(_id(identity), title, min(first, last), last, ordered, ordered[-1].id, ORIGIN)
+    return ConversationRecord(
+        _id(identity), title, min(first, last), last, ordered, ordered[-1].id, f"{ORIGIN}:{identity}"
+    )
 
 
 def _answered(row: Row, parent: str | None, prompt: str, text: str, moment: datetime) -> TurnRecord:

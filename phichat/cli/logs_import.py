@@ -1,0 +1,43 @@
+"""`phichat logs import`: conversations from elsewhere, each of them once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from phichat.cli.diagnostics import Diagnostics
+from phichat.cli.output import Output
+from phichat.paths import Paths
+
+
+@click.command("import")
+@click.argument("file", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def logs_import(file: str, as_json: bool) -> None:
+    """Take in the conversations of FILE: llm's logs.db, messages as JSON or JSONL, or phichat's own JSON.
+
+    FILE is only read. What is here already is left as it is.
+    """
+    from phichat.transcript.importers import read
+    from phichat.transcript.store import Store
+
+    tell = Diagnostics()
+    store = Store.open(Paths.find().logs)
+    imported = known = turns = 0
+    try:
+        for conversation in read(Path(file).expanduser()):
+            if store.add(conversation):
+                imported += 1
+                turns += len(conversation.turns)
+            else:
+                known += 1
+            tell.progress(f"{imported + known:,} conversations")
+    finally:
+        tell.clear_progress()
+        store.close()
+    if as_json:
+        Output().document({"imported": imported, "turns": turns, "known": known})
+        return
+    there = f"; {known:,} were here already" if known else ""
+    Output().text(f"{imported:,} conversations with {turns:,} turns imported{there}")
