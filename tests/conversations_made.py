@@ -115,7 +115,8 @@ NASTY = (
 texts = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=20)), max_size=14).map("".join)
 times = st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
 counts = st.integers(0, 2**40)
-models = st.builds(ModelInfo, texts, sha256=texts, size=counts, devices=st.lists(texts, max_size=2).map(tuple))
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+models = st.builds(ModelInfo, names, sha256=texts, size=counts, devices=st.lists(texts, max_size=2).map(tuple))
 turns = st.builds(
     TurnRecord,
     id=st.just(""),
@@ -151,7 +152,7 @@ def conversations(draw: st.DrawFn) -> ConversationRecord:
     begun = draw(times)
     number = draw(st.integers(0, 2**32))
     return ConversationRecord(
-        f"c{number}", draw(texts), begun, begun + timedelta(seconds=1), tuple(made), head, draw(texts)
+        f"c{number}", draw(texts), begun, begun + timedelta(seconds=1), tuple(made), head, draw(names)
     )
 
 

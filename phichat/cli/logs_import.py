@@ -8,6 +8,7 @@ import click
 
 from phichat.cli.diagnostics import Diagnostics
 from phichat.cli.output import Output
+from phichat.errors import TranscriptFileError
 from phichat.paths import Paths
 
 
@@ -27,7 +28,12 @@ def logs_import(file: str, as_json: bool) -> None:
     imported = known = turns = 0
     try:
         for conversation in read(Path(file).expanduser()):
-            if store.add(conversation):
+            try:
+                added = store.add(conversation)
+            except (UnicodeEncodeError, OverflowError) as why:
+                # An id of half a character, a number of a hundred digits: no program writes them.
+                raise TranscriptFileError(f"A conversation of {file} cannot be kept ({why})", "check the file") from why
+            if added:
                 imported += 1
                 turns += len(conversation.turns)
             else:
