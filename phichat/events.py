@@ -100,6 +100,16 @@ class CodeChecked:
 
 
 @dataclass(frozen=True, slots=True)
+class NotKept:
+    """The transcript cannot be written, and the turn goes on without it; told once.
+
+    reason: what is the matter and what to do, without a full stop, not yet sanitised.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnFinished:
     """The whole turn: consumers compute nothing.
 
@@ -127,5 +137,6 @@ Event = (
     | ReasoningDelta
     | TextDelta
     | CodeChecked
+    | NotKept
     | TurnFinished
 )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from phichat.chat.session import Session
 from phichat.codecheck.stage import check_code
 from phichat.engine.backend import Cancel
 from phichat.events import Event
 from phichat.messages import GenerationParams
-from phichat.transcript.recorder import record
+
+if TYPE_CHECKING:
+    from phichat.transcript.recorder import Recorder
 
 
-def run_turn(session: Session, prompt: str, params: GenerationParams, cancel: Cancel) -> Iterator[Event]:
-    """One turn, checked and recorded. Raises what `Session.send` raises."""
-    return record(check_code(session.send(prompt, params, cancel)))
+def run_turn(
+    session: Session, prompt: str, params: GenerationParams, cancel: Cancel, recorder: Recorder | None = None
+) -> Iterator[Event]:
+    """One turn, checked and, with a recorder, kept. Raises what `Session.send` raises."""
+    events = check_code(session.send(prompt, params, cancel))
+    return recorder.record(events) if recorder else events

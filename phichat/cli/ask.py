@@ -21,6 +21,7 @@ from phichat.events import (
     ModelChecking,
     ModelLoading,
     ModelReady,
+    NotKept,
     PromptProgress,
     ReasoningDelta,
     TextDelta,
@@ -36,6 +37,8 @@ from phichat.paths import Paths
 @all_options
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Attach a text file; repeatable.")
+@click.option("-c", "--continue", "continues", is_flag=True, help="Go on with the newest conversation.")
+@click.option("--cid", metavar="ID", help="Go on with this conversation; the beginning of its id is enough.")
 @click.option("-o", "--option", "pairs", nargs=2, multiple=True, metavar="KEY VALUE", help="Any option by name.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
@@ -48,6 +51,8 @@ from phichat.paths import Paths
 def ask(
     prompt: tuple[str, ...],
     files: tuple[str, ...],
+    continues: bool,
+    cid: str | None,
     pairs: tuple[tuple[str, str], ...],
     as_json: bool,
     no_stream: bool,
@@ -68,10 +73,16 @@ def ask(
         raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
 
     from phichat.chat.turn import run_turn
-    from phichat.wiring import session
+    from phichat.wiring import past, recorder, session
 
     diagnostics = Diagnostics()
-    conversation = session(config, paths)
+    before = past(paths, cid) if continues or cid is not None else None
+    if before is not None:
+        config = before.carried(config, model=flags["model"], system=flags["system"])
+    elif continues:
+        diagnostics.notice("There is no conversation yet; this begins one.")
+    conversation = session(config, paths, before)
+    keeper = recorder(config, paths, before)
     if config.model is None:
         diagnostics.notice(
             "No model is chosen, so the small embedded one answers; get a better one with `phichat pull phi-4-mini`."
@@ -81,25 +92,33 @@ def ask(
         Output(),
         streams=not (as_json or no_stream or extract),
         shows_reasoning=not hide_reasoning and not as_json,
+        answered_before=before.model.name if before and before.model else "",
     )
     try:
         with ctrl_c() as cancel:
             try:
-                for event in run_turn(conversation, whole, config.sampling, cancel):
+                for event in run_turn(conversation, whole, config.sampling, cancel, keeper):
                     view.show(event)
             finally:
                 if view.finished is not None:
-                    view.close(as_json=as_json, extract=extract, usage=usage)
+                    kept_as = keeper.conversation if keeper else None
+                    view.close(kept_as, as_json=as_json, extract=extract, usage=usage)
     finally:
         conversation.close()
+        if keeper:
+            keeper.close()
     return view.exit_code(strict=strict)
 
 
 class _View:
     """What of the stream goes where."""
 
-    def __init__(self, diagnostics: Diagnostics, output: Output, *, streams: bool, shows_reasoning: bool) -> None:
+    def __init__(
+        self, diagnostics: Diagnostics, output: Output, *, streams: bool, shows_reasoning: bool, answered_before: str
+    ) -> None:
+        """answered_before: the model of the conversation so far, "" when there is none."""
         self._diagnostics, self._output = diagnostics, output
+        self._answered_before = answered_before
         self._streams, self._shows_reasoning = streams, shows_reasoning
         self._model = ""
         self._load_s = 0.0
@@ -118,6 +137,8 @@ class _View:
                 tell.progress(f"loading {event.model} {event.fraction:.0%}")
             case ModelReady():
                 self._model = event.model.name
+                if self._answered_before not in ("", self._model):
+                    tell.notice(f"Until now {self._answered_before} answered, from here on {self._model} does.")
                 for notice in event.notices:
                     tell.notice(notice)
                 tell.progress("reading the prompt")
@@ -142,18 +163,20 @@ class _View:
                     self._output.piece(event.text)
             case CodeChecked():
                 self._warnings = event.report.warnings
+            case NotKept():
+                tell.notice(f"This conversation is not being kept: {event.reason}.")
             case TurnFinished():
                 self.finished = event
             case _:
                 assert_never(event)
 
-    def close(self, *, as_json: bool, extract: bool, usage: bool) -> None:
-        """Print what is printed at the end. Raises ReaderLeft."""
+    def close(self, kept_as: str | None, *, as_json: bool, extract: bool, usage: bool) -> None:
+        """Print what is printed at the end. kept_as: the conversation's id. Raises ReaderLeft."""
         assert self.finished is not None
         self._diagnostics.end_reasoning()
         self._diagnostics.clear_progress()
         if as_json:
-            self._output.document(self._document(self.finished))
+            self._output.document(self._document(self.finished, kept_as))
         elif extract:
             from phichat.codecheck.blocks import first_code_block
 
@@ -172,16 +195,18 @@ class _View:
                 f"The answer ends here because the context of {self.finished.n_ctx:,} tokens is full; "
                 "--ctx-size makes it larger."
             )
+        if kept_as and self._diagnostics.on_terminal:
+            self._diagnostics.notice(f"Go on with `phichat ask --cid {kept_as}`.")
 
     @staticmethod
     def _context_full(finished: TurnFinished) -> bool:
         used = finished.usage.prompt_tokens + finished.usage.completion_tokens
         return finished.finish_reason is FinishReason.LENGTH and used > finished.n_ctx
 
-    def _document(self, finished: TurnFinished) -> dict[str, object]:
+    def _document(self, finished: TurnFinished, kept_as: str | None) -> dict[str, object]:
         timings, usage = finished.timings, finished.usage
         return {
-            "conversation_id": None,
+            "conversation_id": kept_as,
             "model": self._model,
             "text": finished.text,
             "reasoning": finished.reasoning,

@@ -60,6 +60,11 @@ class Diagnostics:
         self._progress = ""
         self._mid_line = False
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person reads it as it comes."""
+        return self._on_terminal
+
     def progress(self, text: str) -> None:
         """Show what is going on, if somebody watches."""
         if not self._on_terminal or text == self._progress:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from phichat.errors import ConversationNotFound, TranscriptError
+from phichat.messages import ModelInfo
+from phichat.transcript import codec
 from phichat.transcript.database import PATIENCE_S, Database, as_bytes
 from phichat.transcript.ids import new_id
 from phichat.transcript.migrations import MIGRATIONS, Migration
@@ -99,6 +101,12 @@ class Store:
                 ) from why
         _, title, created, updated, origin, head = row
         return ConversationRecord(id_, title, moment(created), moment(updated), turns, head, origin or "")
+
+    def path_of(self, model: ModelInfo) -> str:
+        """Where the file of a model was when it last answered; "" when that is not known."""
+        with self.database.reading() as connection:
+            row = connection.execute("SELECT path FROM model WHERE info = ?", (codec.dump(model),)).fetchone()
+        return str(row[0]) if row else ""
 
     def add(self, record: ConversationRecord) -> bool:
         """Keep a whole conversation; False when its id or its origin is there already.
