@@ -12,7 +12,7 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.output import ReaderLeft, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
-_VERBS = ("ask", "bench", "chat", "doctor", "export", "path")
+_VERBS = ("ask", "bench", "chat", "doctor", "export", "logs", "path")
 
 
 class _Verbs(click.Group):

@@ -74,21 +74,21 @@ def _make_sure(target: Path, *, yes: bool) -> None:
 
 
 def _conversations(paths: Paths, ids: Sequence[str], *, everything: bool) -> Sequence[ConversationRecord]:
-    from phichat.transcript.store import Store
+    from phichat.wiring import store
 
-    store = Store.open(paths.logs)
+    kept = store(paths)
     try:
         if everything:
-            wanted = [summary.id for summary in store.conversations()]
+            wanted = [summary.id for summary in kept.conversations()]
         elif ids:
-            wanted = list(dict.fromkeys(store.find(id_) for id_ in ids))
-        elif latest := store.latest():
+            wanted = list(dict.fromkeys(kept.find(id_) for id_ in ids))
+        elif latest := kept.latest():
             wanted = [latest]
         else:
             raise ConversationNotFound("There is no conversation yet", "begin one with `phichat ask`")
-        return [store.conversation(id_) for id_ in wanted]
+        return [kept.conversation(id_) for id_ in wanted]
     finally:
-        store.close()
+        kept.close()
 
 
 def _keep(target: Path, pieces: Iterator[str]) -> None:

@@ -21,15 +21,15 @@ def logs_import(file: str, as_json: bool) -> None:
     FILE is only read. What is here already is left as it is.
     """
     from phichat.transcript.importers import read
-    from phichat.transcript.store import Store
+    from phichat.wiring import store
 
     tell = Diagnostics()
-    store = Store.open(Paths.find().logs)
+    kept = store(Paths.find())
     imported = known = turns = 0
     try:
         for conversation in read(Path(file).expanduser()):
             try:
-                added = store.add(conversation)
+                added = kept.add(conversation)
             except (UnicodeEncodeError, OverflowError) as why:
                 # An id of half a character, a number of a hundred digits: no program writes them.
                 raise TranscriptFileError(f"A conversation of {file} cannot be kept ({why})", "check the file") from why
@@ -41,9 +41,13 @@ def logs_import(file: str, as_json: bool) -> None:
             tell.progress(f"{imported + known:,} conversations")
     finally:
         tell.clear_progress()
-        store.close()
+        kept.close()
     if as_json:
         Output().document({"imported": imported, "turns": turns, "known": known})
         return
-    there = f"; {known:,} were here already" if known else ""
-    Output().text(f"{imported:,} conversations with {turns:,} turns imported{there}")
+    there = f"; {known:,} here already" if known else ""
+    Output().text(f"{_counted(imported, 'conversation')} with {_counted(turns, 'turn')} imported{there}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -40,7 +40,7 @@ def logs_replay(cid: str, number: int | None, as_json: bool, **flags: Any) -> in
     from phichat.chat.replay import can_be_replayed, replay
 
     paths = Paths.find()
-    branch = _branch(paths, cid)
+    branch, places = _branch(paths, cid)
     if number is not None and number > len(branch):
         raise TranscriptError(f"The conversation has no turn {number}", f"its turns are 1 to {len(branch)}")
     wanted = branch if number is None else branch[number - 1 : number]
@@ -56,7 +56,7 @@ def logs_replay(cid: str, number: int | None, as_json: bool, **flags: Any) -> in
         for replayed in replay(
             branch,
             number,
-            lambda turn: _backend(turn, given, paths),
+            lambda turn: _backend(turn, given, places, paths),
             lambda params: replace(params, **sampling),
             lambda event: _show(tell, event),
             cancel,
@@ -71,21 +71,23 @@ def logs_replay(cid: str, number: int | None, as_json: bool, **flags: Any) -> in
         return ExitCode.INTERRUPTED if cancel.is_set() else ExitCode.DONE
 
 
-def _branch(paths: Paths, cid: str) -> tuple[TurnRecord, ...]:
-    from phichat.transcript.store import Store
+def _branch(paths: Paths, cid: str) -> tuple[tuple[TurnRecord, ...], dict[str, str]]:
+    """The shown turns, and where the file of each model was, by name."""
+    from phichat.wiring import store
 
-    store = Store.open(paths.logs)
+    kept = store(paths)
     try:
-        return store.conversation(store.find(cid)).branch()
+        branch = kept.conversation(kept.find(cid)).branch()
+        return branch, {turn.model.name: kept.path_of(turn.model) for turn in branch if turn.model}
     finally:
-        store.close()
+        kept.close()
 
 
 def _typed(given: dict[str, Any]) -> dict[str, Any]:
     return dict(read_option(name, value) for name, value in given.items())
 
 
-def _backend(turn: TurnRecord, given: dict[str, Any], paths: Paths) -> LocalBackend:
+def _backend(turn: TurnRecord, given: dict[str, Any], places: dict[str, str], paths: Paths) -> LocalBackend:
     """The recorded model, loaded as it was then but for the flags."""
     from phichat.wiring import local_backend
 
@@ -101,17 +103,17 @@ def _backend(turn: TurnRecord, given: dict[str, Any], paths: Paths) -> LocalBack
     }
     asked_for = _typed(given)
     kept = {key: value for key, value in recorded.items() if value is not None and key not in asked_for}
-    name = given.get("model") or _where(model.name, config)
+    name = given.get("model") or _where(model.name, places.get(model.name), config)
     return local_backend(replace(config, model=name, engine=replace(config.engine, **kept)), paths)
 
 
-def _where(name: str, config: Config) -> str | None:
-    """What leads to the model of that name."""
+def _where(name: str, place: str | None, config: Config) -> str:
+    """What leads to the model of that name. place: where its file was."""
     from phichat.models.resolve import resolve
 
-    for wanted in (name, config.model, None):
+    for wanted in (name, place, config.model):
         try:
-            if resolve(wanted).name == name:
+            if wanted and resolve(wanted).name == name:
                 return wanted
         except ModelNotInstalled:
             continue
