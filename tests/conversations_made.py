@@ -112,7 +112,15 @@ NASTY = (
     "---\ntitle: x\n---",
 )
 
-texts = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=20)), max_size=14).map("".join)
+
+def _whole(text: str) -> str:
+    """Two halves of a character side by side are that character: no decoder gives them as two."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+texts = st.lists(st.one_of(st.sampled_from(NASTY), st.text(max_size=20)), max_size=14).map(
+    lambda parts: _whole("".join(parts))
+)
 times = st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
 counts = st.integers(0, 2**40)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

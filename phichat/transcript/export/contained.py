@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-LONGEST = 200_000
+LONGEST = 100_000
 """Characters; and the longest line has a tenth. Parsers of Markdown are not linear in all that can be written."""
 
 _OPENS = re.compile(r"(?<!\\)\\*(?P<open><)(?=[A-Za-z/!?])(?!(?:https?://|mailto:)[^\s<>\\]*>)")
@@ -41,19 +41,20 @@ def contained(text: str, marker: str) -> Contained | None:
     pieces: list[str] = []
     inserted: list[int] = []
     last = length = 0
-    for at in _html_starts(text):
+    for at in _html_starts(text) if "<" in text else ():
         pieces += text[last:at], "\\"
         length += at - last + 1
         inserted.append(length - 1)
         last = at
     safe = "".join(pieces) + text[last:]
-    closing = ""
+    if _proven(safe, marker):
+        return Contained(safe, tuple(inserted), "")
     tokens = _parser(html=True).parse(safe)
     if tokens and tokens[-1].type == "fence" and tokens[-1].level == 0:
         closing = "\n" + tokens[-1].markup
-        if _proven(safe, marker):
-            closing = ""
-    return Contained(safe, tuple(inserted), closing) if _proven(safe + closing, marker) else None
+        if _proven(safe + closing, marker):
+            return Contained(safe, tuple(inserted), closing)
+    return None
 
 
 def reasonable(text: str) -> bool:
