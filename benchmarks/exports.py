@@ -49,7 +49,7 @@ def main() -> None:
         assert found.texts() == said
         assert not found.open
         assert not found.deepest_error
-        typed = [text for role, text in said if role != "assistant"]
+        typed = [text.replace("\r\n", "\n") for role, text in said if role != "assistant"]
         assert set(typed) <= {unescape(text) for text in found.sections}
         assert list(document.read(json.loads(whole))) == [record]
 

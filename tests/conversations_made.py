@@ -192,6 +192,8 @@ def read_markdown(document: str) -> list[tuple[str, str]]:
     )
     opened: tuple[str, list[str], int, int] | None = None
     for at, token in enumerate(tokens):
+        if token.type == "heading_open" and token.tag == "h1" and not token.level:
+            assert opened is None, "a heading of the document's own"
         if token.type != "html_block" or token.level:
             assert opened or token.type != "html_block"
             continue
@@ -213,11 +215,12 @@ def read_markdown(document: str) -> list[tuple[str, str]]:
                     text = "".join(one.content for one in inline.children or ())
                 case _:
                     text = "\n".join(lines[line + 1 : token.map[0] - 1])  # type: ignore[index]
-                    options = dict(option.split("=") for option in form[1:])
+                    options = dict(option.split("=") for option in form[1:] if "=" in option)
                     text = text[: len(text) - int(options.get("close", 0))]
                     for offset in reversed([int(n) for n in options.get("insert", "").split(",") if n]):
-                        assert text[offset] == "\\"
+                        assert text[offset] in "\\#"
                         text = text[:offset] + text[offset + 1 :]
+            text = text.replace("\n", "\r\n") if "crlf" in form else text
             found.append((_ROLES[kind], unescape(text)))
         else:
             assert token.content in ("<details><summary>Reasoning</summary>\n", "</details>\n")

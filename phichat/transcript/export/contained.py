@@ -1,14 +1,16 @@
-"""Markdown of somebody else's, made so that it ends where it should.
+"""Markdown of somebody else's, made so that it stays in its place.
 
-A model's answer is worth rendering, but may leave a fence open or hold HTML (a comment that is never
-closed, a <details>, a <script>) that swallows what follows. HTML is switched off by a backslash, an open
-fence is closed, and a parser then proves the result; what it does not prove is not used.
+A model's answer is worth rendering, but may leave a fence open, hold HTML (a comment that is never closed,
+a <details>, a <script>) that swallows what follows, or headings that look like those of the document. HTML
+is switched off by a backslash, a heading of the first level becomes one of the second, an open fence is
+closed, and a parser then proves the result; what it does not prove is not used.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
 LONGEST = 100_000
 """Characters; and the longest line has a tenth. Parsers of Markdown are not linear in all that can be written."""
 
+_HEADING = re.compile(r"^ {0,3}(?:#|=+\s*$)", re.MULTILINE)
 _OPENS = re.compile(r"(?<!\\)\\*(?P<open><)(?=[A-Za-z/!?])(?!(?:https?://|mailto:)[^\s<>\\]*>)")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Contained:
-    """text with backslashes at the offsets `inserted`, counted in text itself; `closing` ends its open fence."""
+    """text with characters put in at the offsets `inserted`, counted in text itself; `closing` ends its open fence."""
 
     text: str
     inserted: tuple[int, ...]
@@ -34,15 +37,15 @@ class Contained:
 
 
 def contained(text: str, marker: str) -> Contained | None:
-    """text so that `marker`, an HTML comment after it and a blank line, is the only HTML that a parser
-    sees and stands at the top level; None where that cannot be proven."""
+    """text without headings of the first level, and so that `marker`, an HTML comment after it and a blank
+    line, is the only HTML that a parser sees and stands at the top level; None where that cannot be proven."""
     if not reasonable(text):
         return None
     pieces: list[str] = []
     inserted: list[int] = []
     last = length = 0
-    for at in _html_starts(text) if "<" in text else ():
-        pieces += text[last:at], "\\"
+    for at, character in sorted([*_html_starts(text), *_headings(text)]):
+        pieces += text[last:at], character
         length += at - last + 1
         inserted.append(length - 1)
         last = at
@@ -69,12 +72,30 @@ def _parser(*, html: bool) -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": html}).enable(["table", "strikethrough"])
 
 
-def _html_starts(text: str) -> list[int]:
-    """Where HTML could begin: outside code blocks and code spans."""
-    lines = text.split("\n")
+def _line_starts(text: str) -> list[int]:
     starts = [0]
-    for line in lines:
+    for line in text.split("\n"):
         starts.append(starts[-1] + len(line) + 1)
+    return starts
+
+
+def _headings(text: str) -> Iterator[tuple[int, str]]:
+    """What makes headings of the first level ones of the second, or text where they are underlined."""
+    if not _HEADING.search(text):
+        return
+    starts = _line_starts(text)
+    for token in _parser(html=False).parse(text):
+        if token.type == "heading_open" and token.tag == "h1" and token.level == 0 and token.map:
+            atx = token.markup == "#"
+            line = token.map[0] if atx else token.map[1] - 1
+            yield text.index(token.markup, starts[line]), "#" if atx else "\\"
+
+
+def _html_starts(text: str) -> Iterator[tuple[int, str]]:
+    """Where HTML could begin, outside code blocks and code spans, and what keeps it from doing so."""
+    if "<" not in text:
+        return
+    starts = _line_starts(text)
     code = set[int]()
     spans: list[tuple[int, int]] = []
     for token in _parser(html=False).parse(text):
@@ -86,18 +107,18 @@ def _html_starts(text: str) -> list[int]:
             begin, end = starts[token.map[0]], starts[token.map[1]]
             spans += [(begin + found.start(), begin + found.end()) for found in _CODE_SPAN.finditer(text[begin:end])]
     spans.sort()
-    found = []
     for match in _OPENS.finditer(text):
         at = match.start("open")
         span = bisect_right(spans, (at, len(text))) - 1
         escaped = (at - match.start()) % 2
         if bisect_right(starts, at) - 1 not in code and not escaped and (span < 0 or spans[span][1] <= at):
-            found.append(at)
-    return found
+            yield at, "\\"
 
 
 def _proven(text: str, marker: str) -> bool:
     tokens = _parser(html=True).parse(f"<!-- -->\n\n{text}\n\n{marker}\n")
+    if any(token.type == "heading_open" and token.tag == "h1" and token.level == 0 for token in tokens):
+        return False
     html = [token for token in tokens if _holds_html(token)]
     return len(html) == 2 and tokens[-1] is html[1] and html[1].level == 0 and html[1].content.strip() == marker
 

@@ -8,10 +8,12 @@ as its top-level HTML blocks; nothing in a text can become one. FORM says how th
     fence     a fenced code block, its fence longer than any in the text; the text is its content
               without the last line end
     markdown  the lines between the two blank lines, as they are. `insert=3,17` are the offsets at
-              which a backslash was put in so that no HTML begins there (to be taken out again, each
-              counted in the lines as they stand); `close=N` the length of what ends an open fence.
+              which one character was put in so that no HTML begins there and no heading stands beside
+              the document's own (to be taken out again, each counted in the lines as they stand);
+              `close=N` the length of what ends an open fence.
 
-Characters that are unsafe to show are named, \u27e6U+001B\u27e7 for ESC (`phichat.terminal.escape`), before all that.
+Characters that are unsafe to show are named, \u27e6U+001B\u27e7 for ESC (`phichat.terminal.escape`), before all that;
+with `crlf` behind the form, every line end was a CR LF.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ def _turns(conversation: ConversationRecord) -> Iterator[str]:
 
 
 def _answer(number: int, turn: TurnRecord) -> Iterator[str]:
-    # Headings of an answer begin at the first level too, so they never stand above a turn's.
+    # Headings of the first level are the document's alone, so that no answer can make up a turn.
     yield f"# Answer {number}: {_inline(facts.model_name(turn))}\n\n"
     if turn.reasoning:
         yield f"<details><summary>Reasoning</summary>\n\n{_fence('reasoning', turn.reasoning)}</details>\n\n"
@@ -121,6 +123,13 @@ def _between(kind: str, form: str, written: str) -> str:
     return f"<!-- phichat:{kind} {form} -->\n\n{written}\n\n<!-- /phichat:{kind} -->\n\n"
 
 
+def _shown(text: str) -> tuple[str, str]:
+    """The text as it is written, and what the form says of its line ends."""
+    if "\r\n" in text and not re.search(r"\r(?!\n)|(?<!\r)\n", text):
+        return escape(text.replace("\r\n", "\n")), " crlf"
+    return escape(text), ""
+
+
 def _literal(kind: str, text: str) -> str:
     """A text that was typed, to be read as it was typed."""
     shown = escape(text)
@@ -131,17 +140,18 @@ def _literal(kind: str, text: str) -> str:
 
 
 def _fence(kind: str, text: str) -> str:
-    shown = escape(text)
+    shown, ends = _shown(text)
     ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
-    return _between(kind, "fence", f"{ticks}text\n{shown}\n{ticks}")
+    return _between(kind, f"fence{ends}", f"{ticks}text\n{shown}\n{ticks}")
 
 
 def _markdown(kind: str, text: str) -> str:
     """A text that is Markdown itself, kept from reaching beyond its place."""
-    safe = contained(escape(text), f"<!-- /phichat:{kind} -->")
+    shown, ends = _shown(text)
+    safe = contained(shown, f"<!-- /phichat:{kind} -->")
     if safe is None:
         return _fence(kind, text)
-    form = "markdown"
+    form = f"markdown{ends}"
     if safe.inserted:
         form += " insert=" + ",".join(map(str, safe.inserted))
     if safe.closing:

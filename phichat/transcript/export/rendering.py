@@ -41,14 +41,18 @@ _CLASSES = (
 
 def text_html(text: str) -> str:
     """A text as it is; what is unsafe to show is named (`phichat.terminal.escape`)."""
-    return attribute(escape(text))
+    return attribute(_shown(text))
+
+
+def _shown(text: str) -> str:
+    return escape(text.replace("\r\n", "\n"))
 
 
 def markdown_html(text: str) -> str:
     """Markdown as HTML."""
     if not reasonable(text):
         return f'<div class="plain">{text_html(text)}</div>\n'
-    rendered: str = _parser().render(escape(text))
+    rendered: str = _parser().render(_shown(text))
     return rendered
 
 
