@@ -2,8 +2,9 @@
 
 A reply depends on more than its prompt and its seed: a turn that found its past in the KV cache was
 evaluated in other batches than one that started empty, and sums then differ in their last bits. So turns
-are run again the way they were run then: each in a fresh engine, or one after the other in the same
-engine where they were. The history is always the recorded one.
+are run again the way they were run then, as far as their count of cached tokens tells: in a fresh engine;
+in the one that has just answered the turn before; or in one that had answered something else with the same
+beginning. The history is always the recorded one.
 """
 
 from __future__ import annotations
@@ -79,9 +80,13 @@ def replay(
                 engine = backend(turn)
             assert turn.params is not None
             params = override(replace(turn.params, seed=turn.seed))
-            session = Session(engine, turn.system, _history(branch[:at], turn.dropped_turns))
+            history = _history(branch[:at], turn.dropped_turns)
+            if _was_primed(branch, at):
+                other = Session(engine, turn.system, history)
+                for event in other.send(_other_than(turn.prompt), replace(params, max_tokens=1), cancel):
+                    saw(event)
             finished: TurnFinished | None = None
-            for event in session.send(turn.prompt, params, cancel):
+            for event in Session(engine, turn.system, history).send(turn.prompt, params, cancel):
                 saw(event)
                 if isinstance(event, TurnFinished):
                     finished = event
@@ -94,10 +99,27 @@ def replay(
             engine.close()
 
 
+def _cached(turn: TurnRecord) -> int:
+    return turn.usage.cached_tokens if turn.usage else 0
+
+
 def _continues(branch: Sequence[TurnRecord], at: int) -> bool:
-    """Whether the turn was answered by the engine that had answered the one before it."""
-    usage = branch[at].usage
-    return at > 0 and usage is not None and usage.cached_tokens > 0 and branch[at].model == branch[at - 1].model
+    """Whether the turn was answered by the engine that had answered the one before it: that one's prompt,
+    if nothing else, was in its cache."""
+    if at == 0 or branch[at].model != branch[at - 1].model:
+        return False
+    before = branch[at - 1].usage
+    return _cached(branch[at]) >= (before.prompt_tokens if before else 0) > 0
+
+
+def _was_primed(branch: Sequence[TurnRecord], at: int) -> bool:
+    """Whether the engine had answered something else before, which began alike."""
+    return _cached(branch[at]) > 0 and not _continues(branch, at)
+
+
+def _other_than(prompt: str) -> str:
+    """A prompt that has nothing in common with this one."""
+    return "!" if prompt.startswith(".") else "."
 
 
 def _begins(branch: Sequence[TurnRecord], at: int) -> int:
@@ -120,9 +142,10 @@ def _compared(
     assert turn.model is not None
     assert turn.params is not None
     changed = {**_model_changes(turn.model, model), **_setting_changes(turn, finished, params)}
-    cached = turn.usage.cached_tokens if turn.usage else 0
-    if difference is not None and not changed and cached != finished.usage.cached_tokens:
-        changed["cache"] = f"{cached:,} prompt tokens came out of the KV cache, {finished.usage.cached_tokens:,} now"
+    if difference is not None and not changed and _cached(turn) != finished.usage.cached_tokens:
+        changed["cache"] = (
+            f"{_cached(turn):,} prompt tokens came out of the KV cache, {finished.usage.cached_tokens:,} now"
+        )
     return Replayed(number, recorded, replayed, difference, changed)
 
 

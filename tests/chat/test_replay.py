@@ -28,8 +28,8 @@ def backend(home: Path) -> LocalBackend:
     return LocalBackend("smollm2", embedded_model(), EngineOptions(ctx_size=1024), Verdicts(home / "engine.json"))
 
 
-def said(home: Path, *prompts: str) -> list[TurnRecord]:
-    """A conversation in one engine, as a transcript keeps it."""
+def said(home: Path, *prompts: str, is_talk: bool = True) -> list[TurnRecord]:
+    """What one engine answers, in one conversation or in several, as a transcript keeps it."""
     engine, turns, model = backend(home), list[TurnRecord](), ModelInfo("")
     history: list[Turn] = []
     for number, prompt in enumerate(prompts):
@@ -49,7 +49,7 @@ def said(home: Path, *prompts: str) -> list[TurnRecord]:
                         n_ctx=event.n_ctx,
                     )
                 )
-                history.append(Turn(prompt, event.text))
+                history += [Turn(prompt, event.text)] * is_talk
     engine.close()
     return turns
 
@@ -79,6 +79,17 @@ def test_a_seeded_conversation_comes_out_the_same(tmp_path: Path) -> None:
     [other, _] = again(turns, backend(tmp_path), temperature=5.0)
     assert other.first_difference is not None
     assert other.changed == {"settings": "temperature 0.8, now 5.0"}
+
+
+def test_a_reply_of_an_engine_that_had_answered_something_else(tmp_path: Path) -> None:
+    [_, second] = said(tmp_path, "What is snow?", "Tell me about the sea.", is_talk=False)
+    assert second.usage is not None
+    assert second.usage.cached_tokens > 0
+    runs = ScriptedBackend([Reply(["x"])])
+    again([second], runs)
+    assert [[message.text for message in messages] for messages in runs.prompts] == [["."], ["Tell me about the sea."]]
+    [found] = again([second], backend(tmp_path))
+    assert (found.first_difference, found.changed) == (None, {})
 
 
 RECORDED = TurnRecord(
