@@ -30,6 +30,7 @@ _SUFFIXES = {".markdown": "md", ".htm": "html", ".ndjson": "jsonl", ".text": "tx
 )
 @click.option("-o", "--output", "file", metavar="FILE", help="Where to write; default: stdout.")
 @click.option("-y", "--yes", is_flag=True, help="Replace FILE if it exists.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def export(ids: tuple[str, ...], last: bool, everything: bool, form: str | None, file: str | None, yes: bool) -> None:
     """Write conversations as Markdown, a web page, JSON, JSON Lines or text.
 

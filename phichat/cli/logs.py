@@ -1,4 +1,4 @@
-"""`phichat logs`: the verbs about what was said, found by name so that each run imports only its own."""
+"""`phichat logs`: the verbs that work on what was said."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import importlib
 
 import click
 
-_VERBS = {"import": "logs_import", "replay": "logs_replay"}
-"""The module of each, which has a command of its own name."""
+_VERBS = ("import", "replay")
 
 
-class _Logs(click.Group):
+class _Verbs(click.Group):
+    """Imports a verb's module, `logs_VERB`, when it is called for."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_VERBS)
+        return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        name = _VERBS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"phichat.cli.{name}"), name)
+        command: click.Command = getattr(importlib.import_module(f"phichat.cli.logs_{cmd_name}"), f"logs_{cmd_name}")
         return command
 
 
-@click.group(cls=_Logs)
+@click.group(cls=_Verbs)
 def logs() -> None:
-    """What was said: take it in from elsewhere, run it again."""
+    """Take in conversations from elsewhere, run replies again."""

@@ -15,6 +15,7 @@ from phichat.paths import Paths
 @click.command("import")
 @click.argument("file", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def logs_import(file: str, as_json: bool) -> None:
     """Take in the conversations of FILE: llm's logs.db, messages as JSON or JSONL, or phichat's own JSON.
 
