@@ -1,5 +1,6 @@
 """What other programs have kept comes in whole, and only once."""
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from phichat.errors import TranscriptFileError
 from phichat.transcript.importers import read
@@ -242,6 +245,88 @@ def test_what_is_no_transcript_is_a_sentence(tmp_path: Path, content: bytes) -> 
     file.write_bytes(content)
     with pytest.raises(TranscriptFileError):
         list(read(file))
+
+
+KEYS = (
+    *(
+        "messages",
+        "role",
+        "content",
+        "mapping",
+        "message",
+        "author",
+        "parent",
+        "children",
+        "parts",
+        "text",
+        "tool_calls",
+    ),
+    *(
+        "format",
+        "version",
+        "conversations",
+        "id",
+        "title",
+        "created_at",
+        "updated_at",
+        "turns",
+        "head",
+        "prompt",
+        "a",
+        "b",
+    ),
+    *("create_time", "current_node", "function", "content_type", "metadata", "thoughts", "model", "conversation_id"),
+)
+scalars = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
+    st.sampled_from(("user", "assistant", "system", "tool", "phichat", "a", "b", "thoughts", 1, 1e300, -1e300)),
+)
+documents = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)),
+    max_leaves=20,
+)
+MORE = {key: documents for key in KEYS if key not in ("role", "mapping")}
+messages = st.fixed_dictionaries({"role": scalars}, optional=MORE)
+nodes = st.fixed_dictionaries(
+    {"message": st.one_of(documents, messages)}, optional={"parent": scalars, "children": documents}
+)
+likely = st.one_of(
+    documents,
+    st.lists(messages, max_size=3),
+    st.fixed_dictionaries({"mapping": st.dictionaries(st.sampled_from("ab"), nodes)}, optional=MORE),
+    st.fixed_dictionaries({"format": st.just("phichat"), "version": st.just(1), "conversations": st.lists(documents)}),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(likely)
+def test_whatever_json_says_is_imported_or_refused(tmp_path: Path, document: object) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps(document))
+    with contextlib.suppress(TranscriptFileError):
+        list(read(file))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_damaged_database_is_imported_or_refused(whole_log: bytes, tmp_path: Path, data: st.DataObject) -> None:
+    damaged = bytearray(whole_log)
+    for _ in range(data.draw(st.integers(1, 30))):
+        damaged[data.draw(st.integers(20, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    file = tmp_path / "damaged.db"
+    file.write_bytes(damaged[: data.draw(st.integers(20, len(damaged)))] if data.draw(st.booleans()) else damaged)
+    with contextlib.suppress(TranscriptFileError):
+        list(read(file))
+
+
+@pytest.fixture(scope="module")
+def whole_log(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("llm") / "logs.db"
+    old_log(path)
+    talk = Parrot().conversation()
+    logged(path, talk.prompt("one", system="s", fragments=["f"]), talk.prompt("two"))
+    return path.read_bytes()
 
 
 def test_a_database_of_something_else(tmp_path: Path) -> None:

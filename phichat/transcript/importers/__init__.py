@@ -38,7 +38,7 @@ def read(path: Path) -> Iterator[ConversationRecord]:
         raise TranscriptFileError(f"{path} is neither a database nor UTF-8 text", _HELP) from why
     try:
         yield from _documents(_parsed(text), changed)
-    except (TypeError, AttributeError, KeyError) as why:
+    except (ValueError, TypeError, AttributeError, LookupError) as why:
         raise TranscriptFileError(f"{path} holds no conversations ({why})", _HELP) from why
     except TranscriptFileError as why:
         raise TranscriptFileError(f"{path} cannot be imported: {why.message}", why.next_step) from why

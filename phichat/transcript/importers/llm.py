@@ -44,8 +44,9 @@ def read(path: Path) -> Iterator[ConversationRecord]:
                 yield from _responses(database, tables, newer)
             if "logs" in tables:
                 yield from _first_logs(database)
-    except sqlite3.Error as why:
-        raise TranscriptFileError(f"{path} cannot be read as a database ({why})", "check the file") from why
+    except (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError) as why:
+        # A damaged database, or one whose columns hold something else than llm puts there.
+        raise TranscriptFileError(f"{path} cannot be read as a log of llm ({why})", "check the file") from why
 
 
 def _open(path: Path) -> sqlite3.Connection:
