@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from phichat.cli.confirm import confirm
 from phichat.cli.diagnostics import Diagnostics
 from phichat.cli.output import Output
 from phichat.errors import ConversationNotFound, OutputError, UsageError
@@ -66,12 +66,8 @@ def _by_suffix(target: Path | None) -> Format:
 def _make_sure(target: Path, *, yes: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a directory", "give the name of a file in it")
-    if not target.exists() or yes:
-        return
-    if not (sys.stdin and sys.stdin.isatty()):
-        raise OutputError(f"{target} exists already", "give another name, or -y to replace it")
-    Diagnostics().notice(f"{target} exists already.")
-    click.confirm("Replace it?", abort=True, err=True)
+    if target.exists():
+        confirm(f"{target} exists already", "Replace it?", yes=yes)
 
 
 def _conversations(paths: Paths, ids: Sequence[str], *, everything: bool) -> Sequence[ConversationRecord]:

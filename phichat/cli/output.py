@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -53,6 +54,12 @@ class Output:
         """A whole text."""
         self._write(clean(text))
         self.end()
+
+    def marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
+        """A line whose marked pieces stand out."""
+        is_bold = self._stream.isatty() and "NO_COLOR" not in os.environ
+        begin, end = ("\x1b[1m", "\x1b[0m") if is_bold else ("«", "»")
+        self._write("".join(f"{begin}{clean(text)}{end}" if mark else clean(text) for text, mark in pieces) + "\n")
 
     def document(self, document: object) -> None:
         """One JSON document."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import mkstemp
 from threading import RLock
 from time import monotonic, sleep
 
@@ -29,13 +31,11 @@ class Database:
         with self._told():
             _create(path)
             self._connection = _connect(path, patience_s)
-        try:
-            with self._told():
-                _settle(self._connection, patience_s)
+            try:
                 migrate(self._connection, migrations)
-        except TranscriptError:
-            self._connection.close()
-            raise
+            except (sqlite3.Error, TranscriptError):
+                self._connection.close()
+                raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -54,6 +54,22 @@ class Database:
         """The connection outside of any transaction."""
         with self._lock, self._told():
             yield self._connection
+
+    def copy_to(self, target: Path) -> None:
+        """A copy as of one moment, put in place in one step, readable by its owner only."""
+        if (target.exists() and target.samefile(self.path)) or target.with_name(f"{target.name}-wal").exists():
+            raise TranscriptError(f"{target} is a store in use", "give the copy another name")
+        with self._lock, self._told():
+            handle, name = mkstemp(dir=target.parent, prefix=f".{target.name}.")
+            os.close(handle)
+            part = Path(name)
+            try:
+                with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+                    self._connection.backup(copy)
+                    copy.execute("PRAGMA journal_mode = DELETE")  # one file, whatever becomes of it
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Nothing more can be done with it."""
@@ -89,17 +105,30 @@ def _create(path: Path) -> None:
 
 
 def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
+    """A connection that writes, or where the folder forbids it one that only reads."""
+    try:
+        return _settled(str(path), patience_s)
+    except sqlite3.OperationalError as why:
+        if not why.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            raise
+        return _settled(f"{path.absolute().as_uri()}?mode=ro&immutable=1", patience_s)
+
+
+def _settled(place: str, patience_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        place, timeout=patience_s, isolation_level=None, check_same_thread=False, uri=place.startswith("file:")
+    )
     connection.text_factory = _text
     connection.create_function("spaced", 1, spaced, deterministic=True)
+    try:
+        # Two processes that turn a new file to WAL at once: SQLite refuses one of them without waiting.
+        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), patience_s)
+        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "journal_size_limit = 4194304"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
-
-
-def _settle(connection: sqlite3.Connection, patience_s: float) -> None:
-    # Two processes that turn a new file to WAL at once: SQLite refuses one of them without waiting.
-    _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), patience_s)
-    for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "journal_size_limit = 4194304"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _patiently(step: Callable[[], object], patience_s: float) -> None:
@@ -128,17 +157,26 @@ def as_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+_KINDS = {errno.ENOSPC: "FULL", errno.EACCES: "READONLY", errno.EPERM: "READONLY", errno.EROFS: "READONLY"}
+"""SQLite's words for what the system says."""
+
+
 def _sentence(why: sqlite3.Error | OSError, path: Path) -> TranscriptError:
-    name = "" if isinstance(why, OSError) else getattr(why, "sqlite_errorname", "")
-    match name.split("_")[1:2]:
-        case ["FULL"]:
+    match why:
+        case OSError():
+            kind = _KINDS.get(why.errno or 0, "")
+            reason = why.strerror or str(why)
+        case _:
+            kind = getattr(why, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+            reason = str(why)
+    match kind:
+        case "FULL":
             return TranscriptError("The disk of the transcripts is full", f"make room for {path}")
-        case ["BUSY"] | ["LOCKED"]:
+        case "BUSY" | "LOCKED":
             return TranscriptError("Another program holds the transcripts locked", f"end what uses {path}")
-        case ["READONLY"] | ["CANTOPEN"] | ["PERM"]:
+        case "READONLY" | "CANTOPEN" | "PERM":
             return TranscriptError(f"{path} cannot be written", "check its permissions and those of its folder")
-        case ["CORRUPT"] | ["NOTADB"]:
+        case "CORRUPT" | "NOTADB":
             return TranscriptError(f"{path} is damaged", "move it away, and put a backup in its place if there is one")
         case _:
-            reason = (why.strerror or str(why)) if isinstance(why, OSError) else str(why)
             return TranscriptError(f"{path} cannot be used ({reason})", "check the disk and the permissions")

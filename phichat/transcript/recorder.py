@@ -180,7 +180,8 @@ class Recorder:
         texts, reasonings = turn.written
         now = len(turn.texts), len(turn.reasonings)
         said, thought = "".join(turn.texts[texts : now[0]]), "".join(turn.reasonings[reasonings : now[1]])
-        append(self._store.database, turn.row, said, thought)
+        if said or thought:
+            append(self._store.database, turn.row, said, thought)
         turn.written = now
 
     def _finish(self, turn: _Turn) -> None:

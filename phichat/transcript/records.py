@@ -89,3 +89,25 @@ class ConversationSummary:
     created_at: datetime
     updated_at: datetime
     turns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStats:
+    """What one model has answered."""
+
+    model: str
+    turns: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """How much a store holds. size: bytes of its file; cut_off: replies without an end."""
+
+    path: str
+    size: int
+    conversations: int
+    turns: int
+    cut_off: int
+    models: tuple[ModelStats, ...]

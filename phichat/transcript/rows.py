@@ -43,15 +43,7 @@ def insert_turn(
 ) -> int:
     """Write a turn and return its rowid. Raises sqlite3.Error kinds."""
     began = stamp(record.created_at)
-    least = rowid_of(began)
-    # The first of an unbroken run of taken numbers and what follows it: imports can hold many turns of one moment.
-    (rowid,) = connection.execute(
-        """SELECT CASE WHEN EXISTS (SELECT 1 FROM turn WHERE n = :least) THEN
-            (SELECT n + 1 FROM turn AS one WHERE n >= :least
-             AND NOT EXISTS (SELECT 1 FROM turn WHERE n = one.n + 1) ORDER BY n LIMIT 1)
-        ELSE :least END""",
-        {"least": least},
-    ).fetchone()
+    rowid = _free_rowid(connection, rowid_of(began))
     connection.execute(
         """INSERT INTO turn (n, id, conversation, parent, depth, created_at, writer, copied_from, prompt)
         VALUES (?, ?, ?, ?, 1 + coalesce((SELECT depth FROM turn WHERE n = ?), 0), ?, ?, ?, CAST(? AS TEXT))""",
@@ -70,7 +62,21 @@ def insert_turn(
     if copied_from is None:
         connection.execute("INSERT INTO pending (turn) VALUES (?)", (rowid,))
     update_turn(connection, rowid, record)
-    return int(rowid)
+    return rowid
+
+
+def _free_rowid(connection: sqlite3.Connection, wanted: int) -> int:
+    """The wanted one, or one soon after; imports can hold any number of turns of one moment."""
+    width = 1
+    while True:
+        (last,) = connection.execute(
+            "SELECT max(n) FROM turn WHERE n BETWEEN ? AND ?", (wanted, wanted + width - 1)
+        ).fetchone()
+        if last is None:
+            return wanted
+        if last < wanted + width - 1:
+            return int(last) + 1
+        width *= 8
 
 
 def update_turn(connection: sqlite3.Connection, rowid: int, record: TurnRecord) -> None:

@@ -14,8 +14,10 @@ from phichat.transcript import codec
 from phichat.transcript.database import PATIENCE_S, Database, as_bytes
 from phichat.transcript.ids import new_id
 from phichat.transcript.migrations import MIGRATIONS, Migration
-from phichat.transcript.records import ConversationRecord, ConversationSummary, TurnRecord
+from phichat.transcript.records import ConversationRecord, ConversationSummary, ModelStats, StoreStats, TurnRecord
+from phichat.transcript.removal import drop_turns, erase_traces
 from phichat.transcript.rows import insert_turn, moment, read_turns, stamp
+from phichat.transcript.search import Filters, Found, index_pending, listing_conditions, search
 
 _CANDIDATES = 5
 
@@ -69,17 +71,20 @@ class Store:
         summaries = self.conversations(1)
         return summaries[0].id if summaries else None
 
-    def conversations(self, limit: int | None = None) -> Sequence[ConversationSummary]:
-        """The newest first. limit: None for all."""
+    def conversations(self, limit: int | None = None, filters: Filters | None = None) -> Sequence[ConversationSummary]:
+        """The newest first. limit: None for all. filters: what to leave out."""
+        where, values = "", dict[str, object]()
+        if filters:
+            where, values = listing_conditions(filters)
         with self.database.reading() as connection:
             return [
                 ConversationSummary(id_, title, model or "", moment(created), moment(updated), turns)
                 for id_, title, model, created, updated, turns in connection.execute(
-                    """SELECT conversation.id, title, model.name, conversation.created_at, updated_at,
+                    f"""SELECT conversation.id, title, model.name, conversation.created_at, updated_at,
                         (SELECT count(*) FROM turn WHERE turn.conversation = conversation.n)
                     FROM conversation LEFT JOIN turn ON turn.n = head LEFT JOIN model ON model.n = turn.model
-                    WHERE NOT hidden ORDER BY updated_at DESC, conversation.n DESC LIMIT ?""",
-                    (-1 if limit is None else limit,),
+                    WHERE hidden = 0 {where} ORDER BY updated_at DESC, conversation.n DESC LIMIT :limit""",
+                    {**values, "limit": -1 if limit is None else limit},
                 )
             ]
 
@@ -159,6 +164,87 @@ class Store:
             )
             if not changed.rowcount:
                 raise ConversationNotFound(f"There is no turn {turn} in the conversation {id_}", "see `phichat logs`")
+
+    def hide(self, id_: str) -> None:
+        """Make a conversation as good as removed, until `unhide` or `remove_hidden`."""
+        self._change(id_, "hidden = ?", 1)
+
+    def unhide(self, id_: str) -> None:
+        """Take back `hide`."""
+        self._change(id_, "hidden = ?", 0)
+
+    def remove_hidden(self) -> None:
+        """Remove what is hidden for good."""
+        with self.database.reading() as connection:
+            hidden = [str(id_) for (id_,) in connection.execute("SELECT id FROM conversation WHERE hidden")]
+        if hidden:
+            self.remove(hidden)
+
+    def remove(self, ids: Sequence[str]) -> bool:
+        """Remove conversations so that nothing of them can be read in the file.
+
+        False when other processes hold on to the write-ahead log: traces in there go when they end.
+        """
+        with self.database.writing() as connection:
+            for id_ in ids:
+                rows = connection.execute(
+                    """SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
+                    WHERE conversation.id = ?""",
+                    (id_,),
+                ).fetchall()
+                drop_turns(connection, (row for (row,) in rows))
+                if not connection.execute("DELETE FROM conversation WHERE id = ?", (id_,)).rowcount:
+                    raise _missing(id_)
+        return erase_traces(self.database)
+
+    def remove_turn(self, id_: str, turn: str) -> bool:
+        """Remove a turn and all that follow it; a head among them goes to the turn before. As `remove`."""
+        with self.database.writing() as connection:
+            rows = connection.execute(
+                """WITH RECURSIVE leaving (n) AS (
+                    SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
+                    WHERE conversation.id = ? AND turn.id = ?
+                    UNION ALL SELECT turn.n FROM turn JOIN leaving ON turn.parent = leaving.n)
+                SELECT n FROM leaving""",
+                (id_, turn),
+            ).fetchall()
+            if not rows:
+                raise _missing(f"{id_} with a turn {turn}")
+            leaving = [row for (row,) in rows]
+            connection.execute(
+                f"""UPDATE conversation SET head = (SELECT parent FROM turn WHERE n = ?)
+                WHERE id = ? AND head IN ({", ".join("?" * len(leaving))})""",
+                (leaving[0], id_, *leaving),
+            )
+            drop_turns(connection, leaving)
+        return erase_traces(self.database)
+
+    def search(self, query: str, filters: Filters, limit: int, *, as_typed: bool = False) -> Found:
+        """The best hits for whatever people type. as_typed: the last word may be unfinished."""
+        return search(self.database, query, filters, limit, as_typed=as_typed)
+
+    def stats(self) -> StoreStats:
+        """How much there is, hidden conversations not counted out: they are still there."""
+        with self.database.reading() as connection:
+            (conversations,) = connection.execute("SELECT count(*) FROM conversation").fetchone()
+            (cut_off,) = connection.execute("SELECT count(*) FROM turn WHERE finish_reason IS NULL").fetchone()
+            models = connection.execute(
+                """SELECT coalesce(name, ''), count(*), total(prompt_tokens), total(completion_tokens)
+                FROM turn LEFT JOIN model ON model.n = model GROUP BY 1 ORDER BY 2 DESC"""
+            ).fetchall()
+        by_model = tuple(ModelStats(name, turns, int(asked), int(made)) for name, turns, asked, made in models)
+        path = self.database.path
+        return StoreStats(
+            str(path), path.stat().st_size, conversations, sum(one.turns for one in by_model), cut_off, by_model
+        )
+
+    def backup(self, target: Path) -> None:
+        """Write a copy of the store as it is at one moment; another file of that name is replaced."""
+        self.database.copy_to(target)
+
+    def index(self) -> None:
+        """Do now what the next search would begin with: worth it after many were added."""
+        index_pending(self.database)
 
     def _change(self, id_: str, assignment: str, value: object) -> None:
         with self.database.writing() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event, Thread
 
-GATHER_S = 0.15
+GATHER_S = 0.1
 """From the first cause to the step. Streamed text has to be on disk after 250 ms, and a commit takes its time."""
 
 _RETRY_S = 1.0

@@ -109,7 +109,7 @@ def test_a_file_is_never_replaced_without_asking(run: Run, tmp_path: Path) -> No
     file = tmp_path / "a.md"
     file.write_text("mine")
     done = run("export", "-o", str(file))
-    assert (done.returncode, done.stdout, file.read_text()) == (1, "", "mine")
+    assert (done.returncode, done.stdout, file.read_text()) == (2, "", "mine")
     assert "-y" in done.stderr
     assert run("export", "-y", "-o", str(file)).returncode == 0
     assert file.read_text("utf-8").startswith("---")

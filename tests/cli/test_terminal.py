@@ -14,8 +14,8 @@ if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
 
 
-def seen(home: Path, *arguments: str, **extra: str) -> str:
-    """All bytes that a terminal on stdin, stdout and stderr gets."""
+def seen(home: Path, *arguments: str, answer: bytes = b"", **extra: str) -> str:
+    """All bytes that a terminal on stdin, stdout and stderr gets. answer: what is typed at once."""
     import pty
 
     ours, theirs = pty.openpty()
@@ -23,6 +23,7 @@ def seen(home: Path, *arguments: str, **extra: str) -> str:
     command = [sys.executable, "-m", "phichat", *arguments]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
+        os.write(ours, answer)
         content = b""
         try:
             while piece := os.read(ours, 65536):
@@ -35,7 +36,9 @@ def seen(home: Path, *arguments: str, **extra: str) -> str:
 
 
 def test_progress_is_shown_and_gone_again(tmp_path: Path) -> None:
-    shown = seen(tmp_path, "ask", "-m", str(embedded_model()), "--temp", "0", "What is 2 + 2? Answer with a number.")
+    shown = seen(
+        tmp_path, "ask", "-n", "-m", str(embedded_model()), "--temp", "0", "What is 2 + 2? Answer with a number."
+    )
     assert "loading" in shown
     last_line = shown.rstrip().rpartition("\r")[2]
     assert "4" in last_line
@@ -53,3 +56,29 @@ def test_reasoning_is_dim_unless_colours_are_off(tmp_path: Path) -> None:
 
 def test_nothing_to_say_is_told_not_waited_for(tmp_path: Path) -> None:
     assert "There is no prompt" in seen(tmp_path, "ask")
+
+
+def test_the_last_line_says_how_to_go_on(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "t.gguf"))
+    usual = ("ask", "-m", model, "--max-tokens", "2")
+    last = seen(tmp_path / "home", *usual, "hello").splitlines()[-1]
+    conversation = last.rpartition("--cid ")[2].strip("`.")
+    assert last == f"phichat: Go on with `phichat ask --cid {conversation}`."
+    assert seen(tmp_path / "home", *usual, "--cid", conversation[:9], "again").splitlines()[-1] == last
+    assert "--cid" not in seen(tmp_path / "home", *usual, "-n", "hello")
+
+
+def test_what_was_found_is_bold(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "t.gguf"))
+    seen(tmp_path, "ask", "-m", model, "--max-tokens", "1", "a zebra crossing")
+    assert "a \x1b[1mzebra\x1b[0m crossing" in seen(tmp_path, "logs", "-q", "zebra")
+    assert "a «zebra» crossing" in seen(tmp_path, "logs", "-q", "zebra", NO_COLOR="1")
+
+
+def test_removing_asks(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "t.gguf"))
+    seen(tmp_path, "ask", "-m", model, "--max-tokens", "1", "hello")
+    assert "Remove? [y/N]" in seen(tmp_path, "logs", "rm", "1", answer=b"n\n")
+    assert "hello" in seen(tmp_path, "logs")
+    seen(tmp_path, "logs", "rm", "1", answer=b"y\n")
+    assert seen(tmp_path, "logs") == ""

@@ -1,0 +1,23 @@
+"""Questions before something cannot be undone."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from phichat.cli.diagnostics import Diagnostics
+from phichat.errors import UsageError
+
+
+def confirm(warning: str, question: str, *, yes: bool) -> None:
+    """Go on only when the user wants it.
+
+    Raises UsageError where nobody can be asked, click.Abort for a no.
+    """
+    if yes:
+        return
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise UsageError(warning, "say -y if that is meant")
+    Diagnostics().notice(f"{warning}.")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,33 @@
+"""`phichat logs backup`: a copy of all transcripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from phichat.cli.confirm import confirm
+from phichat.errors import OutputError
+from phichat.paths import Paths
+
+
+@click.command("backup")
+@click.argument("file", metavar="FILE")
+@click.option("-y", "--yes", is_flag=True, help="Replace FILE if it exists.")
+def logs_backup(file: str, yes: bool) -> None:
+    """Write a consistent copy of all transcripts to FILE, also while conversations go on.
+
+    The copy is a store of its own: put it where `phichat path logs` says to use it.
+    """
+    from phichat.wiring import store
+
+    target = Path(file).expanduser().absolute()
+    if target.is_dir():
+        raise OutputError(f"{target} is a directory", "give the name of a file in it")
+    if target.exists():
+        confirm(f"{target} exists already", "Replace it?", yes=yes)
+    kept = store(Paths.find())
+    try:
+        kept.backup(target)
+    finally:
+        kept.close()

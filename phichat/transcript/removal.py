@@ -1,0 +1,61 @@
+"""Taking turns out so that nothing of them stays, neither in tables nor in free pages nor in the full text."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from phichat.errors import TranscriptError
+from phichat.transcript.database import Database
+
+_MERGED_PAGES = 500
+"""Of the full-text index in one transaction: others write in between."""
+
+
+def drop_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
+    """Take out turns; no others may follow them. Raises sqlite3.Error kinds."""
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS leaving (n INTEGER PRIMARY KEY)")
+    connection.execute("DELETE FROM leaving")
+    connection.executemany("INSERT INTO leaving VALUES (?)", ((row,) for row in rows))
+    connection.execute(
+        """INSERT INTO words (words, rowid, prompt, text)
+        SELECT 'delete', n, searchable.prompt, searchable.text
+        FROM leaving JOIN searchable USING (n) JOIN turn USING (n)
+        WHERE copied_from IS NULL AND n NOT IN (SELECT turn FROM pending)"""
+    )
+    heirs = connection.execute(
+        """SELECT copied_from, min(n) FROM turn
+        WHERE copied_from IN (SELECT n FROM leaving) AND n NOT IN (SELECT n FROM leaving) GROUP BY copied_from"""
+    ).fetchall()
+    for source, heir in heirs:  # what a fork has copied can now be found there
+        connection.execute("UPDATE turn SET copied_from = NULL WHERE n = ?", (heir,))
+        connection.execute("UPDATE turn SET copied_from = ? WHERE copied_from = ?", (heir, source))
+        connection.execute("INSERT INTO pending (turn) VALUES (?)", (heir,))
+    connection.execute("DELETE FROM turn WHERE n IN (SELECT n FROM leaving)")
+    connection.execute(
+        """DELETE FROM shared WHERE NOT EXISTS (SELECT 1 FROM turn WHERE params = shared.n)
+        AND NOT EXISTS (SELECT 1 FROM turn WHERE system = shared.n)"""
+    )
+    connection.execute("DELETE FROM model WHERE NOT EXISTS (SELECT 1 FROM turn WHERE model = model.n)")
+
+
+def erase_traces(database: Database) -> bool:
+    """Make unreadable what removed turns have left: their words in older parts of the full-text index,
+    and their pages in the write-ahead log.
+
+    False when another process reads the log just now; it goes when the last process ends. Raises TranscriptError.
+    """
+    pages = -_MERGED_PAGES  # a negative number begins a merge of everything
+    while True:
+        with database.writing() as connection:
+            before = connection.total_changes
+            connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (pages,))
+            if connection.total_changes - before < 2:
+                break
+        pages = _MERGED_PAGES
+    try:
+        with database.bare() as connection:
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except TranscriptError:
+        return False
+    return not busy

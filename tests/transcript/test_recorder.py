@@ -1,0 +1,247 @@
+"""What is on disk while an answer is made, and after whatever ends it."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from phichat.chat.session import Session
+from phichat.chat.turn import run_turn
+from phichat.engine.cancel import Cancel
+from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.errors import EngineCrashed
+from phichat.events import Event, NotKept, ReasoningDelta, TextDelta, TurnFinished, TurnStarted
+from phichat.messages import FinishReason, GenerationParams
+from phichat.transcript.recorder import Recorder
+from phichat.transcript.records import TurnRecord
+from phichat.transcript.search import Filters
+from phichat.transcript.store import Store
+
+CRASH = EngineCrashed("The engine crashed", "ask again")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "logs.db"
+
+
+def turns_in(path: Path) -> tuple[TurnRecord, ...]:
+    store = Store.open(path)
+    latest = store.latest()
+    turns = store.conversation(latest).turns if latest else ()
+    store.close()
+    return turns
+
+
+def speak(recorder: Recorder, *replies: Reply, prompts: int = 1) -> list[Event]:
+    session = Session(ScriptedBackend(replies), "be kind")
+    events = []
+    for at in range(prompts):
+        events += run_turn(session, f"prompt {at}", GenerationParams(seed=7), Cancel(), recorder)
+    return events
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_turn_is_kept_with_all_that_is_known_of_it(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path))
+    events = speak(recorder, Reply(["one ", "two"], reasoning=["hm", "m"]), prompts=2)
+    recorder.close()
+    first, second = turns_in(path)
+    assert (first.prompt, first.text, first.reasoning, first.system) == ("prompt 0", "one two", "hmm", "be kind")
+    assert (first.finish_reason, first.seed, first.params) == (FinishReason.STOP, 7, GenerationParams(seed=7))
+    assert (first.model, second.model) == (first.model, first.model)
+    assert first.model is not None and first.usage is not None and first.model.name == "scripted"
+    assert second.parent == first.id
+    assert not any(isinstance(event, NotKept) for event in events)
+
+
+def test_only_the_owner_can_read_it_from_the_first_moment(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = Store.open(path)
+        with store.database.writing():
+            pass
+    finally:
+        os.umask(before)
+    if sys.platform != "win32":
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_the_prompt_is_kept_before_anything_else_happens(path: Path) -> None:
+    events = run_turn(
+        Session(ScriptedBackend([Reply(["x"])])),
+        "hello",
+        GenerationParams(),
+        Cancel(),
+        Recorder(lambda: Store.open(path)),
+    )
+    assert isinstance(next(events), TurnStarted)
+    (turn,) = turns_in(path)
+    assert (turn.prompt, turn.finish_reason, turn.live, turn.is_cut_off) == ("hello", None, True, False)
+
+
+def test_what_was_streamed_is_kept_while_nothing_more_comes(path: Path) -> None:
+    goes_on = threading.Event()
+
+    def stalled() -> Iterator[Event]:
+        yield TurnStarted("p", None, GenerationParams())
+        yield ReasoningDelta("let me see")
+        yield TextDelta("so ")
+        yield TextDelta("far")
+        goes_on.wait(30)
+        yield TurnFinished("so far", "let me see", FinishReason.STOP)
+
+    recorder = Recorder(lambda: Store.open(path))
+    reader = threading.Thread(target=lambda: list(recorder.record(stalled())))
+    reader.start()
+    until(lambda: bool(turns_in(path)) and turns_in(path)[0].text == "so far")
+    assert turns_in(path)[0].reasoning == "let me see"
+    assert turns_in(path)[0].live
+    goes_on.set()
+    reader.join()
+    assert turns_in(path)[0].finish_reason is FinishReason.STOP
+
+
+def test_an_error_is_kept_with_what_was_said(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path))
+    with pytest.raises(EngineCrashed):
+        speak(recorder, Reply(["half"], error=CRASH))
+    (turn,) = turns_in(path)
+    assert (turn.text, turn.finish_reason, turn.error) == ("half", FinishReason.ERROR, str(CRASH))
+
+
+def test_who_stops_listening_has_cancelled(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path))
+    session = Session(ScriptedBackend([Reply(["one ", "two ", "three"])]))
+    for event in run_turn(session, "p", GenerationParams(), Cancel(), recorder):
+        if isinstance(event, TextDelta):
+            break
+    recorder.close()
+    (turn,) = turns_in(path)
+    assert (turn.text, turn.finish_reason) == ("one ", FinishReason.CANCELLED)
+
+
+def test_regenerated_replies_stand_beside_each_other(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path))
+    speak(recorder, Reply(["a"]), Reply(["b"]), prompts=2)
+    first = turns_in(path)[0]
+    recorder.parent = first.id
+    speak(recorder, Reply(["c"]))
+    store = Store.open(path)
+    conversation = store.conversation(str(recorder.conversation))
+    assert [turn.parent for turn in conversation.turns] == [None, first.id, first.id]
+    assert [turn.text for turn in conversation.branch()] == ["a", "c"]
+    store.remove_turn(conversation.id, str(conversation.head))
+    assert [turn.text for turn in store.conversation(conversation.id).branch()] == ["a"]
+
+
+def test_a_store_that_cannot_be_had_is_told_once_and_takes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    recorder = Recorder(lambda: Store.open(tmp_path / "data" / "logs.db"))
+    events = speak(recorder, Reply(["one"]), prompts=2)
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["one", "one"]
+    assert sum(isinstance(event, NotKept) for event in events) == 1
+    assert recorder.conversation is None
+    (tmp_path / "data").unlink()
+    speak(recorder, Reply(["two"]))
+    assert [turn.text for turn in turns_in(tmp_path / "data" / "logs.db")] == ["one", "one", "two"]
+
+
+def test_a_store_that_locks_in_the_middle_is_told_once_and_written_later(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path, patience_s=0.05))
+    events = run_turn(Session(ScriptedBackend([Reply(["a ", "b"])])), "p", GenerationParams(), Cancel(), recorder)
+    seen = [next(events)]
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        seen += events
+        other.execute("ROLLBACK")
+    assert sum(isinstance(event, NotKept) for event in seen) == 1
+    assert isinstance(seen[-1], TurnFinished)
+    speak(recorder, Reply(["c"]))
+    assert [turn.text for turn in turns_in(path)] == ["a b", "c"]
+
+
+def test_a_conversation_that_is_removed_meanwhile_stays_removed(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path))
+    events = run_turn(Session(ScriptedBackend([Reply(["a"])])), "p", GenerationParams(), Cancel(), recorder)
+    next(events)
+    store = Store.open(path)
+    store.remove([str(store.latest())])
+    assert sum(isinstance(event, NotKept) for event in events) == 1
+    assert store.conversations() == []
+
+
+def test_a_full_disk(path: Path) -> None:
+    store = Store.open(path)
+    with store.database.bare() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    events = speak(Recorder(lambda: store), Reply(["long " * 20_000]))
+    (told,) = [event for event in events if isinstance(event, NotKept)]
+    assert "full" in told.reason
+    assert isinstance(events[-1], TurnFinished)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from phichat.events import *
+from phichat.messages import *
+from phichat.transcript.recorder import Recorder
+from phichat.transcript.store import Store
+
+def events():
+    yield TurnStarted("the prompt", None, GenerationParams())
+    for number in range(int(sys.argv[2])):
+        yield TextDelta(f"word{number} ")
+        time.sleep(0.01)
+    if sys.argv[3] == "stall":
+        time.sleep(60)
+    yield TurnFinished("the whole", "", FinishReason.STOP)
+
+recorder = Recorder(lambda: Store.open(Path(sys.argv[1])))
+for event in recorder.record(events()):
+    if isinstance(event, NotKept):
+        sys.exit(event.reason)
+    if isinstance(event, TextDelta):
+        sys.stdout.write(event.text)
+        sys.stdout.flush()
+"""
+
+
+def test_after_kill_9_there_is_what_there_was(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path), "30", "stall"], stdout=subprocess.PIPE) as process:
+        until(lambda: path.exists() and bool(turns_in(path)) and "word29" in turns_in(path)[0].text)
+        assert turns_in(path)[0].live
+        process.kill()
+    (turn,) = turns_in(path)
+    assert turn.is_cut_off
+    assert turn.text.startswith("word0 word1 ")
+    store = Store.open(path)
+    assert [hit.turn for hit in store.search("word29", Filters(), 5).hits] == [turn.id]
+    assert turns_in(path)[0].text == turn.text, "what was found is shown as it was"
+    with store.database.bare() as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_several_processes_write_at_once(path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(path), "40", "end"]
+    writers = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    store = Store.open(path)
+    conversations = [store.conversation(one.id) for one in store.conversations()]
+    assert [turn.text for one in conversations for turn in one.turns] == ["the whole"] * 4
