@@ -213,6 +213,10 @@ def main() -> None:
     say(f"problems: {len(problems)}; integrity_check was ok {len(victims)} times")
     for problem in problems[:20]:
         say(f"  {problem}")
+    over = [
+        f"{name} {victim.lost_ms:.0f}" for name, victim in zip(names, victims, strict=True) if victim.lost_ms > LATE_MS
+    ]
+    say(f"more than {LATE_MS} ms of text lost: {len(over)} ({', '.join(over)})")
     say(f"text lost: median {percentile(lost, 0.5):.0f} ms, p95 {percentile(lost, 0.95):.0f} ms")
     limit("text lost, at most", max(lost), LATE_MS, "ms")
 
