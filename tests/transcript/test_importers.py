@@ -299,7 +299,7 @@ likely = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(likely)
 def test_whatever_json_says_is_imported_or_refused(tmp_path: Path, document: object) -> None:
     file = tmp_path / "x.json"
