@@ -19,7 +19,8 @@
     ├── ContextOverflow          the prompt needs more tokens than the context has
     ├── TemplateError            the chat template of the model cannot render these messages
     ├── TranscriptError          the transcripts cannot be read or written
-    │   └── ConversationNotFound no conversation, or more than one, goes by that id
+    │   ├── ConversationNotFound no conversation, or more than one, goes by that id
+    │   └── TranscriptFileError  a file is no transcript that can be imported
     └── EngineError              the engine process failed
         ├── EngineLoadFailed     llama.cpp refused the file
         ├── EngineCrashed        the process died
@@ -141,6 +142,10 @@ class ConversationNotFound(TranscriptError):
     def __init__(self, message: str, next_step: str, *, candidates: tuple[str, ...] = ()) -> None:
         super().__init__(message, next_step)
         self.candidates = candidates
+
+
+class TranscriptFileError(TranscriptError):
+    """A file is no transcript that can be imported."""
 
 
 class EngineError(PhichatError):

@@ -52,19 +52,8 @@ class Past:
         if system is None and branch:
             config = replace(config, system=branch[-1].system)
         if model is None and self.model is not None:
-            config = replace(config, model=self._known_as(self.model.name, config.model, Library.open(paths)))
+            config = replace(config, model=leading_to(self.model.name, (self.path, config.model), paths))
         return config
-
-    def _known_as(self, name: str, usual: str | None, library: Library) -> str:
-        for wanted in (name, self.path, usual):
-            try:
-                if wanted and library.choose(wanted).model.name == name:
-                    return wanted
-            except ModelNotInstalled:
-                continue
-        raise ModelNotInstalled(
-            f"The model of this conversation, {name}, is not installed", "install it, or go on with another one by -m"
-        )
 
     def turns(self) -> list[Turn]:
         """The history: what got no answer at all is not in it."""
@@ -92,6 +81,21 @@ def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
     choice = library.choose(config.model)
     backend = _backend_of(choice, library, config, paths)
     return Session(_Remembering(backend, choice, library.used), config.system, past.turns() if past else ())
+
+
+def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
+    """What to ask for so that the model of that name answers: the name itself, or one of the places where it
+    may be. Raises ModelNotInstalled."""
+    library = Library.open(paths)
+    for wanted in (name, *places):
+        try:
+            if wanted and library.choose(wanted).model.name == name:
+                return wanted
+        except ModelNotInstalled:
+            continue
+    raise ModelNotInstalled(
+        f"The model of this conversation, {name}, is not installed", "install it, or go on with another one by -m"
+    )
 
 
 def store(paths: Paths) -> Store:

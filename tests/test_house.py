@@ -7,7 +7,17 @@ import pytest
 
 from phichat import __version__
 
-HEAVY = ("llama_cpp", "huggingface_hub", "textual", "sqlite3", "jinja2", "psutil", "platformdirs", "markdown_it")
+HEAVY = (
+    "llama_cpp",
+    "huggingface_hub",
+    "textual",
+    "sqlite3",
+    "jinja2",
+    "psutil",
+    "platformdirs",
+    "markdown_it",
+    "pygments",
+)
 
 
 @pytest.mark.parametrize("flag", ["--version", "--help"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from phichat.transcript.records import ConversationSummary
     from phichat.transcript.search import Filters, Found
 
-_VERBS = ("backup", "fork", "rename", "rm", "show", "stats")
+_VERBS = ("backup", "fork", "import", "rename", "replay", "rm", "show", "stats")
 
 
 class _Verbs(click.Group):

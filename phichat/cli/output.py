@@ -40,6 +40,10 @@ class Output:
         """A piece of a text that goes on."""
         self._write(self._cleaner.feed(text))
 
+    def made(self, text: str) -> None:
+        """A piece of a document whose maker has seen to it that it steers no terminal."""
+        self._write(text)
+
     def end(self) -> None:
         """The text is complete: its last line gets an end."""
         self._write(self._cleaner.close())

@@ -1,0 +1,51 @@
+"""JSON Lines in the form that OpenAI's fine-tuning takes: {"messages": [{"role", "content"}, ...]}.
+
+One conversation a line, the shown branch, only turns whose answer ended by itself or at its limit of
+tokens; reasoning has no place in the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from phichat.messages import FinishReason, Role
+from phichat.terminal import to_json
+from phichat.transcript.records import ConversationRecord, TurnRecord
+
+
+def write(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
+    """One line for each conversation that has a turn to give."""
+    for conversation in conversations:
+        messages: list[dict[str, str]] = []
+        system: str | None = None
+        for turn in filter(_is_whole, conversation.branch()):
+            if turn.system and turn.system != system:
+                messages.append({"role": Role.SYSTEM.value, "content": turn.system})
+            system = turn.system
+            messages.append({"role": Role.USER.value, "content": turn.prompt})
+            messages.append({"role": Role.ASSISTANT.value, "content": turn.text})
+        if messages:
+            yield to_json({"messages": messages}) + "\n"
+
+
+def left_out(conversations: Sequence[ConversationRecord]) -> str:
+    """One line about what `write` has no place for; "" when that is nothing."""
+    turns = [turn for conversation in conversations for turn in conversation.branch()]
+    unfinished = sum(not _is_whole(turn) for turn in turns)
+    others = sum(len(conversation.turns) for conversation in conversations) - len(turns)
+    reasoning = sum(bool(turn.reasoning) for turn in turns if _is_whole(turn))
+    counted = (
+        (unfinished, "unfinished or empty {turns}"),
+        (others, "{turns} of other branches"),
+        (reasoning, "the reasoning of {n} {turns}"),
+    )
+    said = [
+        (what if "{n}" in what else "{n} " + what).format(n=n, turns="turn" if n == 1 else "turns")
+        for n, what in counted
+        if n
+    ]
+    return f"Left out: {', '.join(said)}; the JSON export has everything." if said else ""
+
+
+def _is_whole(turn: TurnRecord) -> bool:
+    return turn.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) and bool(turn.text)

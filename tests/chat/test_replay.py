@@ -1,0 +1,141 @@
+"""Replies run again: the real embedded model says the same, and what differs is named."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from embedded import embedded_model
+from phichat.chat.context import Turn
+from phichat.chat.replay import Replayed, first_difference, replay
+from phichat.chat.session import Session
+from phichat.config import EngineOptions
+from phichat.engine.backend import Backend
+from phichat.engine.cancel import Cancel
+from phichat.engine.local import LocalBackend
+from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.engine.verdicts import Verdicts
+from phichat.events import ModelReady, TurnFinished
+from phichat.messages import FinishReason, GenerationParams, ModelInfo, Usage
+from phichat.transcript.records import TurnRecord
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def backend(home: Path) -> LocalBackend:
+    return LocalBackend("smollm2", embedded_model(), EngineOptions(ctx_size=1024), Verdicts(home / "engine.json"))
+
+
+def said(home: Path, *prompts: str, is_talk: bool = True) -> list[TurnRecord]:
+    """What one engine answers, in one conversation or in several, as a transcript keeps it."""
+    engine, turns, model = backend(home), list[TurnRecord](), ModelInfo("")
+    history: list[Turn] = []
+    for number, prompt in enumerate(prompts):
+        params = GenerationParams(max_tokens=24)
+        for event in Session(engine, None, history).send(prompt, params, Cancel()):
+            if isinstance(event, ModelReady):
+                model = event.model
+            if isinstance(event, TurnFinished):
+                turns.append(
+                    TurnRecord(
+                        *(str(number), None, NOW, prompt, event.text),
+                        finish_reason=event.finish_reason,
+                        model=model,
+                        params=params,
+                        seed=event.seed,
+                        usage=event.usage,
+                        n_ctx=event.n_ctx,
+                    )
+                )
+                history += [Turn(prompt, event.text)] * is_talk
+    engine.close()
+    return turns
+
+
+def again(turns: Sequence[TurnRecord], engine: Backend, number: int | None = None, **params: object) -> list[Replayed]:
+    return list(
+        replay(
+            turns,
+            number,
+            lambda _: engine,
+            lambda recorded: replace(recorded, **params),  # type: ignore[arg-type]
+            lambda _: None,
+            Cancel(),
+        )
+    )
+
+
+def test_a_seeded_conversation_comes_out_the_same(tmp_path: Path) -> None:
+    turns = said(tmp_path, "Tell me about the sea.", "And the wind?")
+    assert turns[1].usage is not None
+    assert turns[1].usage.cached_tokens > 0
+    for number in (None, 1, 2):
+        found = again(turns, backend(tmp_path), number)
+        assert [one.first_difference for one in found] == [None] * len(found)
+        assert [one.number for one in found] == ([1, 2] if number is None else [number])
+        assert all(not one.changed for one in found)
+    [other, _] = again(turns, backend(tmp_path), temperature=5.0)
+    assert other.first_difference is not None
+    assert other.changed == {"settings": "temperature 0.8, now 5.0"}
+
+
+def test_a_reply_of_an_engine_that_had_answered_something_else(tmp_path: Path) -> None:
+    [_, second] = said(tmp_path, "What is snow?", "Tell me about the sea.", is_talk=False)
+    assert second.usage is not None
+    assert second.usage.cached_tokens > 0
+    runs = ScriptedBackend([Reply(["x"])])
+    again([second], runs)
+    assert [[message.text for message in messages] for messages in runs.prompts] == [["."], ["Tell me about the sea."]]
+    [found] = again([second], backend(tmp_path))
+    assert (found.first_difference, found.changed) == (None, {})
+
+
+RECORDED = TurnRecord(
+    *("1", None, NOW, "p", "the answer"),
+    finish_reason=FinishReason.STOP,
+    model=ModelInfo("scripted", architecture="scripted", n_ctx=4096, n_layers=1),
+    params=GenerationParams(),
+    seed=0,
+    usage=Usage(1, 0, 2),
+    n_ctx=4096,
+)
+
+
+@pytest.mark.parametrize(
+    ("then", "changed"),
+    [
+        ({}, set()),
+        ({"sha256": "a"}, set()),
+        ({"size": 5}, {"model"}),
+        ({"modified_ns": 5}, {"model"}),
+        ({"template_sha256": "a"}, {"template"}),
+        ({"library": "0.1"}, {"library"}),
+        ({"devices": ("A GPU",), "n_gpu_layers": 1}, {"hardware"}),
+        ({"threads": 2, "library": "0.1"}, {"library", "hardware"}),
+    ],
+)
+def test_what_has_changed_is_named(then: dict[str, object], changed: set[str]) -> None:
+    assert RECORDED.model is not None
+    turn = replace(RECORDED, model=replace(RECORDED.model, **then))  # type: ignore[arg-type]
+    [found] = again([turn], ScriptedBackend([Reply(["the ", "answer"])]))
+    assert (set(found.changed), found.first_difference) == (changed, None)
+    [found] = again([replace(turn, n_ctx=99)], ScriptedBackend([Reply(["the question"])]))
+    assert (set(found.changed), found.first_difference) == (changed | {"settings"}, 4)
+
+
+def test_the_history_is_the_recorded_one_as_the_model_saw_it() -> None:
+    failed = replace(RECORDED, prompt="failed", text="", finish_reason=FinishReason.ERROR)
+    cut = replace(RECORDED, prompt="cut", text="so far", finish_reason=None)
+    last = replace(RECORDED, prompt="last", dropped_turns=1, system="s")
+    engine = ScriptedBackend([Reply(["other"])])
+    [first, second] = again([RECORDED, failed, cut, last], engine)
+    assert (first.number, second.number) == (1, 4)
+    assert [message.text for message in engine.prompts[-1]] == ["s", "cut", "so far", "last"]
+
+
+def test_where_texts_differ() -> None:
+    assert first_difference("", "") is None
+    assert first_difference("abc", "ab") == 2
+    assert first_difference("abc", "axc") == 1
