@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -98,7 +99,8 @@ class Recorder:
         """Nothing more will be recorded."""
         self._break_off()
         if self._store is not None:
-            self._store.close()
+            with suppress(TranscriptError):  # what was committed stays so
+                self._store.close()
 
     def _begin(self, event: TurnStarted) -> _Turn:
         now = datetime.now(UTC)
