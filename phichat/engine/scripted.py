@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from time import sleep
 
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.errors import EngineError
@@ -13,11 +14,15 @@ from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo,
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One scripted reply: reasoning, then pieces of text, then an error if one is given."""
+    """One scripted reply: reasoning, then pieces of text, then an error if one is given.
+
+    delay_s: seconds before each piece.
+    """
 
     text: Sequence[str] = ()
     reasoning: Sequence[str] = ()
     error: EngineError | None = None
+    delay_s: float = 0.0
 
 
 @dataclass
@@ -61,6 +66,8 @@ class ScriptedBackend:
         said: dict[type, list[str]] = {ReasoningDelta: [], TextDelta: []}
         for kind, pieces in ((ReasoningDelta, reply.reasoning), (TextDelta, reply.text)):
             for piece in pieces:
+                if reply.delay_s:
+                    sleep(reply.delay_s)
                 if cancel.is_set():
                     break
                 said[kind].append(piece)

@@ -53,6 +53,7 @@ class Recorder:
 
     conversation: its id, None as long as nothing of it is kept.
     parent: the turn that the next one follows, afterwards that one. Set it to stand elsewhere in the tree.
+    model: what answers, where it was loaded before the first turn began.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Recorder:
         self._open_store = open_store
         self._store: Store | None = None
         self._new_id = ascending_ids()
-        self._model: ModelInfo | None = None
+        self.model: ModelInfo | None = None
         self._current: _Turn | None = None
         self._unkept: list[_Turn] = []
         self._trouble: TranscriptError | None = None
@@ -111,7 +112,7 @@ class Recorder:
                 now,
                 event.prompt,
                 system=event.system,
-                model=self._model,
+                model=self.model,
                 params=event.params,
             )
         )
@@ -128,7 +129,7 @@ class Recorder:
             case ReasoningDelta():
                 turn.reasonings.append(event.text)
             case ModelReady():
-                self._model, turn.path = event.model, event.path
+                self.model, turn.path = event.model, event.path
                 turn.record = replace(turn.record, model=event.model)
             case CodeChecked():
                 turn.record = replace(turn.record, code=event.report)

@@ -1,0 +1,411 @@
+"""The chat: a `match` over the events of the turn, and the keys that act on it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import ClassVar, assert_never
+
+from rich.text import Text
+from textual.app import ComposeResult, SuspendNotSupported
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.widgets import Static
+
+from phichat.chat.commands import complete, parse, plain_prompt
+from phichat.chat.conversation import Conversation as Talk
+from phichat.desk import Desk
+from phichat.engine.cancel import Cancel
+from phichat.errors import PhichatError, UsageError
+from phichat.events import (
+    CodeChecked,
+    ContextTrimmed,
+    Event,
+    ModelChecking,
+    ModelLoading,
+    ModelReady,
+    NotKept,
+    PromptProgress,
+    ReasoningDelta,
+    TextDelta,
+    TurnFinished,
+    TurnStarted,
+)
+from phichat.paths import write_atomically
+from phichat.tui.bridge import TurnThread
+from phichat.tui.screens.browsing import BrowsingScreen
+from phichat.tui.screens.commanding import files_like
+from phichat.tui.turns import ShownTurn, shown
+from phichat.tui.widgets.completions import Completion, Completions
+from phichat.tui.widgets.conversation import Conversation
+from phichat.tui.widgets.prompt import Prompt
+from phichat.tui.widgets.sidebar import Sidebar
+from phichat.tui.widgets.status import Status, StatusLine
+
+_INTERVAL_S = 1 / 15
+"""Between two drawings of a growing answer. The engine computes on every core, so each drawing costs it."""
+_SHARE = 8
+"""And at least so many times what the last drawing took."""
+_TWICE_S = 1.5
+
+
+class ChatScreen(BrowsingScreen):
+    """The conversation, the prompt, and the line of status."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "Stop", show=False),
+        Binding("f1", "keys", "Keys"),
+        Binding("f2,ctrl+b", "sidebar", "Conversations"),
+        Binding("ctrl+o", "models", "Models"),
+        Binding("ctrl+n", "new", "New"),
+        Binding("ctrl+x", "stop_pull", "Stop the download", show=False),
+        Binding("ctrl+g", "editor", "Editor", show=False),
+        Binding("ctrl+r", "regenerate", "Again", show=False),
+        Binding("ctrl+t", "talk", "Turns", show=False),
+        Binding("ctrl+up", "warning(-1)", "Warning before", show=False),
+        Binding("ctrl+down", "warning(1)", "Next warning", show=False),
+    ]
+
+    class Woke(Message):
+        """The turn's thread has something."""
+
+    def __init__(self, desk: Desk, talk: Talk | None = None) -> None:
+        super().__init__(desk, talk)
+        self._turn: TurnThread | None = None
+        self._preload: TurnThread | None = None
+        self._live: ShownTurn | None = None
+        self._cancel: Cancel | None = None
+        self._load_cancel: Cancel | None = None
+        self._drawn_at = 0.0
+        self._interval = _INTERVAL_S
+        self._waits = False
+        self._interrupted_at = 0.0
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="main"):
+            yield Sidebar(id="sidebar")
+            with Vertical(id="talk"):
+                yield Static(_welcome(), id="welcome", markup=False)
+                yield Conversation(id="conversation")
+                yield Completions(id="completions")
+                yield Prompt(id="prompt")
+        yield StatusLine(id="status")
+
+    def on_mount(self) -> None:
+        self.conversation.display = False
+        if self.talk.branch:
+            self.open(self.talk)
+        self.prompt.focus()
+        text, pastes = self.desk.draft()
+        self.prompt.fill(text, pastes)
+        self.status.status = Status(model=self.desk.model_name)
+        self.call_after_refresh(self.load)
+
+    @property
+    def is_busy(self) -> bool:
+        return self._turn is not None
+
+    @property
+    def completions(self) -> Completions:
+        return self.query_one(Completions)
+
+    @property
+    def status(self) -> StatusLine:
+        return self.query_one(StatusLine)
+
+    # The prompt
+
+    def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
+        try:
+            command = parse(message.text)
+        except UsageError as error:
+            self.tell(f"{error}", grave=True)
+            self.prompt.fill(message.text)
+            return
+        if command is not None:
+            self.run_command(command)
+        elif self.is_busy:
+            self.tell("An answer is being written; Esc stops it.")
+            self.prompt.fill(message.text)
+        else:
+            self.send_edited(plain_prompt(message.text))
+
+    def on_text_area_changed(self) -> None:
+        """Offer what the text may become: commands, or files behind an @."""
+        text = self.prompt.text
+        offers = [Completion(help.usage, help.does, f"/{help.name} ") for help in complete(text)]
+        before, at, word = text.rpartition("@")
+        if not offers and at and not word.count(" ") and (not before or before[-1].isspace()):
+            offers = list(files_like(word))
+        self.completions.offer(offers)
+        self.prompt.completing = bool(offers)
+
+    def on_prompt_asks(self, message: Prompt.Asks) -> None:
+        offers = self.completions
+        match message.key:
+            case "up":
+                offers.action_cursor_up()
+            case "down":
+                offers.action_cursor_down()
+            case "escape":
+                offers.offer([])
+                self.prompt.completing = False
+            case _:
+                self._complete(offers.chosen, sends=message.key == "enter")
+
+    def _complete(self, chosen: Completion | None, *, sends: bool) -> None:
+        text = self.prompt.text
+        if chosen is None:
+            return
+        if text.startswith("/"):
+            typed = text.strip()[1:]
+            if sends and (chosen.label == f"/{typed}" or chosen.becomes.strip() == f"/{typed}"):
+                self.prompt.submit()
+            else:
+                self.prompt.fill(chosen.becomes)
+            return
+        path = Path(chosen.becomes)
+        before, _, _ = text.rpartition("@")
+        pastes = self.prompt.pastes
+        if path.is_dir():
+            self.prompt.fill(f"{before}@{path}/", pastes)
+            return
+        self.prompt.fill(before, pastes)
+        try:
+            self.attach(path)
+        except PhichatError as error:
+            self.tell(f"{error}", grave=True)
+
+    def action_editor(self) -> None:
+        """Write the prompt in $EDITOR."""
+        command = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+        if not command:
+            self.tell("No editor is named: set EDITOR.", grave=True)
+            return
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "prompt.md"
+            write_atomically(file, self.prompt.value.encode("utf-8", "replace"))
+            try:
+                with self.app.suspend():
+                    subprocess.run([*shlex.split(command), str(file)], check=False)
+                self.prompt.fill(file.read_text("utf-8", "replace").rstrip("\n"))
+            except (OSError, ValueError, SuspendNotSupported) as why:
+                self.tell(f"{command} cannot be run ({why}).", grave=True)
+
+    # Sending
+
+    def send(self, prompt: str) -> None:
+        """Ask after the turn where the conversation stands."""
+        talk, cancel = self.talk, Cancel()
+        self._live, self._cancel = ShownTurn(prompt), cancel
+        self._reveal()
+        self.conversation.add(self._live)
+        params = self.desk.params
+        preload = self._preload
+
+        def events() -> Iterator[Event]:
+            if preload is not None:
+                preload.join()
+            yield from talk.send(prompt, params, cancel)
+
+        self._turn = TurnThread(events, self._wake)
+        self._say("starting")
+        self._turn.start()
+
+    def _wake(self) -> None:
+        self.post_message(self.Woke())
+
+    def load(self) -> None:
+        """Bring the model into memory while the user types."""
+        cancel = self._load_cancel = Cancel()
+
+        def events() -> Iterator[Event]:
+            yield from self.desk.backend().load(cancel)
+
+        self._preload = TurnThread(events, self._wake)
+        self._preload.start()
+
+    def _loading(self) -> None:
+        if self._preload is None:
+            return
+        events, done, error = self._preload.take()
+        for event in events:
+            self._follow(event)
+        if done:
+            self._preload = self._load_cancel = None
+            if self._turn is None:
+                self._say("")
+        if error is not None and self._turn is None:
+            self.tell(f"{error}", grave=True)
+
+    def _reveal(self) -> None:
+        self.query_one("#welcome").display = False
+        self.conversation.display = True
+
+    def on_chat_screen_woke(self) -> None:
+        """Draw now, or as soon as the last drawing is long enough ago."""
+        self._loading()
+        if self._waits:
+            return
+        due = self._drawn_at + self._interval - monotonic()
+        if due <= 0:
+            self._draw()
+        else:
+            self._waits = True
+            self.set_timer(due, self._draw)
+
+    def _draw(self) -> None:
+        self._waits = False
+        running, live = self._turn, self._live
+        if running is None or live is None:
+            return
+        began = monotonic()
+        events, done, error = running.take()
+        for event in events:
+            live.apply(event)
+            self._follow(event)
+        if error is not None:
+            live.fail(f"{error}")
+        if done:
+            self._end(live)
+        self.conversation.changed(live)
+        self._drawn_at = monotonic()
+        self._interval = max(_INTERVAL_S, _SHARE * (self._drawn_at - began))
+
+    def _follow(self, event: Event) -> None:
+        match event:
+            case TurnStarted():
+                self._say("starting")
+            case ModelChecking():
+                self._say(f"checking {event.fraction:.0%}")
+            case ModelLoading():
+                self._say(f"loading {event.fraction:.0%}")
+            case ModelReady():
+                self._say("reading", model=event.model.name, placement=_placement(event), n_ctx=event.model.n_ctx)
+            case PromptProgress():
+                reads = event.done < event.total
+                state = f"reading {event.done:,} of {event.total:,} tokens" if reads else "thinking"
+                self._say(state, used=event.total)
+            case ReasoningDelta():
+                self._say("thinking")
+            case TextDelta():
+                self._say("writing")
+            case TurnFinished():
+                usage = event.usage
+                self._say(
+                    "",
+                    used=usage.prompt_tokens + usage.completion_tokens,
+                    n_ctx=event.n_ctx or self.status.status.n_ctx,
+                    tokens_per_second=event.timings.tokens_per_second,
+                )
+            case ContextTrimmed() | CodeChecked() | NotKept():
+                pass
+            case _:
+                assert_never(event)
+
+    def _say(self, state: str, **changes: object) -> None:
+        self.status.status = replace(self.status.status, state=state, **changes)  # type: ignore[arg-type]
+
+    def say_beside(self, word: str) -> None:
+        self.status.status = replace(self.status.status, beside=word)
+
+    def model_chosen(self, name: str) -> None:
+        self._say("", model=name, placement="", tokens_per_second=0.0)
+        self.load()
+
+    def _end(self, live: ShownTurn) -> None:
+        self._turn = self._cancel = self._live = None
+        self._say("")
+        if self.talk.head is not None:
+            live.id = self.talk.head
+            same = self.talk.siblings(live.id)
+            live.sibling, live.siblings = same.index(live.id) + 1, len(same)
+            live.version += 1
+
+    # Stopping
+
+    def action_stop(self) -> None:
+        """End the answer; without one, go back to the prompt."""
+        if self._stop():
+            self._say("stopping")
+        elif self.sidebar.is_open:
+            self.action_sidebar()
+        else:
+            self.conversation.select(None)
+            self.prompt.focus()
+
+    def _stop(self) -> bool:
+        """Whether there was anything to stop."""
+        running = [cancel for cancel in (self._cancel, self._load_cancel) if cancel is not None]
+        for cancel in running:
+            cancel.set()
+        return bool(running)
+
+    def interrupt(self) -> None:
+        """Ctrl-C: copy what is selected, or stop; twice in a row quits."""
+        chosen = self.get_selected_text()
+        if chosen:
+            self.app.copy_to_clipboard(chosen)
+            self.clear_selection()
+            return
+        now = monotonic()
+        if now - self._interrupted_at < _TWICE_S:
+            self.leave()
+            self.app.exit()
+            return
+        self._interrupted_at = now
+        if self._stop():
+            self._say("stopping")
+        else:
+            self.tell("Ctrl-C once more quits.")
+
+    def leave(self) -> None:
+        """Stop what is running and keep the draft."""
+        self._stop()
+        for thread in (self._turn, self._preload):
+            if thread is not None:
+                thread.join(2.0)
+        if self.pulling is not None:
+            self.pulling.cancel()
+        self.desk.keep_draft(self.prompt.text, self.prompt.pastes)
+        self.desk.close()
+
+    # Elsewhere
+
+    def open(self, talk: Talk) -> None:
+        """Show another conversation."""
+        self.talk = talk
+        self._reveal()
+        self.conversation.show(shown(talk))
+        self.prompt.remember([turn.prompt for turn in talk.branch])
+        self.prompt.focus()
+
+    def action_talk(self) -> None:
+        """Go to the turns, where keys act on the selected one."""
+        self.conversation.focus()
+        self.conversation.action_select(0)
+
+    def action_warning(self, step: int) -> None:
+        """Jump to the next warning of the code check."""
+        self.conversation.action_next_warning(step)
+
+
+def _placement(ready: ModelReady) -> str:
+    model = ready.model
+    if not model.n_gpu_layers:
+        return "CPU"
+    return f"{min(model.n_gpu_layers, model.n_layers + 1)} of {model.n_layers + 1} layers on the GPU"
+
+
+def _welcome() -> Text:
+    text = Text("phichat\n", "bold")
+    text.append("Chat with a model that runs on this machine. Nothing leaves it.\n\n")
+    text.append("Enter sends, Ctrl+J begins a new line, Esc stops, F1 lists the keys, / the commands.\n")
+    return text

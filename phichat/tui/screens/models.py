@@ -1,0 +1,128 @@
+"""The model switcher: what is here, what can be had, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Thread
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.events import Key
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from phichat.errors import PhichatError
+from phichat.shelf import ModelOffer
+from phichat.terminal import clean_line
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """What the user wants of a model: to talk to it, or to have it downloaded first."""
+
+    offer: ModelOffer
+
+
+class ModelsScreen(ModalScreen[Picked | None]):
+    """Type to filter; Enter chooses, and Enter on no match searches the hub for the words."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+
+    def __init__(
+        self, offers: Callable[[], Sequence[ModelOffer]], search: Callable[[str], Sequence[ModelOffer]]
+    ) -> None:
+        super().__init__()
+        self._all, self._search = offers, search
+        self._offers: Sequence[ModelOffer] = ()
+        self._shown: Sequence[ModelOffer] = ()
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide"):
+            yield Static(Text("Models", "bold"), markup=False)
+            yield Input(placeholder="filter, or words to search the hub for", compact=True)
+            yield OptionList(markup=False)
+            yield Static("", id="word", markup=False)
+
+    def on_mount(self) -> None:
+        self._fetch(self._all, "looking what is here")
+
+    def _fetch(self, source: Callable[[], Sequence[ModelOffer]], word: str) -> None:
+        """Ask in a thread: reading headers and asking the hub take their time."""
+        self._say(word)
+
+        def run() -> None:
+            try:
+                offers = source()
+            except PhichatError as error:
+                self.app.call_from_thread(self._say, f"{error}")
+            else:
+                self.app.call_from_thread(self._found, offers)
+
+        Thread(target=run, name="models", daemon=True).start()
+
+    def _found(self, offers: Sequence[ModelOffer]) -> None:
+        self._offers = offers
+        self._say("" if offers else "nothing was found")
+        self._filter()
+
+    def _say(self, word: str) -> None:
+        if self.is_mounted:
+            self.query_one("#word", Static).update(Text(clean_line(word), "dim"))
+
+    def _filter(self) -> None:
+        if not self.is_mounted:
+            return
+        words = self.query_one(Input).value.lower().split()
+        self._shown = [
+            offer for offer in self._offers if all(word in f"{offer.name} {offer.about}".lower() for word in words)
+        ]
+        options = self.query_one(OptionList)
+        options.clear_options()
+        options.add_options([Option(_line(offer)) for offer in self._shown])
+        options.highlighted = 0 if self._shown else None
+        if words and not self._shown:
+            self._say("Enter searches the hub for these words")
+
+    def on_input_changed(self) -> None:
+        self._filter()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if self._shown:
+            self._pick(self.query_one(OptionList).highlighted)
+        elif event.value.strip():
+            words = event.value
+            self.query_one(Input).value = ""
+            self._fetch(lambda: self._search(words), f"searching the hub for {words}")
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self._pick(event.option_index)
+
+    def _pick(self, at: int | None) -> None:
+        if at is not None and at < len(self._shown):
+            self.dismiss(Picked(self._shown[at]))
+
+    def on_key(self, event: Key) -> None:
+        if event.key in ("up", "down") and self.query_one(Input).has_focus:
+            event.stop()
+            options = self.query_one(OptionList)
+            if event.key == "down":
+                options.action_cursor_down()
+            else:
+                options.action_cursor_up()
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+
+def _line(offer: ModelOffer) -> Text:
+    text = Text(
+        "● " if offer.installed else "○ ", "green" if offer.installed else "dim", no_wrap=True, overflow="ellipsis"
+    )
+    text.append(clean_line(offer.name), "bold")
+    text.append(f"  {clean_line(offer.about)}", "dim" if offer.fits is not False else "red")
+    return text
