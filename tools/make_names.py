@@ -67,6 +67,7 @@ def main() -> None:
 
     modules = {module for names in shipped.values() for module in names}
     near = [f"d {name}" for name in near_projects(popular, existing)]
+    near += [f"d {normalised(module)}" for module in imports.keys() - overridden() if normalised(module) in existing]
     near += [f"m {name}" for name in near_modules(popular, imports, modules)]
     (DATA / "near.bin").write_bytes(BloomFilter.of(near).bits)
     print(f"{len(popular)} projects, {len(imports)} import names, {len(near)} names excused")  # noqa: T201
@@ -113,13 +114,12 @@ def imports_of(popular: list[str], shipped: dict[str, list[str]]) -> dict[str, s
         if shippers[module] > BY_CHANCE and len(projects) * 5 < shippers[module]:
             continue
         found[module] = next((name for name in projects if normalised(name).endswith(normalised(module))), projects[0])
-    for line in OVERRIDES.read_text("utf-8").splitlines():
-        if line and not line.startswith("#"):
-            module, _, project = line.partition(" ")
-            found.pop(module, None)
-            if project:
-                found = {module: project, **found}
-    return found
+    return overridden() | {module: project for module, project in found.items() if module not in overridden()}
+
+
+def overridden() -> dict[str, str]:
+    lines = (line for line in OVERRIDES.read_text("utf-8").splitlines() if not line.startswith("#"))
+    return {module: project for module, _, project in (line.partition(" ") for line in lines)}
 
 
 def near_projects(popular: list[str], existing: set[str]) -> Iterator[str]:
@@ -139,11 +139,11 @@ def near_modules(popular: list[str], imports: dict[str, str], modules: set[str])
 
 def excused(existing: set[str], ranks: dict[str, int]) -> Iterator[str]:
     squashes = squashes_of(ranks)
-    within_one_edit = {near for name in ranks for near in variants(name)}
+    within_one_edit = {near for name in ranks for near in variants(name) if near in existing}
     for name in existing - ranks.keys():
         if name in within_one_edit or not name.isalpha():
             meant = misspelt(name, ranks, squashes)
-            if meant and not (ranks[meant] < UNMISTAKABLE and len(meant) >= 6 and is_slip(name, meant)):
+            if meant and not (ranks[meant] < UNMISTAKABLE and len(meant) >= 4 and is_slip(name, meant)):
                 yield name
 
 

@@ -49,11 +49,21 @@ _MADE_UP = {
     "discord-py": "discord.py",
     "yfinance-api": "yfinance",
     "ffmpeg": "ffmpeg-python",
+    "docx": "python-docx",
+    "fitz": "PyMuPDF",
+    "jwt": "PyJWT",
+    "magic": "python-magic",
+    "serial": "pyserial",
+    "slugify": "python-slugify",
+    "telegram": "python-telegram-bot",
+    "request": "requests",
+    "python-requests": "requests",
 }
 """Names that models write in install commands for what is called otherwise; some are shims or other people's projects."""
 
 _NO_MODULES = {
     "pytorch": "torch",
+    "request": "requests",
     "opencv": "cv2",
     "opencv2": "cv2",
     "beautifulsoup": "bs4",
@@ -148,6 +158,8 @@ def judge_module(module: str) -> JudgedPackage:
         return JudgedPackage(project, PackageStatus.SUSPICIOUS, f"the module of {project} is {meant}")
     if distribution:
         return JudgedPackage(distribution, PackageStatus.KNOWN)
+    if top_level in _lists().imports:
+        return JudgedPackage("", PackageStatus.UNKNOWN)
     if meant := _module_meant(top_level):
         remark = f"{meant} of the standard library" if is_stdlib(meant) else meant
         project = "" if is_stdlib(meant) else _distribution_of(meant)
@@ -168,7 +180,7 @@ def judge_install(name: str) -> JudgedPackage:
     if installed := installed_distribution(known_as):
         return JudgedPackage(installed, PackageStatus.INSTALLED)
     imported = lists.imports.get(name) or lists.imports.get(lists.spellings.get(known_as, ""))
-    if imported and known_as not in lists.projects:
+    if imported and known_as not in lists.projects and not _is_excused("d", known_as, lists):
         return JudgedPackage(
             imported, PackageStatus.SUSPICIOUS, f"{name} is an import name, the distribution is {imported}"
         )
@@ -200,7 +212,7 @@ def squashes_of(ranks: Mapping[str, int]) -> dict[str, str]:
 def _lists() -> _Lists:
     folder = resources.files("phichat.codecheck") / "data"
     meta, popular, *pairs = gzip.decompress((folder / "names.gz").read_bytes()).decode().split("\n")
-    projects = {normalised(project): project for project in popular.split(" ")}
+    projects = dict(zip(normalised(popular).split(" "), popular.split(" "), strict=True))
     ranks = {name: rank for rank, name in enumerate(projects)}
     imports = dict(pair.split(" ", 1) for pair in pairs)
     module_ranks = ranks_of_modules(projects.values(), imports)

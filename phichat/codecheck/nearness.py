@@ -21,6 +21,8 @@ _NEEDLESS = re.compile(r"(?:python|py)-(?P<after>.+)|(?P<before>.+)-(?:python|py
 
 _NEIGHBOURS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
+_SOUND_ALIKE = ("iy", "sz", "ck")
+
 _BITS_A_NAME, _PROBES = 10, 7
 """One name in a hundred that was never put in is found all the same."""
 
@@ -44,7 +46,7 @@ def misspelt(name: str, ranks: Mapping[str, int], squashes: Mapping[str, str]) -
 
     squashes: from names without separators to the names.
     """
-    candidates = [like for like in variants(name) if like in ranks and _is_long_enough(like, ranks[like])]
+    candidates = [like for like in variants(name) if like in ranks and _is_telling(name, like, ranks[like])]
     drawn = name.replace("rn", "m").replace("vv", "w").replace("0", "o").replace("1", "l")
     candidates += [like for like in (drawn, squashes.get(squashed(name), "")) if like in ranks]
     if needless := _NEEDLESS.fullmatch(name):
@@ -70,18 +72,20 @@ def variants(name: str) -> Iterator[str]:
 
 
 def is_slip(name: str, meant: str) -> bool:
-    """Whether fingers make that edit by themselves: a swap, a letter doubled or lost inside, a neighbouring key."""
+    """Whether fingers make that edit by themselves: a swap, a letter doubled or lost inside, a neighbouring key.
+
+    In a name of four letters only a swap or a double counts."""
     if len(name) == len(meant):
         wrong = [index for index in range(len(name)) if name[index] != meant[index]]
         if len(wrong) == 2 and name[wrong[0]] == meant[wrong[1]] and name[wrong[1]] == meant[wrong[0]]:
             return True
-        return len(wrong) == 1 and 0 < wrong[0] and _are_neighbours(name[wrong[0]], meant[wrong[0]])
+        return len(meant) > 4 and len(wrong) == 1 and 0 < wrong[0] and _are_neighbours(name[wrong[0]], meant[wrong[0]])
     longer, shorter = (name, meant) if len(name) > len(meant) else (meant, name)
     doubled = any(
         longer[index] == longer[index - 1] and longer[:index] + longer[index + 1 :] == shorter
         for index in range(1, len(longer))
     )
-    lost_inside = longer == meant and longer[0] == shorter[0] and longer[-1] == shorter[-1]
+    lost_inside = len(meant) > 5 and longer == meant and longer[0] == shorter[0] and longer[-1] == shorter[-1]
     return len(longer) == len(shorter) + 1 and (doubled or lost_inside)
 
 
@@ -110,19 +114,24 @@ def _places(name: str, size: int) -> list[int]:
     return [(first + probe * step) % size for probe in range(_PROBES)]
 
 
-def _is_long_enough(like: str, rank: int) -> bool:
+def _is_telling(name: str, like: str, rank: int) -> bool:
+    """Whether such a name, that near, is a misspelling rather than a chance: short and rare names have many near."""
+    if name[:1] != like[:1] and sorted(name[:2]) != sorted(like[:2]) and rank >= 1000:
+        return False
     match len(like):
         case 0 | 1 | 2 | 3:
             return False
         case 4:
             return rank < 300
         case 5:
-            return rank < 3000
+            return rank < 1000
         case 6:
+            return rank < 3000
+        case 7:
             return rank < 8000
         case _:
             return True
 
 
 def _are_neighbours(one: str, other: str) -> bool:
-    return any(one + other in row or other + one in row for row in _NEIGHBOURS)
+    return any(one + other in row or other + one in row for row in (*_NEIGHBOURS, *_SOUND_ALIKE))
