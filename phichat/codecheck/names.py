@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 from phichat.code_report import PackageStatus
 from phichat.codecheck.installed import installed_distribution, owner_of_module
@@ -209,7 +209,7 @@ def squashes_of(ranks: Mapping[str, int]) -> dict[str, str]:
 
 @cache
 def _lists() -> _Lists:
-    folder = resources.files("phichat.codecheck") / "data"
+    folder = Path(__file__).with_name("data")
     meta, popular, *pairs = gzip.decompress((folder / "names.gz").read_bytes()).decode().split("\n")
     projects = dict(zip(normalised(popular).split(" "), popular.split(" "), strict=True))
     imports = {module: project for module, _, project in (pair.partition(" ") for pair in pairs)}
@@ -219,7 +219,7 @@ def _lists() -> _Lists:
 @cache
 def _likenesses() -> _Likenesses:
     lists = _lists()
-    folder = resources.files("phichat.codecheck") / "data"
+    folder = Path(__file__).with_name("data")
     ranks = {name: rank for rank, name in enumerate(lists.projects)}
     module_ranks = ranks_of_modules(lists.projects.values(), lists.imports)
     return _Likenesses(
