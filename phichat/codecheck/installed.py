@@ -7,7 +7,6 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import PathDistribution
 from pathlib import Path
 
 from phichat.codecheck.nearness import normalised
@@ -69,4 +68,10 @@ def _brings(folder: Path, module: str) -> bool:
 
 
 def _name_of(folder: Path) -> str:
-    return PathDistribution(folder).metadata["Name"] or folder.name.split("-", 1)[0]
+    """The name as its project spells it; that of the folder where the metadata cannot be read."""
+    try:
+        with (folder / "METADATA").open(encoding="utf-8", errors="replace") as lines:
+            named = (line.removeprefix("Name:").strip() for line in lines if line.startswith("Name:"))
+            return next(named, folder.name.split("-", 1)[0])
+    except OSError:
+        return folder.name.split("-", 1)[0]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 from phichat.code_report import PackageStatus
 from phichat.codecheck.installed import installed_distribution, owner_of_module
@@ -36,18 +36,13 @@ _MADE_UP = {
     "dotenv": "python-dotenv",
     "tensorflow-gpu": "tensorflow",
     "crypto": "pycryptodome",
-    "pycrypto": "pycryptodome",
     "pil": "pillow",
     "pyqt": "PyQt5",
-    "python-docx2": "python-docx",
     "google-generative-ai": "google-generativeai",
     "python-telegram": "python-telegram-bot",
     "openai-python": "openai",
     "websocket": "websocket-client",
-    "whisper": "openai-whisper",
     "llama-cpp": "llama-cpp-python",
-    "discord-py": "discord.py",
-    "yfinance-api": "yfinance",
     "ffmpeg": "ffmpeg-python",
     "docx": "python-docx",
     "fitz": "PyMuPDF",
@@ -59,7 +54,7 @@ _MADE_UP = {
     "request": "requests",
     "python-requests": "requests",
 }
-"""Names that models write in install commands for what is called otherwise; some are shims or other people's projects."""
+"""Names that models write in install commands for what is called otherwise; some are shims, some other projects."""
 
 _NO_MODULES = {
     "pytorch": "torch",
@@ -101,9 +96,7 @@ _STANDARD_ELSEWHERE = {
 }
 """What a standard module's name in an install command may have been meant to bring."""
 
-_PARTED = frozenset(
-    "azure backports google jaraco opentelemetry ruamel sphinxcontrib zope flaskext llama_index airflow".split()
-)
+_PARTED = frozenset({"azure", "backports", "google", "jaraco", "opentelemetry", "ruamel", "sphinxcontrib", "zope"})
 """Top-level names that many projects share, each bringing a part: `google.cloud.storage`, `azure.identity`."""
 
 _PARTS = {
@@ -135,10 +128,16 @@ class _Lists:
     made: date
     projects: Mapping[str, str]
     """By normalised name; the most downloaded first."""
+    imports: Mapping[str, str]
+    """From import names to the projects they come with, where the two differ; "" for names of people's own files."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Likenesses:
+    """What a name that is not on the lists is compared with."""
+
     ranks: Mapping[str, int]
     squashes: Mapping[str, str]
-    imports: Mapping[str, str]
-    """From import names to the projects they come with, where the two differ."""
     module_ranks: Mapping[str, int]
     module_squashes: Mapping[str, str]
     spellings: Mapping[str, str]
@@ -179,8 +178,8 @@ def judge_install(name: str) -> JudgedPackage:
         return JudgedPackage("", PackageStatus.SUSPICIOUS, remark)
     if installed := installed_distribution(known_as):
         return JudgedPackage(installed, PackageStatus.INSTALLED)
-    imported = lists.imports.get(name) or lists.imports.get(lists.spellings.get(known_as, ""))
-    if imported and known_as not in lists.projects and not _is_excused("d", known_as, lists):
+    imported = lists.imports.get(name) or lists.imports.get(known_as.replace("-", "_"))
+    if imported and known_as not in lists.projects and not _is_excused("d", known_as):
         return JudgedPackage(
             imported, PackageStatus.SUSPICIOUS, f"{name} is an import name, the distribution is {imported}"
         )
@@ -210,21 +209,25 @@ def squashes_of(ranks: Mapping[str, int]) -> dict[str, str]:
 
 @cache
 def _lists() -> _Lists:
-    folder = resources.files("phichat.codecheck") / "data"
+    folder = Path(__file__).with_name("data")
     meta, popular, *pairs = gzip.decompress((folder / "names.gz").read_bytes()).decode().split("\n")
     projects = dict(zip(normalised(popular).split(" "), popular.split(" "), strict=True))
-    ranks = {name: rank for rank, name in enumerate(projects)}
-    imports = dict(pair.split(" ", 1) for pair in pairs)
-    module_ranks = ranks_of_modules(projects.values(), imports)
-    return _Lists(
-        made=date.fromisoformat(json.loads(meta)["date"]),
-        projects=projects,
+    imports = {module: project for module, _, project in (pair.partition(" ") for pair in pairs)}
+    return _Lists(date.fromisoformat(json.loads(meta)["date"]), projects, imports)
+
+
+@cache
+def _likenesses() -> _Likenesses:
+    lists = _lists()
+    folder = Path(__file__).with_name("data")
+    ranks = {name: rank for rank, name in enumerate(lists.projects)}
+    module_ranks = ranks_of_modules(lists.projects.values(), lists.imports)
+    return _Likenesses(
         ranks=ranks,
         squashes=squashes_of(ranks),
-        imports=imports,
         module_ranks=module_ranks,
         module_squashes=squashes_of(module_ranks),
-        spellings={normalised(name): name for name in (*reversed(imports), *standard_names())},
+        spellings={normalised(name): name for name in (*reversed(list(lists.imports)), *standard_names())},
         excused=BloomFilter((folder / "near.bin").read_bytes()),
     )
 
@@ -247,30 +250,29 @@ def _distribution_of(module: str) -> str:
 
 
 def _module_meant(module: str) -> str:
-    lists = _lists()
+    likenesses = _likenesses()
     looks = plain(module)
     name = normalised(looks)
-    if name not in lists.module_ranks:
-        name = misspelt(name, lists.module_ranks, lists.module_squashes)
-    if not name or (looks == module.lower() and _is_excused("m", module, lists)):
+    if name not in likenesses.module_ranks:
+        name = misspelt(name, likenesses.module_ranks, likenesses.module_squashes)
+    if not name or (looks == module.lower() and _is_excused("m", module)):
         return ""
-    return lists.spellings.get(name, name.replace("-", "_"))
+    return likenesses.spellings.get(name, name.replace("-", "_"))
 
 
 def _project_meant(name: str) -> str:
-    lists = _lists()
+    likenesses = _likenesses()
     looks = normalised(plain(name))
-    meant = looks if looks in lists.ranks else misspelt(looks, lists.ranks, lists.squashes)
-    if looks == normalised(name) and _is_excused("d", looks, lists):
+    meant = looks if looks in likenesses.ranks else misspelt(looks, likenesses.ranks, likenesses.squashes)
+    if looks == normalised(name) and _is_excused("d", looks):
         return ""
-    return lists.projects.get(meant, "")
+    return _lists().projects.get(meant, "")
 
 
-def _is_excused(kind: str, name: str, lists: _Lists) -> bool:
-    return f"{kind} {name}" in lists.excused or f"{kind} {normalised(name)}" in lists.excused
+def _is_excused(kind: str, name: str) -> bool:
+    return f"{kind} {name}" in _likenesses().excused or f"{kind} {normalised(name)}" in _likenesses().excused
 
 
 def _standard_name(name: str) -> str:
     """The standard module that bears a distribution's name, whatever the case; private ones are no one's choice."""
-    spelt = _lists().spellings.get(normalised(name), "")
-    return spelt if spelt in standard_names() else ""
+    return {normalised(module): module for module in standard_names()}.get(normalised(name), "")

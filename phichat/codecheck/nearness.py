@@ -79,7 +79,7 @@ def is_slip(name: str, meant: str) -> bool:
         wrong = [index for index in range(len(name)) if name[index] != meant[index]]
         if len(wrong) == 2 and name[wrong[0]] == meant[wrong[1]] and name[wrong[1]] == meant[wrong[0]]:
             return True
-        return len(meant) > 4 and len(wrong) == 1 and 0 < wrong[0] and _are_neighbours(name[wrong[0]], meant[wrong[0]])
+        return len(meant) > 4 and len(wrong) == 1 and wrong[0] > 0 and _are_neighbours(name[wrong[0]], meant[wrong[0]])
     longer, shorter = (name, meant) if len(name) > len(meant) else (meant, name)
     doubled = any(
         longer[index] == longer[index - 1] and longer[:index] + longer[index + 1 :] == shorter
