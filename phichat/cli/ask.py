@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -13,6 +12,7 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.interrupt import ctrl_c
 from phichat.cli.options import all_options, configure
 from phichat.cli.output import Output
+from phichat.code_report import CodeReport
 from phichat.errors import UsageError
 from phichat.events import (
     CodeChecked,
@@ -103,7 +103,7 @@ class _View:
         self._streams, self._shows_reasoning = streams, shows_reasoning
         self._model = ""
         self._load_s = 0.0
-        self._warnings: Sequence[str] = ()
+        self._code = CodeReport()
         self.finished: TurnFinished | None = None
 
     def show(self, event: Event) -> None:
@@ -141,7 +141,7 @@ class _View:
                     tell.clear_progress()
                     self._output.piece(event.text)
             case CodeChecked():
-                self._warnings = event.report.warnings
+                self._code = event.report
             case TurnFinished():
                 self.finished = event
             case _:
@@ -163,7 +163,7 @@ class _View:
             self._output.end()
         else:
             self._output.text(self.finished.text)
-        for warning in self._warnings:
+        for warning in self._code.warnings:
             self._diagnostics.notice(warning)
         if usage and self.finished.usage.prompt_tokens:
             self._diagnostics.notice(_usage(self.finished))
@@ -200,14 +200,14 @@ class _View:
                 "tokens_per_second": timings.tokens_per_second,
             },
             "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
-            "code": None,
+            "code": self._code.document(),
         }
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """For a turn that raised nothing."""
         if self.finished is None or self.finished.finish_reason is FinishReason.CANCELLED:
             return ExitCode.INTERRUPTED
-        if strict and self._warnings:
+        if strict and self._code.warnings:
             return ExitCode.CODE_WARNING
         return ExitCode.DONE
 
