@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be set."""
+    """Everything that can be set. given: the names of the options that somebody has set."""
 
     model: str | None = None
     system: str | None = None
@@ -39,6 +39,12 @@ class Config:
     keep_alive: float = 300.0
     sampling: GenerationParams = field(default_factory=GenerationParams)
     engine: EngineOptions = field(default_factory=EngineOptions)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def suited(self, sampling: Mapping[str, Any]) -> Config:
+        """With a model's own sampling options where nobody has set any."""
+        hints = {name: value for name, value in sampling.items() if name not in self.given}
+        return replace(self, sampling=replace(self.sampling, **hints))
 
 
 def _integer(least: int, most: int) -> Callable[[object], int]:
@@ -188,6 +194,7 @@ def load(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = o
         **{name: settings[name] for name in ("model", "system", "log", "keep_alive") if name in settings},
         sampling=GenerationParams(**pick(GenerationParams)),
         engine=EngineOptions(**pick(EngineOptions)),
+        given=frozenset(settings),
     )
 
 

@@ -7,6 +7,14 @@
     ├── OutputError              the answer cannot be written where it should go
     ├── ModelNotInstalled        the name or the path leads to no model
     ├── ModelFileError           the file is there, but is no usable chat model
+    ├── ModelKept                the model is not phichat's to remove
+    ├── ModelChoiceError         a repository has no file, or several, that could be meant
+    ├── HubError                 the hub does not give what was asked for
+    │   ├── HubUnreachable       it cannot be reached, or may not be
+    │   └── AccessDenied         the files are given only to those who accepted their terms
+    ├── DownloadError            a download ended early; what came is kept
+    │   ├── HashMismatch         what came is not what was promised, and is not kept
+    │   └── StorageError         the disk is full, or may not be written
     ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
     ├── ContextOverflow          the prompt needs more tokens than the context has
     ├── TemplateError            the chat template of the model cannot render these messages
@@ -61,6 +69,38 @@ class ModelNotInstalled(PhichatError):
 
 class ModelFileError(PhichatError):
     """The file is no usable chat model."""
+
+
+class ModelKept(PhichatError):
+    """The model is not phichat's to remove, or the system refuses to remove it."""
+
+
+class ModelChoiceError(PhichatError):
+    """A repository has no file, or several, that could be meant."""
+
+
+class HubError(PhichatError):
+    """The hub does not give what was asked for."""
+
+
+class HubUnreachable(HubError):
+    """The hub cannot be reached, or may not be."""
+
+
+class AccessDenied(HubError):
+    """The files are given only to those who accepted their terms, or were let in."""
+
+
+class DownloadError(PhichatError):
+    """A download ended before it was complete; what came is kept."""
+
+
+class HashMismatch(DownloadError):
+    """What came is not what was promised; it is not kept."""
+
+
+class StorageError(DownloadError):
+    """What came cannot be written."""
 
 
 class ModelDoesNotFit(PhichatError):

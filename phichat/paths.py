@@ -30,6 +30,36 @@ class Paths:
         return self.data / "logs.db"
 
     @property
+    def own_models(self) -> Path:
+        """Models that the user adds to the registry."""
+        return self.config / "models.toml"
+
+    @property
+    def downloads(self) -> Path:
+        """Models that came from a plain URL."""
+        return self.data / "models"
+
+    @property
+    def model_proofs(self) -> Path:
+        """The folder that remembers what the files of models were proven to be."""
+        return self.cache / "proofs"
+
+    @property
+    def links(self) -> Path:
+        """Which files of the user's were linked, and under which names."""
+        return self.data / "links.json"
+
+    @property
+    def model_uses(self) -> Path:
+        """The folder that remembers when each model was used, and how fast it was."""
+        return self.data / "used"
+
+    @property
+    def headers(self) -> Path:
+        """The folder that remembers what the headers of models say."""
+        return self.cache / "headers"
+
+    @property
     def engine_verdicts(self) -> Path:
         """What was found out about the engine's library on this machine."""
         return self.cache / "engine.json"

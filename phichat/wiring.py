@@ -2,20 +2,159 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
 from phichat.chat.session import Session
 from phichat.config import Config
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.local import LocalBackend
+from phichat.engine.offload import OffloadPlan
 from phichat.engine.verdicts import Verdicts
-from phichat.models.resolve import resolve
+from phichat.errors import ModelNotInstalled
+from phichat.events import ModelReady, TurnFinished
+from phichat.gguf_header import GgufHeader, check_usable, read_model
+from phichat.messages import GenerationParams, Message
+from phichat.models.checking import LoadCheck
+from phichat.models.library import Choice, Library
+from phichat.models.used import Speed, Used
 from phichat.paths import Paths
+
+_TELLING_TOKENS = 16
+"""Fewer say nothing about the speed of a model."""
+
+
+def suited(config: Config, paths: Paths) -> Config:
+    """The settings with what the registry says of sampling the model of this run, where nobody has set it.
+
+    Raises ModelNotInstalled, UsageError and ConfigError.
+    """
+    spec = Library.open(paths).choose(config.model).model.spec
+    return config.suited(spec.sampling) if spec else config
 
 
 def local_backend(config: Config, paths: Paths) -> LocalBackend:
-    """The backend for the model of this run. Raises ModelNotInstalled."""
-    model = resolve(config.model)
-    return LocalBackend(model.name, model.path, config.engine, Verdicts(paths.engine_verdicts))
+    """The backend for the model of this run. Raises ModelNotInstalled, UsageError and ConfigError."""
+    library = Library.open(paths)
+    return _backend_of(library.choose(config.model), library, config, paths)
 
 
 def session(config: Config, paths: Paths) -> Session:
-    """A new conversation. Raises ModelNotInstalled."""
-    return Session(local_backend(config, paths), config.system)
+    """A new conversation. Raises ModelNotInstalled, UsageError and ConfigError."""
+    library = Library.open(paths)
+    choice = library.choose(config.model)
+    backend = _backend_of(choice, library, config, paths)
+    return Session(_Remembering(backend, choice, library.used), config.system)
+
+
+def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) -> LocalBackend:
+    model = choice.model
+    return LocalBackend(
+        model.name,
+        model.path,
+        config.engine,
+        Verdicts(paths.engine_verdicts),
+        proof=LoadCheck(model, library.proofs),
+        smaller=_smaller(library),
+    )
+
+
+def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:
+    """`bench` has measured the loaded model."""
+    speed = Speed(tokens_per_second, backend.plan.n_gpu_layers, "bench")
+    Used(paths.model_uses).note_speed(backend.path, speed)
+
+
+RemoteHeader = Callable[[str], GgufHeader]
+"""Reads the header of a model that is not here, by its spec. Raises PhichatError kinds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How a model would run here. layers: repeating ones. smaller: names and sizes of models to advise instead."""
+
+    name: str
+    layers: int
+    plan: OffloadPlan
+    machine: Machine
+    speed: Estimate
+    smaller: Sequence[tuple[str, int]]
+
+
+def fit_of(config: Config, paths: Paths, cancel: Cancel, remote: RemoteHeader | None = None) -> Fitted | None:
+    """What the model of this run would take; None when cancelled.
+
+    remote: for a model that is not installed; without it there is only what is. Raises ModelNotInstalled,
+    ModelFileError, UsageError, ConfigError and EngineError.
+    """
+    library = Library.open(paths)
+    try:
+        model = library.choose(config.model).model
+        name, header, speed = model.name, read_model(model.path), library.used.speed(model.path)
+        check_usable(header, model.path)
+    except ModelNotInstalled:
+        if remote is None or config.model is None:
+            raise
+        name, header, speed = config.model, remote(config.model), None
+    return fit_header(name, header, config, paths, cancel, speed)
+
+
+def fit_header(
+    name: str, header: GgufHeader, config: Config, paths: Paths, cancel: Cancel, speed: Speed | None = None
+) -> Fitted | None:
+    """What a model of that header would take; None when cancelled. speed: what was measured of it.
+
+    Raises UsageError, ConfigError and EngineError.
+    """
+    machine = find_machine(cancel)
+    if machine is None:
+        return None
+    where = fit(header, machine, config.engine, Verdicts(paths.engine_verdicts))
+    if speed and speed.n_gpu_layers == where.n_gpu_layers:
+        estimated = Estimate(speed.tokens_per_second, f"measured by `phichat {speed.measured_by}` on this machine")
+    else:
+        estimated = estimate(header, machine.hardware, where)
+    return Fitted(name, header.block_count, where, machine, estimated, _smaller(Library.open(paths)))
+
+
+def _smaller(library: Library) -> list[tuple[str, int]]:
+    return [(spec.name, spec.size) for spec in library.registry.values() if spec.size]
+
+
+class _Remembering:
+    """A backend whose use and speed are remembered, and which says how its model was chosen."""
+
+    def __init__(self, backend: LocalBackend, choice: Choice, used: Used) -> None:
+        self._backend, self._choice, self._used = backend, choice, used
+
+    @property
+    def n_ctx(self) -> int:
+        return self._backend.n_ctx
+
+    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+        """As `Backend.load`."""
+        for event in self._backend.load(cancel):
+            if isinstance(event, ModelReady):
+                self._used.note(self._choice.model.path, chosen=not self._choice.notice)
+                if self._choice.notice:
+                    event = replace(event, notices=(self._choice.notice, *event.notices))
+            yield event
+
+    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
+        """As `Backend.count`."""
+        return self._backend.count(messages, cancel)
+
+    def generate(
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+    ) -> Iterator[GenerationEvent]:
+        """As `Backend.generate`."""
+        for event in self._backend.generate(messages, params, cancel):
+            if isinstance(event, TurnFinished) and event.usage.completion_tokens >= _TELLING_TOKENS:
+                speed = Speed(event.timings.tokens_per_second, self._backend.plan.n_gpu_layers, "ask")
+                self._used.note_speed(self._choice.model.path, speed)
+            yield event
+
+    def close(self) -> None:
+        """As `Backend.close`."""
+        self._backend.close()

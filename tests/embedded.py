@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from phichat.errors import ModelNotInstalled
-from phichat.models.resolve import resolve
+from phichat.models.finding import packaged
+from phichat.models.library import EMBEDDED
+from phichat.models.registry import read_registry
 
 
 @functools.cache
 def embedded_model() -> Path:
     """Its file; skips the test where the `demo` extra is not installed."""
-    try:
-        return resolve(None).path
-    except ModelNotInstalled:
+    path = packaged(read_registry()[EMBEDDED])
+    if path is None:
         pytest.skip("the demo extra is not installed")
+    return path
 
 
 def without_machine_remarks(stderr: str) -> str:
@@ -23,3 +24,9 @@ def without_machine_remarks(stderr: str) -> str:
     about_the_machine = ("crashes in this CPU's own buffer types", "was built for CPU only")
     lines = stderr.splitlines(keepends=True)
     return "".join(line for line in lines if not any(remark in line for remark in about_the_machine))
+
+
+def no_other_models(folder: Path) -> dict[str, str]:
+    """An environment in which the models that the user of this machine has are not seen."""
+    home, hub, ollama = str(folder), str(folder / "hub"), str(folder / "ollama")
+    return {"HOME": home, "USERPROFILE": home, "HF_HUB_CACHE": hub, "OLLAMA_MODELS": ollama}

@@ -12,7 +12,8 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.output import ReaderLeft, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
-_VERBS = ("ask", "bench", "chat", "doctor", "path")
+_VERBS = ("ask", "bench", "chat", "doctor", "fit", "link", "list", "path", "pull", "rm", "search", "show", "verify")
+_ALIASES = {"ls": "list"}
 
 
 class _Verbs(click.Group):
@@ -22,6 +23,7 @@ class _Verbs(click.Group):
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _VERBS:
             return None
         command: click.Command = getattr(importlib.import_module(f"phichat.cli.{cmd_name}"), cmd_name)

@@ -68,14 +68,11 @@ def ask(
         raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
 
     from phichat.chat.turn import run_turn
-    from phichat.wiring import session
+    from phichat.wiring import session, suited
 
     diagnostics = Diagnostics()
+    config = suited(config, paths)
     conversation = session(config, paths)
-    if config.model is None:
-        diagnostics.notice(
-            "No model is chosen, so the small embedded one answers; get a better one with `phichat pull phi-4-mini`."
-        )
     view = _View(
         diagnostics,
         Output(),

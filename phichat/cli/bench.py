@@ -31,7 +31,7 @@ def bench(
     from phichat.engine.offload import bytes_read_per_token
     from phichat.engine.protocol import Bench, Benched, Evaluating
     from phichat.events import ModelChecking, ModelLoading, ModelReady
-    from phichat.wiring import local_backend
+    from phichat.wiring import local_backend, remember_speed
 
     if flags["ctx_size"] is None:
         flags["ctx_size"] = max(prompt_tokens, generated_tokens)
@@ -64,6 +64,7 @@ def bench(
         if result is None:
             return ExitCode.INTERRUPTED
         generation = _speed(generated_tokens, result.generation)
+        remember_speed(paths, backend, generation["tokens_per_second"])
         read = generation["tokens_per_second"] * bytes_read_per_token(backend.header)
         document = {
             "model": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -16,10 +17,12 @@ from phichat import __version__
 from phichat.cli.diagnostics import ExitCode
 from phichat.cli.options import configure, model_and_engine_options
 from phichat.cli.output import Output
+from phichat.cli.tables import size
 from phichat.config import Config
 from phichat.engine.cancel import Cancel
 from phichat.engine.protocol import Hello
-from phichat.errors import ModelNotInstalled, PhichatError
+from phichat.errors import ConfigError, ModelNotInstalled, PhichatError, UsageError
+from phichat.models.places import Source
 from phichat.paths import Paths
 
 _REBUILD = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
@@ -44,16 +47,20 @@ class Finding:
 
 
 @click.command()
+@click.option("--online", is_flag=True, help="Ask the hub, too, whether it answers.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @model_and_engine_options
-def doctor(as_json: bool, **flags: Any) -> int:
+def doctor(online: bool, as_json: bool, **flags: Any) -> int:
     """Tell what is here and what is wrong with it.
 
-    Looks at Python, the engine's library, the devices, memory and models; connects nowhere. Loads
-    the chosen model once, which also finds out whether this build of the library runs on this CPU.
+    Looks at Python, the engine's library, the devices, memory, disks and models; connects nowhere without
+    --online. Loads the chosen model once, which also finds out whether this build of the library runs
+    on this CPU.
     """
     paths = Paths.find()
     findings = list(_examine(configure(paths, **flags), paths))
+    if online:
+        findings.append(_hub())
     output = Output()
     if as_json:
         output.document([asdict(finding) for finding in findings])
@@ -77,7 +84,8 @@ def _examine(config: Config, paths: Paths) -> Iterator[Finding]:
     yield Finding("library", f"llama-cpp-python {hello.library_version}, {hello.library_file}")
     yield Finding("built for", hello.system_info)
     yield from _machine(hello)
-    yield from _models(config)
+    yield from _disk(paths)
+    yield from _models(config, paths)
     yield from _trial(config, paths)
 
 
@@ -116,17 +124,58 @@ def _machine(hello: Hello) -> Iterator[Finding]:
     yield Finding("memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
 
 
-def _models(config: Config) -> Iterator[Finding]:
-    from phichat.models.resolve import installed, resolve
+def _models(config: Config, paths: Paths) -> Iterator[Finding]:
+    from phichat.models.checking import next_step
+    from phichat.models.library import Library
 
-    for model in installed():
-        yield Finding("model", f"{model.name}, {model.path}")
     try:
-        chosen = resolve(config.model)
-    except ModelNotInstalled as why:
+        library = Library.open(paths)
+        for source in Source:
+            found = [model for model in library.installed if model.source is source]
+            if found:
+                total = sum(model.size for model in found)
+                names = ", ".join(model.name for model in found)
+                yield Finding("models", f"{len(found)} from {source}, {size(total)}: {names}")
+        for model in library.installed:
+            if (facts := library.facts(model)).damaged:
+                yield Finding("damaged", f"{model.name}: {facts.problem}", Health.WARNING, next_step(model))
+        chosen = library.choose(config.model)
+    except (ModelNotInstalled, UsageError, ConfigError) as why:
         yield Finding("chosen", why.message, Health.WARNING, why.next_step)
     else:
-        yield Finding("chosen", f"{chosen.name}, {chosen.path}")
+        yield Finding("chosen", f"{chosen.model.name}, {chosen.model.path}")
+
+
+def _disk(paths: Paths) -> Iterator[Finding]:
+    """Free space where models are kept, and the state of the hub's cache."""
+    from phichat.models.health import examine
+
+    for subject, folder in (("hub cache", paths.models), ("downloads", paths.downloads)):
+        disk = next(path for path in (folder, *folder.parents) if path.is_dir())
+        yield Finding(subject, f"{folder}, {size(shutil.disk_usage(disk).free)} free")
+    health = examine(paths.models, paths.downloads)
+    for part in health.unfinished:
+        there = f"{size(part.done)} of {size(part.total)}" if part.total else size(part.done)
+        found = f"{there} of a file of {part.repository or 'a plain address'} are there, {part.path.name}"
+        remedy = f"`phichat pull {part.repository or 'ADDRESS'}` goes on with it, or remove {part.path}"
+        yield Finding("unfinished", found, Health.WARNING, remedy)
+    for link in health.dangling:
+        yield Finding(
+            "dangling", f"{link} leads to nothing", Health.WARNING, "pull that model again, or remove the link"
+        )
+    if health.unlinked:
+        count = len(health.unlinked)
+        found = f"{count} files of the hub cache, {size(health.unlinked_size)}, belong to no model"
+        yield Finding("unlinked", found, Health.WARNING, f"remove them, such as {health.unlinked[0]}")
+
+
+def _hub() -> Finding:
+    from phichat.models.hub import Hub
+
+    try:
+        return Finding("hub", Hub().reachable())
+    except PhichatError as why:
+        return Finding("hub", why.message, Health.BAD, why.next_step)
 
 
 def _trial(config: Config, paths: Paths) -> Iterator[Finding]:
@@ -136,7 +185,7 @@ def _trial(config: Config, paths: Paths) -> Iterator[Finding]:
 
     try:
         backend = local_backend(config, paths)
-    except ModelNotInstalled:
+    except (ModelNotInstalled, UsageError, ConfigError):
         return
     try:
         for _ in backend.load(Cancel()):

@@ -12,7 +12,9 @@ from phichat.paths import Paths
 
 Command = Callable[..., Any]
 
-_MODEL = (click.option("-m", "--model", metavar="MODEL", help="A registry name, or the path of a GGUF file."),)
+_MODEL = (
+    click.option("-m", "--model", metavar="MODEL", help="A model of `phichat list`, or the path of a GGUF file."),
+)
 _ENGINE = (
     click.option("--ctx-size", metavar="N", help="Context in tokens."),
     click.option("--n-gpu-layers", metavar="auto|all|N", help="Layers that go to the GPU."),
@@ -41,6 +43,7 @@ def _with(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Comman
     return decorate
 
 
+debug_option = _with(_DEBUG)
 engine_options = _with(_ENGINE, _DEBUG)
 model_and_engine_options = _with(_MODEL, _ENGINE, _DEBUG)
 all_options = _with(_MODEL, _SAMPLING, _ENGINE, _DEBUG)

@@ -20,8 +20,8 @@ CONTEXT_STEP = 256
 _CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
 _INPUT = ("token_embd", "per_layer_token_embd", "token_types", "position_embd")
-_INTERPRETER = 32 * MIB
-_VOCABULARY_TOKEN = 300
+_INTERPRETER = 43 * MIB
+_VOCABULARY_TOKEN = 160
 _THREAD = MIB // 4
 
 

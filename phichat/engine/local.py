@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Protocol, assert_never
 from phichat.config import EngineOptions
 from phichat.engine import protocol
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
-from phichat.engine.footprint import repacked_types
+from phichat.engine.fitting import BATCH, offload_request
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
-from phichat.engine.offload import OffloadPlan, OffloadRequest, plan, require_fit
+from phichat.engine.offload import OffloadPlan, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
 from phichat.engine.reply import GrowingReply
@@ -27,16 +26,13 @@ from phichat.errors import (
     EngineError,
     EngineLoadFailed,
     ModelDoesNotFit,
+    ModelFileError,
     PhichatError,
     TemplateError,
 )
 from phichat.events import ModelChecking, ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
 from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
-
-BATCH = 512
-"""Prompt tokens evaluated at once: llama.cpp's own physical batch. A cancelled prompt ends inside one,
-so a smaller batch would only cost speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,8 @@ class FileProof(Protocol):
 class LocalBackend:
     """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
 
-    proof: what has to pass before the file is loaded.
+    proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
+    this one does not fit.
     """
 
     def __init__(
@@ -83,13 +80,19 @@ class LocalBackend:
         deadlines: Deadlines | None = None,
         command: Sequence[str] = WORKER,
         proof: FileProof | None = None,
+        smaller: Sequence[tuple[str, int]] = (),
     ) -> None:
         self._name, self._path, self._options = name, path, options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
         self._command = command
-        self._proof = proof
+        self._proof, self._smaller = proof, smaller
         self._running: _Running | None = None
         self._unreported_load_s = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     @property
     def n_ctx(self) -> int:
@@ -127,17 +130,17 @@ class LocalBackend:
         if self._running and self._running.process.alive:
             return
         self.close()
-        if self._proof:
-            for fraction in self._proof.check(cancel):
-                yield ModelChecking(self._name, fraction)
-            if cancel.is_set():
-                return
         started = monotonic()
         yield ModelLoading(self._name, 0.0)
         # The process starts up while the header is read.
         process = self._start()
         try:
-            header = read_model(self._path)
+            try:
+                header = read_model(self._path)
+            except ModelFileError:
+                # Of a file that is not what it was, the proof can say what to do.
+                yield from self._checked(cancel)
+                raise
             check_usable(header, self._path)
             hello = process.hello(cancel)
             if hello is None:
@@ -146,8 +149,11 @@ class LocalBackend:
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
             threads = self._options.threads or machine.physical_cores
-            where = plan(header, machine, self._request(known, threads))
-            require_fit(where, self._name)
+            where = plan(header, machine, offload_request(self._options, threads, known))
+            require_fit(where, self._name, self._smaller)
+            yield from self._checked(cancel)
+            if cancel.is_set():
+                return
             verdict = known or Verdict.WORKS
             while True:
                 try:
@@ -172,21 +178,14 @@ class LocalBackend:
             if self._running is None:
                 process.kill()
 
+    def _checked(self, cancel: Cancel) -> Iterator[ModelChecking]:
+        """Read the file whole if that is due. Raises ModelFileError when it is not what it should be."""
+        if self._proof:
+            for fraction in self._proof.check(cancel):
+                yield ModelChecking(self._name, fraction)
+
     def _start(self) -> EngineProcess:
         return EngineProcess(self._deadlines, self._command)
-
-    def _request(self, verdict: Verdict | None, threads: int) -> OffloadRequest:
-        options = self._options
-        repacks = verdict is not Verdict.CRASHES
-        return OffloadRequest(
-            n_ctx=options.ctx_size,
-            n_gpu_layers=options.n_gpu_layers,
-            type_k=options.cache_type_k,
-            type_v=options.cache_type_v,
-            n_ubatch=BATCH,
-            n_threads=threads,
-            repack=repacked_types(platform.machine()) if repacks else frozenset(),
-        )
 
     def _load_in(
         self,

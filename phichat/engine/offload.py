@@ -7,7 +7,7 @@ the end of the model, so that what does not fit is the beginning, and stays on t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from phichat.config import GpuLayers
@@ -26,6 +26,7 @@ _UNKNOWN_TRAINING_CONTEXT = 1 << 17
 _RAM_RESERVE = 256 * MIB
 _GPU_MARGIN = 512 * MIB
 _GPU_RUNTIME = 256 * MIB
+_SMALLER_CACHES = ("q8_0", "q4_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ class OffloadPlan:
     device, empty with fewer than two. placements: the CPU first. reclaimable: of the CPU's weights, mapped
     pages of which a repacked copy exists, which the system drops when memory gets scarce; resident at first.
     max_ctx: the largest context that fits with these n_gpu_layers asked for, 0 when none does.
-    remedy: the next step when it does not fit, else "".
+    room: bytes on the cards, or of RAM where that is more, that any model may be planned with.
+    remedy: the option that makes it fit, as a next step; "" when it fits, or when no option does.
     """
 
     n_ctx: int
@@ -87,6 +89,7 @@ class OffloadPlan:
     placements: tuple[Placement, ...]
     reclaimable: int
     max_ctx: int
+    room: int
     shortage: Shortage | None
     short_by: int
     remedy: str
@@ -134,6 +137,7 @@ def plan(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> Off
         placements=layout.placements,
         reclaimable=layout.reclaimable,
         max_ctx=max_ctx,
+        room=max(machine.ram, sum(map(machine.room, machine.cards))),
         shortage=max(layout.shortages, key=lambda short: short.needed - short.available, default=None),
         short_by=sum(short.needed - short.available for short in layout.shortages),
         remedy=machine.remedy(n_ctx, max_ctx) if layout.shortages else "",
@@ -141,8 +145,11 @@ def plan(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> Off
     )
 
 
-def require_fit(plan: OffloadPlan, model_name: str) -> None:
-    """Raises ModelDoesNotFit, with both figures in GB (10^9 bytes), when the plan does not fit."""
+def require_fit(plan: OffloadPlan, model_name: str, smaller: Iterable[tuple[str, int]] = ()) -> None:
+    """Raises ModelDoesNotFit, with both figures in GB (10^9 bytes) and the nearest choice, when the plan does not fit.
+
+    smaller: names and sizes in bytes of other models, to advise when no option makes this one fit.
+    """
     short = plan.shortage
     if short is not None:
         needed, available = f"{short.needed / 1e9:.1f}", f"{short.available / 1e9:.1f}"
@@ -151,8 +158,17 @@ def require_fit(plan: OffloadPlan, model_name: str) -> None:
         raise ModelDoesNotFit(
             f"{model_name} with a context of {plan.n_ctx:,} tokens needs {needed} GB of {short.place} "
             f"and {available} GB are free",
-            plan.remedy,
+            plan.remedy or _another(plan, smaller),
         )
+
+
+def _another(plan: OffloadPlan, models: Iterable[tuple[str, int]]) -> str:
+    """The largest of the models that certainly fits: what its weights take repacked, and half a GB beside them."""
+    fitting = [(size, name) for name, size in models if 2 * size + 512 * MIB <= plan.room]
+    if not fitting:
+        return "choose a smaller quantization of it, or a smaller model"
+    size, name = max(fitting)
+    return f"choose a smaller quantization of it, or {name} ({size / 1e9:.1f} GB), which fits"
 
 
 def bytes_read_per_token(header: GgufHeader) -> int:
@@ -357,7 +373,11 @@ class _Machine:
             request = replace(self.request, n_gpu_layers="auto")
             if replace(self, request=request).fits(n_ctx):
                 return "let phichat choose with --n-gpu-layers auto"
-        return smaller if max_ctx else "choose a smaller quantization of it, or a smaller model"
+        for kind in _SMALLER_CACHES:
+            request = replace(self.request, type_k=kind, type_v=kind)
+            if replace(self, request=request).fits(n_ctx):
+                return f"make the KV cache smaller with --cache-type-k {kind} --cache-type-v {kind}"
+        return smaller if max_ctx else ""
 
     def notices(self, n_ctx: int) -> tuple[str, ...]:
         lines = []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model, without_machine_remarks
+from embedded import embedded_model, no_other_models, without_machine_remarks
 from ggufs import write_gguf, write_tiny_llama
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -19,7 +19,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "PHICHAT_HOME": str(tmp_path / "home"), "PHICHAT_MODEL": str(embedded_model())}
+    own = {"PHICHAT_HOME": str(tmp_path / "home"), "PHICHAT_MODEL": str(embedded_model())}
+    return {**os.environ, **no_other_models(tmp_path / "user"), **own}
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model
+from embedded import embedded_model, no_other_models
 from ggufs import write_tiny_llama
 
 
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PHICHAT_HOME": str(home)}
+    environment = {**os.environ, **no_other_models(home), "PHICHAT_HOME": str(home)}
     command = [sys.executable, "-m", "phichat", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
@@ -42,7 +42,7 @@ def test_doctor_finds_a_healthy_machine_and_remembers_the_verdict(tmp_path: Path
     done = run(tmp_path, "doctor", "--json")
     findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
     assert done.returncode == 0
-    assert set(findings) >= {"Python", "library", "built for", "device", "cores", "memory", "model", "loads"}
+    assert set(findings) >= {"Python", "library", "built for", "device", "cores", "memory", "models", "loads"}
     assert "works" in findings["CPU buffers"]["found"] or findings["CPU buffers"]["remedy"]
     assert (tmp_path / "cache" / "engine.json").is_file()
 

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model
+from embedded import embedded_model, no_other_models
 from ggufs import write_tiny_llama
 
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
 
 
-def seen(home: Path, *arguments: str, **extra: str) -> str:
+def seen(home: Path, *arguments: str, typed: str = "", **extra: str) -> str:
     """All bytes that a terminal on stdin, stdout and stderr gets."""
     import pty
 
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "PHICHAT_HOME": str(home), **extra}
+    environment = {**os.environ, **no_other_models(home), "PHICHAT_HOME": str(home), **extra}
     command = [sys.executable, "-m", "phichat", *arguments]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
+        os.write(ours, typed.encode())
         content = b""
         try:
             while piece := os.read(ours, 65536):
@@ -53,3 +54,30 @@ def test_reasoning_is_dim_unless_colours_are_off(tmp_path: Path) -> None:
 
 def test_nothing_to_say_is_told_not_waited_for(tmp_path: Path) -> None:
     assert "There is no prompt" in seen(tmp_path, "ask")
+
+
+def test_a_check_of_the_file_is_shown(tmp_path: Path) -> None:
+    shown = seen(tmp_path, "ask", "-m", str(embedded_model()), "--max-tokens", "1", "hi")
+    assert "checking smollm2-135m" in shown
+    assert "checking" not in seen(tmp_path, "ask", "-m", str(embedded_model()), "--max-tokens", "1", "hi")
+
+
+def test_removing_asks_first(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "models" / "a\x1b[31m.gguf"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"12345")
+    asked = seen(tmp_path, "rm", str(file), typed="n\n")
+    assert "[y/N]" in asked
+    assert "\x1b" not in asked
+    assert file.exists()
+    assert "5 bytes" in seen(tmp_path, "rm", str(file), typed="y\n")
+    assert not file.exists()
+
+
+def test_a_table_is_no_wider_than_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "models" / f"{'long' * 40}.gguf"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"12345")
+    shown = seen(tmp_path, "list", COLUMNS="100")
+    (line,) = [line for line in shown.splitlines() if "longlong" in line]
+    assert "…" in line

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,72 +10,13 @@ from phichat.engine import footprint
 from phichat.engine.hardware import Device, DeviceKind, Hardware
 from phichat.engine.offload import OffloadPlan, OffloadRequest, bytes_read_per_token, plan, require_fit
 from phichat.errors import ModelDoesNotFit, UsageError
-from phichat.gguf_header import GgufHeader, TensorInfo
-from phichat.gguf_types import GGML_TYPES, type_named
+from phichat.gguf_header import GgufHeader
+from phichat.gguf_types import type_named
+from shapes import GIB, PHI4, PHI4_MINI, PHI4_MINI_LOGGED, card, header_of, machine
 
-GIB = 1 << 30
 MIB = 1 << 20
 F16 = type_named("f16")
 X86 = footprint.repacked_types("x86_64")
-
-
-def header_of(metadata: dict[str, Any], vocab: int, tensors: list[tuple[str, str, tuple[int, ...]]]) -> GgufHeader:
-    numbers = {kind.name: number for number, kind in GGML_TYPES.items()}
-    infos, offset = [], 0
-    for name, kind, shape in tensors:
-        size = type_named(kind).row_bytes(shape[0])
-        for extent in shape[1:]:
-            size *= extent
-        infos.append(TensorInfo(name, shape, numbers[kind], offset, size))
-        offset += size
-    return GgufHeader(3, metadata, {"tokenizer.ggml.tokens": vocab}, tuple(infos), 0, 32, offset)
-
-
-def phi(
-    layers: int, width: int, ff: int, heads: int, kv: int, vocab: int, trained: int, *, tied: bool = False
-) -> GgufHeader:
-    """A phi3 architecture in the mixture of types that Q4_K_M gives."""
-    fused = width + 2 * kv * (width // heads)
-    tensors: list[tuple[str, str, tuple[int, ...]]] = [
-        ("token_embd.weight", "Q6_K" if tied else "Q4_K", (width, vocab))
-    ]
-    for layer in range(layers):
-        more = "Q6_K" if layer % 2 else "Q4_K"
-        tensors += [
-            (f"blk.{layer}.attn_norm.weight", "F32", (width,)),
-            (f"blk.{layer}.attn_qkv.weight", "Q5_K" if layers == 40 else "Q4_K", (width, fused)),
-            (f"blk.{layer}.attn_output.weight", "Q4_K", (width, width)),
-            (f"blk.{layer}.ffn_norm.weight", "F32", (width,)),
-            (f"blk.{layer}.ffn_up.weight", "Q4_K", (width, 2 * ff)),
-            (f"blk.{layer}.ffn_down.weight", more, (ff, width)),
-        ]
-    tensors.append(("output_norm.weight", "F32", (width,)))
-    if not tied:
-        tensors.append(("output.weight", "Q6_K", (width, vocab)))
-    metadata = {
-        "general.architecture": "phi3",
-        "general.file_type": 15,
-        "phi3.block_count": layers,
-        "phi3.context_length": trained,
-        "phi3.embedding_length": width,
-        "phi3.feed_forward_length": ff,
-        "phi3.attention.head_count": heads,
-        "phi3.attention.head_count_kv": kv,
-    }
-    return header_of(metadata, vocab, tensors)
-
-
-PHI4 = phi(40, 5120, 17920, 40, 10, 100352, 16384)
-PHI4_MINI = phi(32, 3072, 8192, 24, 8, 200064, 131072, tied=True)
-PHI4_MINI_LOGGED = phi(32, 3072, 8192, 24, 8, 100352, 131072)
-
-
-def card(gigabytes: float, name: str = "CUDA0", used: float = 0.3) -> Device:
-    return Device(name, "NVIDIA", DeviceKind.GPU, int(gigabytes * GIB), int((gigabytes - used) * GIB))
-
-
-def machine(*devices: Device, ram: float = 32, free: float = 26) -> Hardware:
-    return Hardware(8, int(ram * GIB), int(free * GIB), devices, offload_supported=bool(devices))
 
 
 NVIDIA_8 = machine(card(8))
@@ -272,7 +211,8 @@ def test_what_fits_stays_within_what_is_free(
 ) -> None:
     hardware = machine(*found, ram=48, free=free)
     result = plan(header, hardware, OffloadRequest(n_ctx))
-    assert result.fits == (result.short_by == 0) == (result.remedy == "")
+    assert result.fits == (result.short_by == 0)
+    assert not (result.fits and result.remedy)
     assert 0 <= result.n_gpu_layers <= header.block_count + 1
     if result.fits:
         assert result.max_ctx >= result.n_ctx
@@ -309,3 +249,21 @@ def test_a_larger_context_never_takes_less(
     assert smaller.fits or not larger.fits
     if smaller.fits and larger.fits:
         assert larger.n_gpu_layers <= smaller.n_gpu_layers
+
+
+def refusal(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> str:
+    with pytest.raises(ModelDoesNotFit) as caught:
+        require_fit(
+            plan(header, hardware, request), "it", [("small", 100 * MIB), ("middling", GIB), ("huge", 30 * GIB)]
+        )
+    return caught.value.next_step
+
+
+def test_the_nearest_choice_is_a_smaller_context_then_a_smaller_cache_then_another_model() -> None:
+    assert "--ctx-size" in refusal(PHI4_MINI, machine(ram=16, free=8), OffloadRequest(131072))
+    only_just = OffloadRequest(2048)
+    kv = sum(footprint.kv_cache(PHI4_MINI, 2048, F16, F16))
+    free = (plan(PHI4_MINI, CPU_16, only_just).total - kv // 4) / GIB + 0.25
+    assert refusal(PHI4_MINI, machine(ram=16, free=free), only_just).endswith("--cache-type-k q8_0 --cache-type-v q8_0")
+    assert refusal(PHI4, machine(ram=16, free=4), OffloadRequest()).endswith("or middling (1.1 GB), which fits")
+    assert refusal(PHI4, machine(ram=1, free=0.1), OffloadRequest()).endswith("or a smaller model")
