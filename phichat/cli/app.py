@@ -12,7 +12,22 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.output import ReaderLeft, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
-_VERBS = ("ask", "bench", "chat", "doctor", "fit", "link", "list", "path", "pull", "rm", "search", "show", "verify")
+_VERBS = (
+    "ask",
+    "bench",
+    "chat",
+    "check",
+    "doctor",
+    "fit",
+    "link",
+    "list",
+    "path",
+    "pull",
+    "rm",
+    "search",
+    "show",
+    "verify",
+)
 _ALIASES = {"ls": "list"}
 
 

@@ -68,10 +68,11 @@ def ask(
         raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
 
     from phichat.chat.turn import run_turn
-    from phichat.wiring import session, suited
+    from phichat.wiring import code_scope, session, suited
 
     diagnostics = Diagnostics()
     config = suited(config, paths)
+    scope = code_scope(config, paths)
     conversation = session(config, paths)
     view = _View(
         diagnostics,
@@ -82,7 +83,7 @@ def ask(
     try:
         with ctrl_c() as cancel:
             try:
-                for event in run_turn(conversation, whole, config.sampling, cancel):
+                for event in run_turn(conversation, whole, config.sampling, cancel, scope):
                     view.show(event)
             finally:
                 if view.finished is not None:

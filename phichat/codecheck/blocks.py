@@ -18,7 +18,9 @@ _DEEPEST = 8
 
 _LABEL = re.compile(r"\{?\s*[.#]?(?:language-|lang(?:uage)?[-=])?\"?([\w+#./\\-]*)")
 _DIRECTIVE = re.compile(r"\{(?:code-cell|code-block|code|sourcecode|jupyter-execute)\}\s*(\w*)")
-_NAMED = re.compile(r"""(?:title|file_?name|file|name|path|src)\s*[=:]\s*["']?([\w./\\ -]+?\.\w{1,10})\b""", re.IGNORECASE)
+_NAMED = re.compile(
+    r"""(?:title|file_?name|file|name|path|src)\s*[=:]\s*["']?([\w./\\ -]+?\.\w{1,10})\b""", re.IGNORECASE
+)
 _FILE = re.compile(r"[\w./\\-]+\.[A-Za-z]\w{0,9}$")
 
 
@@ -137,8 +139,10 @@ def _covered(part: Block | Prose, by: Sequence[Block]) -> bool:
 
 _LONGEST_BARE = 100_000
 _STARTS = re.compile(
-    r"(?:import \w[\w.]*(?: as \w+)?(?:, ?\w[\w. ]*)*\s*(?:#.*)?$|from [\w.]+ import [\w(*]|(?:async )?def \w+\(|class \w+[(:]|@\w+|#!/|\"\"\"|>>> \w"
-    r"|# \S|[a-zA-Z_]\w* = \S|print\(|for \w[\w, ]* in .*:\s*$|with .* as \w+:\s*$|if __name__)"
+    r"(?:import \w[\w.]*(?: as \w+)?(?:, ?\w[\w. ]*)*\s*(?:#.*)?$|from [\w.]+ import [\w(*]|(?:async )?def \w+\(|class \w+[(:]|@\w+"
+    r"|#!/|\"\"\"|>>> \w"
+    r"|# \S|[a-zA-Z_]\w* = \S|print\(|for \w[\w, ]* in .*:\s*$"
+    r"|with .* as \w+:\s*$|if __name__)"
 )
 _ATTEMPTS = 24
 

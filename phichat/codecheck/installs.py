@@ -8,30 +8,37 @@ from collections.abc import Iterator
 _PROGRAM = (
     r"(?:(?:python|py)[\d.]*(?: +-[\d.]+)? +(?:-\w+ +)*?-m +)?"
     r"(?:pip[\d.]* +(?:-\S+ +)*install|uv +pip +install|uv +add|uv +tool +(?:install|run)|uvx"
-    r"|pipx +(?:install|run|inject)|poetry +add|pdm +add|rye +add|pipenv +install|(?:conda|mamba|micromamba) +install|easy_install)"
+    r"|pipx +(?:install|run|inject)|poetry +add|pdm +add|rye +add|pipenv +install|"
+    r"(?:conda|mamba|micromamba) +install|easy_install)"
 )
 _COMMAND = re.compile(
-    r"(?:^|[|&;(]|\bRUN\b)\s*(?:[$#>%!] *)?(?:PS [^>\n]{0,100}> *|\([\w.-]+\) *[$#>]? *|[A-Za-z]:\\[^>\n]{0,100}> *|[\w.@~/:-]{1,80}[$#] +)?"
+    r"(?:^|[|&;(]|\bRUN\b)\s*(?:[$#>%!] *)?(?:PS [^>\n]{0,100}> *|\([\w.-]+\) *[$#>]? *|[A-Za-z]:\\[^>\n]{0,100}> *"
+    r"|[\w.@~/:-]{1,80}[$#] +)?"
     r"(?:(?:sudo|!|%|exec|time)(?: +-\w+)* *)*(?:\w+=\S* +)*" + rf"({_PROGRAM})\b(?![\w-])([^|&;\n]*)"
 )
-_WITH_VALUE = frozenset(
-    "-r --requirement --requirements -c --constraint --constraints --channel -i --index-url --extra-index-url --index "
-    "--default-index -f --find-links -t --target -e --editable --python -p --group -G --proxy --trusted-host --timeout "
-    "--platform --python-version --implementation --abi --prefix --root --src --no-binary --only-binary "
-    "--upgrade-strategy --cache-dir --progress-bar --report -C --config-settings --extra --extras -E --source -n --name "
-    "--global-option --install-option --retries --log --cert --client-cert --tag --branch --rev --suffix --pip-args "
-    "--override --file --spec --from-file".split()
-)
+_WITH_VALUE = frozenset((
+    "-r", "--requirement", "--requirements", "-c", "--constraint", "--constraints", "--channel", "-i",
+    "--index-url", "--extra-index-url", "--index", "--default-index", "-f", "--find-links", "-t", "--target", "-e",
+    "--editable", "--python", "-p", "--group", "-G", "--proxy", "--trusted-host", "--timeout", "--platform",
+    "--python-version", "--implementation", "--abi", "--prefix", "--root", "--src", "--no-binary", "--only-binary",
+    "--upgrade-strategy", "--cache-dir", "--progress-bar", "--report", "-C", "--config-settings", "--extra",
+    "--extras", "-E", "--source", "-n", "--name", "--global-option", "--install-option", "--retries", "--log",
+    "--cert", "--client-cert", "--tag", "--branch", "--rev", "--suffix", "--pip-args", "--override", "--file",
+    "--spec", "--from-file",
+))  # fmt: skip
 _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)(?:\[[^\]]*\])?(?:(?:[=<>!~@^;]|\Z).*)?", re.DOTALL)
 _PLACEHOLDER = re.compile(
     r"(?:your|my|some|the)?[-_]?(?:package|library|module|lib|project|distribution|dependency|dependencies|pkg)"
     r"(?:s|[-_]?names?|[-_]?\d|here)?",
     re.IGNORECASE,
 )
-_PROSE = frozenset(
-    "if to and or before first then for via with in on the a an it is not already using from into so as when where you "
-    "inside this that again instead will should can".split()
-)
+_PROSE = frozenset((
+    "if", "to", "and", "or", "before", "first", "then", "for", "via", "with", "in", "on", "the", "a", "an", "it",
+    "is", "not", "already", "using", "from", "into", "so", "as", "when", "where", "you", "inside", "this", "that",
+    "again", "instead", "will", "should", "can",
+))  # fmt: skip
+_PATH = re.compile(r"\w+\+|\w+://|[./~$<{\[*]|[A-Za-z]:\\|\w+/")
+_FILES = (".whl", ".txt", ".gz", ".zip", ".git", ".toml")
 _ONE_NAME = ("uvx", "pipx run", "uv tool run")
 _LONGEST = 20_000
 
@@ -68,13 +75,15 @@ def _names(arguments: str, *, in_prose: bool) -> Iterator[str]:
         if word == "@" or word.startswith("@"):
             next(words, None)
             continue
-        if re.match(r"\w+\+|\w+://|[./~$<{\[*]|[A-Za-z]:\\", word) or word.endswith((".whl", ".txt", ".gz", ".zip", ".git", ".toml")):
-            if " @ " not in word and "@" not in word.partition("://")[0][1:]:
-                continue
-        if "/" in (found[1] if (found := _REQUIREMENT.fullmatch(word)) else "/"):
+        is_path = _PATH.match(word) or word.endswith(_FILES)
+        found = _REQUIREMENT.fullmatch(word)
+        if found is None or (is_path and "@" not in word.partition("://")[0][1:]):
             continue
-        assert found is not None
-        if not _PLACEHOLDER.fullmatch(found[1]) and found[1].upper() not in ("PACKAGE", "NAME") and not found[1].isdigit():
+        if (
+            not _PLACEHOLDER.fullmatch(found[1])
+            and found[1].upper() not in ("PACKAGE", "NAME")
+            and not found[1].isdigit()
+        ):
             yield found[1]
         if ends:
             return
@@ -116,6 +125,8 @@ def commands_in_comments(code: str) -> Iterator[tuple[int, str]]:
         return
     for number, line in enumerate(code.split("\n"), 1):
         if "#" in line and len(line) <= _LONGEST and (found := _COMMENT.search(line)):
-            begin = re.search(r"(?:python[\d.]* -m )?(?:pip[\d.]*|uv|conda|poetry|pipx)[ \t]+(?:pip +)?(?:install|add)\b.*", found[1])
+            begin = re.search(
+                r"(?:python[\d.]* -m )?(?:pip[\d.]*|uv|conda|poetry|pipx)[ \t]+(?:pip +)?(?:install|add)\b.*", found[1]
+            )
             if begin:
                 yield number, begin[0]

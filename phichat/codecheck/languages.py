@@ -5,15 +5,20 @@ from __future__ import annotations
 PYTHON = "python"
 MARKDOWN = "markdown"
 
-_PYTHON_LABELS = frozenset(
-    "python py python2 python3 py2 py3 python-3 python_3 pycon pyconsole pythonconsole python-repl pyrepl python-console "
-    "ipython ipython2 ipython3 ipynb jupyter jupyter-python doctest pyi gyp pyw numpy pandas django flask sage "
-    "micropython circuitpython testcode code-cell code-block py-console pytb-code asy-python".split()
-)
-SESSION_LABELS = frozenset("pycon pyconsole pythonconsole python-repl pyrepl python-console py-console doctest".split())
+_PYTHON_LABELS = frozenset((
+    "python", "py", "python2", "python3", "py2", "py3", "python-3", "python_3", "pycon", "pyconsole",
+    "pythonconsole", "python-repl", "pyrepl", "python-console", "ipython", "ipython2", "ipython3", "ipynb",
+    "jupyter", "jupyter-python", "doctest", "pyi", "gyp", "pyw", "numpy", "pandas", "django", "flask", "sage",
+    "micropython", "circuitpython", "testcode", "code-cell", "code-block", "py-console", "pytb-code", "asy-python",
+))  # fmt: skip
+SESSION_LABELS = frozenset((
+    "pycon", "pyconsole", "pythonconsole", "python-repl", "pyrepl", "python-console", "py-console", "doctest",
+))  # fmt: skip
 """Labels of interactive sessions: what bears no prompt there is output."""
 
-_MARKDOWN_LABELS = frozenset("markdown md mdx mkd mdown gfm commonmark rmarkdown rmd quarto qmd myst".split())
+_MARKDOWN_LABELS = frozenset((
+    "markdown", "md", "mdx", "mkd", "mdown", "gfm", "commonmark", "rmarkdown", "rmd", "quarto", "qmd", "myst",
+))  # fmt: skip
 
 _ALIASES: dict[str, str] = {
     alias: language

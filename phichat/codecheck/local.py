@@ -10,8 +10,17 @@ from phichat.codecheck.languages import PYTHON
 
 _PATH = r"(?<![\w.-])((?:[\w.-]{1,60}[/\\]){0,8}\w{1,60})\.pyi?\b(?![\w(])"
 _MENTIONED = re.compile(_PATH)
-_HEADING = re.compile(r"\s*(?:#{1,6}\s+|[-*+]\s+|\d{1,3}[.)]\s+)?[*_`(\[\"' ]*(?:\w+\s*:?\s*)?[*_`(\[\"']*" + _PATH + r"[*_`)\]\"': ]*\s*$")
-_FIRST_LINE = re.compile(r"\s*(?:#|//|\"\"\")[\s:*-]*(?:file(?:name)?|path|in|save as)?[\s:`*]*" + _PATH + r"[`*\"']*\s*(?:\(.*|[-:–—].*|\"\"\")?$", re.I)
+_HEADING = re.compile(
+    r"\s*(?:#{1,6}\s+|[-*+]\s+|\d{1,3}[.)]\s+)?[*_`(\[\"' ]*(?:\w+\s*:?\s*)?[*_`(\[\"']*"
+    + _PATH
+    + r"[*_`)\]\"': ]*\s*$"
+)
+_FIRST_LINE = re.compile(
+    r"\s*(?:#|//|\"\"\")[\s:*-]*(?:file(?:name)?|path|in|save as)?[\s:`*]*"
+    + _PATH
+    + r"[`*\"']*\s*(?:\(.*|[-:–—].*|\"\"\")?$",
+    re.I,
+)
 _TREE = re.compile(r"[├└│|`+][^\w\n]{0,80}([\w-]{1,60})(/|\.pyi?)?[ \t]*(?:#.*|\(.*|<-.*|←.*)?$", re.MULTILINE)
 _WRITTEN = re.compile(r"(?:>|\btouch|\bnano|\bvim|\bcode|\btee)[ \t]+" + _PATH)
 _OWN = re.compile(
@@ -25,7 +34,8 @@ _LONGEST = 300_000
 def local_modules(blocks: Sequence[Block], prose: Sequence[Prose], is_popular: Callable[[str], bool]) -> frozenset[str]:
     """Top-level names of the modules that the answer shows or names as files of the same project.
 
-    A file that is only mentioned is no module when a popular project bears its name: nobody means a file by `discord.py`.
+    A file that is only mentioned is no module when a popular project bears its name: by `discord.py`
+    nobody means a file.
     """
     paths: set[str] = set()
     mentioned: set[str] = set()
@@ -52,7 +62,9 @@ def local_modules(blocks: Sequence[Block], prose: Sequence[Prose], is_popular: C
                 paths.add(found[1])
             mentioned.update(_MENTIONED.findall(line))
     names = {part for path in paths for part in _parts(path)}
-    return frozenset(names | {part for path in mentioned for part in _parts(path) if part in names or not is_popular(part)})
+    return frozenset(
+        names | {part for path in mentioned for part in _parts(path) if part in names or not is_popular(part)}
+    )
 
 
 def is_own(module: str) -> bool:

@@ -6,18 +6,22 @@ import ast
 import re
 import warnings
 
-_COMMANDS = frozenset(
-    "pip pip3 pipx python python3 py uv uvx poetry conda mamba cd git npm npx yarn pnpm docker docker-compose sudo apt "
-    "apt-get brew curl wget mkdir source export ls chmod flask uvicorn gunicorn pytest streamlit django-admin cargo "
-    "make cmake rustup kubectl ssh scp virtualenv pipenv winget choco ollama huggingface-cli touch echo cp mv rm".split()
-)
-_AMBIGUOUS_COMMANDS = frozenset("make source export touch echo python py flask rm cp mv ls".split())
+_COMMANDS = frozenset((
+    "pip", "pip3", "pipx", "python", "python3", "py", "uv", "uvx", "poetry", "conda", "mamba", "cd", "git", "npm",
+    "npx", "yarn", "pnpm", "docker", "docker-compose", "sudo", "apt", "apt-get", "brew", "curl", "wget", "mkdir",
+    "source", "export", "ls", "chmod", "flask", "uvicorn", "gunicorn", "pytest", "streamlit", "django-admin",
+    "cargo", "make", "cmake", "rustup", "kubectl", "ssh", "scp", "virtualenv", "pipenv", "winget", "choco",
+    "ollama", "huggingface-cli", "touch", "echo", "cp", "mv", "rm",
+))  # fmt: skip
+_AMBIGUOUS_COMMANDS = frozenset((
+    "make", "source", "export", "touch", "echo", "python", "py", "flask", "rm", "cp", "mv", "ls",
+))  # fmt: skip
 """Also words of prose, or of other languages: they need company."""
 
 _PROMPT = re.compile(r"(?:\([\w.-]+\) ?)?(?:[\w.@~/:-]+)?[$%] (?=\S)")
 _FOREIGN_IMPORT = re.compile(
-    r"\s*import +(?:static +)?(?:java|javax|jakarta|android|androidx|kotlin|kotlinx|scala|org|com|io|net|Foundation|UIKit|SwiftUI|"
-    r"Data|Control|System)\b(?:[.\w*]*);?\s*$"
+    r"\s*import +(?:static +)?(?:java|javax|jakarta|android|androidx|kotlin|kotlinx|scala|org|com|io|net|"
+    r"Foundation|UIKit|SwiftUI|Data|Control|System)\b(?:[.\w*]*);?\s*$"
 )
 _PYTHON_LINE = re.compile(
     r"\s*(?:(?:async )?def \w{1,100}\(.{0,300}\).{0,100}:\s*(?:#.*)?$|class \w{1,100}(?:\(.{0,200}\))?:\s*(?:#.*)?$"
@@ -27,7 +31,10 @@ _PLAIN_IMPORT = re.compile(r"\s*import [\w.]+(?: as \w+)?(?:, ?[\w.]+(?: as \w+)
 _OTHER_LINE = re.compile(r"[^#\n]*(?:[;{]|=>)\s*$")
 _OUTPUT = re.compile(r"Traceback \(most recent call last\)|^(?:---|\+\+\+|@@|diff )|[├└│]", re.MULTILINE)
 
-_PYTHON_CALLS = frozenset("print len range sorted open input sum list dict set int str float zip enumerate map".split())
+_PYTHON_CALLS = frozenset((
+    "print", "len", "range", "sorted", "open", "input", "sum", "list", "dict", "set", "int", "str", "float", "zip",
+    "enumerate", "map",
+))  # fmt: skip
 _LARGEST = 100_000
 
 
@@ -68,12 +75,9 @@ def _is_telling(tree: ast.Module) -> bool:
     assigned: set[str] = set()
     for node in tree.body:
         match node:
-            case ast.Import():
-                if any("." in alias.name and alias.name.endswith((".", "*")) for alias in node.names):
-                    return False
-                return True
             case (
-                ast.ImportFrom()
+                ast.Import()
+                | ast.ImportFrom()
                 | ast.FunctionDef()
                 | ast.AsyncFunctionDef()
                 | ast.ClassDef()
@@ -88,7 +92,9 @@ def _is_telling(tree: ast.Module) -> bool:
                 return True
             case ast.Assign(targets=[ast.Name(id=name), *_], value=value):
                 assigned.add(name)
-                if any(isinstance(part, ast.ListComp | ast.DictComp | ast.SetComp | ast.Lambda) for part in ast.walk(value)):
+                if any(
+                    isinstance(part, ast.ListComp | ast.DictComp | ast.SetComp | ast.Lambda) for part in ast.walk(value)
+                ):
                     return True
                 if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in _PYTHON_CALLS:
                     return True
@@ -114,6 +120,8 @@ def looks_like_shell(code: str) -> bool:
     commands = [line for line in lines if not line.startswith("#")]
     words = [line.split()[0].removeprefix("!") for line in commands]
     certain = [word for word in words if word in _COMMANDS - _AMBIGUOUS_COMMANDS]
-    return bool(commands) and all(word in _COMMANDS for word in words) and (
-        bool(certain) or any(re.match(r"python3? (?:-m )?[\w./-]+", line) for line in commands)
+    return (
+        bool(commands)
+        and all(word in _COMMANDS for word in words)
+        and (bool(certain) or any(re.match(r"python3? (?:-m )?[\w./-]+", line) for line in commands))
     )

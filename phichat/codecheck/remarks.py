@@ -57,7 +57,9 @@ def remarks_on_install(install: Install) -> list[Remark]:
     """What is wrong with the name in an install command; nothing for one that is right."""
     if install.status is PackageStatus.SUSPICIOUS:
         why = judge_install(install.name).remark or "that is a name nobody knows"
-        return [_plain(Remark(Gravity.WRONG_NAME, install.line, f"do not install {_short(install.name)} unchecked: {why}"))]
+        return [
+            _plain(Remark(Gravity.WRONG_NAME, install.line, f"do not install {_short(install.name)} unchecked: {why}"))
+        ]
     if install.status is PackageStatus.UNKNOWN:
         text = f"{_short(install.name)} is no well-known distribution: look it up before you install it"
         return [_plain(Remark(Gravity.INSTALL, install.line, text))]
@@ -90,7 +92,9 @@ def _on_package(package: ImportedPackage, first: int) -> Remark:
             text = f"{module} is no known package ({why}): check it before you install anything"
             return Remark(Gravity.WRONG_NAME, line, text)
         case PackageStatus.UNKNOWN:
-            text = f"{module} is not in the standard library and no well-known package: look it up before you install it"
+            text = (
+                f"{module} is not in the standard library and no well-known package: look it up before you install it"
+            )
             return Remark(Gravity.INSTALL, line, text)
         case PackageStatus.INSTALLED:
             return Remark(Gravity.INSTALL, line, f"{module} is not in the standard library: {install} (is installed)")

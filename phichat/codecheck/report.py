@@ -132,9 +132,7 @@ def _finished_lines(code: str) -> str:
     return code[: code.rfind("\n") + 1]
 
 
-def _judge(
-    start_line: int, code: str, parsed: Parsed, target: tuple[int, int], local: frozenset[str]
-) -> CheckedBlock:
+def _judge(start_line: int, code: str, parsed: Parsed, target: tuple[int, int], local: frozenset[str]) -> CheckedBlock:
     imported = scan_imports(code) if parsed.tree is None else imports_of(parsed.tree)
     imported = [one for one in imported if one.module.partition(".")[0] not in local]
     remarks = [remark for one in imported if (remark := _on_version(one, target))]

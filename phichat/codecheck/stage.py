@@ -63,7 +63,8 @@ class FenceTracker:
             return False
         *lines, rest = (self._line + text).split("\n")
         self._line = rest
-        return any([self._closes(line) for line in lines])
+        closed = [self._closes(line) for line in lines]
+        return any(closed)
 
     def _closes(self, line: str) -> bool:
         found = _FENCE.match(line)

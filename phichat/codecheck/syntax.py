@@ -37,16 +37,16 @@ class Parsed:
 def parse(code: str, target: tuple[int, int]) -> Parsed:
     """Parse a whole block."""
     if len(code) > _LARGEST:
-        return Parsed(None, True, "too long to be checked")
+        return Parsed(None, remark="too long to be checked", ok=True)
     tree, error = _parse(code)
     if tree is None and target > sys.version_info[:2]:
         tree = _newer(code, target)
     if tree is None:
-        return Parsed(None, False, _told(error, code, target), _line(error))
+        return Parsed(None, ok=False, remark=_told(error, code, target), line=_line(error))
     needed, why = _needs(tree, code)
     if needed > target:
-        return Parsed(tree, False, f"{why} need Python {needed[0]}.{needed[1]}")
-    return Parsed(tree, True)
+        return Parsed(tree, ok=False, remark=f"{why} need Python {needed[0]}.{needed[1]}")
+    return Parsed(tree, ok=True)
 
 
 def parse_cut_off(code: str, target: tuple[int, int]) -> Parsed:
@@ -59,8 +59,8 @@ def parse_cut_off(code: str, target: tuple[int, int]) -> Parsed:
     for count in range(len(lines), max(0, len(lines) - _MOST_LINES_BACK), -1):
         tree, _ = _parse("\n".join(_completed(lines[:count])))
         if tree is not None:
-            return Parsed(tree, True) if at_end or count >= len(lines) - 2 else Parsed(None, False, whole.remark, whole.line)
-    return Parsed(None, True) if at_end else whole
+            return Parsed(tree, ok=True) if at_end or count >= len(lines) - 2 else whole
+    return Parsed(None, ok=True) if at_end else whole
 
 
 def _parse(code: str) -> tuple[ast.Module | None, BaseException | None]:
