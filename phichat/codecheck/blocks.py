@@ -74,11 +74,12 @@ def first_code_block(text: str) -> str | None:
 def _tokens(text: str) -> list[Token]:
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark").disable(["inline", "text_join"]).parse(text)
+    # Only blocks are wanted, and nobody nests lists deeper: each level costs the parser a pass over its lines.
+    return MarkdownIt("commonmark", {"maxNesting": 12}).disable(["inline", "text_join"]).parse(text)
 
 
 def _read(text: str, first_line: int, depth: int) -> Iterator[Block | Prose]:
-    last_line = text.count("\n") + (not text.endswith("\n"))
+    last_line = text.rstrip().count("\n") + 1
     for token in _tokens(text):
         if token.map is None:
             continue
@@ -103,7 +104,7 @@ def _read(text: str, first_line: int, depth: int) -> Iterator[Block | Prose]:
 
 def _as_written(code: str, text: str) -> str:
     """markdown-it ends each line; the answer may not have."""
-    return code if text.endswith("\n") else code.removesuffix("\n")
+    return code if text.rstrip(" \t").endswith("\n") else code.removesuffix("\n")
 
 
 def _fenced(info: str, code: str, line: int) -> Block:
@@ -139,8 +140,8 @@ def _covered(part: Block | Prose, by: Sequence[Block]) -> bool:
 
 _LONGEST_BARE = 100_000
 _STARTS = re.compile(
-    r"(?:import \w[\w.]*(?: as \w+)?(?:, ?\w[\w. ]*)*\s*(?:#.*)?$|from [\w.]+ import [\w(*]|(?:async )?def \w+\(|class \w+[(:]|@\w+"
-    r"|#!/|\"\"\"|>>> \w"
+    r"(?:import \w[\w.]*(?: as \w+)?(?:, ?\w[\w. ]*)*\s*(?:#.*)?$|from [\w.]+ import [\w(*]|(?:async )?def \w+\("
+    r"|class \w+[(:]|@\w+|#!/|\"\"\"|>>> \w"
     r"|# \S|[a-zA-Z_]\w* = \S|print\(|for \w[\w, ]* in .*:\s*$"
     r"|with .* as \w+:\s*$|if __name__)"
 )

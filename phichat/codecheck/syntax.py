@@ -13,6 +13,10 @@ _INCOMPLETE = 0x4000
 
 _LARGEST = 4_000_000
 _MOST_LINES_BACK = 40
+_MOST_READ = 1_000_000
+"""Characters, in all attempts to parse what has no end yet."""
+_MOST_NESTED = 4
+"""Replacement fields of one f-string that repeat its quotes."""
 
 _TYPE_STATEMENT = re.compile(r"^(\s*)type (\w+)(?:\[[^\]\n]*\])?( *= *\S)", re.MULTILINE)
 _TYPE_PARAMETERS = re.compile(r"^(\s*(?:async )?(?:def|class) \w+)\[[^\n(:]*\](?=[(:])", re.MULTILINE)
@@ -56,7 +60,8 @@ def parse_cut_off(code: str, target: tuple[int, int]) -> Parsed:
         return whole
     lines = code.split("\n")
     at_end = _is_incomplete(code)
-    for count in range(len(lines), max(0, len(lines) - _MOST_LINES_BACK), -1):
+    attempts = max(2, min(_MOST_LINES_BACK, _MOST_READ // (len(code) + 1)))
+    for count in range(len(lines), max(0, len(lines) - attempts), -1):
         tree, _ = _parse("\n".join(_completed(lines[:count])))
         if tree is not None:
             return Parsed(tree, ok=True) if at_end or count >= len(lines) - 2 else whole
@@ -114,7 +119,8 @@ def _newer(code: str, target: tuple[int, int]) -> ast.Module | None:
     if target >= (3, 12):
         code = _TYPE_STATEMENT.sub(r"\1\2\3", code)
         code = _TYPE_PARAMETERS.sub(r"\1", code)
-        code = _NESTED.sub(lambda found: "f" + found[1] + found[2] + found[1], code)
+        for _ in range(_MOST_NESTED):
+            code = _NESTED.sub(lambda found: "f" + found[1] + found[2], code)
     if target >= (3, 14):
         code = _BARE_EXCEPT.sub(r"\1(\2):", code)
         code = _TEMPLATE.sub("f", code)
