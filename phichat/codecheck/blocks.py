@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from phichat.codecheck.languages import MARKDOWN, PYTHON, SESSION_LABELS, language_of
+from phichat.codecheck.languages import MARKDOWN, PYTHON, SESSION_LABELS, is_generic, language_of
 from phichat.codecheck.looks import looks_like_python, looks_like_shell
 
 if TYPE_CHECKING:
@@ -119,17 +119,17 @@ def _fenced(info: str, code: str, line: int) -> Block:
     elif not title and (words := rest.strip(" }").split()) and _FILE.match(words[0]):
         title = words[0]
     language = language_of(label)
-    if language is None and _FILE.match(label):
+    if language == "" and _FILE.match(label):
         title, language = title or label, language_of(label.rpartition(".")[2])
     if language == "":
-        return replace(_guessed(code, line), title=title)
+        return replace(_guessed(code, line, may_be_shell=is_generic(label)), title=title)
     return Block(language, line, code, is_session=label.lower() in SESSION_LABELS, title=title)
 
 
-def _guessed(code: str, line: int) -> Block:
+def _guessed(code: str, line: int, *, may_be_shell: bool = True) -> Block:
     if looks_like_python(code, alone=False):
         return Block(PYTHON, line, code)
-    if looks_like_shell(code):
+    if may_be_shell and looks_like_shell(code):
         return Block("bash", line, code)
     return Block("", line, code)
 

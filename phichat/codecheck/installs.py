@@ -1,4 +1,7 @@
-"""The distributions that commands in an answer install."""
+"""The distributions that commands in an answer install.
+
+conda is left out: its packages come from another index, where other names are right.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from collections.abc import Iterator
 _PROGRAM = (
     r"(?:(?:python|py)[\d.]*(?: +-[\d.]+)? +(?:-\w+ +)*?-m +)?"
     r"(?:pip[\d.]* +(?:-\S+ +)*install|uv +pip +install|uv +add|uv +tool +(?:install|run)|uvx"
-    r"|pipx +(?:install|run|inject)|poetry +add|pdm +add|rye +add|pipenv +install|"
-    r"(?:conda|mamba|micromamba) +install|easy_install)"
+    r"|pipx +(?:install|run|inject)|poetry +add|pdm +add|rye +add|pipenv +install|easy_install)"
 )
 _COMMAND = re.compile(
     r"(?:^|[|&;(]|\bRUN\b)\s*(?:[$#>%!] *)?(?:PS [^>\n]{0,100}> *|\([\w.-]+\) *[$#>]? *|[A-Za-z]:\\[^>\n]{0,100}> *"
@@ -104,7 +106,7 @@ def commands_of(shell: str) -> Iterator[tuple[int, str]]:
 
 
 _SPAN = re.compile(r"(?<!`)`([^`\n]{4,400})`(?!`)")
-_COMMENT = re.compile(r"#[ \t]*(.{0,80}?\b(?:pip[\d.]*|uv|uv pip|conda|poetry|pipx)[ \t]+(?:install|add)\b.*)")
+_COMMENT = re.compile(r"#[ \t]*(.{0,80}?\b(?:pip[\d.]*|uv|uv pip|poetry|pipx)[ \t]+(?:install|add)\b.*)")
 
 
 def commands_in_prose(text: str) -> Iterator[tuple[int, str]]:
@@ -115,7 +117,7 @@ def commands_in_prose(text: str) -> Iterator[tuple[int, str]]:
         for found in _SPAN.finditer(line):
             yield number, found[1].strip()
         bare = line.strip().strip("*")
-        if re.match(r"(?:[$>!%] *)?(?:pip3?|python3? -m pip|conda) +install +\S", bare):
+        if re.match(r"(?:[$>!%] *)?(?:pip3?|python3? -m pip) +install +\S", bare):
             yield number, bare
 
 
@@ -126,7 +128,7 @@ def commands_in_comments(code: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(code.split("\n"), 1):
         if "#" in line and len(line) <= _LONGEST and (found := _COMMENT.search(line)):
             begin = re.search(
-                r"(?:python[\d.]* -m )?(?:pip[\d.]*|uv|conda|poetry|pipx)[ \t]+(?:pip +)?(?:install|add)\b.*", found[1]
+                r"(?:python[\d.]* -m )?(?:pip[\d.]*|uv|poetry|pipx)[ \t]+(?:pip +)?(?:install|add)\b.*", found[1]
             )
             if begin:
                 yield number, begin[0]

@@ -31,7 +31,8 @@ _ALIASES: dict[str, str] = {
         "jsx": "javascriptreact react",
         "typescript": "ts mts cts",
         "tsx": "typescriptreact",
-        "cpp": "c++ cxx cc hpp hxx h++ c++11 c++14 c++17 c++20 cpp11 cpp17 cpp20 arduino ino",
+        "cpp": "c++ cxx cc hpp hxx h++ c++11 c++14 c++17 c++20 cpp11 cpp17 cpp20",
+        "arduino": "ino",
         "c": "h c89 c99 c11 ansi-c",
         "csharp": "c# cs c-sharp dotnet .net cake",
         "fsharp": "f# fs fsx",
@@ -53,8 +54,12 @@ _ALIASES: dict[str, str] = {
         "julia": "jl julia-repl",
         "matlab": "octave m-file",
         "lisp": "common-lisp commonlisp cl elisp emacs-lisp emacs",
-        "scheme": "scm racket rkt",
-        "html": "htm xhtml html5 jinja jinja2 html+jinja django-html htmldjango handlebars hbs mustache ejs",
+        "scheme": "scm",
+        "racket": "rkt",
+        "html": "htm xhtml html5",
+        "jinja": "jinja2 html+jinja django-html htmldjango",
+        "handlebars": "hbs mustache",
+        "ejs": "",
         "css": "css3",
         "sass": "",
         "scss": "",
@@ -169,6 +174,16 @@ _ALIASES: dict[str, str] = {
 _GENERIC_LABELS = frozenset(("", "code", "example", "snippet", "script", "source", "program", "copy", "none", "auto"))
 """Labels that say nothing about the content."""
 
+_DATA_LABELS = frozenset((
+    "text", "txt", "plain", "plaintext", "plain-text", "output", "out", "stdout", "stderr", "result", "results", "log",
+    "logs", "tree", "json", "jsonc", "json5", "jsonl", "ndjson", "yaml", "yml", "toml", "ini", "cfg", "conf", "config",
+    "csv", "tsv", "xml", "svg", "diff", "patch", "env", "dotenv", "properties", "http", "traceback", "error", "errors",
+    "pytb", "py3tb", "stacktrace", "mermaid", "plantuml", "dot", "graphviz", "latex", "tex", "math", "bibtex", "regex",
+    "gitignore", "requirements", "nginx", "apache", "po", "gettext", "rst", "asciidoc", "ascii", "table",
+    "input", "bnf", "ebnf", "pseudocode", "pseudo", "algorithm", "prompt", "email", "url", "pem", "hex",
+))  # fmt: skip
+
+
 _SCOPE_NAMES = {
     "python": "Python",
     "cpp": "C++",
@@ -179,19 +194,23 @@ _SCOPE_NAMES = {
 
 
 def language_of(label: str) -> str | None:
-    """The canonical name of the language a label names; "" when it names none, None for data and output.
+    """The canonical name of the language a label names; "" when it says none, None for data and output.
 
-    Labels are compared whatever their case: `Python3` is python, `C++` is cpp. A label that nobody knows is
-    taken for data, since what people and models invent there is mostly `result` or `input`.
+    Labels are compared whatever their case: `Python3` is python, `C++` is cpp.
     """
     name = label.strip().lower()
-    if name in _GENERIC_LABELS:
-        return ""
+    if name in _DATA_LABELS:
+        return None
     if name in _PYTHON_LABELS:
         return PYTHON
     if name in _MARKDOWN_LABELS:
         return MARKDOWN
-    return _ALIASES.get(name)
+    return _ALIASES.get(name, "")
+
+
+def is_generic(label: str) -> bool:
+    """Whether a label leaves open what the content is, and not only to us."""
+    return label.strip().lower() in _GENERIC_LABELS
 
 
 def shown(language: str) -> str:
