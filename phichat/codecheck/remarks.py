@@ -121,5 +121,7 @@ def _short(name: str) -> str:
 
 
 def _plain(remark: Remark) -> Remark:
-    text = "".join(letter if letter.isprintable() else "?" for letter in clean_line(remark.text))
+    text = clean_line(remark.text)
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else "?" for letter in text)
     return Remark(remark.gravity, remark.line, text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…")

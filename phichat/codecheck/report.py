@@ -37,6 +37,8 @@ from phichat.codecheck.stdlib import is_stdlib, module_remark
 from phichat.codecheck.syntax import Parsed, parse, parse_cut_off
 
 RUNNING = (sys.version_info.major, sys.version_info.minor)
+_MOST_JUDGED = 1_000
+"""Packages of one block; more are no code that somebody wrote, and comparing names takes its time."""
 _SHELLS = frozenset(("bash", "powershell", "batch", "dockerfile"))
 
 
@@ -91,7 +93,9 @@ def _report(
     for line, command, in_prose in sorted(commands):
         for name in installs_in(command, in_prose=in_prose):
             if name.lower() not in installs:
-                installs[name.lower()] = Install(name, judge_install(name).status, line)
+                judged = len(installs) < _MOST_JUDGED
+                status = judge_install(name).status if judged else PackageStatus.UNKNOWN
+                installs[name.lower()] = Install(name, status, line)
     report = CodeReport(
         tuple(_with_scope(one.block, scope) for one in found),
         tuple(dict.fromkeys(one.block.language for one in found if not one.block.python)),
@@ -155,9 +159,11 @@ def _packages(imported: Sequence[Imported]) -> tuple[ImportedPackage, ...]:
         module = one.module.partition(".")[0]
         if module in found or is_stdlib(module) or is_own(module):
             continue
-        whole = ".".join((one.module, *one.names[:1]))
-        judged = judge_module(whole)
-        found[module] = ImportedPackage(module, judged.distribution, judged.status, one.line)
+        if len(found) < _MOST_JUDGED:
+            judged = judge_module(".".join((one.module, *one.names[:1])))
+            found[module] = ImportedPackage(module, judged.distribution, judged.status, one.line)
+        else:
+            found[module] = ImportedPackage(module, "", PackageStatus.UNKNOWN, one.line)
     return tuple(found.values())
 
 

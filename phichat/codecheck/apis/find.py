@@ -9,7 +9,17 @@ from phichat.code_report import BadApi
 from phichat.codecheck.apis.guards import Guard, Tests, asked_names, narrowed_names
 from phichat.codecheck.apis.removed import removed_in
 from phichat.codecheck.apis.scopes import Annotated, Binding, Entered, Imported, Scope, Use, Value, read_scopes
-from phichat.codecheck.apis.snapshot import Class, Function, Instance, Library, Missing, Module, Thing, record, versions_of
+from phichat.codecheck.apis.snapshot import (
+    Class,
+    Function,
+    Instance,
+    Library,
+    Missing,
+    Module,
+    Thing,
+    record,
+    versions_of,
+)
 
 _DEEPEST = 60
 _LITERALS: dict[type, str] = {
@@ -52,7 +62,9 @@ class _Finder:
                     bad = self._module(module, use.node.lineno)
                     return [bad] if bad else []
                 return [
-                    bad for alias in aliases if alias.name != "*" and (bad := self._from(module, alias.name, alias.lineno))
+                    bad
+                    for alias in aliases
+                    if alias.name != "*" and (bad := self._from(module, alias.name, alias.lineno))
                 ]
             case ast.Attribute(attr=name, ctx=ast.Load()) as node if Guard.ATTRIBUTE not in use.guards:
                 missing = self.evaluate(node)
@@ -109,9 +121,7 @@ class _Finder:
                 found += self._report(name, Missing(mask), keyword.lineno, "", by_position=position)
         return found
 
-    def _report(
-        self, name: str, missing: Missing, line: int, last: str, *, by_position: bool = False
-    ) -> list[BadApi]:
+    def _report(self, name: str, missing: Missing, line: int, last: str, *, by_position: bool = False) -> list[BadApi]:
         gone = removed_in(name)
         if last in self.asked or name in self.patched or name.rpartition(".")[0] in self.patched:
             return []
