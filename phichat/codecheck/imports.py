@@ -11,6 +11,9 @@ _GUARDING = frozenset(("ImportError", "ModuleNotFoundError", "Exception", "BaseE
 _TESTED = frozenset(("version_info", "hexversion", "PY2", "PY3", "PYTHON2", "PYTHON3", "python_version", "platform"))
 
 
+_IMPORTER = re.compile(r"import_module|__import__|importorskip")
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """module: dotted. line: within the block, from 1. names: what is taken from it.
@@ -24,8 +27,9 @@ class Imported:
     guarded: bool = False
 
 
-def imports_of(tree: ast.Module) -> list[Imported]:
+def imports_of(tree: ast.Module, code: str) -> list[Imported]:
     """All absolute imports, by line; with import_module and __import__ where the name is written out."""
+    reads_calls = _IMPORTER.search(code) is not None
     found: list[Imported] = []
     waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
     while waiting:
@@ -41,7 +45,9 @@ def imports_of(tree: ast.Module) -> list[Imported]:
             case _:
                 pass
         inside = guarded or _guards(node)
-        waiting += [(child, inside) for child in ast.iter_child_nodes(node)]
+        for child in ast.iter_child_nodes(node):
+            if reads_calls or not isinstance(child, ast.expr):
+                waiting.append((child, inside))
     return sorted(found, key=lambda one: one.line)
 
 

@@ -137,7 +137,7 @@ def _finished_lines(code: str) -> str:
 
 
 def _judge(start_line: int, code: str, parsed: Parsed, target: tuple[int, int], local: frozenset[str]) -> CheckedBlock:
-    imported = scan_imports(code) if parsed.tree is None else imports_of(parsed.tree)
+    imported = scan_imports(code) if parsed.tree is None else imports_of(parsed.tree, code)
     imported = [one for one in imported if one.module.partition(".")[0] not in local]
     remarks = [remark for one in imported if (remark := _on_version(one, target))]
     if parsed.remark:

@@ -47,6 +47,8 @@ def parse(code: str, target: tuple[int, int]) -> Parsed:
         tree = _newer(code, target)
     if tree is None:
         return Parsed(None, ok=False, remark=_told(error, code, target), line=_line(error))
+    if target >= sys.version_info[:2]:
+        return Parsed(tree, ok=True)
     needed, why = _needs(tree, code)
     if needed > target:
         return Parsed(tree, ok=False, remark=f"{why} need Python {needed[0]}.{needed[1]}")
