@@ -2,8 +2,8 @@
 
 | gravity | wording |
 | --- | --- |
-| wrong name | `reqeusts is very like requests: check it before you install anything` |
-| does not exist | `math.nope does not exist in Python 3.12`, `urllib2 is Python 2's name of urllib.request` |
+| wrong name | `reqeusts is no known package (very like requests): check it before you install anything` |
+| does not exist | `math.nope does not exist`, `urllib2 is Python 2's name of urllib.request` |
 | does not parse | `line 3: no valid Python 3.12 (invalid syntax)` |
 | to install | `requests is not in the standard library: pip install requests` |
 | beyond the model | `bash: outside what this model was mostly trained to write (Python), verify by hand` |
@@ -104,7 +104,7 @@ def _on_package(package: ImportedPackage, first: int) -> Remark:
 
 
 def _on_api(bad: BadApi) -> str:
-    return bad.message if bad.name in bad.message else f"{bad.name}: {bad.message}"
+    return bad.message if bad.name in bad.message else f"{_short(bad.name)} {bad.message}"
 
 
 def _on_note(note: str, start_line: int) -> Remark:

@@ -155,6 +155,11 @@ def test_install_commands(answer: str, names: list[str]) -> None:
     assert installs(answer) == names
 
 
+def test_what_does_not_exist_is_told_by_its_whole_name() -> None:
+    report = check_text(BLOCK.format("import math as m\nm.nope\nprint(1, ends='')"))
+    assert report.warnings == ("math.nope does not exist", "print(ends=) does not exist")
+
+
 def test_a_name_that_nobody_means_is_suspicious() -> None:
     report = check_text(BLOCK.format("import reqeusts") + "```bash\npip install sklearn\n```\n")
     assert report.blocks[0].non_stdlib[0].status is PackageStatus.SUSPICIOUS
