@@ -104,7 +104,8 @@ def _on_package(package: ImportedPackage, first: int) -> Remark:
 
 
 def _on_api(bad: BadApi) -> str:
-    return bad.message if bad.name in bad.message else f"{_short(bad.name)} {bad.message}"
+    verb = "was " if bad.message.startswith("removed") else ""
+    return f"{_short(bad.name)} {verb}{bad.message}"
 
 
 def _on_note(note: str, start_line: int) -> Remark:
