@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 _SHELL_CELL = re.compile(r"%%(?:bash|sh|shell|script +(?:--\S+ +)*(?:bash|sh|zsh)|cmd)\b")
 _FOREIGN_CELL = re.compile(
     r"%%(?:html|HTML|javascript|js|latex|markdown|svg|SVG|sql|bigquery|R|ruby|perl|cython|script|writefile|file|julia|pypy|python2)\b"
 )
-_WRITTEN_PYTHON = re.compile(r"%%(?:writefile|file)\s+(?:-a\s+)?(\S+\.py)\b")
+_WRITTEN_PYTHON = re.compile(r"%%(?:writefile|file)\s+(?:-a\s+)?\S+\.py\b")
 _IPYTHON = re.compile(r"\s*In ?\[[\d ]*\]: ?")
 _IPYTHON_MORE = re.compile(r"\s*\.{3,}: ?")
 _MAGIC = re.compile(
@@ -24,38 +24,33 @@ _MAGIC = re.compile(
 class Prepared:
     """code: Python, or shell when is_shell; each line stands at its place.
 
-    commands: shell commands that stood among the Python, with their lines, from 1. file: what a cell is written to.
+    commands: shell commands that stood among the Python, with their lines, from 1.
     """
 
     code: str
     is_shell: bool = False
     commands: tuple[tuple[int, str], ...] = ()
-    file: str = ""
-    magics: tuple[int, ...] = field(default=())
 
 
 def prepare(code: str, *, is_session: bool = False) -> Prepared:
     """Dedent, take prompts and outputs out, and tell magics and shell lines from Python."""
     lines = code.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ").split("\n")
     first = next((line.strip() for line in lines if line.strip()), "")
-    file = ""
     if first.startswith("%%"):
         at = next(at for at, line in enumerate(lines) if line.strip())
         if _SHELL_CELL.match(first):
             return Prepared("\n".join([""] * (at + 1) + lines[at + 1 :]), is_shell=True)
-        if written := _WRITTEN_PYTHON.match(first):
-            file = written[1]
-        elif _FOREIGN_CELL.match(first):
+        if _FOREIGN_CELL.match(first) and not _WRITTEN_PYTHON.match(first):
             return Prepared("")
         lines[at] = ""
     if _has_prompts(lines, first, is_session=is_session):
         lines = _without_prompts(lines)
-    return Prepared("\n".join(_dedented(lines)), file=file)
+    return Prepared("\n".join(_dedented(lines)))
 
 
 def without_magics(code: str) -> Prepared:
     """The same with notebook magics and shell lines replaced by statements that do nothing."""
-    lines, commands, magics = code.split("\n"), [], []
+    lines, commands = code.split("\n"), []
     for at, line in enumerate(lines):
         if not (found := _MAGIC.match(line)) or len(line) > 10_000:
             continue
@@ -64,10 +59,9 @@ def without_magics(code: str) -> Prepared:
         if command.startswith("%") and at and lines[at - 1].rstrip().endswith(("(", ",", '"', "'")):
             continue
         commands.append((at + 1, command.lstrip("!%$ ")))
-        magics.append(at + 1)
         timed = re.match(r"%{1,2}(?:time|prun|memit)\s+(?=[\w(\[])(?!-)(.+)", command)
         lines[at] = found["margin"] + (timed[1] if timed else f"{found['target'] or ''}None")
-    return Prepared("\n".join(lines), commands=tuple(commands), magics=tuple(magics))
+    return Prepared("\n".join(lines), commands=tuple(commands))
 
 
 def _has_prompts(lines: list[str], first: str, *, is_session: bool) -> bool:
