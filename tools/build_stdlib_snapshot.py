@@ -23,6 +23,7 @@ from stub_reader import EVERY, KEPT_DUNDERS, VERSIONS, Definition, Stubs, defini
 
 TARGET = Path(__file__).parents[1] / "phichat/codecheck/data/stdlib.jsonl.gz"
 NOT_IMPORTED = {"antigravity", "this", "turtle", "tkinter", "idlelib", "lib2to3", "test", "__main__", "ensurepip"}
+NOT_STANDARD = {"typing_extensions", "_typeshed"}
 TRANSPARENT = {"classmethod", "staticmethod", "abstractmethod", "final", "overload", "override", "deprecated", "property"}
 NOT_CLASSES = {"Generic", "Protocol"}
 
@@ -279,7 +280,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(typeshed_client.__file__).parent / "typeshed"
     stubs = Stubs(folder)
     writer = Writer(stubs)
-    records = {name: writer.module(name) for name in stubs.names}
+    records = {name: writer.module(name) for name in stubs.names if name.partition(".")[0] not in NOT_STANDARD}
     for name, record in records.items():
         undocumented(name, record)
     header = {

@@ -199,7 +199,8 @@ class _Finder:
             case Annotated(annotation=annotation):
                 kind = annotation.value if isinstance(annotation, ast.Subscript) else annotation
                 named = self.evaluate(kind, depth)
-                found = Instance((named,)) if isinstance(named, Class) else None
+                if isinstance(named, Class) and named.module != "typing" and named.name != "object":
+                    found = Instance((named,))
         if isinstance(found, Instance) and (not same or name in self.narrowed):
             return None
         return found
