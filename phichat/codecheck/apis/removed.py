@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-_PYTHON_2 = """
+_PYTHON_2 = set(
+    """
     string.letters string.lowercase string.uppercase string.maketrans string.join string.split string.replace
     string.strip string.lower string.upper string.atoi string.atof string.zfill string.find string.joinfields
     os.getcwdu os.popen2 os.popen3 os.popen4 os.tmpnam os.tempnam os.errno
@@ -14,12 +15,16 @@ _PYTHON_2 = """
     types.UnicodeType operator.isCallable operator.sequenceIncludes operator.div
     sorted(cmp=) list.sort(cmp=)
 """.split()
+)  # noqa: SIM905
 _LATER = {
     "3.7": "asyncio.async",
-    "3.8": "time.clock platform.popen cgi.escape cgi.parse_qs cgi.parse_qsl tarfile.filemode html.parser.HTMLParseError",
+    "3.8": "time.clock platform.popen cgi.escape cgi.parse_qs cgi.parse_qsl"
+    " tarfile.filemode html.parser.HTMLParseError",
     "3.9": "fractions.gcd array.array.tostring array.array.fromstring base64.encodestring base64.decodestring"
-    " threading.Thread.isAlive xml.etree.cElementTree plistlib.readPlist plistlib.writePlist plistlib.readPlistFromBytes"
-    " plistlib.writePlistToBytes asyncio.Task.current_task asyncio.Task.all_tasks json.loads(encoding=) sys.getcheckinterval"
+    " threading.Thread.isAlive xml.etree.cElementTree plistlib.readPlist plistlib.writePlist "
+    " plistlib.readPlistFromBytes"
+    " plistlib.writePlistToBytes asyncio.Task.current_task asyncio.Task.all_tasks"
+    " json.loads(encoding=) sys.getcheckinterval"
     " sys.setcheckinterval sys.callstats html.parser.HTMLParser.unescape",
     "3.10": "collections.Mapping collections.MutableMapping collections.Sequence collections.MutableSequence"
     " collections.Iterable collections.Iterator collections.Callable collections.Hashable collections.Sized"

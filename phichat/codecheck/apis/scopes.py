@@ -156,7 +156,9 @@ def _children(node: ast.AST, scope: Scope, guards: frozenset[Guard], tests: Test
             inner_guards = guards | with_guards(node)
             parts = [item.context_expr for item in node.items]
             plain = isinstance(node, ast.With)
-            parts += [i.optional_vars for i in node.items if i.optional_vars and not (plain and _is_name(i.optional_vars))]
+            parts += [
+                i.optional_vars for i in node.items if i.optional_vars and not (plain and _is_name(i.optional_vars))
+            ]
             return [*((one, scope, guards) for one in parts), *_body(node.body, scope, inner_guards, tests)]
         case ast.Try() | ast.TryStar():
             tried = guards | try_guards(node)
