@@ -3,19 +3,68 @@
 from __future__ import annotations
 
 _PYTHON_2 = set(
-    """
-    string.letters string.lowercase string.uppercase string.maketrans string.join string.split string.replace
-    string.strip string.lower string.upper string.atoi string.atof string.zfill string.find string.joinfields
-    os.getcwdu os.popen2 os.popen3 os.popen4 os.tmpnam os.tempnam os.errno
-    sys.maxint sys.setdefaultencoding sys.exc_clear sys.exc_type sys.exc_value
-    itertools.izip itertools.imap itertools.ifilter itertools.izip_longest itertools.ifilterfalse
-    urllib.urlopen urllib.urlencode urllib.quote urllib.quote_plus urllib.unquote urllib.unquote_plus urllib.urlretrieve
-    dict.has_key dict.iteritems dict.iterkeys dict.itervalues dict.viewitems dict.viewkeys dict.viewvalues
-    str.decode types.StringType types.ListType types.DictType types.IntType types.ClassType types.StringTypes
-    types.UnicodeType operator.isCallable operator.sequenceIncludes operator.div
-    sorted(cmp=) list.sort(cmp=)
-""".split()
-)  # noqa: SIM905
+    [
+        "string.letters",
+        "string.lowercase",
+        "string.uppercase",
+        "string.maketrans",
+        "string.join",
+        "string.split",
+        "string.replace",
+        "string.strip",
+        "string.lower",
+        "string.upper",
+        "string.atoi",
+        "string.atof",
+        "string.zfill",
+        "string.find",
+        "string.joinfields",
+        "os.getcwdu",
+        "os.popen2",
+        "os.popen3",
+        "os.popen4",
+        "os.tmpnam",
+        "os.tempnam",
+        "os.errno",
+        "sys.maxint",
+        "sys.setdefaultencoding",
+        "sys.exc_clear",
+        "sys.exc_type",
+        "sys.exc_value",
+        "itertools.izip",
+        "itertools.imap",
+        "itertools.ifilter",
+        "itertools.izip_longest",
+        "itertools.ifilterfalse",
+        "urllib.urlopen",
+        "urllib.urlencode",
+        "urllib.quote",
+        "urllib.quote_plus",
+        "urllib.unquote",
+        "urllib.unquote_plus",
+        "urllib.urlretrieve",
+        "dict.has_key",
+        "dict.iteritems",
+        "dict.iterkeys",
+        "dict.itervalues",
+        "dict.viewitems",
+        "dict.viewkeys",
+        "dict.viewvalues",
+        "str.decode",
+        "types.StringType",
+        "types.ListType",
+        "types.DictType",
+        "types.IntType",
+        "types.ClassType",
+        "types.StringTypes",
+        "types.UnicodeType",
+        "operator.isCallable",
+        "operator.sequenceIncludes",
+        "operator.div",
+        "sorted(cmp=)",
+        "list.sort(cmp=)",
+    ]
+)
 _LATER = {
     "3.7": "asyncio.async",
     "3.8": "time.clock platform.popen cgi.escape cgi.parse_qs cgi.parse_qsl"
