@@ -23,7 +23,17 @@ from stub_reader import EVERY, KEPT_DUNDERS, VERSIONS, Definition, Stubs, defini
 
 TARGET = Path(__file__).parents[1] / "phichat/codecheck/data/stdlib.jsonl.gz"
 NOT_IMPORTED = {"antigravity", "this", "turtle", "tkinter", "idlelib", "lib2to3", "test", "__main__", "ensurepip"}
-TRANSPARENT = {"classmethod", "staticmethod", "abstractmethod", "final", "overload", "override", "deprecated", "property"}
+NOT_STANDARD = {"typing_extensions", "_typeshed"}
+TRANSPARENT = {
+    "classmethod",
+    "staticmethod",
+    "abstractmethod",
+    "final",
+    "overload",
+    "override",
+    "deprecated",
+    "property",
+}
 NOT_CLASSES = {"Generic", "Protocol"}
 
 
@@ -132,7 +142,10 @@ class Writer:
                     dynamic = True
             dynamic |= any(k.arg != "metaclass" or "ABCMeta" not in ast.unparse(k.value) for k in node.keywords)
             dynamic |= any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
-        dynamic |= bool({"__getattr__", "__getattribute__"} & set(members)) and found[0][1].name not in ("type", "object")
+        dynamic |= bool({"__getattr__", "__getattribute__"} & set(members)) and found[0][1].name not in (
+            "type",
+            "object",
+        )
         if module == "builtins" and found[0][1].name in ("object", "type", "super", "property"):
             dynamic = found[0][1].name != "object"
         name = f"{inside}.{found[0][1].name}" if inside else found[0][1].name
@@ -187,7 +200,7 @@ class Writer:
             case ast.BinOp(op=ast.BitOr(), left=left, right=right):
                 sides = [side for side in (left, right) if not (isinstance(side, ast.Constant) and side.value is None)]
                 known = [self.types(module, side, inside) for side in sides]
-                return sum((one for one in known if one), []) if all(known) else 0
+                return [name for one in known if one for name in one] if all(known) else 0
             case ast.Subscript(value=ast.Name(id="Final" | "ClassVar" | "Annotated"), slice=inner):
                 return self.types(module, inner, inside) if not isinstance(inner, ast.Tuple) else 0
             case ast.Subscript(value=value):
@@ -216,7 +229,11 @@ def undocumented(name: str, record: dict[str, Any]) -> None:
                 add(record, {one.stem for one in Path(folder).iterdir() if one.stem.isidentifier()})
             spec_path = getattr(module, "__file__", None)
             for key, entry in record["n"].items():
-                if isinstance(entry, list) and entry[0] == "c" and isinstance(there := getattr(module, key, None), type):
+                if (
+                    isinstance(entry, list)
+                    and entry[0] == "c"
+                    and isinstance(there := getattr(module, key, None), type)
+                ):
                     add(entry[2], set(dir(there)))
     else:
         spec_path = str(Path(sysconfig.get_path("stdlib"), *name.split("."))) + ".py"
@@ -232,13 +249,17 @@ def undocumented(name: str, record: dict[str, Any]) -> None:
 
 
 def bound(body: list[ast.stmt]) -> set[str]:
+    """The names that a body binds itself, outside the functions and classes in it."""
     names = set()
-    for statement in body:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                names.add(node.id)
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            names.add(statement.name)
+    waiting: list[ast.AST] = [*body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif not isinstance(node, ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(node))
     return names
 
 
@@ -279,7 +300,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(typeshed_client.__file__).parent / "typeshed"
     stubs = Stubs(folder)
     writer = Writer(stubs)
-    records = {name: writer.module(name) for name in stubs.names}
+    records = {name: writer.module(name) for name in stubs.names if name.partition(".")[0] not in NOT_STANDARD}
     for name, record in records.items():
         undocumented(name, record)
     header = {

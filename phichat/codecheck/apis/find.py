@@ -22,6 +22,7 @@ from phichat.codecheck.apis.snapshot import (
 )
 
 _DEEPEST = 60
+_FILE = "_io:TextIOWrapper"
 _LITERALS: dict[type, str] = {
     ast.JoinedStr: "str", ast.List: "list", ast.ListComp: "list", ast.Dict: "dict", ast.DictComp: "dict",
     ast.Set: "set", ast.SetComp: "set", ast.Tuple: "tuple",
@@ -48,6 +49,7 @@ class _Finder:
         self.asked = asked_names(tree)
         self.narrowed = narrowed_names(tree)
         self.known: dict[int, Thing | Missing | None] = {}
+        self.bound: dict[tuple[int, bool], Thing | Missing | None] = {}
         self.patched: set[str] = set()
         self.patched = self._patched()
 
@@ -150,7 +152,10 @@ class _Finder:
                 base = self.evaluate(value, depth)
                 return None if base is None or isinstance(base, Missing) else self.library.step(base, name)
             case ast.Call(func=func):
-                return self._result(self.evaluate(func, depth))
+                callee = self.evaluate(func, depth)
+                if isinstance(callee, Function) and callee.name == "open":
+                    return self.library.instance([_FILE], None) if _is_text(node) else None
+                return self._result(callee)
             case ast.Constant(value=value) if type(value) in _CONSTANTS:
                 return self.library.instance([f"builtins:{_CONSTANTS[type(value)]}"], None)
             case ast.BinOp(left=left, op=ast.Div()):
@@ -175,10 +180,10 @@ class _Finder:
         here, first = scope, True
         while here is not None:
             owner = here.elsewhere.get(name, here)
-            if name in owner.bindings and (first or not here.is_class):
-                return self._bound(name, owner.bindings[name], depth, same=owner is scope)
             if any(self._may_bring(name, source) for source in owner.starred):
                 return None
+            if name in owner.bindings and (first or not here.is_class):
+                return self._bound(name, owner.bindings[name], depth, same=owner is scope)
             here, first = here.parent, False
         found = self.library.step(Module("builtins"), name)
         return None if isinstance(found, Missing) else found
@@ -189,10 +194,14 @@ class _Finder:
         return not isinstance(self.library.step(Module(source), name), Missing)
 
     def _bound(self, name: str, bindings: list[Binding], depth: int, *, same: bool) -> Thing | Missing | None:
-        things = [self._binding(name, one, depth, same=same) for one in bindings]
-        if any(one is None or one != things[0] for one in things):
+        if len(bindings) > 1 and not isinstance(bindings[0], Imported):
             return None
-        return things[0] if len(things) == 1 or isinstance(bindings[0], Imported) else None
+        key = (id(bindings), same)
+        if key not in self.bound:
+            self.bound[key] = None
+            things = [self._binding(name, one, depth, same=same) for one in dict.fromkeys(bindings)]
+            self.bound[key] = None if any(one != things[0] for one in things) else things[0]
+        return self.bound[key]
 
     def _binding(self, name: str, binding: Binding, depth: int, *, same: bool) -> Thing | Missing | None:
         found: Thing | Missing | None = None
@@ -209,7 +218,8 @@ class _Finder:
             case Annotated(annotation=annotation):
                 kind = annotation.value if isinstance(annotation, ast.Subscript) else annotation
                 named = self.evaluate(kind, depth)
-                found = Instance((named,)) if isinstance(named, Class) else None
+                if isinstance(named, Class) and named.module != "typing" and named.name != "object":
+                    found = Instance((named,))
         if isinstance(found, Instance) and (not same or name in self.narrowed):
             return None
         return found
@@ -235,6 +245,12 @@ class _Finder:
                             name = str(rest[0].value) if constant and isinstance(rest[0], ast.Constant) else ""
                             found.add(_canonical(base, name) if name else _canonical(base, "")[:-1])
         return found
+
+
+def _is_text(opened: ast.Call) -> bool:
+    """Whether a call of open certainly gives a text file."""
+    modes = [*opened.args[1:2], *(keyword.value for keyword in opened.keywords if keyword.arg in ("mode", None))]
+    return all(isinstance(mode, ast.Constant) and "b" not in str(mode.value) for mode in modes)
 
 
 def _canonical(base: Thing, name: str) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 OLDEST, NEWEST = 10, 14
 _MASK_OF_ALL = (1 << (NEWEST - OLDEST + 1)) - 1
 _DEEPEST = 20
+_OF_METACLASSES = {"mro", "register"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class Library:
                 return None
             if "d" in found:
                 return None
-        if name == "mro":
+        if name in _OF_METACLASSES:
             return None
         return Missing(missing)
 
