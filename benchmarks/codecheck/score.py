@@ -1,9 +1,11 @@
 """How well the code check finds what a corpus of labelled answers says: precision, recall and every mismatch.
 
-usage: score.py CORPUS [--cli phichat] [--quiet] [--speed] [--seed N] [--only NAME]
+usage: score.py CORPUS [--cli phichat] [--quiet] [--only NAME] [--seed N] [--speed] [--code FOLDER] [--names FILE]
 
 CORPUS is a folder of corpus files or of answers with labels.jsonl (see corpus.py). Without --cli the check is
 imported (`phichat.codecheck.report.check_text`); with it, `phichat check --json` runs once an answer and target.
+--code counts what is flagged in a folder of working Python files; --names, how many of the real but little known
+project names of a file (one a line) are called suspicious, imported and installed.
 Every answer with something that depends on the version is judged for 3.10 to 3.13, every other for its own target.
 """
 
@@ -337,12 +339,44 @@ def speed(check: Check) -> None:
         sys.stdout.write(f"  {name:26} {span:6.2f} s {said}{'  SLOW' if span > 5 else ''}\n")
 
 
+def working_code(folder: Path, check: Check) -> None:
+    """API flags in code that works: the goal is at most 0.1 in 1000 lines."""
+    lines = flags = 0
+    target = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for path in sorted(folder.rglob("*.py")):
+        source = path.read_bytes().decode("utf-8", errors="replace")
+        lines += source.count("\n")
+        report = check(f"{'`' * 12}python\n{source}\n{'`' * 12}\n".encode(), target)
+        for block in report["blocks"]:
+            flags += len(block["bad_apis"])
+            for item in block["bad_apis"]:
+                sys.stdout.write(f"  {path}:{item['line']}: {item['name']}: {item['message']}\n")
+    sys.stdout.write(f"working code: {flags} flags in {lines} lines, {1000 * flags / max(lines, 1):.3f} in 1000\n")
+
+
+def little_known(path: Path, check: Check) -> None:
+    """Suspicious verdicts on names of real projects: the goal is at most 1 %."""
+    names = path.read_text(encoding="utf-8").split()
+    modules = {name.replace("-", "_").replace(".", "_") for name in names}
+    imports = "\n".join(f"import {module}" for module in sorted(modules) if module.isidentifier())
+    text = f"```python\n{imports}\n```\n\n```bash\npip install {' '.join(names)}\n```\n"
+    report = check(text.encode(), "3.12")
+    found = [item for block in report["blocks"] for item in block["non_stdlib"]]
+    for kind, key, items in (("imported", "module", found), ("installed", "name", report["installs"])):
+        bad = [item[key] for item in items if item["status"] == "suspicious"]
+        share = len(bad) / max(len(items), 1)
+        sys.stdout.write(f"little known names {kind}: {len(bad)} of {len(items)} suspicious ({share:.2%}; goal 1 %)\n")
+        sys.stdout.write(f"  {' '.join(bad)}\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--cli")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--code", type=Path)
+    parser.add_argument("--names", type=Path)
     parser.add_argument("--seed", type=int, default=6)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
@@ -358,6 +392,10 @@ def main() -> None:
                     judge(label, check(body, target), target, score, versions_only=True)
         cut_off(answers, check, random.Random(options.seed), score)
         score.show()
+        if options.code:
+            working_code(options.code, check)
+        if options.names:
+            little_known(options.names, check)
         if options.speed:
             speed(check)
 
