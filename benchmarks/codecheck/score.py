@@ -6,7 +6,8 @@ CORPUS is a folder of corpus files or of answers with labels.jsonl (see corpus.p
 imported (`phichat.codecheck.report.check_text`); with it, `phichat check --json` runs once an answer and target.
 --code counts what is flagged in a folder of working Python files; --names, how many of the real but little known
 project names of a file (one a line) are called suspicious, imported and installed.
-Every answer with something that depends on the version is judged for 3.10 to 3.13, every other for its own target.
+Existence is judged for the target of the answer and, as "versions", for each of 3.10 to 3.13: there only what depends
+on the version is to be found, and nothing that is right may be flagged.
 """
 
 from __future__ import annotations
@@ -143,9 +144,12 @@ def judge(label: dict, report: dict, target: str, score: Score, *, versions_only
                 continue
             if item["since"] or item["until"]:
                 dated.append((alternatives & found, item))
-            if item["optional"]:
+            if versions_only and not (item["since"] or item["until"]):
                 either |= alternatives
-                score.add("instance methods (welcome)", "tp" if alternatives & found else "note")
+            elif item["optional"]:
+                either |= alternatives
+                if not versions_only:
+                    score.add("either is right", "tp" if alternatives & found else "note")
             elif hit := alternatives & found:
                 wanted |= hit
                 either |= alternatives
@@ -160,7 +164,7 @@ def judge(label: dict, report: dict, target: str, score: Score, *, versions_only
             said = bool(word.search(said_in_notes)) or any(one.split(".")[0] == item["module"] or one == item["module"]
                                                            for one in messages)  # fmt: skip
             where = f"{name}.md:{block['start_line'] + item['line'] - 1} ({target})"
-            if not exists(item, target) and not item["optional"]:
+            if versions_only and not exists(item, target) and not item["optional"]:
                 score.add("versions", "tp" if said else "fn", where, item["module"] + " (no remark)")
     if not versions_only:
         for hit, item in dated:
@@ -386,10 +390,8 @@ def main() -> None:
         score = Score(quiet=options.quiet)
         for body, label in answers:
             judge(label, check(body, label["target"]), label["target"], score, versions_only=False)
-            items = [item for block in label["blocks"] for item in block["bad_apis"] + block["modules"]]
-            if any(item["since"] or item["until"] for item in items):
-                for target in TARGETS:
-                    judge(label, check(body, target), target, score, versions_only=True)
+            for target in TARGETS if any(block["python"] for block in label["blocks"]) else ():
+                judge(label, check(body, target), target, score, versions_only=True)
         cut_off(answers, check, random.Random(options.seed), score)
         score.show()
         if options.code:
