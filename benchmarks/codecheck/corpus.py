@@ -23,6 +23,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ALIASES = {
     "py": "python", "python3": "python", "pycon": "python", "ipython": "python", "ipython3": "python",
@@ -56,15 +57,15 @@ def _range(rest: str) -> tuple[str, str | None, str | None]:
     return rest, None, None
 
 
-def parse_answer(name: str, options: list[str], lines: list[str]) -> tuple[bytes, dict]:
+def parse_answer(name: str, options: list[str], lines: list[str]) -> tuple[bytes, dict[str, Any]]:
     """One answer: its bytes and its labels."""
     values = dict(option.split("=", 1) for option in options if "=" in option)
     flags = {option for option in options if "=" not in option}
-    label: dict = {"name": name, "target": values["target"], "blocks": [], "installs": []}
+    label: dict[str, Any] = {"name": name, "target": values["target"], "blocks": [], "installs": []}
     others: list[str] = []
     optional_others = [one for one in values.get("other?", "").split(",") if one]
     plain: list[str] = []
-    block: dict | None = None
+    block: dict[str, Any] | None = None
     fence = ""
     info = ""
     fresh = False
@@ -131,7 +132,7 @@ def parse_answer(name: str, options: list[str], lines: list[str]) -> tuple[bytes
     return ("\ufeff" if "bom" in flags else "").encode() + body.encode(), label
 
 
-def parse_file(path: Path) -> list[tuple[bytes, dict]]:
+def parse_file(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     answers = []
     head: list[str] = []
     lines: list[str] = []
@@ -145,7 +146,7 @@ def parse_file(path: Path) -> list[tuple[bytes, dict]]:
     return answers
 
 
-def load(folder: Path) -> list[tuple[bytes, dict]]:
+def load(folder: Path) -> list[tuple[bytes, dict[str, Any]]]:
     """All answers of a folder of corpus files (*.txt), or of a folder that `write` has made."""
     if (folder / "labels.jsonl").exists():
         rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -156,7 +157,7 @@ def load(folder: Path) -> list[tuple[bytes, dict]]:
     return answers
 
 
-def write(answers: list[tuple[bytes, dict]], folder: Path) -> None:
+def write(answers: list[tuple[bytes, dict[str, Any]]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for body, label in answers:
         (folder / f"{label['name']}.md").write_bytes(body)

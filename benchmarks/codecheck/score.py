@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from corpus import NO_CODE, canonical, load
 
@@ -35,7 +36,8 @@ GOALS = {
     "other_languages": (0.98, 0.95), "distributions": (0.90, 0.0), "suspicious modules": (0.95, 0.95),
     "suspicious installs": (0.90, 0.85),
 }  # fmt: skip
-Check = Callable[[bytes, str], dict]
+SPELLINGS = {"docker": "dockerfile", "make": "makefile"}
+Check = Callable[[bytes, str], dict[str, Any]]
 
 
 def number(version: str) -> tuple[int, int]:
@@ -46,7 +48,7 @@ def number(version: str) -> tuple[int, int]:
 def imported_check() -> Check:
     from phichat.codecheck.report import check_text
 
-    def check(body: bytes, target: str) -> dict:
+    def check(body: bytes, target: str) -> dict[str, Any]:
         text = body.decode("utf-8")
         return json.loads(json.dumps(dataclasses.asdict(check_text(text, target=number(target)))))
 
@@ -54,7 +56,7 @@ def imported_check() -> Check:
 
 
 def command_check(command: str, folder: Path) -> Check:
-    def check(body: bytes, target: str) -> dict:
+    def check(body: bytes, target: str) -> dict[str, Any]:
         path = folder / "answer.md"
         path.write_bytes(body)
         done = subprocess.run([command, "check", "--json", "--python-version", target, str(path)], capture_output=True)
@@ -78,7 +80,9 @@ class Score:
             word = {"fp": "FALSE ALARM", "fn": "missed"}[outcome]
             self.mismatches.append(f"{category:20} {word:12} {where}: {what}")
 
-    def sets(self, category: str, found: set[str], wanted: set[str], either: set[str], place: Callable) -> None:
+    def sets(
+        self, category: str, found: set[str], wanted: set[str], either: set[str], place: Callable[[str], str]
+    ) -> None:
         for _ in found & wanted:
             self.add(category, "tp")
         for name in sorted(found - wanted - either):
@@ -102,7 +106,7 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def exists(item: dict, target: str) -> bool:
+def exists(item: dict[str, Any], target: str) -> bool:
     """Whether the standard library of that version has it."""
     since, until = item.get("since"), item.get("until")
     if since is None and until is None:
@@ -110,9 +114,12 @@ def exists(item: dict, target: str) -> bool:
     return not (since and number(target) < number(since)) and not (until and number(target) >= number(until))
 
 
-def judge(label: dict, report: dict, target: str, score: Score, *, versions_only: bool) -> None:
+def judge(label: dict[str, Any], report: dict[str, Any], target: str, score: Score, *, versions_only: bool) -> None:
     name = label["name"]
     blocks = label["blocks"]
+    for block in report["blocks"]:
+        block["language"] = SPELLINGS.get(block["language"], block["language"])
+    report["other_languages"] = [SPELLINGS.get(one, one) for one in report["other_languages"]]
     found_at = {block["start_line"]: block for block in report["blocks"]}
     labelled_at = {block["start_line"]: block for block in blocks}
 
@@ -136,7 +143,7 @@ def judge(label: dict, report: dict, target: str, score: Score, *, versions_only
     either: set[str] = set()
     messages = {item["name"]: item["message"] for block in report["blocks"] for item in block["bad_apis"]}
     found = {one for one in messages if not any(one == mod or one.startswith(mod + ".") for mod in missing_modules)}
-    dated: list[tuple[set[str], dict]] = []
+    dated: list[tuple[set[str], dict[str, Any]]] = []
     for block in blocks:
         for item in block["bad_apis"]:
             alternatives = set(item["names"])
@@ -246,7 +253,7 @@ def judge(label: dict, report: dict, target: str, score: Score, *, versions_only
         score.add("short plain warnings", "tp" if ok else "fp", nowhere(""), repr(warning))
 
 
-def verdicts(report: dict) -> set[str]:
+def verdicts(report: dict[str, Any]) -> set[str]:
     """What the report warns of, by name."""
     modules = {f"module {item['module']}" for block in report["blocks"] for item in block["non_stdlib"]}
     apis = {f"api {item['name']}" for block in report["blocks"] for item in block["bad_apis"]}
@@ -256,7 +263,7 @@ def verdicts(report: dict) -> set[str]:
     return modules | apis | installs | suspicious
 
 
-def cut_off(answers: list[tuple[bytes, dict]], check: Check, chance: random.Random, score: Score) -> None:
+def cut_off(answers: list[tuple[bytes, dict[str, Any]]], check: Check, chance: random.Random, score: Score) -> None:
     """Answers that were cut off: no verdict that the whole answer does not have.
 
     Files of the answer that are named only after the cut cannot be known before it, and are left out.
