@@ -298,12 +298,16 @@ def best(action: Callable[[], object], times: int = 15) -> float:
     return statistics.median(spans)
 
 
-def speed(check: Check) -> None:
-    """Sixty lines, warm, against parsing alone; and hostile answers, which may take 5 s each."""
+def sixty_lines() -> tuple[str, str]:
+    code = (Path(__file__).parent / "sixty.txt").read_text(encoding="utf-8")
+    return code, f"Here you are:\n\n```python\n{code}```\n\nDone.\n"
+
+
+def warm(check: Check) -> None:
+    """Sixty lines, warm, against parsing alone, both in turns."""
     from markdown_it import MarkdownIt
 
-    code = (Path(__file__).parent / "sixty.txt").read_text(encoding="utf-8")
-    text = f"Here you are:\n\n```python\n{code}```\n\nDone.\n"
+    code, text = sixty_lines()
     check(text.encode(), "3.12")
     ratios = []
     for _ in range(5):
@@ -311,6 +315,20 @@ def speed(check: Check) -> None:
         ratios.append(best(lambda: check(text.encode(), "3.12")) / base)
     lines = code.count("\n")
     sys.stdout.write(f"{lines} lines warm: {statistics.median(ratios):.1f}x ast.parse + Markdown parse (goal 20x)\n")
+
+
+def cold(command: str, folder: Path) -> None:
+    """What `check` takes more than `--version`, in the time of an interpreter that does nothing; all in turns."""
+    path = folder / "sixty.md"
+    path.write_text(sixty_lines()[1], encoding="utf-8")
+    commands = [[sys.executable, "-I", "-c", "pass"], [command, "--version"], [command, "check", str(path)]]
+    rounds = [[best(lambda: subprocess.run(one, capture_output=True), 1) for one in commands] for _ in range(9)]  # noqa: B023
+    bare, version, whole = (statistics.median(spans) for spans in zip(*rounds, strict=True))
+    sys.stdout.write(f"cold: {(whole - version) / bare:.1f}x `python -I -c pass` more than --version (goal 15x)\n")
+
+
+def hostile_answers(check: Check) -> None:
+    """Answers that nobody writes, which may take 5 s each."""
     fence = "```python\n{}\n```\n"
     hostile = {
         "a line of 1 MB": fence.format("x = '" + "a" * 1_000_000 + "'"),
@@ -406,7 +424,11 @@ def main() -> None:
         if options.names:
             little_known(options.names, check)
         if options.speed:
-            speed(check)
+            if options.cli:
+                cold(options.cli, Path(folder))
+            else:
+                warm(check)
+            hostile_answers(check)
 
 
 if __name__ == "__main__":
