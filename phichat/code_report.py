@@ -1,13 +1,14 @@
 """What the code check found in an answer: pure values that pass between the rooms.
 
-Lines count from 1. `CodeBlock.start_line` is the block's first code line in the answer; every other
-line counts within its block.
+Lines count from 1. `CheckedBlock.start_line` is the block's first code line in the answer, and so is the
+line of an `Install`, which may stand in prose; every other line counts within its block.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class PackageStatus(StrEnum):
@@ -73,6 +74,10 @@ class CodeReport:
     other_languages: tuple[str, ...] = ()
     installs: tuple[Install, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The report as `phichat check --json` prints it."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

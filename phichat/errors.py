@@ -4,6 +4,7 @@
     ├── UsageError               the command was not understood
     ├── ConfigError              config.toml or an environment variable holds something unusable
     ├── AttachmentError          a file named with -f cannot be put into a prompt
+    ├── CheckInputError          what `phichat check` is given cannot be read as an answer or as code
     ├── OutputError              the answer cannot be written where it should go
     ├── ModelNotInstalled        the name or the path leads to no model
     ├── ModelFileError           the file is there, but is no usable chat model
@@ -60,6 +61,10 @@ class ConfigError(PhichatError):
 
 class AttachmentError(PhichatError):
     """An attached file cannot be put into a prompt."""
+
+
+class CheckInputError(PhichatError):
+    """An answer or a file of code cannot be read."""
 
 
 class OutputError(PhichatError):

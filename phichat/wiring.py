@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
+from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
@@ -67,6 +68,15 @@ def suited(config: Config, paths: Paths) -> Config:
     """
     spec = Library.open(paths).choose(config.model).model.spec
     return config.suited(spec.sampling) if spec else config
+
+
+def code_scope(config: Config, paths: Paths) -> CodeScope | None:
+    """What the card of this run's model vouches for in code; None where it says nothing.
+
+    Raises ModelNotInstalled, UsageError and ConfigError.
+    """
+    spec = Library.open(paths).choose(config.model).model.spec
+    return spec.scope if spec else None
 
 
 def local_backend(config: Config, paths: Paths) -> LocalBackend:

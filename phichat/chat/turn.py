@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from phichat.chat.session import Session
+from phichat.code_report import CodeScope
 from phichat.codecheck.stage import check_code
 from phichat.engine.backend import Cancel
 from phichat.events import Event
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
 
 
 def run_turn(
-    session: Session, prompt: str, params: GenerationParams, cancel: Cancel, recorder: Recorder | None = None
+    session: Session,
+    prompt: str,
+    params: GenerationParams,
+    cancel: Cancel,
+    recorder: Recorder | None = None,
+    scope: CodeScope | None = None,
 ) -> Iterator[Event]:
-    """One turn, checked and, with a recorder, kept. Raises what `Session.send` raises."""
-    events = check_code(session.send(prompt, params, cancel))
+    """One turn, checked against what the model was trained on and, with a recorder, kept.
+
+    Raises what `Session.send` raises.
+    """
+    events = check_code(session.send(prompt, params, cancel), scope)
     return recorder.record(events) if recorder else events

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -13,6 +12,7 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.interrupt import ctrl_c
 from phichat.cli.options import all_options, configure
 from phichat.cli.output import Output
+from phichat.code_report import CodeReport
 from phichat.errors import UsageError
 from phichat.events import (
     CodeChecked,
@@ -73,7 +73,7 @@ def ask(
         raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
 
     from phichat.chat.turn import run_turn
-    from phichat.wiring import past, recorder, session, suited
+    from phichat.wiring import code_scope, past, recorder, session, suited
 
     diagnostics = Diagnostics()
     before = past(paths, cid) if continues or cid is not None else None
@@ -82,6 +82,7 @@ def ask(
     elif continues:
         diagnostics.notice("There is no conversation yet; this begins one.")
     config = suited(config, paths)
+    scope = code_scope(config, paths)
     conversation = session(config, paths, before)
     keeper = recorder(config, paths, before)
     view = _View(
@@ -94,7 +95,7 @@ def ask(
     try:
         with ctrl_c() as cancel:
             try:
-                for event in run_turn(conversation, whole, config.sampling, cancel, keeper):
+                for event in run_turn(conversation, whole, config.sampling, cancel, keeper, scope):
                     view.show(event)
             finally:
                 if view.finished is not None:
@@ -119,7 +120,7 @@ class _View:
         self._streams, self._shows_reasoning = streams, shows_reasoning
         self._model = ""
         self._load_s = 0.0
-        self._warnings: Sequence[str] = ()
+        self._code = CodeReport()
         self.finished: TurnFinished | None = None
 
     def show(self, event: Event) -> None:
@@ -159,7 +160,7 @@ class _View:
                     tell.clear_progress()
                     self._output.piece(event.text)
             case CodeChecked():
-                self._warnings = event.report.warnings
+                self._code = event.report
             case NotKept():
                 tell.notice(f"This conversation is not being kept: {event.reason}.")
             case TurnFinished():
@@ -183,7 +184,7 @@ class _View:
             self._output.end()
         else:
             self._output.text(self.finished.text)
-        for warning in self._warnings:
+        for warning in self._code.warnings:
             self._diagnostics.notice(warning)
         if usage and self.finished.usage.prompt_tokens:
             self._diagnostics.notice(_usage(self.finished))
@@ -222,14 +223,14 @@ class _View:
                 "tokens_per_second": timings.tokens_per_second,
             },
             "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
-            "code": None,
+            "code": self._code.document(),
         }
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """For a turn that raised nothing."""
         if self.finished is None or self.finished.finish_reason is FinishReason.CANCELLED:
             return ExitCode.INTERRUPTED
-        if strict and self._warnings:
+        if strict and self._code.warnings:
             return ExitCode.CODE_WARNING
         return ExitCode.DONE
 

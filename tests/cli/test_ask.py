@@ -253,3 +253,14 @@ def test_a_full_disk_is_a_sentence(environment: dict[str, str], arguments: list[
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_packages_that_the_code_needs_are_told_with_how_to_install_them(run: Run) -> None:
+    usual = ("--temp", "0", "--max-tokens", "40", "Write a Python function that downloads a web page")
+    done = run("ask", "--strict", *usual)
+    assert "import requests" in done.stdout
+    assert done.returncode == 6
+    warning = done.stderr.splitlines()[-1]
+    assert warning.startswith("phichat: requests is not in the standard library: pip install requests")
+    code = json.loads(run("ask", "--json", *usual).stdout)["code"]
+    assert [package["module"] for package in code["blocks"][0]["non_stdlib"]] == ["requests"]

@@ -1,0 +1,40 @@
+"""What left the standard library before the oldest version of the snapshot."""
+
+from __future__ import annotations
+
+_PYTHON_2 = """
+    dict.has_key dict.iteritems dict.iterkeys dict.itervalues dict.viewitems dict.viewkeys dict.viewvalues
+    itertools.ifilter itertools.ifilterfalse itertools.imap itertools.izip itertools.izip_longest list.sort(cmp=)
+    operator.div operator.isCallable operator.sequenceIncludes os.errno os.getcwdu os.popen2 os.popen3 os.popen4
+    os.tempnam os.tmpnam sorted(cmp=) str.decode string.atof string.atoi string.find string.join string.joinfields
+    string.letters string.lower string.lowercase string.maketrans string.replace string.split string.strip
+    string.upper string.uppercase string.zfill sys.exc_clear sys.exc_type sys.exc_value sys.maxint
+    sys.setdefaultencoding types.ClassType types.DictType types.IntType types.ListType types.StringType
+    types.StringTypes types.UnicodeType urllib.quote urllib.quote_plus urllib.unquote urllib.unquote_plus
+    urllib.urlencode urllib.urlopen urllib.urlretrieve
+"""
+_LATER = {
+    "3.7": "asyncio.async",
+    "3.8": "time.clock platform.popen cgi.escape cgi.parse_qs cgi.parse_qsl"
+    " tarfile.filemode html.parser.HTMLParseError",
+    "3.9": "fractions.gcd array.array.tostring array.array.fromstring base64.encodestring base64.decodestring"
+    " threading.Thread.isAlive xml.etree.cElementTree plistlib.readPlist plistlib.writePlist "
+    " plistlib.readPlistFromBytes"
+    " plistlib.writePlistToBytes asyncio.Task.current_task asyncio.Task.all_tasks"
+    " json.loads(encoding=) sys.getcheckinterval"
+    " sys.setcheckinterval sys.callstats html.parser.HTMLParser.unescape",
+    "3.10": "collections.Mapping collections.MutableMapping collections.Sequence collections.MutableSequence"
+    " collections.Iterable collections.Iterator collections.Callable collections.Hashable collections.Sized"
+    " collections.Container collections.Set collections.MutableSet collections.Generator collections.Awaitable"
+    " collections.Coroutine collections.AsyncIterable collections.AsyncIterator collections.KeysView"
+    " collections.ItemsView collections.ValuesView collections.MappingView collections.Reversible"
+    " collections.ByteString collections.Collection",
+}
+
+
+def removed_in(name: str) -> tuple[int, int] | None:
+    """The version from which a name is gone that was gone by 3.10; None when it is not known to have existed."""
+    if name in _PYTHON_2.split():
+        return 3, 0
+    found = next((version for version, names in _LATER.items() if name in names.split()), None)
+    return None if found is None else (3, int(found.partition(".")[2]))

@@ -1,0 +1,77 @@
+"""Which distributions are installed beside this interpreter, found by the names of files: nothing is imported."""
+
+from __future__ import annotations
+
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from phichat.codecheck.nearness import normalised
+
+
+def installed_distribution(name: str) -> str:
+    """How an installed distribution spells its name, "" when none bears it. name: normalised."""
+    for _, folders in _site_folders():
+        if name in folders:
+            return _name_of(folders[name])
+    return ""
+
+
+def owner_of_module(module: str, likely: str) -> str:
+    """The installed distribution that brings a top-level module, "" when none does. likely: tried first."""
+    for files, folders in _site_folders():
+        if not any(file in files for file in (module, f"{module}.py")) and not any(
+            file.startswith(f"{module}.") and file.endswith((".so", ".pyd")) for file in files
+        ):
+            continue
+        guesses = [folders[name] for name in (normalised(likely), normalised(module)) if name in folders]
+        for folder in (*guesses, *folders.values()):
+            if _brings(folder, module):
+                return _name_of(folder)
+    return ""
+
+
+@cache
+def _site_folders() -> list[tuple[frozenset[str], dict[str, Path]]]:
+    """Of each folder that packages are installed in: its files, and its distributions' metadata by normalised name."""
+    found = []
+    for folder in _folders_of_packages():
+        try:
+            files = frozenset(entry.name for entry in folder.iterdir())
+        except OSError:
+            continue
+        suffix = ".dist-info"
+        metadata = {normalised(file.split("-", 1)[0]): folder / file for file in sorted(files) if file.endswith(suffix)}
+        found.append((files, metadata))
+    return found
+
+
+def _folders_of_packages() -> Iterator[Path]:
+    """Where installers put packages, of what Python searches: never the working directory or a checkout."""
+    installers = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()}
+    for entry in dict.fromkeys(sys.path):
+        folder = Path(entry)
+        if folder.is_absolute() and (entry in installers or folder.name in ("site-packages", "dist-packages")):
+            yield folder
+
+
+def _brings(folder: Path, module: str) -> bool:
+    try:
+        record = (folder / "RECORD").read_bytes()
+    except OSError:
+        return False
+    name = module.encode()
+    return any(b"\n" + name + end in b"\n" + record for end in (b"/", b".py,", b".cpython-", b".abi3.", b".cp3"))
+
+
+def _name_of(folder: Path) -> str:
+    """The name as its project spells it; that of the folder where the metadata cannot be read."""
+    try:
+        with (folder / "METADATA").open(encoding="utf-8", errors="replace") as lines:
+            named = (line.removeprefix("Name:").strip() for line in lines if line.startswith("Name:"))
+            return next(named, folder.name.split("-", 1)[0])
+    except OSError:
+        return folder.name.split("-", 1)[0]

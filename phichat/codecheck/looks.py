@@ -1,0 +1,127 @@
+"""What a block without a label is: decided only where it is certain."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+
+_COMMANDS = frozenset((
+    "pip", "pip3", "pipx", "python", "python3", "py", "uv", "uvx", "poetry", "conda", "mamba", "cd", "git", "npm",
+    "npx", "yarn", "pnpm", "docker", "docker-compose", "sudo", "apt", "apt-get", "brew", "curl", "wget", "mkdir",
+    "source", "export", "ls", "chmod", "flask", "uvicorn", "gunicorn", "pytest", "streamlit", "django-admin",
+    "cargo", "make", "cmake", "rustup", "kubectl", "ssh", "scp", "virtualenv", "pipenv", "winget", "choco",
+    "ollama", "huggingface-cli", "touch", "echo", "cp", "mv", "rm",
+))  # fmt: skip
+_AMBIGUOUS_COMMANDS = frozenset((
+    "make", "source", "export", "touch", "echo", "python", "py", "flask", "rm", "cp", "mv", "ls",
+))  # fmt: skip
+"""Also words of prose, or of other languages: they need company."""
+
+_PROMPT = re.compile(r"(?:\([\w.-]+\) ?)?(?:[\w.@~/:-]+)?[$%] (?=\S)")
+_FOREIGN_IMPORT = re.compile(
+    r"\s*import +(?:static +)?(?:java|javax|jakarta|android|androidx|kotlin|kotlinx|scala|org|com|io|net|"
+    r"Foundation|UIKit|SwiftUI|Data|Control|System)\b(?:[.\w*]*);?\s*$"
+)
+_PYTHON_LINE = re.compile(
+    r"\s*(?:(?:async )?def \w{1,100}\(.{0,300}\).{0,100}:\s*(?:#.*)?$|class \w{1,100}(?:\(.{0,200}\))?:\s*(?:#.*)?$"
+    r"|from [\w.]{1,100} import [\w*(, ]+$|elif .{1,200}:\s*$|except(?: [\w. ,()]{1,100})?:\s*$|if __name__ ==)"
+)
+_PLAIN_IMPORT = re.compile(r"\s*import [\w.]+(?: as \w+)?(?:, ?[\w.]+(?: as \w+)?)*\s*(?:#.*)?$")
+_OTHER_LINE = re.compile(r"[^#\n]*(?:[;{]|=>)\s*$")
+_OUTPUT = re.compile(r"Traceback \(most recent call last\)|^(?:---|\+\+\+|@@|diff )|[├└│]", re.MULTILINE)
+
+_PYTHON_CALLS = frozenset((
+    "print", "len", "range", "sorted", "open", "input", "sum", "list", "dict", "set", "int", "str", "float", "zip",
+    "enumerate", "map",
+))  # fmt: skip
+_LARGEST = 100_000
+
+
+def looks_like_python(code: str, *, alone: bool = True) -> bool:
+    """Whether unlabelled text is Python beyond doubt. alone: nothing else says that it is code at all."""
+    if len(code) > _LARGEST or _OUTPUT.search(code):
+        return False
+    lines = [line for line in code.splitlines() if line.strip()]
+    if not lines:
+        return False
+    if any(line.lstrip().startswith((">>> ", "In [1]: ")) for line in lines[:3]):
+        return True
+    strong = sum(1 for line in lines if _PYTHON_LINE.match(line))
+    foreign = sum(1 for line in lines if _OTHER_LINE.match(line) or _FOREIGN_IMPORT.match(line))
+    if foreign * 3 > len(lines):
+        return False
+    tree = _parsed(code)
+    if tree is None:
+        imports = sum(1 for line in lines if _PLAIN_IMPORT.match(line))
+        return not foreign and (strong >= 2 or (strong >= 1 and imports >= 1)) and not alone
+    return _is_telling(tree)
+
+
+def _parsed(code: str) -> ast.Module | None:
+    lines = code.splitlines()
+    first = next(line for line in lines if line.strip())
+    margin = first[: len(first) - len(first.lstrip())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse("\n".join(line.removeprefix(margin) for line in lines))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def _is_telling(tree: ast.Module) -> bool:
+    """Whether a module that parses was meant as one: logs, tables and other languages sometimes parse too."""
+    assigned: set[str] = set()
+    for node in tree.body:
+        match node:
+            case (
+                ast.Import()
+                | ast.ImportFrom()
+                | ast.FunctionDef()
+                | ast.AsyncFunctionDef()
+                | ast.ClassDef()
+                | ast.For()
+                | ast.While()
+                | ast.With()
+                | ast.AsyncWith()
+                | ast.Try()
+                | ast.If()
+                | ast.Match()
+            ):
+                return True
+            case ast.Assign(targets=[ast.Name(id=name), *_], value=value):
+                assigned.add(name)
+                if any(
+                    isinstance(part, ast.ListComp | ast.DictComp | ast.SetComp | ast.Lambda) for part in ast.walk(value)
+                ):
+                    return True
+                if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in _PYTHON_CALLS:
+                    return True
+            case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=args)):
+                if name in _PYTHON_CALLS and args:
+                    return True
+                if name in assigned:
+                    return True
+            case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))) if name in assigned:
+                return True
+            case _:
+                pass
+    return False
+
+
+def looks_like_shell(code: str) -> bool:
+    """Whether unlabelled text is a list of commands."""
+    lines = [line.strip() for line in code.splitlines() if line.strip()]
+    if not lines or len(code) > _LARGEST:
+        return False
+    if _PROMPT.match(lines[0]):
+        return True
+    commands = [line for line in lines if not line.startswith("#")]
+    words = [line.split()[0].removeprefix("!") for line in commands]
+    certain = [word for word in words if word in _COMMANDS - _AMBIGUOUS_COMMANDS]
+    return (
+        bool(commands)
+        and all(word in _COMMANDS for word in words)
+        and (bool(certain) or any(re.match(r"python3? (?:-m )?[\w./-]+", line) for line in commands))
+    )

@@ -1,0 +1,64 @@
+"""What the code check says of the names of packages."""
+
+import pytest
+
+from phichat.code_report import PackageStatus
+from phichat.codecheck.names import judge_install, judge_module, lists_date
+
+
+@pytest.mark.parametrize(
+    ("module", "distribution"),
+    [
+        ("cv2", "opencv-python"),
+        ("yaml", "PyYAML"),
+        ("sklearn", "scikit-learn"),
+        ("bs4", "beautifulsoup4"),
+        ("Crypto", "pycryptodome"),
+        ("google.cloud.storage", "google-cloud-storage"),
+        ("win32com", "pywin32"),
+        ("pytest", "pytest"),
+        ("utils", ""),
+        ("acme_billing", ""),
+    ],
+)
+def test_a_module_names_what_to_install(module: str, distribution: str) -> None:
+    judged = judge_module(module)
+    assert judged.distribution == distribution
+    assert judged.status is not PackageStatus.SUSPICIOUS
+
+
+@pytest.mark.parametrize(
+    "module", ["reqeusts", "Numpy", "pandsa", "matplotlb", "datatime", "rnadom", "r\N{CYRILLIC SMALL LETTER IE}quests"]
+)
+def test_a_misspelt_module_is_suspicious(module: str) -> None:
+    assert judge_module(module).status is PackageStatus.SUSPICIOUS
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("reqeusts", "requests"),
+        ("tensorfow", "tensorflow"),
+        ("scikitlearn", "scikit-learn"),
+        ("huggingface-cli", "huggingface_hub"),
+        ("cv2", "opencv-python"),
+        ("Crypto", "pycryptodome"),
+        ("sklearn", "scikit-learn"),
+        ("datetime", ""),
+        ("json", ""),
+    ],
+)
+def test_a_wrong_name_in_an_install_command_says_what_is_meant(name: str, meant: str) -> None:
+    judged = judge_install(name)
+    assert judged.status is PackageStatus.SUSPICIOUS
+    assert judged.distribution == meant
+    assert judged.remark
+
+
+@pytest.mark.parametrize("name", ["Flask", "scikit_learn", "discord.py", "acme-billing", "humanize", "pytest"])
+def test_a_right_name_in_an_install_command_is_not_suspicious(name: str) -> None:
+    assert judge_install(name).status is not PackageStatus.SUSPICIOUS
+
+
+def test_the_lists_have_a_date() -> None:
+    assert lists_date().year >= 2025
