@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.engine.backend import Backend, Cancel
 from phichat.errors import UsageError
-from phichat.messages import GenerationParams, ModelInfo
+from phichat.events import ModelReady
 from phichat.paths import Paths, write_atomically
 from phichat.shelf import Shelf
 
@@ -51,7 +51,9 @@ class Desk:
     ) -> None:
         self.config, self._paths = config, paths
         self._backend_for = backend_for or self._local_backend
-        self.params: GenerationParams = config.sampling
+        self.params = self._usual = config.sampling
+        self._scope: CodeScope | None = None
+        self._ready: ModelReady | None = None
         self.system = config.system
         self.model_name = config.model or ""
         self._backend: Backend | None = None
@@ -71,11 +73,18 @@ class Desk:
             return self._backend
 
     def _local_backend(self, model: str | None) -> Backend:
-        from dataclasses import replace
+        from phichat.wiring import chat_backend, code_scope, suited
 
-        from phichat.wiring import local_backend
+        config = replace(self.config, model=model)
+        backend = chat_backend(config, self._paths)
+        self._scope = code_scope(config, self._paths)
+        if self.params == self._usual:
+            self.params = self._usual = suited(config, self._paths).sampling
+        return backend
 
-        return local_backend(replace(self.config, model=model), self._paths)
+    def loaded(self, ready: ModelReady) -> None:
+        """A model was loaded outside a turn."""
+        self._ready = ready
 
     def new_talk(self) -> Conversation:
         """A new conversation."""
@@ -86,10 +95,16 @@ class Desk:
 
         Raises ConversationNotFound and TranscriptError.
         """
-        if cid is not None:
-            return self.opened(cid)
-        newest = self.store().latest() if continues else None
-        return self.new_talk() if newest is None else self.opened(newest)
+        if cid is None and not continues:
+            return self.new_talk()
+        from phichat.wiring import past
+
+        before = past(self._paths, cid)
+        if before is None:
+            return self.new_talk()
+        self.config = before.carried(self.config, self._paths, model=self.config.model, system=self.config.system)
+        self.model_name = self.config.model or ""
+        return self._talk(before.conversation)
 
     def opened(self, id: str) -> Conversation:
         """A conversation that was kept, by the beginning of its id.
@@ -110,7 +125,10 @@ class Desk:
         system = self.system
         if record is not None and (branch := record.branch()) and self.config.system is None:
             system = branch[-1].system
-        return Conversation(self.backend, system, record, self._kept(record), self._scope)
+        talk = Conversation(self.backend, system, record, self._kept(record), lambda: self._scope)
+        if self._ready is not None:
+            talk.loaded(self._ready)
+        return talk
 
     def _kept(self, record: ConversationRecord | None) -> Kept | None:
         if not self.config.log:
@@ -119,11 +137,6 @@ class Desk:
 
         recorder = Recorder(self.store, record.id, record.head) if record else Recorder(self.store)
         return Kept(recorder, self.store)
-
-    def _scope(self, model: ModelInfo) -> CodeScope | None:
-        from phichat.wiring import code_scope
-
-        return code_scope(model, self._paths)
 
     # What was kept
 
@@ -215,6 +228,7 @@ class Desk:
         backend = self._backend_for(name)
         with self._lock:
             old, self._backend = self._backend, backend
+        self._ready = None
         if old is not None:
             old.close()
         self.model_name = name

@@ -81,15 +81,18 @@ class Shelf:
         """Download a model, saying how far it is. Raises PhichatError kinds."""
         import os
 
+        from phichat.errors import UsageError
         from phichat.gguf_header import check_usable
         from phichat.models.hub import Hub
         from phichat.models.library import Library
         from phichat.models.pull import Proving, Pull
-        from phichat.models.spec import parse
+        from phichat.models.spec import PathSpec, UrlSpec, parse
         from phichat.models.target import find
 
         library = Library.open(self._paths)
         wanted = parse(name, os.environ.get("HF_ENDPOINT", ""))
+        if isinstance(wanted, (PathSpec, UrlSpec)):
+            raise UsageError(f"{name} is no name of the registry or the hub", "use `phichat pull` for it")
         target = find(wanted, library.registry, Hub(is_offline=False), self._paths)
         with Pull(target, self._paths, library.proofs, cancel) as pulling:
             for step in pulling.prepare():

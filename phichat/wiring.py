@@ -10,7 +10,7 @@ from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
@@ -87,10 +87,17 @@ def local_backend(config: Config, paths: Paths) -> LocalBackend:
 
 def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
     """A conversation, new or gone on with. Raises ModelNotInstalled, UsageError and ConfigError."""
+    return Session(chat_backend(config, paths), config.system, past.turns() if past else ())
+
+
+def chat_backend(config: Config, paths: Paths) -> Backend:
+    """The backend for the model of this run, whose use and speed are remembered.
+
+    Raises ModelNotInstalled, UsageError and ConfigError.
+    """
     library = Library.open(paths)
     choice = library.choose(config.model)
-    backend = _backend_of(choice, library, config, paths)
-    return Session(_Remembering(backend, choice, library.used), config.system, past.turns() if past else ())
+    return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
 
 
 def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
@@ -108,7 +115,9 @@ def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
     )
 
 
-def recorded_backend(turn: TurnRecord, place: str | None, config: Config, paths: Paths, given: Collection[str] = ()) -> LocalBackend:
+def recorded_backend(
+    turn: TurnRecord, place: str | None, config: Config, paths: Paths, given: Collection[str] = ()
+) -> LocalBackend:
     """What answered a turn, loaded as it was then, but for the options that are given now.
 
     place: where its file was. Raises ModelNotInstalled, UsageError and ConfigError.

@@ -55,13 +55,13 @@ class Conversation:
         system: str | None = None,
         record: ConversationRecord | None = None,
         kept: Kept | None = None,
-        scope: Callable[[ModelInfo], CodeScope | None] | None = None,
+        scope: Callable[[], CodeScope | None] | None = None,
     ) -> None:
         self.backend, self.system, self._kept, self._scope = backend, system, kept, scope
         self._turns = {turn.id: turn for turn in record.turns} if record else {}
         self._head = record.head if record else None
         self._numbers = count(1)
-        self.model: ModelInfo | None = None
+        self._model: ModelInfo | None = None
 
     @property
     def id(self) -> str | None:
@@ -82,6 +82,12 @@ class Conversation:
             path.append(self._turns[at])
             at = self._turns[at].parent
         return path[::-1]
+
+    def loaded(self, ready: ModelReady) -> None:
+        """What answers from now on, where it was loaded outside a turn."""
+        self._model = ready.model
+        if self._kept:
+            self._kept.recorder.loaded(ready)
 
     def close(self) -> None:
         """Nothing more will be said."""
@@ -129,10 +135,10 @@ class Conversation:
         parent = self._head
         history = [Turn(turn.prompt, turn.text) for turn in self.branch if turn.text]
         session = Session(self.backend(), self.system, history)
-        events = check_code(session.send(prompt, params, cancel), self.scope)
+        events = check_code(session.send(prompt, params, cancel), self._scope() if self._scope else None)
         recorder = self._kept.recorder if self._kept else None
         if recorder:
-            recorder.parent, recorder.model = parent, self.model
+            recorder.parent = parent
             events = recorder.record(events)
         began, said = datetime.now(UTC), _Growing()
         try:
@@ -147,7 +153,7 @@ class Conversation:
     def _take(self, event: Event, said: _Growing) -> None:
         match event:
             case ModelReady():
-                self.model = event.model
+                self.loaded(event)
             case TextDelta():
                 said.text.append(event.text)
             case ReasoningDelta():
@@ -176,7 +182,7 @@ class Conversation:
             "".join(said.text),
             "".join(said.reasoning),
             self.system,
-            model=self.model,
+            model=self._model,
             params=params,
             code=said.code,
         )

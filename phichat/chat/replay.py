@@ -19,7 +19,6 @@ from phichat.events import Event, ModelReady, TurnFinished
 from phichat.messages import FinishReason, GenerationParams, ModelInfo
 from phichat.transcript.records import TurnRecord
 
-
 SHOWN_CHARACTERS = 40
 """Of both replies, from a difference on."""
 

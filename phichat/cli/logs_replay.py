@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from phichat.transcript.records import TurnRecord
 
 
-
 @click.command("replay")
 @click.argument("cid")
 @click.option("--turn", "number", type=click.IntRange(1), metavar="N", help="Only this turn; default: all that ended.")
@@ -56,7 +55,9 @@ def logs_replay(cid: str, number: int | None, as_json: bool, **flags: Any) -> in
         for replayed in replay(
             branch,
             number,
-            lambda turn: recorded_backend(turn, places.get(turn.model.name) if turn.model else None, config, paths, typed),
+            lambda turn: recorded_backend(
+                turn, places.get(turn.model.name) if turn.model else None, config, paths, typed
+            ),
             lambda params: replace(params, **sampling),
             lambda event: _show(tell, event),
             cancel,

@@ -53,7 +53,6 @@ class Recorder:
 
     conversation: its id, None as long as nothing of it is kept.
     parent: the turn that the next one follows, afterwards that one. Set it to stand elsewhere in the tree.
-    model: what answers, where it was loaded before the first turn began.
     """
 
     def __init__(
@@ -65,11 +64,16 @@ class Recorder:
         self._open_store = open_store
         self._store: Store | None = None
         self._new_id = ascending_ids()
-        self.model: ModelInfo | None = None
+        self._model: ModelInfo | None = None
+        self._path: str | None = None
         self._current: _Turn | None = None
         self._unkept: list[_Turn] = []
         self._trouble: TranscriptError | None = None
         self._told = False
+
+    def loaded(self, ready: ModelReady) -> None:
+        """What answers from now on, where it was loaded outside a turn."""
+        self._model, self._path = ready.model, ready.path
 
     def record(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events of one turn, each written down before it is passed on; text at most 250 ms after.
@@ -112,10 +116,11 @@ class Recorder:
                 now,
                 event.prompt,
                 system=event.system,
-                model=self.model,
+                model=self._model,
                 params=event.params,
             )
         )
+        turn.path = self._path
         self.parent = turn.record.id
         self._attempt(lambda: self._place(turn))
         turn.ticker = Ticker(lambda: self._attempt(lambda: self._flush(turn)))
@@ -129,7 +134,8 @@ class Recorder:
             case ReasoningDelta():
                 turn.reasonings.append(event.text)
             case ModelReady():
-                self.model, turn.path = event.model, event.path
+                self.loaded(event)
+                turn.path = event.path
                 turn.record = replace(turn.record, model=event.model)
             case CodeChecked():
                 turn.record = replace(turn.record, code=event.report)

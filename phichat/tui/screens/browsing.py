@@ -8,6 +8,7 @@ from threading import Thread
 from textual.timer import Timer
 
 from phichat.desk import EXPORTS, Listed
+from phichat.engine.cancel import Cancel
 from phichat.errors import PhichatError, UsageError
 from phichat.shelf import ModelOffer
 from phichat.tui.pulling import PullThread

@@ -288,6 +288,8 @@ class ChatScreen(BrowsingScreen):
             case ModelLoading():
                 self._say(f"loading {event.fraction:.0%}")
             case ModelReady():
+                self.desk.loaded(event)
+                self.talk.loaded(event)
                 self._say("reading", model=event.model.name, placement=_placement(event), n_ctx=event.model.n_ctx)
             case PromptProgress():
                 reads = event.done < event.total
