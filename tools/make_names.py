@@ -33,6 +33,9 @@ BY_CHANCE = 40
 UNMISTAKABLE = 1500
 """Ranks below this are so popular that a slip of the fingers is one, whoever registered it."""
 
+A_WORD = 5
+"""A module that so many projects ship is a name that people choose: `Model`, `scheme`."""
+
 NAME = re.compile(r"[A-Za-z_]\w*\Z")
 
 
@@ -47,11 +50,11 @@ def main() -> None:
     popular, popular_date = read_popular(arguments.guarddog)
     shipped, index_date = read_database(arguments.pigar)
     shown = {normalised(name): name for name in shipped}
+    popular += sorted({normalised(project) for project in overridden().values() if project} - set(popular))
     popular = [shown.get(name, name) for name in popular]
     imports = imports_of(popular, shipped)
     misnamed = misnamed_projects(popular, imports, shipped)
     likely = likely_names(popular, imports)
-    modules = {module for names in shipped.values() for module in names}
     sources = {arguments.pigar.name: index_date, arguments.guarddog.name: popular_date}
     existing = set(shown)
     if arguments.also:
@@ -67,10 +70,10 @@ def main() -> None:
     lines = "\n".join([json.dumps(meta), *(" ".join(column) for column in columns)])
     (arguments.out / "names.txt").write_text(lines, "utf-8", newline="\n")
     cuts = {cut for name in likely for cut in (name, *shortened(name))}
-    (arguments.out / "likely.bin").write_bytes(BloomFilter.of(cuts).bits)
-    near = set(names_by_chance(likely, cuts, existing, modules))
+    (arguments.out / "likely.bin").write_bytes(BloomFilter.of(cuts, bytes_a_name=1).bits)
+    near = set(names_by_chance(likely, cuts, existing, shipped))
     near |= {normalised(module) for module in imports.keys() - overridden() if normalised(module) in existing}
-    (arguments.out / "existing.bin").write_bytes(BloomFilter.of(near).bits)
+    (arguments.out / "existing.bin").write_bytes(BloomFilter.of(near, bytes_a_name=2).bits)
     print(f"{len(popular)} projects, {len(imports)} import names, {len(misnamed)} misnamed, {len(near)} by chance")  # noqa: T201
 
 
@@ -152,24 +155,40 @@ def likely_names(popular: list[str], imports: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def names_by_chance(likely: list[str], cuts: set[str], existing: set[str], modules: set[str]) -> Iterator[str]:
-    """Existing names that are like a likely one by chance: no misspellings of it."""
+def names_by_chance(
+    likely: list[str], cuts: set[str], existing: set[str], shipped: dict[str, list[str]]
+) -> Iterator[str]:
+    """Existing names that are like a likely one by chance, and no misspellings of it.
+
+    Most that could be either were registered to be installed by a slip; not so a word that several projects chose."""
     likenesses = Likenesses.of(likely, cuts, frozenset())
-    for name in existing | {normalised(module) for module in modules}:
+    shippers = Counter(module for names in shipped.values() for module in set(names))
+    chosen: Counter[str] = Counter()
+    for module, count in shippers.items():
+        chosen[normalised(module)] += count
+    for name in existing | chosen.keys():
         meant = likenesses.meant_by(name)
-        if meant and name != meant and not is_unmistakable(name, meant, likenesses.ranks[meant]):
+        is_word = chosen[name] >= A_WORD
+        if meant and name != meant and (is_word or not is_unmistakable(name, meant, likenesses.ranks[meant])):
             yield name
-    for module in modules:
-        meant = normalised(module)
-        if module != module.lower() and likenesses.ranks.get(meant, 0) >= UNMISTAKABLE:
+    standard = len(standard_names())
+    for module, count in shippers.items():
+        rank = likenesses.ranks.get(normalised(module))
+        if (
+            module != module.lower()
+            and rank is not None
+            and (rank >= UNMISTAKABLE or (rank >= standard and count >= A_WORD))
+        ):
             yield module
 
 
 def is_unmistakable(name: str, meant: str, rank: int) -> bool:
-    """Whether a name means another although a project bears it: most such were registered to be installed by slip."""
-    if name.replace("-", "") == meant.replace("-", ""):
-        return rank < UNMISTAKABLE and len(meant) >= 6
-    return is_slip(name, meant) and len(meant) >= 4 and rank < UNMISTAKABLE
+    """Whether a name means another although a project bears it: separators or one slip away from what all know."""
+    if rank >= UNMISTAKABLE:
+        return False
+    return (
+        len(meant) >= 6 if name.replace("-", "") == meant.replace("-", "") else len(meant) >= 4 and is_slip(name, meant)
+    )
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def _imported_as(name: str) -> str:
 def _module_meant(module: str) -> str:
     likenesses = _likenesses()
     looks = plain(module)
-    meant = likenesses.meant_by(looks)
+    meant = likenesses.meant_by(normalised(looks))
     if not meant or (looks == module.lower() and likenesses.is_excused(module)):
         return ""
     return _spellings().get(meant, meant.replace("-", "_"))

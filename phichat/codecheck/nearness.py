@@ -25,11 +25,13 @@ _SOUND_ALIKE = ("aeiouy", "sz", "ck", "bp", "dt", "fv", "mn", "gj", "vw")
 _COMMON, _RARE = 1500, 10**6
 """Ranks: of names that everybody knows, of those that are on no list."""
 
+_RAREST_OF_LENGTH = {4: 700, 5: _COMMON, 6: 4000, 7: 10_000}
+"""How popular a name of so many letters is at least that another is taken for a misspelling of."""
+
 _LONGEST = 60
 """No popular name has more letters."""
 
-_BITS_A_NAME, _PROBES = 10, 7
-"""One name in a hundred that was never put in is found all the same."""
+_PROBES = 6
 
 
 def normalised(name: str) -> str:
@@ -106,37 +108,31 @@ def variants(name: str) -> Iterator[str]:
 
 
 def is_slip(name: str, meant: str) -> bool:
-    """Whether fingers or ears make that edit by themselves: a swap, a double, a neighbouring key, a letter lost, ...
+    """Whether fingers or ears make that edit by themselves: a swap, a double, a neighbouring key, a letter lost inside.
 
-    Never of the first letter; in a name of four letters only a swap or a double counts."""
-    index = next((index for index, pair in enumerate(zip(name, meant, strict=False)) if pair[0] != pair[1]), -1)
-    if index < 1:
-        return index < 0 and _doubles(name, meant)
-    if len(name) == len(meant):
-        if name[index : index + 2] == meant[index : index + 2][::-1] and name[index + 2 :] == meant[index + 2 :]:
-            return True
-        return len(meant) > 4 and _are_neighbours(name[index], meant[index])
-    if _doubles(name, meant):
+    In a name of four letters only a swap or a double counts; the first letter is hardly ever wrong otherwise."""
+    if _is_swap_or_double(name, meant):
         return True
+    index = _first_difference(name, meant)
+    if not 0 < index < min(len(name), len(meant)):
+        return False
+    if len(name) == len(meant):
+        return len(meant) > 4 and name[index + 1 :] == meant[index + 1 :] and _are_neighbours(name[index], meant[index])
     longer, shorter = (name, meant) if len(name) > len(meant) else (meant, name)
-    return (
-        len(meant) > 5
-        and longer[index].isalpha()
-        and longer[-1] == shorter[-1]
-        and longer[index + 1 :] == shorter[index:]
-    )
+    return len(meant) > 5 and longer[index].isalpha() and longer[index + 1 :] == shorter[index:]
 
 
 @dataclass(frozen=True, slots=True)
 class BloomFilter:
-    """A set of names that may find one that was never put in, and finds all that were."""
+    """A set of names that finds all that were put in, and some that were not: 2 in 100 with 8 bits a name, with 16
+    one in 1000."""
 
     bits: bytes
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> BloomFilter:
+    def of(cls, names: Iterable[str], *, bytes_a_name: int) -> BloomFilter:
         names = list(names)
-        bits = bytearray(len(names) * _BITS_A_NAME // 8 + 1)
+        bits = bytearray(len(names) * bytes_a_name + 1)
         for name in names:
             for place in _places(name, len(bits) * 8):
                 bits[place // 8] |= 1 << place % 8
@@ -154,31 +150,27 @@ def _places(name: str, size: int) -> Iterator[int]:
 
 def _is_telling(name: str, like: str, rank: int) -> bool:
     """Whether such a name, that near, is a misspelling rather than a chance: short and rare names have many near."""
-    if rank == _RARE:
+    if rank == _RARE or len(like) < 4:
         return False
     if name[:1] != like[:1] and sorted(name[:2]) != sorted(like[:2]) and rank >= _COMMON:
         return False
-    match len(like):
-        case 0 | 1 | 2 | 3:
-            return False
-        case 4:
-            return rank < (_COMMON if is_slip(name, like) else 700)
-        case 5:
-            return rank < _COMMON
-        case 6:
-            return rank < 7000
-        case 7:
-            return rank < 10_000
-        case _:
-            return True
+    most = _RAREST_OF_LENGTH.get(len(like), _RARE)
+    return rank < (most if not _is_swap_or_double(name, like) else _RAREST_OF_LENGTH.get(len(like) + 2, _RARE))
 
 
-def _doubles(one: str, other: str) -> bool:
-    """Whether one of two names has a letter twice where the other has it once."""
-    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
-    return len(longer) == len(shorter) + 1 and any(
-        longer[index] == longer[index - 1] and longer[:index] + longer[index + 1 :] == shorter
-        for index in range(1, len(longer))
+def _is_swap_or_double(name: str, meant: str) -> bool:
+    """Whether two letters changed places, or one stands twice in one of the names and once in the other."""
+    index = _first_difference(name, meant)
+    if len(name) == len(meant):
+        swapped = meant[:index] + meant[index : index + 2][::-1] + meant[index + 2 :]
+        return name == swapped
+    longer, shorter = (name, meant) if len(name) > len(meant) else (meant, name)
+    return index > 0 and longer[index] == longer[index - 1] and longer[:index] + longer[index + 1 :] == shorter
+
+
+def _first_difference(one: str, other: str) -> int:
+    return next(
+        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
 
 
