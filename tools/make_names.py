@@ -72,7 +72,8 @@ def main() -> None:
     cuts = {cut for name in likely for cut in (name, *shortened(name))}
     (arguments.out / "likely.bin").write_bytes(BloomFilter.of(cuts, bytes_a_name=1).bits)
     near = set(names_by_chance(likely, cuts, existing, shipped))
-    near |= {normalised(module) for module in imports.keys() - overridden() if normalised(module) in existing}
+    listed_names = {*map(normalised, popular), *map(normalised, standard_names())}
+    near |= (set(map(normalised, imports.keys() - overridden().keys())) & existing) - listed_names
     (arguments.out / "existing.bin").write_bytes(BloomFilter.of(near, bytes_a_name=2).bits)
     print(f"{len(popular)} projects, {len(imports)} import names, {len(misnamed)} misnamed, {len(near)} by chance")  # noqa: T201
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from phichat.code_report import PackageStatus
 from phichat.codecheck.installed import installed_distribution, owner_of_module
 from phichat.codecheck.nearness import BloomFilter, Likenesses, normalised, plain
-from phichat.codecheck.stdlib import is_stdlib, standard_names
+from phichat.codecheck.stdlib import is_stdlib, module_remark, standard_names
 
 _DATA = Path(__file__).with_name("data")
 
@@ -41,6 +41,8 @@ _MADE_UP = {
     "python-requests": "requests",
 }
 """Names that models write in install commands for what is called otherwise, most of them taken by something else."""
+
+_LATEST = (3, 14)
 
 _MISTAKEN_FOR = 5
 """An import name is no name to install once its project is so many times as popular as the namesake."""
@@ -124,10 +126,11 @@ def judge_module(module: str) -> JudgedPackage:
         return JudgedPackage(distribution, PackageStatus.KNOWN)
     if top_level in _lists().imports:
         return JudgedPackage("", PackageStatus.UNKNOWN)
-    if meant := "" if "_" in (top_level[0], top_level[-1]) else _module_meant(top_level):
-        remark = f"{meant} of the standard library" if is_stdlib(meant) else meant
-        project = "" if is_stdlib(meant) else _distribution_of(meant)
-        return JudgedPackage(project, PackageStatus.SUSPICIOUS, f"very like {remark}")
+    if not top_level.startswith("_") and not top_level.endswith("_") and (meant := _meant(top_level)):
+        spelt = _spellings().get(meant, meant.replace("-", "_"))
+        if is_stdlib(spelt):
+            return JudgedPackage("", PackageStatus.SUSPICIOUS, f"very like {spelt} of the standard library")
+        return JudgedPackage(_distribution_of(spelt), PackageStatus.SUSPICIOUS, f"very like {spelt}")
     return JudgedPackage("", PackageStatus.UNKNOWN)
 
 
@@ -141,6 +144,8 @@ def judge_install(name: str) -> JudgedPackage:
         instead = _STANDARD_ELSEWHERE.get(standard, "")
         remark = f"{standard} is in the standard library" + (f", elsewhere {instead} brings it" if instead else "")
         return JudgedPackage("", PackageStatus.SUSPICIOUS, remark)
+    if is_stdlib(name) and (remark := module_remark(name, _LATEST)):
+        return JudgedPackage("", PackageStatus.SUSPICIOUS, remark)
     if installed := installed_distribution(known_as):
         return JudgedPackage(installed, PackageStatus.INSTALLED)
     if imported := _imported_as(name):
@@ -148,11 +153,11 @@ def judge_install(name: str) -> JudgedPackage:
         return JudgedPackage(imported, PackageStatus.SUSPICIOUS, remark)
     if project := lists.projects.get(known_as):
         return JudgedPackage(project, PackageStatus.KNOWN)
-    if meant := _project_meant(name):
+    if meant := _meant(name):
         if standard := _standard_names().get(meant):
             return JudgedPackage("", PackageStatus.SUSPICIOUS, f"very like {standard} of the standard library")
-        project = lists.projects.get(meant) or lists.imports[_spellings()[meant]]
-        return JudgedPackage(project, PackageStatus.SUSPICIOUS, f"very like {project}")
+        project = lists.projects.get(meant) or lists.imports.get(_spellings().get(meant, ""), "")
+        return JudgedPackage(project, PackageStatus.SUSPICIOUS, f"very like {project or meant}")
     return JudgedPackage("", PackageStatus.UNKNOWN)
 
 
@@ -217,23 +222,12 @@ def _imported_as(name: str) -> str:
     return project if popular else ""
 
 
-def _module_meant(module: str) -> str:
+def _meant(name: str) -> str:
+    """What a name, itself on no list, is a misspelling of, normalised; "" when of nothing."""
     likenesses = _likenesses()
-    looks = plain(module)
+    looks = plain(name)
     meant = likenesses.meant_by(normalised(looks))
-    if not meant or (looks == module.lower() and likenesses.is_excused(module)):
-        return ""
-    return _spellings().get(meant, meant.replace("-", "_"))
-
-
-def _project_meant(name: str) -> str:
-    """What a name is a misspelling of: as its project spells it, or a module of the standard library."""
-    likenesses = _likenesses()
-    looks = normalised(plain(name))
-    meant = likenesses.meant_by(looks)
-    if not meant or (looks == normalised(name) and likenesses.is_excused(looks)):
-        return ""
-    return meant
+    return "" if looks == name.lower() and likenesses.is_excused(name) else meant
 
 
 @cache

@@ -143,7 +143,7 @@ class BloomFilter:
 
 
 def _places(name: str, size: int) -> Iterator[int]:
-    mixed = (zlib.crc32(name.encode()) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    mixed = (zlib.crc32(name.encode(errors="surrogatepass")) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     first, step = mixed >> 32, mixed & 0xFFFFFFFF | 1
     return ((first + probe * step) % size for probe in range(_PROBES))
 
