@@ -7,6 +7,7 @@ on a network, or looked up in the working directory.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -77,6 +78,7 @@ _PARTED = frozenset({"azure", "backports", "google", "jaraco", "opentelemetry", 
 
 _PARTS = {
     "google.auth": "google-auth",
+    "google.cloud": "google-cloud-core",
     "google.oauth2": "google-auth",
     "google.protobuf": "protobuf",
     "google.colab": "",
@@ -197,10 +199,12 @@ def _distribution_of(module: str) -> str:
     parts = module.split(".")
     if parts[0] in _PARTED:
         for length in range(len(parts), 1, -1):
-            dotted = ".".join(parts[:length])
+            dotted = re.sub(r"_v\d\w*$", "", ".".join(parts[:length]))
             if dotted in _PARTS:
                 return _PARTS[dotted]
-            if project := lists.projects.get(normalised(dotted)):
+            known_as = normalised(dotted)
+            squashed = _likenesses().squashes.get(known_as.replace("-", ""), "")
+            if project := lists.projects.get(known_as) or lists.projects.get(squashed):
                 return project
     if parts[0] in lists.imports:
         return lists.imports[parts[0]]

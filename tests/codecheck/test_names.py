@@ -15,6 +15,7 @@ from phichat.codecheck.names import judge_install, judge_module, lists_date
         ("bs4", "beautifulsoup4"),
         ("Crypto", "pycryptodome"),
         ("google.cloud.storage", "google-cloud-storage"),
+        ("google.cloud.secretmanager_v1.types", "google-cloud-secret-manager"),
         ("win32com", "pywin32"),
         ("pytest", "pytest"),
         ("utils", ""),
