@@ -205,7 +205,8 @@ def _ending(finished: TurnFinished) -> list[str]:
         case FinishReason.STOP | FinishReason.ERROR:
             pass
     if finished.usage.completion_tokens:
-        said.append(f"{finished.usage.completion_tokens:,} tokens")
+        count = finished.usage.completion_tokens
+        said.append(f"{count:,} {'token' if count == 1 else 'tokens'}")
     if finished.timings.tokens_per_second:
         said.append(f"{finished.timings.tokens_per_second:.1f} tokens/s")
     return said

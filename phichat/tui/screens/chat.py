@@ -12,12 +12,10 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import ClassVar, assert_never
 
-from rich.text import Text
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Static
 
 from phichat.chat.commands import complete, parse, plain_prompt
 from phichat.chat.conversation import Conversation as Talk
@@ -48,12 +46,14 @@ from phichat.tui.widgets.conversation import Conversation
 from phichat.tui.widgets.prompt import Prompt
 from phichat.tui.widgets.sidebar import Sidebar
 from phichat.tui.widgets.status import Status, StatusLine
+from phichat.tui.widgets.welcome import TO_TRY, Welcome
 
 _INTERVAL_S = 1 / 15
 """Between two drawings of a growing answer. The engine computes on every core, so each drawing costs it."""
 _SHARE = 8
 """And at least so many times what the last drawing took."""
 _TWICE_S = 1.5
+_NUMBERS = {f"{number}": prompt for number, prompt in enumerate(TO_TRY, 1)}
 
 
 class ChatScreen(BrowsingScreen):
@@ -92,7 +92,7 @@ class ChatScreen(BrowsingScreen):
         with Horizontal(id="main"):
             yield Sidebar(id="sidebar")
             with Vertical(id="talk"):
-                yield Static(_welcome(), id="welcome", markup=False)
+                yield Welcome(id="welcome")
                 yield Conversation(id="conversation")
                 yield Completions(id="completions")
                 yield Prompt(id="prompt")
@@ -107,6 +107,8 @@ class ChatScreen(BrowsingScreen):
         self.prompt.fill(text, pastes)
         self.status.status = Status(model=self.desk.model_name)
         self.call_after_refresh(self.load)
+        if not self.talk.branch:
+            self.call_after_refresh(self.look_for_models)
 
     @property
     def is_busy(self) -> bool:
@@ -144,6 +146,8 @@ class ChatScreen(BrowsingScreen):
         before, at, word = text.rpartition("@")
         if not offers and at and not word.count(" ") and (not before or before[-1].isspace()):
             offers = list(files_like(word))
+        if not offers and self.query_one(Welcome).display and text in _NUMBERS:
+            offers = [Completion(f"{text}  {_NUMBERS[text]}", "", _NUMBERS[text])]
         self.completions.offer(offers)
         self.prompt.completing = bool(offers)
 
@@ -170,6 +174,9 @@ class ChatScreen(BrowsingScreen):
                 self.prompt.submit()
             else:
                 self.prompt.fill(chosen.becomes)
+            return
+        if text in _NUMBERS:
+            self.prompt.fill(chosen.becomes)
             return
         path = Path(chosen.becomes)
         before, _, _ = text.rpartition("@")
@@ -246,7 +253,7 @@ class ChatScreen(BrowsingScreen):
             self.tell(f"{error}", grave=True)
 
     def _reveal(self) -> None:
-        self.query_one("#welcome").display = False
+        self.query_one(Welcome).display = False
         self.conversation.display = True
 
     def on_chat_screen_woke(self) -> None:
@@ -318,9 +325,22 @@ class ChatScreen(BrowsingScreen):
     def say_beside(self, word: str) -> None:
         self.status.status = replace(self.status.status, beside=word)
 
+    @property
+    def model_in_use(self) -> str:
+        return self.status.status.model
+
     def model_chosen(self, name: str) -> None:
         self._say("", model=name, placement="", tokens_per_second=0.0)
         self.load()
+
+    def model_unloaded(self) -> None:
+        self._say("", placement="not loaded", tokens_per_second=0.0)
+
+    def stop_loading(self) -> None:
+        if self._load_cancel is not None:
+            self._load_cancel.set()
+        if self._preload is not None:
+            self._preload.join()
 
     def _end(self, live: ShownTurn) -> None:
         self._turn = self._cancel = self._live = None
@@ -404,10 +424,3 @@ def _placement(ready: ModelReady) -> str:
     if not model.n_gpu_layers:
         return "CPU"
     return f"{min(model.n_gpu_layers, model.n_layers + 1)} of {model.n_layers + 1} layers on the GPU"
-
-
-def _welcome() -> Text:
-    text = Text("phichat\n", "bold")
-    text.append("Chat with a model that runs on this machine. Nothing leaves it.\n\n")
-    text.append("Enter sends, Ctrl+J begins a new line, Esc stops, F1 lists the keys, / the commands.\n")
-    return text

@@ -19,34 +19,48 @@ from textual.widgets.option_list import Option
 from phichat.errors import PhichatError
 from phichat.shelf import ModelOffer
 from phichat.terminal import clean_line
+from phichat.tui.widgets.offers import offer_line
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """What the user wants of a model: to talk to it, or to have it downloaded first."""
+    """What the user wants: to talk to this model, or to have it downloaded; None to free the memory of the other."""
 
-    offer: ModelOffer
+    offer: ModelOffer | None
+
+
+_KEYS = "● here: Enter uses it   ○ to be had: Enter downloads it   Ctrl+U frees the memory   Esc closes"
 
 
 class ModelsScreen(ModalScreen[Picked | None]):
     """Type to filter; Enter chooses, and Enter on no match searches the hub for the words."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # Before the line for typing, where it would delete to the left.
+        Binding("ctrl+u", "unload", "Free the memory of the model in use", priority=True),
+        Binding("escape", "cancel", "Close"),
+    ]
 
     def __init__(
-        self, offers: Callable[[], Sequence[ModelOffer]], search: Callable[[str], Sequence[ModelOffer]]
+        self,
+        offers: Callable[[], Sequence[ModelOffer]],
+        search: Callable[[str], Sequence[ModelOffer]],
+        in_use: str = "",
+        filter: str = "",
     ) -> None:
         super().__init__()
         self._all, self._search = offers, search
+        self._in_use, self._begin = in_use, filter
         self._offers: Sequence[ModelOffer] = ()
         self._shown: Sequence[ModelOffer] = ()
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide"):
             yield Static(Text("Models", "bold"), markup=False)
-            yield Input(placeholder="filter, or words to search the hub for", compact=True)
+            yield Input(self._begin, placeholder="filter, or words to search the hub for", compact=True)
             yield OptionList(markup=False)
             yield Static("", id="word", markup=False)
+            yield Static(Text(_KEYS, "dim"), markup=False)
 
     def on_mount(self) -> None:
         self._fetch(self._all, "looking what is here")
@@ -83,7 +97,7 @@ class ModelsScreen(ModalScreen[Picked | None]):
         ]
         options = self.query_one(OptionList)
         options.clear_options()
-        options.add_options([Option(_line(offer)) for offer in self._shown])
+        options.add_options([Option(offer_line(offer, in_use=offer.name == self._in_use)) for offer in self._shown])
         options.highlighted = 0 if self._shown else None
         if words and not self._shown:
             self._say("Enter searches the hub for these words")
@@ -115,14 +129,9 @@ class ModelsScreen(ModalScreen[Picked | None]):
             else:
                 options.action_cursor_up()
 
+    def action_unload(self) -> None:
+        """Free the memory; the conversation stays, and the next prompt loads the model again."""
+        self.dismiss(Picked(None))
+
     def action_cancel(self) -> None:
         self.dismiss(None)
-
-
-def _line(offer: ModelOffer) -> Text:
-    text = Text(
-        "● " if offer.installed else "○ ", "green" if offer.installed else "dim", no_wrap=True, overflow="ellipsis"
-    )
-    text.append(clean_line(offer.name), "bold")
-    text.append(f"  {clean_line(offer.about)}", "dim" if offer.fits is not False else "red")
-    return text

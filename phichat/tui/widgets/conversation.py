@@ -149,7 +149,8 @@ class Conversation(ScrollView, can_focus=True):
     def _component(self, name: str) -> str:
         styles = self.get_component_styles(f"conversation--{name}")
         bold = "bold " if styles.text_style.bold else ""
-        return f"{bold}{styles.color.rich_color.name}"
+        # Muted colours are transparent ones, which a terminal does not know.
+        return f"{bold}{(self.background_colors[1] + styles.color).rich_color.name}"
 
     def _lay_out(self) -> None:
         """Bring the lines up to date; only turns whose version changed are rendered."""
