@@ -156,7 +156,7 @@ class Desk:
         store = self.store()
         if not query.strip():
             return [
-                Listed(one.id, one.title, f"{_when(one.updated_at)} · {one.turns} turns · {one.model}")
+                Listed(one.id, one.title, f"{_when(one.updated_at)} · {_turns(one.turns)} · {one.model}")
                 for one in store.conversations(_LISTED)
             ]
         from phichat.transcript.search import Filters
@@ -311,4 +311,10 @@ class Desk:
 
 
 def _when(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+    """The time of what was today, else the day."""
+    here = moment.astimezone()
+    return f"{here:%H:%M}" if here.date() == datetime.now().astimezone().date() else f"{here:%Y-%m-%d}"
+
+
+def _turns(count: int) -> str:
+    return "1 turn" if count == 1 else f"{count:,} turns"

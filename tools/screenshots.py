@@ -1,6 +1,6 @@
 """Draws docs/screens/*.svg: the chat on scripted replies, in Textual's own export.
 
-    python tools/screenshots.py [FOLDER]
+python tools/screenshots.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def chat(pilot: Pilot[None]) -> None:
 async def warning(pilot: Pilot[None]) -> None:
     """The code check in place."""
     await pilot.press(*"Total the amounts of a CSV file by month", "enter")
-    await stage.until(pilot, "Call it with")
+    await stage.until(pilot, "pip install")
     await pilot.press("ctrl+down")
 
 
@@ -64,7 +64,7 @@ async def picture(play: Play, size: tuple[int, int] = SIZE, theme: str = "textua
     """One screen as SVG."""
     with TemporaryDirectory() as home, stage.clock_of_utc():
         text = stage.WARNED if play is warning else stage.FLATTEN
-        desk = stage.desk(Path(home), Reply([text]))
+        desk = stage.desk(Path(home), Reply(re.split(r"(?<= )", text)))
         stage.keep(desk)
         app = PhichatApp(desk)
         app.theme = theme

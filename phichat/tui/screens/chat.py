@@ -60,17 +60,18 @@ class ChatScreen(BrowsingScreen):
     """The conversation, the prompt, and the line of status."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop", show=False),
-        Binding("f1", "keys", "Keys"),
-        Binding("f2,ctrl+b", "sidebar", "Conversations"),
+        Binding("escape", "stop", "Stop the answer; go back to the prompt"),
+        Binding("f1", "keys", "Keys and commands"),
+        Binding("f2,ctrl+b", "sidebar", "Conversations, and search"),
         Binding("ctrl+o", "models", "Models"),
-        Binding("ctrl+n", "new", "New"),
-        Binding("ctrl+x", "stop_pull", "Stop the download", show=False),
-        Binding("ctrl+g", "editor", "Editor", show=False),
-        Binding("ctrl+r", "regenerate", "Again", show=False),
-        Binding("ctrl+t", "talk", "Turns", show=False),
-        Binding("ctrl+up", "warning(-1)", "Warning before", show=False),
-        Binding("ctrl+down", "warning(1)", "Next warning", show=False),
+        Binding("ctrl+n", "new", "Another conversation"),
+        Binding("ctrl+t", "talk", "Go to the turns, and select one"),
+        Binding("ctrl+r", "regenerate", "Answer again"),
+        Binding("ctrl+up", "warning(-1)", "The code warning before"),
+        Binding("ctrl+down", "warning(1)", "The next code warning"),
+        Binding("ctrl+g", "editor", "Write the prompt in $EDITOR"),
+        Binding("ctrl+x", "stop_pull", "Stop the download"),
+        Binding("ctrl+l", "redraw", "Draw the screen again"),
     ]
 
     class Woke(Message):
@@ -215,11 +216,13 @@ class ChatScreen(BrowsingScreen):
         self._reveal()
         self.conversation.add(self._live)
         params = self.desk.params
-        preload = self._preload
+        preload, counting = self._preload, self.stop_counting()
 
         def events() -> Iterator[Event]:
             if preload is not None:
                 preload.join()
+            if counting is not None:
+                counting.join()
             yield from talk.send(prompt, params, cancel)
 
         self._turn = TurnThread(events, self._wake)
@@ -347,6 +350,8 @@ class ChatScreen(BrowsingScreen):
         self._say("")
         if self.talk.head is not None:
             live.id = self.talk.head
+            answered = self.talk.turn(live.id).model
+            live.model = answered.name if answered else ""
             same = self.talk.siblings(live.id)
             live.sibling, live.siblings = same.index(live.id) + 1, len(same)
             live.version += 1
@@ -391,6 +396,7 @@ class ChatScreen(BrowsingScreen):
     def leave(self) -> None:
         """Stop what is running and keep the draft."""
         self._stop()
+        self.stop_counting()
         for thread in (self._turn, self._preload):
             if thread is not None:
                 thread.join(2.0)
@@ -408,6 +414,22 @@ class ChatScreen(BrowsingScreen):
         self.conversation.show(shown(talk))
         self.prompt.remember([turn.prompt for turn in talk.branch])
         self.prompt.focus()
+
+    def action_redraw(self) -> None:
+        """After something else has written to the terminal."""
+        self.refresh(repaint=True, layout=True)
+
+    def action_page(self, pages: int) -> None:
+        """Scroll the conversation while the prompt keeps the keys."""
+        self.conversation.scroll_relative(y=pages * (self.conversation.size.height - 2), animate=False)
+
+    def action_to_top(self) -> None:
+        """The beginning of the conversation."""
+        self.conversation.action_to_top()
+
+    def action_to_end(self) -> None:
+        """The newest line."""
+        self.conversation.action_to_end()
 
     def action_talk(self) -> None:
         """Go to the turns, where keys act on the selected one."""

@@ -29,7 +29,7 @@ class Picked:
     offer: ModelOffer | None
 
 
-_KEYS = "● here: Enter uses it   ○ to be had: Enter downloads it   Ctrl+U frees the memory   Esc closes"
+_KEYS = "● here: Enter uses it   ○ to be had: Enter downloads it   Ctrl+U frees the memory"
 
 
 class ModelsScreen(ModalScreen[Picked | None]):
@@ -86,7 +86,9 @@ class ModelsScreen(ModalScreen[Picked | None]):
 
     def _say(self, word: str) -> None:
         if self.is_mounted:
-            self.query_one("#word", Static).update(Text(clean_line(word), "dim"))
+            line = self.query_one("#word", Static)
+            line.update(Text(clean_line(word), "dim"))
+            line.display = bool(word)
 
     def _filter(self) -> None:
         if not self.is_mounted:

@@ -11,11 +11,36 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.events import Key
 from textual.message import Message
-from textual.widgets import Input, OptionList
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from phichat.desk import END, FOUND, Listed
 from phichat.terminal import clean_line
+
+_KEYS = "Enter open  r rename  d delete\nu undo  x export  / search"
+
+
+class ConversationList(OptionList):
+    """What was found; the keys act on the highlighted one."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "act('rename')", "Give it another title"),
+        Binding("d,delete", "act('delete')", "Delete it"),
+        Binding("u", "act('undo')", "Bring back what was deleted last"),
+        Binding("x", "act('export')", "Export it"),
+        Binding("slash", "search", "Search"),
+    ]
+
+    def action_act(self, act: str) -> None:
+        """Ask for something to be done."""
+        sidebar = self.parent
+        assert isinstance(sidebar, Sidebar)
+        sidebar.choose(act)
+
+    def action_search(self) -> None:
+        """Back to the words searched for."""
+        assert self.parent is not None
+        self.parent.query_one(Input).focus()
 
 
 class Sidebar(Vertical):
@@ -35,31 +60,14 @@ class Sidebar(Vertical):
             super().__init__()
             self.act, self.listed = act, listed
 
-    class _List(OptionList):
-        BINDINGS: ClassVar[list[BindingType]] = [
-            Binding("r", "act('rename')", "Rename"),
-            Binding("d,delete", "act('delete')", "Delete"),
-            Binding("u", "act('undo')", "Undo"),
-            Binding("x", "act('export')", "Export"),
-            Binding("slash", "search", "Search"),
-        ]
-
-        def action_act(self, act: str) -> None:
-            sidebar = self.parent
-            assert isinstance(sidebar, Sidebar)
-            sidebar.choose(act)
-
-        def action_search(self) -> None:
-            assert self.parent is not None
-            self.parent.query_one(Input).focus()
-
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._shown: Sequence[Listed] = ()
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="search", compact=True)
-        yield self._List(markup=False)
+        yield Input(placeholder="search all that was said", compact=True)
+        yield ConversationList(markup=False)
+        yield Static(Text(_KEYS, "dim"), markup=False)
 
     @property
     def _list(self) -> OptionList:

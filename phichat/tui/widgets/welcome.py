@@ -48,10 +48,11 @@ class Welcome(VerticalScroll, can_focus=False):
 
     def compose(self) -> ComposeResult:
         yield Static(_about(), markup=False)
-        yield Static(Text.assemble(("Try one", "bold"), ("   its number and Enter, or a click", "dim")), markup=False)
+        heading = Text.assemble(("Try one", "bold"), ("   its number and Enter, or a click", "dim"))
+        yield Static(heading, classes="heading", markup=False)
         tried = (Text.assemble((f"{number} ", "bold"), prompt) for number, prompt in enumerate(TO_TRY, 1))
         yield OptionList(*map(Option, tried), id="try", markup=False)
-        yield Static("", id="here", markup=False)
+        yield Static("", id="here", classes="heading", markup=False)
         yield OptionList(id="models", markup=False)
         yield Static(_keys(), markup=False)
 
