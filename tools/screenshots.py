@@ -27,7 +27,7 @@ Play = Callable[[Pilot[None]], Awaitable[object]]
 
 async def welcome(pilot: Pilot[None]) -> None:
     """What a newcomer sees."""
-    await stage.until(pilot, "phichat")
+    await stage.until(pilot, "smollm2-135m  fits")
 
 
 async def chat(pilot: Pilot[None]) -> None:

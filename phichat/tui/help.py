@@ -60,7 +60,7 @@ def help_text() -> RenderableType:
 
 def shown_keys(binding: Binding) -> str:
     """Its keys, as they are written on a keyboard."""
-    return ", ".join(map(_name, binding.key.split(",")))
+    return ", ".join(map(key_name, binding.key.split(",")))
 
 
 def palette(screen: ChatScreen) -> Iterator[SystemCommand]:
@@ -92,7 +92,8 @@ def _bindings(declared: Iterable[BindingType]) -> list[Binding]:
     return [each for each in declared if isinstance(each, Binding)]
 
 
-def _name(key: str) -> str:
+def key_name(key: str) -> str:
+    """One key, as it is written on a keyboard."""
     *held, last = key.strip().split("+")
     # A letter with Ctrl is written as it stands on the key; alone, as it is typed.
     last = _NAMES.get(last, last.capitalize() if len(last) > 1 or held else last)

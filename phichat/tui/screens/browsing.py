@@ -90,7 +90,9 @@ class BrowsingScreen(CommandingScreen):
             talk.show(one.turn)
         self.open(talk)
         if one.turn:
-            self.conversation.select(next((turn for turn in self.conversation.turns if turn.id == one.turn), None))
+            found = next((turn for turn in self.conversation.turns if turn.id == one.turn), None)
+            # Only what is laid out can be scrolled to; the first screen may just have gone.
+            self.call_after_refresh(self.conversation.select, found)
         if self.has_class("-narrow") or self.app.size.width < 80:
             self.sidebar.toggle()
 

@@ -53,6 +53,7 @@ class ModelsScreen(ModalScreen[Picked | None]):
         self._in_use, self._begin = in_use, filter
         self._offers: Sequence[ModelOffer] = ()
         self._shown: Sequence[ModelOffer] = ()
+        self._looks = self._enters = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide"):
@@ -68,21 +69,29 @@ class ModelsScreen(ModalScreen[Picked | None]):
     def _fetch(self, source: Callable[[], Sequence[ModelOffer]], word: str) -> None:
         """Ask in a thread: reading headers and asking the hub take their time."""
         self._say(word)
+        self._looks = True
 
         def run() -> None:
             try:
                 offers = source()
             except PhichatError as error:
-                self.app.call_from_thread(self._say, f"{error}")
+                self.app.call_from_thread(self._failed, f"{error}")
             else:
                 self.app.call_from_thread(self._found, offers)
 
         Thread(target=run, name="models", daemon=True).start()
 
     def _found(self, offers: Sequence[ModelOffer]) -> None:
-        self._offers = offers
+        self._looks, self._offers = False, offers
         self._say("" if offers else "nothing was found")
         self._filter()
+        if self._enters and self.is_mounted:
+            self._enters = False
+            self._pick(self.query_one(OptionList).highlighted)
+
+    def _failed(self, why: str) -> None:
+        self._looks = self._enters = False
+        self._say(why)
 
     def _say(self, word: str) -> None:
         if self.is_mounted:
@@ -108,7 +117,9 @@ class ModelsScreen(ModalScreen[Picked | None]):
         self._filter()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        if self._shown:
+        if self._looks:
+            self._enters = True  # what is typed may yet be among what is here
+        elif self._shown:
             self._pick(self.query_one(OptionList).highlighted)
         elif event.value.strip():
             words = event.value

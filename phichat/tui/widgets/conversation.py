@@ -293,7 +293,7 @@ class Conversation(ScrollView, can_focus=True):
     def select(self, turn: ShownTurn | None) -> None:
         """Select a turn and bring it into view."""
         self._select(turn)
-        if turn is None or turn not in self._turns:
+        if turn is None or turn not in self._turns or not self._tops:
             return
         index = self._turns.index(turn)
         if index < self._first:

@@ -63,6 +63,7 @@ class Sidebar(Vertical):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._shown: Sequence[Listed] = ()
+        self._waits = self._opens = False
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="search all that was said", compact=True)
@@ -81,7 +82,7 @@ class Sidebar(Vertical):
         """Show or hide it; shown, it asks for its list and takes the keys."""
         self.toggle_class("-open")
         if self.is_open:
-            self.post_message(self.Wanted(self.query_one(Input).value))
+            self._want(self.query_one(Input).value)
             self.query_one(Input).focus()
 
     def show(self, listed: Sequence[Listed]) -> None:
@@ -91,6 +92,9 @@ class Sidebar(Vertical):
         self._list.clear_options()
         self._list.add_options([Option(_entry(one)) for one in listed])
         self._list.highlighted = min(at or 0, len(listed) - 1) if listed else None
+        opens, self._waits, self._opens = self._opens, False, False
+        if opens:
+            self.choose("open")
 
     def choose(self, act: str) -> None:
         """Ask for something to be done with the highlighted conversation."""
@@ -101,11 +105,19 @@ class Sidebar(Vertical):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        self.post_message(self.Wanted(event.value))
+        self._want(event.value)
+
+    def _want(self, query: str) -> None:
+        self._waits, self._opens = True, False
+        self.post_message(self.Wanted(query))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.choose("open")
+        if self._waits:
+            # Enter means what the words find, not what is still listed for the words before.
+            self._opens = True
+        else:
+            self.choose("open")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
