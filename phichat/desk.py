@@ -16,6 +16,7 @@ from phichat.config import Config
 from phichat.engine.backend import Backend, Cancel
 from phichat.errors import UsageError
 from phichat.events import ModelReady
+from phichat.messages import Message, Role
 from phichat.paths import Paths, write_atomically
 from phichat.shelf import Shelf
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from phichat.transcript.store import Store
 
 _LISTED = 100
+_LITTLE = "x"
 
 EXPORTS = ("md", "html", "json", "jsonl", "txt")
 """The formats of `export`."""
@@ -154,7 +156,7 @@ class Desk:
         store = self.store()
         if not query.strip():
             return [
-                Listed(one.id, one.title, f"{_when(one.updated_at)} · {one.turns} turns · {one.model}")
+                Listed(one.id, one.title, f"{_when(one.updated_at)} · {_turns(one.turns)} · {one.model}")
                 for one in store.conversations(_LISTED)
             ]
         from phichat.transcript.search import Filters
@@ -233,6 +235,27 @@ class Desk:
             old.close()
         self.model_name = name
 
+    def unload(self) -> None:
+        """Free the model's memory; the next turn loads it again."""
+        with self._lock:
+            backend = self._backend
+        self._ready = None
+        if backend is not None:
+            backend.close()
+
+    def count(self, text: str, cancel: Cancel) -> int:
+        """Tokens of a text in a prompt, 0 while no model is loaded. Raises EngineError kinds.
+
+        Not while an answer is being made: a backend does one thing at a time.
+        """
+        with self._lock:
+            backend = self._backend
+        if backend is None or self._ready is None:
+            return 0
+        # What the template puts around any message is no part of the text.
+        around, whole = (backend.count([Message(Role.USER, part)], cancel) for part in (_LITTLE, f"{_LITTLE}\n{text}"))
+        return max(0, whole - around)
+
     def close(self) -> None:
         """Free the model."""
         with self._lock:
@@ -288,4 +311,10 @@ class Desk:
 
 
 def _when(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+    """The time of what was today, else the day."""
+    here = moment.astimezone()
+    return f"{here:%H:%M}" if here.date() == datetime.now().astimezone().date() else f"{here:%Y-%m-%d}"
+
+
+def _turns(count: int) -> str:
+    return "1 turn" if count == 1 else f"{count:,} turns"

@@ -12,6 +12,7 @@ from phichat.paths import Paths
 _BESIDE_WEIGHTS = 400_000_000
 """Bytes that a small context and the engine take beside the weights; the planner says it exactly."""
 _HITS = 12
+_TO_BEGIN_WITH = "phi-4-mini"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,13 @@ class ModelOffer:
     about: str
     installed: bool
     fits: bool | None = None
+
+
+def suggested(offers: Sequence[ModelOffer]) -> ModelOffer | None:
+    """The one to begin with: phi-4-mini where it fits, else the first that does, else the first."""
+    there = [offer for offer in offers if not offer.installed]
+    begin = (offer for offer in there if offer.name == _TO_BEGIN_WITH and offer.fits)
+    return next(begin, None) or next((offer for offer in there if offer.fits), next(iter(there), None))
 
 
 class Shelf:

@@ -37,21 +37,32 @@ def with_option(params: GenerationParams, words: str) -> GenerationParams:
 
 def context_text(talk: Conversation) -> str:
     """What the model sees now, turn by turn."""
+    system = about_tokens(talk.system or "")
+    lines = [f"System prompt: about {system:,} tokens" if talk.system else "No system prompt (/system sets one)"]
     branch = talk.branch
     if not branch:
-        return "Nothing yet."
-    lines = []
-    if talk.system:
-        lines.append(f"system prompt, {len(talk.system):,} characters")
-    last = branch[-1]
+        return "\n".join([*lines, "No turn yet"])
+    last, before, dropped = branch[-1], system, 0
     for number, turn in enumerate(branch, 1):
-        answer = f", an answer of {turn.usage.completion_tokens:,} tokens" if turn.usage else ""
-        seen = "left out: there is no room for it" if number <= last.dropped_turns else "seen"
-        lines.append(f"{number}. {clean_line(turn.prompt)[:_PROMPT]}{answer}: {seen}")
+        seen = "left out, there is no room for it" if number <= last.dropped_turns else "seen"
+        prompt, answer = about_tokens(turn.prompt), ""
+        if turn.usage:
+            # What the model read more of than after the turn before, unless that was cut or thought aloud.
+            grown = turn.usage.prompt_tokens - before
+            prompt = grown if grown > 0 and turn.dropped_turns == dropped else prompt
+            answer = f" + {turn.usage.completion_tokens:,}"
+            before, dropped = turn.usage.prompt_tokens + turn.usage.completion_tokens, turn.dropped_turns
+        lines.append(f"{number}. {clean_line(turn.prompt)[:_PROMPT]}")
+        lines.append(f"   about {prompt:,}{answer} tokens, {seen}")
     if last.usage:
         used = last.usage.prompt_tokens + last.usage.completion_tokens
         lines.append(f"{used:,} of {last.n_ctx:,} tokens after the last answer")
     return "\n".join(lines)
+
+
+def about_tokens(text: str) -> int:
+    """How many tokens a text may have, where no model is there to count: four bytes make one in English and code."""
+    return -(-len(text.encode("utf-8", "replace")) // 4)
 
 
 def stats_text(turn: TurnRecord) -> str:

@@ -36,6 +36,7 @@ class ScriptedBackend:
     context: int = 4096
     notices: tuple[str, ...] = ()
     prompts: list[tuple[Message, ...]] = field(default_factory=list)
+    name: str = "scripted"
     _loaded: bool = False
 
     @property
@@ -48,9 +49,9 @@ class ScriptedBackend:
         for fraction in (0.5, 1.0):
             if cancel.is_set():
                 return
-            yield ModelLoading("scripted", fraction)
+            yield ModelLoading(self.name, fraction)
         self._loaded = True
-        model = ModelInfo("scripted", architecture="scripted", n_ctx=self.context, n_layers=1)
+        model = ModelInfo(self.name, architecture="scripted", n_ctx=self.context, n_layers=1)
         yield ModelReady(model, "", self.context, 0.0, self.notices)
 
     def count(self, messages: Sequence[Message], cancel: Cancel) -> int:

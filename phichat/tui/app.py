@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 from textual.theme import Theme
 
 from phichat.chat.conversation import Conversation
 from phichat.desk import Desk
 from phichat.paths import write_atomically
+from phichat.tui.help import palette
 from phichat.tui.screens.chat import ChatScreen
 
 _NARROW = 80
@@ -40,9 +44,10 @@ class PhichatApp(App[None]):
     TITLE = "phichat"
     CSS_PATH = "phichat.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q", "leave", "Quit", priority=True),
+        Binding("ctrl+q", "leave", "Quit; all is kept", priority=True),
         # Without priority the prompt's own binding would copy instead of stopping.
-        Binding("ctrl+c", "interrupt", "Stop", show=False, priority=True, system=True),
+        Binding("ctrl+c", "interrupt", "Stop the answer; twice quits", show=False, priority=True, system=True),
+        Binding("ctrl+p", "command_palette", "All actions by name", show=False, priority=True),
     ]
 
     def __init__(self, desk: Desk, talk: Conversation | None = None) -> None:
@@ -56,6 +61,13 @@ class PhichatApp(App[None]):
     def on_mount(self) -> None:
         self.push_screen(ChatScreen(self.desk, self._first))
         self.theme_changed_signal.subscribe(self, lambda theme: self.desk.choose_theme(theme.name))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
+        """What Ctrl+P lists: what the keys and the slash commands do. Textual's own would speak of other things."""
+        if isinstance(screen, ChatScreen):
+            yield from palette(screen)
+        yield SystemCommand("Theme: dark, light or high contrast; remembered", "", self.action_change_theme)
+        yield SystemCommand("Quit (Ctrl+Q)", "", partial(self.run_action, "leave"))
 
     async def action_leave(self) -> None:
         """Quit, with everything kept."""

@@ -34,6 +34,7 @@ FOLDED_PROMPT = 12
 class ShownTurn:
     """A prompt and its reply, growing while events are applied.
 
+    model, day: what answered, and when, where that was not just now.
     sibling, siblings: which of how many replies at this place it is, from 1.
     """
 
@@ -46,6 +47,8 @@ class ShownTurn:
     report: CodeReport = field(default_factory=CodeReport)
     finished: TurnFinished | None = None
     cut_off: bool = False
+    model: str = ""
+    day: str = ""
     error: str = ""
     sibling: int = 1
     siblings: int = 1
@@ -158,6 +161,7 @@ class ShownTurn:
             about.append("cut off: phichat ended while it was being written")
         if self.finished is not None:
             about += _ending(self.finished)
+        about += [part for part in (self.model, self.day) if part]
         if about:
             ends.append(Piece(Kind.META, " · ".join(about)))
         return ends
@@ -175,6 +179,8 @@ def shown(talk: Conversation) -> list[ShownTurn]:
             record.reasoning,
             report=record.code or CodeReport(),
             cut_off=record.finish_reason is None,
+            model=record.model.name if record.model else "",
+            day=f"{record.created_at.astimezone():%Y-%m-%d %H:%M}",
             error=record.error,
             sibling=same.index(record.id) + 1,
             siblings=len(same),
@@ -205,7 +211,8 @@ def _ending(finished: TurnFinished) -> list[str]:
         case FinishReason.STOP | FinishReason.ERROR:
             pass
     if finished.usage.completion_tokens:
-        said.append(f"{finished.usage.completion_tokens:,} tokens")
+        count = finished.usage.completion_tokens
+        said.append(f"{count:,} {'token' if count == 1 else 'tokens'}")
     if finished.timings.tokens_per_second:
         said.append(f"{finished.timings.tokens_per_second:.1f} tokens/s")
     return said

@@ -16,6 +16,7 @@ from phichat.tui.screens.commanding import CommandingScreen
 from phichat.tui.screens.dialogs import AskLine, Choice, Choose, Read
 from phichat.tui.screens.models import ModelsScreen, Picked
 from phichat.tui.widgets.sidebar import Sidebar
+from phichat.tui.widgets.welcome import Welcome
 
 _PAUSE_S = 0.12
 """After the last key before a search begins."""
@@ -89,7 +90,9 @@ class BrowsingScreen(CommandingScreen):
             talk.show(one.turn)
         self.open(talk)
         if one.turn:
-            self.conversation.select(next((turn for turn in self.conversation.turns if turn.id == one.turn), None))
+            found = next((turn for turn in self.conversation.turns if turn.id == one.turn), None)
+            # Only what is laid out can be scrolled to; the first screen may just have gone.
+            self.call_after_refresh(self.conversation.select, found)
         if self.has_class("-narrow") or self.app.size.width < 80:
             self.sidebar.toggle()
 
@@ -159,18 +162,55 @@ class BrowsingScreen(CommandingScreen):
 
     # Models
 
-    def action_models(self) -> None:
+    def action_models(self, filter: str = "") -> None:
         """Choose another model, or have one downloaded."""
 
         def picked(pick: Picked | None) -> None:
             if pick is None:
                 return
-            if pick.offer.installed:
+            if pick.offer is None:
+                self.action_unload()
+            elif pick.offer.installed:
                 self._use(pick.offer.name)
             else:
                 self._pull(pick.offer)
 
-        self.app.push_screen(ModelsScreen(self.desk.shelf.offers, self.desk.shelf.search), picked)
+        shelf = self.desk.shelf
+        self.app.push_screen(ModelsScreen(shelf.offers, shelf.search, self.model_in_use, filter), picked)
+
+    def look_for_models(self) -> None:
+        """Tell the first screen what is here: in a thread, for it reads headers."""
+
+        def run() -> None:
+            try:
+                offers = self.desk.shelf.offers()
+            except PhichatError as error:
+                self.app.call_from_thread(self.tell, f"{error}", grave=True)
+            else:
+                self.app.call_from_thread(self.query_one(Welcome).show, offers)
+
+        Thread(target=run, name="models", daemon=True).start()
+
+    def on_welcome_wanted(self, message: Welcome.Wanted) -> None:
+        if message.offer.installed:
+            self._use(message.offer.name)
+        else:
+            self.action_models(message.offer.name)
+        self.prompt.focus()
+
+    def on_welcome_tried(self, message: Welcome.Tried) -> None:
+        self.prompt.fill(message.prompt)
+        self.prompt.focus()
+
+    def action_unload(self) -> None:
+        """Free the memory of the model; the next prompt loads it again."""
+        if self.is_busy:
+            self.tell("An answer is being written; Esc stops it.")
+            return
+        self.stop_loading()
+        self.desk.unload()
+        self.model_unloaded()
+        self.tell("The memory is free; the next prompt loads the model again.")
 
     def _do_model(self, rest: str) -> None:
         if rest:
@@ -189,8 +229,21 @@ class BrowsingScreen(CommandingScreen):
         else:
             self.model_chosen(self.desk.model_name)
 
+    @property
+    def model_in_use(self) -> str:
+        """The name of the model that answers, "" while nobody knows."""
+        raise NotImplementedError
+
     def model_chosen(self, name: str) -> None:
         """Another model answers from the next turn on."""
+        raise NotImplementedError
+
+    def model_unloaded(self) -> None:
+        """No model is in memory."""
+        raise NotImplementedError
+
+    def stop_loading(self) -> None:
+        """End the loading that goes on beside the typing, and wait for it."""
         raise NotImplementedError
 
     def _pull(self, offer: ModelOffer) -> None:
@@ -216,6 +269,7 @@ class BrowsingScreen(CommandingScreen):
             self.tell(f"{error}", grave=True)
         else:
             self.tell(f"{offer.name} is here; Ctrl+O chooses it.")
+            self.look_for_models()
 
     def action_stop_pull(self) -> None:
         """Stop the download in the background."""

@@ -13,12 +13,10 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import ClassVar, assert_never
 
-from rich.text import Text
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Static
 
 from phichat.chat.commands import complete, parse, plain_prompt
 from phichat.chat.conversation import Conversation as Talk
@@ -49,29 +47,32 @@ from phichat.tui.widgets.conversation import Conversation
 from phichat.tui.widgets.prompt import Prompt
 from phichat.tui.widgets.sidebar import Sidebar
 from phichat.tui.widgets.status import Status, StatusLine
+from phichat.tui.widgets.welcome import TO_TRY, Welcome
 
 _INTERVAL_S = 1 / 15
 """Between two drawings of a growing answer. The engine computes on every core, so each drawing costs it."""
 _SHARE = 8
 """And at least so many times what the last drawing took."""
 _TWICE_S = 1.5
+_NUMBERS = {f"{number}": prompt for number, prompt in enumerate(TO_TRY, 1)}
 
 
 class ChatScreen(BrowsingScreen):
     """The conversation, the prompt, and the line of status."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop", show=False),
-        Binding("f1", "keys", "Keys"),
-        Binding("f2,ctrl+b", "sidebar", "Conversations"),
+        Binding("escape", "stop", "Stop the answer; go back to the prompt"),
+        Binding("f1", "keys", "Keys and commands"),
+        Binding("f2,ctrl+b", "sidebar", "Conversations, and search"),
         Binding("ctrl+o", "models", "Models"),
-        Binding("ctrl+n", "new", "New"),
-        Binding("ctrl+x", "stop_pull", "Stop the download", show=False),
-        Binding("ctrl+g", "editor", "Editor", show=False),
-        Binding("ctrl+r", "regenerate", "Again", show=False),
-        Binding("ctrl+t", "talk", "Turns", show=False),
-        Binding("ctrl+up", "warning(-1)", "Warning before", show=False),
-        Binding("ctrl+down", "warning(1)", "Next warning", show=False),
+        Binding("ctrl+n", "new", "Another conversation"),
+        Binding("ctrl+t", "talk", "Go to the turns, and select one"),
+        Binding("ctrl+r", "regenerate", "Answer again"),
+        Binding("ctrl+up", "warning(-1)", "The code warning before"),
+        Binding("ctrl+down", "warning(1)", "The next code warning"),
+        Binding("ctrl+g", "editor", "Write the prompt in $EDITOR"),
+        Binding("ctrl+x", "stop_pull", "Stop the download"),
+        Binding("ctrl+l", "redraw", "Draw the screen again"),
     ]
 
     class Woke(Message):
@@ -93,7 +94,7 @@ class ChatScreen(BrowsingScreen):
         with Horizontal(id="main"):
             yield Sidebar(id="sidebar")
             with Vertical(id="talk"):
-                yield Static(_welcome(), id="welcome", markup=False)
+                yield Welcome(id="welcome")
                 yield Conversation(id="conversation")
                 yield Completions(id="completions")
                 yield Prompt(id="prompt")
@@ -109,6 +110,8 @@ class ChatScreen(BrowsingScreen):
         self.status.status = Status(model=self.desk.model_name)
         self.call_after_refresh(self._settle)
         self.call_after_refresh(self.load)
+        if not self.talk.branch:
+            self.call_after_refresh(self.look_for_models)
 
     @property
     def is_busy(self) -> bool:
@@ -146,6 +149,8 @@ class ChatScreen(BrowsingScreen):
         before, at, word = text.rpartition("@")
         if not offers and at and not word.count(" ") and (not before or before[-1].isspace()):
             offers = list(files_like(word))
+        if not offers and self.query_one(Welcome).display and text in _NUMBERS:
+            offers = [Completion(f"{text}  {_NUMBERS[text]}", "", _NUMBERS[text])]
         self.completions.offer(offers)
         self.prompt.completing = bool(offers)
 
@@ -172,6 +177,9 @@ class ChatScreen(BrowsingScreen):
                 self.prompt.submit()
             else:
                 self.prompt.fill(chosen.becomes)
+            return
+        if text in _NUMBERS:
+            self.prompt.fill(chosen.becomes)
             return
         path = Path(chosen.becomes)
         before, _, _ = text.rpartition("@")
@@ -210,11 +218,13 @@ class ChatScreen(BrowsingScreen):
         self._reveal()
         self.conversation.add(self._live)
         params = self.desk.params
-        preload = self._preload
+        preload, counting = self._preload, self.stop_counting()
 
         def events() -> Iterator[Event]:
             if preload is not None:
                 preload.join()
+            if counting is not None:
+                counting.join()
             yield from talk.send(prompt, params, cancel)
 
         self._turn = TurnThread(events, self._wake)
@@ -253,7 +263,7 @@ class ChatScreen(BrowsingScreen):
             self.tell(f"{error}", grave=True)
 
     def _reveal(self) -> None:
-        self.query_one("#welcome").display = False
+        self.query_one(Welcome).display = False
         self.conversation.display = True
 
     def on_chat_screen_woke(self) -> None:
@@ -325,15 +335,30 @@ class ChatScreen(BrowsingScreen):
     def say_beside(self, word: str) -> None:
         self.status.status = replace(self.status.status, beside=word)
 
+    @property
+    def model_in_use(self) -> str:
+        return self.status.status.model
+
     def model_chosen(self, name: str) -> None:
         self._say("", model=name, placement="", tokens_per_second=0.0)
         self.load()
+
+    def model_unloaded(self) -> None:
+        self._say("", placement="not loaded", tokens_per_second=0.0)
+
+    def stop_loading(self) -> None:
+        if self._load_cancel is not None:
+            self._load_cancel.set()
+        if self._preload is not None:
+            self._preload.join()
 
     def _end(self, live: ShownTurn) -> None:
         self._turn = self._cancel = self._live = None
         self._say("")
         if self.talk.head is not None:
             live.id = self.talk.head
+            answered = self.talk.turn(live.id).model
+            live.model = answered.name if answered else ""
             same = self.talk.siblings(live.id)
             live.sibling, live.siblings = same.index(live.id) + 1, len(same)
             live.version += 1
@@ -379,6 +404,7 @@ class ChatScreen(BrowsingScreen):
     def leave(self) -> None:
         """Stop what is running and keep the draft."""
         self._stop()
+        self.stop_counting()
         for thread in (self._turn, self._preload):
             if thread is not None:
                 thread.join(2.0)
@@ -397,6 +423,22 @@ class ChatScreen(BrowsingScreen):
         self.prompt.remember([turn.prompt for turn in talk.branch])
         self.prompt.focus()
 
+    def action_redraw(self) -> None:
+        """After something else has written to the terminal."""
+        self.refresh(repaint=True, layout=True)
+
+    def action_page(self, pages: int) -> None:
+        """Scroll the conversation while the prompt keeps the keys."""
+        self.conversation.scroll_relative(y=pages * (self.conversation.size.height - 2), animate=False)
+
+    def action_to_top(self) -> None:
+        """The beginning of the conversation."""
+        self.conversation.action_to_top()
+
+    def action_to_end(self) -> None:
+        """The newest line."""
+        self.conversation.action_to_end()
+
     def action_talk(self) -> None:
         """Go to the turns, where keys act on the selected one."""
         self.conversation.focus()
@@ -412,10 +454,3 @@ def _placement(ready: ModelReady) -> str:
     if not model.n_gpu_layers:
         return "CPU"
     return f"{min(model.n_gpu_layers, model.n_layers + 1)} of {model.n_layers + 1} layers on the GPU"
-
-
-def _welcome() -> Text:
-    text = Text("phichat\n", "bold")
-    text.append("Chat with a model that runs on this machine. Nothing leaves it.\n\n")
-    text.append("Enter sends, Ctrl+J begins a new line, Esc stops, F1 lists the keys, / the commands.\n")
-    return text

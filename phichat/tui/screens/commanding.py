@@ -4,39 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.text import Text
+from threading import Thread
 
 from phichat.chat.attachments import attached
 from phichat.chat.commands import Command
-from phichat.chat.telling import commands_text, context_text, options_text, stats_text, turn_number, with_option
+from phichat.chat.conversation import Conversation
+from phichat.chat.telling import about_tokens, context_text, options_text, stats_text, turn_number, with_option
+from phichat.desk import Desk
+from phichat.engine.cancel import Cancel
 from phichat.errors import PhichatError, UsageError
+from phichat.tui.help import help_text
 from phichat.tui.screens.acting import ActingScreen
 from phichat.tui.screens.dialogs import Read
 from phichat.tui.widgets.completions import Completion
 
-_KEYS = (
-    ("Enter", "send"),
-    ("Ctrl+J, Shift+Enter", "new line"),
-    ("Up, Down", "prompts sent before, at the edges of the box"),
-    ("Esc, Ctrl+C", "stop; Ctrl+C twice quits"),
-    ("Ctrl+T", "go to the turns; Up and Down select one, Esc goes back"),
-    ("  c  y  s", "copy the answer, copy a code block, save one"),
-    ("  r  e  f  d", "answer again, edit the prompt, fork, delete"),
-    ("  Left, Right", "the other answers at this place"),
-    ("  Space", "fold or unfold reasoning and long prompts"),
-    ("Ctrl+Up, Ctrl+Down", "the warning before, the next one"),
-    ("Ctrl+N", "another conversation"),
-    ("Ctrl+B, F2", "all conversations, and search"),
-    ("Ctrl+O", "models"),
-    ("Ctrl+G", "write the prompt in $EDITOR"),
-    ("Ctrl+P", "all actions by name"),
-    ("Ctrl+Q", "quit"),
-)
-
 
 class CommandingScreen(ActingScreen):
     """Runs a command that was typed; what it needs of the running of turns comes from the chat screen."""
+
+    def __init__(self, desk: Desk, talk: Conversation | None = None) -> None:
+        super().__init__(desk, talk)
+        self._count_cancel = Cancel()
+        self._counting: Thread | None = None
 
     def run_command(self, command: Command) -> None:
         """Errors are told, not raised."""
@@ -46,7 +35,7 @@ class CommandingScreen(ActingScreen):
             self.tell(f"{error}", grave=True)
 
     def _do_help(self, rest: str) -> None:
-        self.app.push_screen(Read("Keys and commands", _help()))
+        self.app.push_screen(Read("Keys and commands", help_text()))
 
     def _do_system(self, rest: str) -> None:
         if not rest:
@@ -106,9 +95,33 @@ class CommandingScreen(ActingScreen):
         self.attach(Path(rest).expanduser())
 
     def attach(self, path: Path) -> None:
-        """Put a file into the prompt. Raises AttachmentError."""
-        self.prompt.attach(path.name, attached(path))
+        """Put a file into the prompt, and say how many tokens it has. Raises AttachmentError."""
+        text = attached(path)
+        chip = self.prompt.attach(path.name, text, f"about {about_tokens(text):,} tokens")
         self.prompt.focus()
+        if not self.is_busy:
+            self._count(chip, text)
+
+    def _count(self, chip: str, text: str) -> None:
+        """Exactly, once the model that is in memory has done it."""
+        self.stop_counting()
+        cancel = self._count_cancel = Cancel()
+
+        def run() -> None:
+            try:
+                tokens = self.desk.count(text, cancel)
+            except PhichatError:
+                return  # the estimate stays; what is wrong with the engine the next turn says
+            if tokens and not cancel.is_set():
+                self.app.call_from_thread(self.prompt.say_of, chip, f"{tokens:,} tokens")
+
+        self._counting = Thread(target=run, name="count", daemon=True)
+        self._counting.start()
+
+    def stop_counting(self) -> Thread | None:
+        """A backend does one thing at a time: whoever needs it waits for this thread."""
+        self._count_cancel.set()
+        return self._counting
 
     def _do_context(self, rest: str) -> None:
         self.app.push_screen(Read("What the model sees now", context_text(self.talk)))
@@ -142,17 +155,6 @@ class CommandingScreen(ActingScreen):
         self._do_help("")
 
 
-def _help() -> Text:
-    text = Text()
-    for key, does in _KEYS:
-        text.append(f"{key:<22}", "bold")
-        text.append(f"{does}\n")
-    text.append("\n")
-    text.append(f"{commands_text()}\n")
-    text.append("\n@ and the beginning of a path attach a file; // begins a prompt with a slash.", "dim")
-    return text
-
-
 def files_like(word: str) -> Sequence[Completion]:
     """Files whose path begins with what stands behind the @."""
     typed = Path(word).expanduser()
@@ -162,7 +164,12 @@ def files_like(word: str) -> Sequence[Completion]:
     except OSError:
         return ()
     shown = [path for path in found if begin.startswith(".") or not path.name.startswith(".")][:30]
-    return [
-        Completion(f"@{path}", "folder" if path.is_dir() else f"{path.stat().st_size:,} bytes", f"{path}")
-        for path in shown
-    ]
+    return [Completion(f"@{path}", "folder" if path.is_dir() else _size(path), f"{path}") for path in shown]
+
+
+def _size(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+    except OSError:  # a link that leads nowhere
+        return "not there"
+    return f"{size:,} bytes, about {-(-size // 4):,} tokens"

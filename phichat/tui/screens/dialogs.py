@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
+from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -94,18 +95,18 @@ class Choose(ModalScreen[Value | None], Generic[Value]):
 
 
 class Read(ModalScreen[None]):
-    """A text to read: help, the context, statistics."""
+    """A text to read: help, the context, statistics. text: a string is sanitised here."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "dismiss", "Close")]
 
-    def __init__(self, title: str, text: str | Text) -> None:
+    def __init__(self, title: str, text: RenderableType) -> None:
         super().__init__()
         self._title, self._text = title, text
 
     def compose(self) -> ComposeResult:
         from textual.containers import VerticalScroll
 
-        shown = self._text if isinstance(self._text, Text) else Text(clean(self._text))
+        shown = Text(clean(self._text)) if isinstance(self._text, str) else self._text
         with Vertical(classes="dialog wide"):
             yield Static(Text(clean_line(self._title), "bold"), markup=False)
             with VerticalScroll():

@@ -52,6 +52,7 @@ class Completions(OptionList, can_focus=False):
 
 
 def _line(offer: Completion) -> Text:
-    text = Text(clean_line(offer.label), "bold", no_wrap=True, overflow="ellipsis")
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(clean_line(offer.label), "bold")
     text.append(f"  {clean_line(offer.about)}", "dim")
     return text

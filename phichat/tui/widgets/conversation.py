@@ -50,22 +50,22 @@ class Conversation(ScrollView, can_focus=True):
     """Shows turns, follows the newest one while its end is in view, and has one selected turn at most."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "select(-1)", "Turn above", show=False),
-        Binding("down,j", "select(1)", "Turn below", show=False),
-        Binding("home,g", "to_top", "Top", show=False),
-        Binding("end,G", "to_end", "End", show=False),
-        Binding("space", "fold", "Fold", show=False),
-        Binding("n", "next_warning(1)", "Next warning", show=False),
-        Binding("N", "next_warning(-1)", "Warning before", show=False),
-        Binding("c", "screen.copy_text", "Copy", show=False),
-        Binding("y", "screen.copy_code", "Copy code", show=False),
-        Binding("s", "screen.save_code", "Save code", show=False),
-        Binding("r", "screen.regenerate", "Again", show=False),
-        Binding("e", "screen.edit", "Edit", show=False),
-        Binding("f", "screen.fork", "Fork", show=False),
-        Binding("d,delete", "screen.delete", "Delete", show=False),
-        Binding("left,h", "screen.sibling(-1)", "Answer before", show=False),
-        Binding("right,l", "screen.sibling(1)", "Next answer", show=False),
+        Binding("up,k", "select(-1)", "The turn above", show=False),
+        Binding("down,j", "select(1)", "The turn below", show=False),
+        Binding("home,g", "to_top", "The beginning", show=False),
+        Binding("end,G", "to_end", "The end", show=False),
+        Binding("space", "fold", "Fold or unfold reasoning and long prompts", show=False),
+        Binding("n", "next_warning(1)", "The next warning", show=False),
+        Binding("N", "next_warning(-1)", "The warning before", show=False),
+        Binding("c", "screen.copy_text", "Copy the answer", show=False),
+        Binding("y", "screen.copy_code", "Copy a code block", show=False),
+        Binding("s", "screen.save_code", "Save a code block to a file", show=False),
+        Binding("r", "screen.regenerate", "Answer again, beside the answer there is", show=False),
+        Binding("e", "screen.edit", "Edit the prompt and send it again", show=False),
+        Binding("f", "screen.fork", "Go on in a copy, from this turn", show=False),
+        Binding("d,delete", "screen.delete", "Delete the turn and all that followed", show=False),
+        Binding("left,h", "screen.sibling(-1)", "The other answer before this one", show=False),
+        Binding("right,l", "screen.sibling(1)", "The other answer after this one", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "conversation--prompt",
@@ -154,7 +154,8 @@ class Conversation(ScrollView, can_focus=True):
     def _component(self, name: str) -> str:
         styles = self.get_component_styles(f"conversation--{name}")
         bold = "bold " if styles.text_style.bold else ""
-        return f"{bold}{styles.color.rich_color.name}"
+        # Muted colours are transparent ones, which a terminal does not know.
+        return f"{bold}{(self.background_colors[1] + styles.color).rich_color.name}"
 
     def _lay_out(self) -> None:
         """Bring the lines up to date; only turns whose version changed are rendered."""
@@ -302,7 +303,7 @@ class Conversation(ScrollView, can_focus=True):
     def select(self, turn: ShownTurn | None) -> None:
         """Select a turn and bring it into view."""
         self._select(turn)
-        if turn is None or turn not in self._turns:
+        if turn is None or turn not in self._turns or not self._tops:
             return
         index = self._turns.index(turn)
         if index < self._first:

@@ -15,6 +15,7 @@ from phichat.terminal import clean, clean_line
 
 _LARGE = 2_000
 _MANY_LINES = 20
+_CHIP_ENDS = re.compile("[⟦⟧]")
 _CHIP = re.compile(r"⟦[^⟦⟧]*⟧")
 
 
@@ -27,7 +28,18 @@ class Prompt(TextArea):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, priority=True),
+        Binding("pageup", "screen.page(-1)", "Scroll the conversation up", show=False),
+        Binding("pagedown", "screen.page(1)", "Scroll the conversation down", show=False),
+        Binding("ctrl+home", "screen.to_top", "The beginning of the conversation", show=False),
+        Binding("ctrl+end", "screen.to_end", "The end of the conversation", show=False),
     ]
+    OWN_KEYS: ClassVar[list[BindingType]] = [
+        Binding("enter", "submit", "Send"),
+        Binding("up", "before", "The prompt sent before, on the first line"),
+        Binding("down", "after", "The prompt sent after it, on the last line"),
+        Binding("tab", "complete", "Complete a command or a path"),
+    ]
+    """Those that depend on where the cursor is, for the help; `_on_key` decides."""
 
     class Submitted(Message):
         """The user has sent a prompt."""
@@ -45,6 +57,7 @@ class Prompt(TextArea):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, soft_wrap=True, show_line_numbers=False, tab_behavior="focus", compact=True)
+        self.placeholder = "Ask something; / lists the commands, @ attaches a file"
         self._pastes: dict[str, str] = {}
         self._history: list[str] = []
         self._at: int | None = None
@@ -70,11 +83,22 @@ class Prompt(TextArea):
         self.text = text
         self.move_cursor(self.document.end)
 
-    def attach(self, name: str, text: str) -> None:
-        """Put a text where the cursor is, shown by its name only."""
-        chip = f"⟦{clean_line(name)}: {len(text):,} characters⟧"
+    def attach(self, name: str, text: str, about: str) -> str:
+        """Put a text where the cursor is, shown as a chip with its name and a word about its size; the chip."""
+        chip = f"⟦{_CHIP_ENDS.sub(' ', clean_line(name))}: {about}⟧"
         self._pastes[chip] = text
         self.insert(chip)
+        return chip
+
+    def say_of(self, chip: str, about: str) -> None:
+        """Say something else of the size of what is attached, if it still is."""
+        if chip not in self.text or chip not in self._pastes:
+            return
+        row, line = next((row, line) for row, line in enumerate(self.text.split("\n")) if chip in line)
+        other = f"{chip.rpartition(': ')[0]}: {about}⟧"
+        self._pastes[other] = self._pastes.pop(chip)
+        begin = line.index(chip)
+        self.replace(other, (row, begin), (row, begin + len(chip)), maintain_selection_offset=True)
 
     def remember(self, prompts: Sequence[str]) -> None:
         """What Up brings back, the oldest first."""

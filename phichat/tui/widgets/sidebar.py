@@ -11,11 +11,36 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.events import Key
 from textual.message import Message
-from textual.widgets import Input, OptionList
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from phichat.desk import END, FOUND, Listed
 from phichat.terminal import clean_line
+
+_KEYS = "Enter open  r rename  d delete\nu undo  x export  / search"
+
+
+class ConversationList(OptionList):
+    """What was found; the keys act on the highlighted one."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "act('rename')", "Give it another title"),
+        Binding("d,delete", "act('delete')", "Delete it"),
+        Binding("u", "act('undo')", "Bring back what was deleted last"),
+        Binding("x", "act('export')", "Export it"),
+        Binding("slash", "search", "Search"),
+    ]
+
+    def action_act(self, act: str) -> None:
+        """Ask for something to be done."""
+        sidebar = self.parent
+        assert isinstance(sidebar, Sidebar)
+        sidebar.choose(act)
+
+    def action_search(self) -> None:
+        """Back to the words searched for."""
+        assert self.parent is not None
+        self.parent.query_one(Input).focus()
 
 
 class Sidebar(Vertical):
@@ -35,31 +60,15 @@ class Sidebar(Vertical):
             super().__init__()
             self.act, self.listed = act, listed
 
-    class _List(OptionList):
-        BINDINGS: ClassVar[list[BindingType]] = [
-            Binding("r", "act('rename')", "Rename"),
-            Binding("d,delete", "act('delete')", "Delete"),
-            Binding("u", "act('undo')", "Undo"),
-            Binding("x", "act('export')", "Export"),
-            Binding("slash", "search", "Search"),
-        ]
-
-        def action_act(self, act: str) -> None:
-            sidebar = self.parent
-            assert isinstance(sidebar, Sidebar)
-            sidebar.choose(act)
-
-        def action_search(self) -> None:
-            assert self.parent is not None
-            self.parent.query_one(Input).focus()
-
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._shown: Sequence[Listed] = ()
+        self._waits = self._opens = False
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="search", compact=True)
-        yield self._List(markup=False)
+        yield Input(placeholder="search all that was said", compact=True)
+        yield ConversationList(markup=False)
+        yield Static(Text(_KEYS, "dim"), markup=False)
 
     @property
     def _list(self) -> OptionList:
@@ -73,7 +82,7 @@ class Sidebar(Vertical):
         """Show or hide it; shown, it asks for its list and takes the keys."""
         self.toggle_class("-open")
         if self.is_open:
-            self.post_message(self.Wanted(self.query_one(Input).value))
+            self._want(self.query_one(Input).value)
             self.query_one(Input).focus()
 
     def show(self, listed: Sequence[Listed]) -> None:
@@ -83,6 +92,9 @@ class Sidebar(Vertical):
         self._list.clear_options()
         self._list.add_options([Option(_entry(one)) for one in listed])
         self._list.highlighted = min(at or 0, len(listed) - 1) if listed else None
+        opens, self._waits, self._opens = self._opens, False, False
+        if opens:
+            self.choose("open")
 
     def choose(self, act: str) -> None:
         """Ask for something to be done with the highlighted conversation."""
@@ -93,11 +105,19 @@ class Sidebar(Vertical):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        self.post_message(self.Wanted(event.value))
+        self._want(event.value)
+
+    def _want(self, query: str) -> None:
+        self._waits, self._opens = True, False
+        self.post_message(self.Wanted(query))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        self.choose("open")
+        if self._waits:
+            # Enter means what the words find, not what is still listed for the words before.
+            self._opens = True
+        else:
+            self.choose("open")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()

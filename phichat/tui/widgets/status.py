@@ -62,5 +62,5 @@ def _gauge(used: int, n_ctx: int) -> Text:
     colour = "green" if share < 0.7 else "yellow" if share < 0.9 else "red"
     text = Text(f"{used:,} of {n_ctx:,} tokens ")
     text.append("━" * full, colour)
-    text.append("━" * (_BAR - full), "dim")
+    text.append("╌" * (_BAR - full), "dim")
     return text
