@@ -31,12 +31,16 @@ _AT_MOST = 40
 
 @dataclass(slots=True, eq=False)
 class _Layout:
-    """The lines of one turn, as of a version of it. ends: how many lines there are after each piece."""
+    """The lines of one turn, as of a version of it.
+
+    ends: how many lines there are after each piece. kept: how many are as they were in the version before.
+    """
 
     version: int
     lines: list[Line] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    kept: int = 0
 
     @property
     def warnings(self) -> Iterator[int]:
@@ -129,7 +133,12 @@ class Conversation(ScrollView, can_focus=True):
 
     def changed(self, turn: ShownTurn) -> None:
         """A turn has another version; the view stays at the end if it was there."""
-        self._lay_out()
+        known = self._layouts.get(turn)
+        self._measure()
+        if known is not None and known is self._layouts.get(turn) and turn is self._turns[-1]:
+            self.refresh_lines(self._tops[-1] + known.kept, self.virtual_size.height)
+        else:
+            self.refresh()
         if self._follows:
             self._follow()
 
@@ -158,6 +167,10 @@ class Conversation(ScrollView, can_focus=True):
         return f"{bold}{(self.background_colors[1] + styles.color).rich_color.name}"
 
     def _lay_out(self) -> None:
+        self._measure()
+        self.refresh()
+
+    def _measure(self) -> None:
         """Bring the lines up to date; only turns whose version changed are rendered."""
         width = self.scrollable_content_region.width - GUTTER
         if width < 1:
@@ -173,7 +186,6 @@ class Conversation(ScrollView, can_focus=True):
             self._tops.append(top)
             top += len(self._layout(turn).lines) + 1
         self._resize(Size(width, top))
-        self.refresh()
 
     def _resize(self, size: Size) -> None:
         if self.show_vertical_scrollbar and size.height > self.size.height:
@@ -195,7 +207,8 @@ class Conversation(ScrollView, can_focus=True):
         pairs = zip(known.pieces, pieces, strict=False)
         same = min(len(known.pieces), len(pieces))
         same = next((at for at, (old, new) in enumerate(pairs) if old is not new and old != new), same)
-        del known.lines[known.ends[same - 1] if same else 0 :]
+        known.kept = known.ends[same - 1] if same else 0
+        del known.lines[known.kept :]
         del known.pieces[same:], known.ends[same:]
         for piece in pieces[same:]:
             self._append(known, piece)
