@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
@@ -26,7 +26,7 @@ from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.transcript.recorder import Recorder
-    from phichat.transcript.records import ConversationRecord
+    from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
 
 _RECORDING_PATIENCE_S = 2.0
@@ -87,10 +87,17 @@ def local_backend(config: Config, paths: Paths) -> LocalBackend:
 
 def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
     """A conversation, new or gone on with. Raises ModelNotInstalled, UsageError and ConfigError."""
+    return Session(chat_backend(config, paths), config.system, past.turns() if past else ())
+
+
+def chat_backend(config: Config, paths: Paths) -> Backend:
+    """The backend for the model of this run, whose use and speed are remembered.
+
+    Raises ModelNotInstalled, UsageError and ConfigError.
+    """
     library = Library.open(paths)
     choice = library.choose(config.model)
-    backend = _backend_of(choice, library, config, paths)
-    return Session(_Remembering(backend, choice, library.used), config.system, past.turns() if past else ())
+    return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
 
 
 def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
@@ -106,6 +113,27 @@ def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
     raise ModelNotInstalled(
         f"The model of this conversation, {name}, is not installed", "install it, or go on with another one by -m"
     )
+
+
+def recorded_backend(
+    turn: TurnRecord, place: str | None, config: Config, paths: Paths, given: Collection[str] = ()
+) -> LocalBackend:
+    """What answered a turn, loaded as it was then, but for the options that are given now.
+
+    place: where its file was. Raises ModelNotInstalled, UsageError and ConfigError.
+    """
+    model = turn.model
+    assert model is not None
+    recorded = {
+        "ctx_size": turn.n_ctx or model.n_ctx or None,
+        "threads": model.threads or None,
+        "cache_type_k": model.cache_type_k or None,
+        "cache_type_v": model.cache_type_v or None,
+        "n_gpu_layers": model.n_gpu_layers if model.n_layers else None,
+    }
+    kept: dict[str, Any] = {name: value for name, value in recorded.items() if value is not None and name not in given}
+    name = config.model if "model" in given else leading_to(model.name, (place, config.model), paths)
+    return local_backend(replace(config, model=name, engine=replace(config.engine, **kept)), paths)
 
 
 def store(paths: Paths) -> Store:

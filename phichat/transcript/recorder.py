@@ -69,11 +69,16 @@ class Recorder:
         self._store: Store | None = None
         self._new_id = ascending_ids()
         self._model: ModelInfo | None = None
+        self._path: str | None = None
         self._current: _Turn | None = None
         self._unkept: list[_Turn] = []
         self._trouble: TranscriptError | None = None
         self._told = False
         self._durable_at = monotonic()
+
+    def loaded(self, ready: ModelReady) -> None:
+        """What answers from now on, where it was loaded outside a turn."""
+        self._model, self._path = ready.model, ready.path
 
     def record(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events of one turn, each written down before it is passed on; text at most 250 ms after.
@@ -120,6 +125,7 @@ class Recorder:
                 params=event.params,
             )
         )
+        turn.path = self._path
         self.parent = turn.record.id
         self._attempt(lambda: self._place(turn))
         turn.ticker = Ticker(lambda: self._attempt(lambda: self._flush(turn)))
@@ -133,7 +139,8 @@ class Recorder:
             case ReasoningDelta():
                 turn.reasonings.append(event.text)
             case ModelReady():
-                self._model, turn.path = event.model, event.path
+                self.loaded(event)
+                turn.path = event.path
                 turn.record = replace(turn.record, model=event.model)
             case CodeChecked():
                 turn.record = replace(turn.record, code=event.report)
