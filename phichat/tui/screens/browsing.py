@@ -180,6 +180,7 @@ class BrowsingScreen(CommandingScreen):
 
     def look_for_models(self) -> None:
         """Tell the first screen what is here: in a thread, for it reads headers."""
+        welcome = self.query_one(Welcome)
 
         def run() -> None:
             try:
@@ -187,7 +188,7 @@ class BrowsingScreen(CommandingScreen):
             except PhichatError as error:
                 self.app.call_from_thread(self.tell, f"{error}", grave=True)
             else:
-                self.app.call_from_thread(self.query_one(Welcome).show, offers)
+                welcome.post_message(Welcome.Found(offers))
 
         Thread(target=run, name="models", daemon=True).start()
 

@@ -108,8 +108,7 @@ class ChatScreen(BrowsingScreen):
         self.prompt.fill(text, pastes)
         self.status.status = Status(model=self.desk.model_name)
         self.call_after_refresh(self.load)
-        if not self.talk.branch:
-            self.call_after_refresh(self.look_for_models)
+        self.call_after_refresh(self.look_for_models)
 
     @property
     def is_busy(self) -> bool:
@@ -255,9 +254,9 @@ class ChatScreen(BrowsingScreen):
         if error is not None and self._turn is None:
             self.tell(f"{error}", grave=True)
 
-    def _reveal(self) -> None:
-        self.query_one(Welcome).display = False
-        self.conversation.display = True
+    def _reveal(self, *, is_empty: bool = False) -> None:
+        self.query_one(Welcome).display = is_empty
+        self.conversation.display = not is_empty
 
     def on_chat_screen_woke(self) -> None:
         """Draw now, or as soon as the last drawing is long enough ago."""
@@ -344,6 +343,8 @@ class ChatScreen(BrowsingScreen):
             self._load_cancel.set()
         if self._preload is not None:
             self._preload.join()
+        # What it has still to tell is no longer so.
+        self._preload = self._load_cancel = None
 
     def _end(self, live: ShownTurn) -> None:
         self._turn = self._cancel = self._live = None
@@ -410,7 +411,7 @@ class ChatScreen(BrowsingScreen):
     def open(self, talk: Talk) -> None:
         """Show another conversation."""
         self.talk = talk
-        self._reveal()
+        self._reveal(is_empty=not talk.branch)
         self.conversation.show(shown(talk))
         self.prompt.remember([turn.prompt for turn in talk.branch])
         self.prompt.focus()
