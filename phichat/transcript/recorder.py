@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from time import monotonic
 
 from phichat.errors import PhichatError, TranscriptError
 from phichat.events import (
@@ -25,6 +26,9 @@ from phichat.transcript.live import append, begin_conversation, begin_turn, fini
 from phichat.transcript.records import TurnRecord
 from phichat.transcript.store import Store
 from phichat.transcript.ticker import Ticker
+
+_DURABLE_S = 1.0
+"""Between two commits of streamed text that wait for the disk."""
 
 
 @dataclass(eq=False)
@@ -70,6 +74,7 @@ class Recorder:
         self._unkept: list[_Turn] = []
         self._trouble: TranscriptError | None = None
         self._told = False
+        self._durable_at = monotonic()
 
     def loaded(self, ready: ModelReady) -> None:
         """What answers from now on, where it was loaded outside a turn."""
@@ -190,7 +195,10 @@ class Recorder:
         now = len(turn.texts), len(turn.reasonings)
         said, thought = "".join(turn.texts[texts : now[0]]), "".join(turn.reasonings[reasonings : now[1]])
         if said or thought:
-            append(self._store.database, turn.row, said, thought)
+            durably = monotonic() - self._durable_at > _DURABLE_S
+            append(self._store.database, turn.row, said, thought, durably=durably)
+            if durably:
+                self._durable_at = monotonic()
         turn.written = now
 
     def _finish(self, turn: _Turn) -> None:

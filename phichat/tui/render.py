@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from textual.strip import Strip
+from rich.segment import Segment
+from rich.style import Style
 
 from phichat.terminal import clean
 from phichat.tui.pieces import Kind, Piece
 
 TAB = 4
+GUTTER = 2
+"""Cells at the left of each line, where the bar of a prompt and of the selected turn stand."""
+
+Line = tuple[Segment, ...]
+"""One line as drawn; the first segment of one that is not empty is the gutter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class Look:
 
 
 class Renderer:
-    """Renders for one width and one look, and remembers what it rendered."""
+    """Renders for one look and one width, the cells to the right of the gutter."""
 
     def __init__(self, look: Look, width: int) -> None:
         from phichat.tui.markdown import console
@@ -49,21 +55,15 @@ class Renderer:
                 "markdown.hr": look.muted,
             }
         )
-        self._lines: dict[Piece, Sequence[Strip]] = {}
+        self._bar = Segment("▌ ", Style.parse(look.prompt))
+        self._margin = Segment(" " * GUTTER)
 
-    def lines(self, piece: Piece) -> Sequence[Strip]:
-        """The lines of a piece, each at most as wide as the renderer."""
-        known = self._lines.get(piece)
-        if known is None:
-            known = self._lines[piece] = self._render(piece)
-        return known
+    def lines(self, piece: Piece) -> list[Line]:
+        """The lines of a piece, each at most as wide as the renderer and its gutter."""
+        gutter = self._bar if piece.kind is Kind.PROMPT else self._margin
+        return [(gutter, *line) for line in self._render(piece)]
 
-    def forget(self, pieces: Sequence[Piece]) -> None:
-        """Free what was rendered of these."""
-        for piece in pieces:
-            self._lines.pop(piece, None)
-
-    def _render(self, piece: Piece) -> Sequence[Strip]:
+    def _render(self, piece: Piece) -> Sequence[Sequence[Segment]]:
         from rich.padding import Padding
         from rich.text import Text
 
@@ -73,9 +73,9 @@ class Renderer:
         look = self.look
         match piece.kind:
             case Kind.MARKDOWN:
-                return self._strips(MarkdownText(text, self._code_theme))
+                return self._rendered(MarkdownText(text, self._code_theme))
             case Kind.CODE:
-                return self._strips(self._code(text, piece.language))
+                return self._rendered(self._code(text, piece.language))
             case Kind.PLAIN:
                 return self._plain(text, "")
             case Kind.PROMPT:
@@ -83,13 +83,13 @@ class Renderer:
             case Kind.REASONING:
                 return self._plain(text, f"italic {look.muted}")
             case Kind.NOTICE:
-                return self._strips(Text(text, style=look.notice))
+                return self._rendered(Text(text, style=look.notice))
             case Kind.WARNING:
-                return self._strips(Padding(Text(f"⚠ {text}", style=look.warning), (0, 0, 0, 1)))
+                return self._rendered(Padding(Text(f"⚠ {text}", style=look.warning), (0, 0, 0, 1)))
             case Kind.ERROR:
-                return self._strips(Text(text, style=look.error))
+                return self._rendered(Text(text, style=look.error))
             case Kind.META:
-                return self._strips(Text(text, style=look.muted))
+                return self._rendered(Text(text, style=look.muted))
 
     @property
     def _code_theme(self) -> str:
@@ -108,23 +108,18 @@ class Renderer:
             tab_size=TAB,
         )
 
-    def _strips(self, renderable: object) -> Sequence[Strip]:
+    def _rendered(self, renderable: object) -> Sequence[Sequence[Segment]]:
         options = self._console.options.update(width=self.width)
         lines = self._console.render_lines(renderable, options, pad=False)  # type: ignore[arg-type]
-        strips = [Strip(line) for line in lines]
-        blank = [not strip.text.strip() for strip in strips]
+        blank = [not any(segment.text.strip() for segment in line) for line in lines]
         begin = next((index for index, is_blank in enumerate(blank) if not is_blank), 0)
         end = next((index for index, is_blank in enumerate(reversed(blank)) if not is_blank), 0)
-        return strips[begin : len(strips) - end]
+        return lines[begin : len(lines) - end]
 
-    def _plain(self, text: str, style: str) -> Sequence[Strip]:
+    def _plain(self, text: str, style: str) -> Sequence[Sequence[Segment]]:
         """Text as it is, folded at the width; linear however long a line is."""
-        from rich.segment import Segment
-        from rich.style import Style
-        from textual.strip import Strip
-
         how = Style.parse(style) if style else None
-        return [Strip([Segment(line, how)]) for line in fold(text, self.width)]
+        return [(Segment(line, how),) for line in fold(text, self.width)]
 
 
 def fold(text: str, width: int) -> list[str]:

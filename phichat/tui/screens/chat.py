@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import subprocess
@@ -107,6 +108,7 @@ class ChatScreen(BrowsingScreen):
         text, pastes = self.desk.draft()
         self.prompt.fill(text, pastes)
         self.status.status = Status(model=self.desk.model_name)
+        self.call_after_refresh(self._settle)
         self.call_after_refresh(self.load)
         self.call_after_refresh(self.look_for_models)
 
@@ -241,6 +243,11 @@ class ChatScreen(BrowsingScreen):
         self._preload = TurnThread(events, self._wake)
         self._preload.start()
 
+    def _settle(self) -> None:
+        """What has lived until now stays: the collector, which stops all threads, need not go through it again."""
+        gc.collect(1)
+        gc.freeze()
+
     def _loading(self) -> None:
         if self._preload is None:
             return
@@ -356,6 +363,7 @@ class ChatScreen(BrowsingScreen):
             same = self.talk.siblings(live.id)
             live.sibling, live.siblings = same.index(live.id) + 1, len(same)
             live.version += 1
+        self.call_after_refresh(self._settle)
 
     # Stopping
 

@@ -16,16 +16,17 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
+from textual.widget import Widget
 
 from phichat.tui.pieces import Kind, Piece
-from phichat.tui.render import Look, Renderer
+from phichat.tui.render import GUTTER, Line, Look, Renderer
 from phichat.tui.turns import ShownTurn
 
-_GUTTER = 2
-"""Cells at the left, where the bar of a prompt and of the selected turn stand."""
 _AT_FIRST = 8
 """Turns laid out when a conversation opens; earlier ones when somebody scrolls to them."""
 _MORE = 20
+_AT_MOST = 40
+"""Turns that stay laid out while one reads the end, so that memory does not grow with a long talk."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +34,7 @@ class _Layout:
     """The lines of one turn, as of a version of it. ends: how many lines there are after each piece."""
 
     version: int
-    lines: list[Strip] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
 
@@ -93,7 +94,7 @@ class Conversation(ScrollView, can_focus=True):
         self._selected: ShownTurn | None = None
         self._follows = True
         self._renderer: Renderer | None = None
-        self._gutter_styles: tuple[Style, Style] = (Style(), Style())
+        self._style = self._selected_style = Style()
 
     # What is shown
 
@@ -119,6 +120,10 @@ class Conversation(ScrollView, can_focus=True):
         """A new turn at the end."""
         self._turns.append(turn)
         self._select(None)
+        if len(self._turns) - self._first > _AT_MOST:
+            self._first = len(self._turns) - _AT_FIRST
+            for earlier in self._turns[: self._first]:
+                self._layouts.pop(earlier, None)
         self._lay_out()
         self._follow()
 
@@ -154,54 +159,56 @@ class Conversation(ScrollView, can_focus=True):
 
     def _lay_out(self) -> None:
         """Bring the lines up to date; only turns whose version changed are rendered."""
-        width = self.scrollable_content_region.width - _GUTTER
+        width = self.scrollable_content_region.width - GUTTER
         if width < 1:
             return
         if self._renderer is None or self._renderer.width != max(10, width):
             self._renderer = Renderer(self._look(), width)
-            self._gutter_styles = (
-                Style.parse(self._component("prompt")),
-                self.get_component_rich_style("conversation--selected", partial=True),
-            )
+            self._style = self.rich_style
+            self._selected_style = self.get_component_rich_style("conversation--selected", partial=True)
             self._layouts.clear()
         self._tops = []
         top = 1 if self._first else 0
         for turn in self._turns[self._first :]:
             self._tops.append(top)
             top += len(self._layout(turn).lines) + 1
-        self.virtual_size = Size(width, top)
+        self._resize(Size(width, top))
         self.refresh()
+
+    def _resize(self, size: Size) -> None:
+        if self.show_vertical_scrollbar and size.height > self.size.height:
+            # Another layout of the whole screen for each new line would cost more than drawing it.
+            self.set_reactive(Widget.virtual_size, size)
+            self.vertical_scrollbar.window_virtual_size = size.height
+        else:
+            self.virtual_size = size
 
     def _layout(self, turn: ShownTurn) -> _Layout:
         assert self._renderer is not None
         known = self._layouts.get(turn)
-        if known is not None and known.version == turn.version:
+        if known is None:
+            known = self._layouts[turn] = _Layout(-1)
+        if known.version == turn.version:
             return known
         pieces = turn.pieces()
-        same = 0
-        if known is not None:
-            # While an answer grows only its last pieces are new.
-            pairs = zip(known.pieces, pieces, strict=False)
-            same = next((at for at, (old, new) in enumerate(pairs) if old is not new and old != new), len(pieces))
-            same = min(same, len(known.pieces))
-            self._renderer.forget(known.pieces[same:])
-        layout = _Layout(turn.version)
-        if known is not None and same:
-            layout.lines = known.lines[: known.ends[same - 1]]
-            layout.pieces, layout.ends = known.pieces[:same], known.ends[:same]
+        # While an answer grows only its last pieces are new.
+        pairs = zip(known.pieces, pieces, strict=False)
+        same = min(len(known.pieces), len(pieces))
+        same = next((at for at, (old, new) in enumerate(pairs) if old is not new and old != new), same)
+        del known.lines[known.ends[same - 1] if same else 0 :]
+        del known.pieces[same:], known.ends[same:]
         for piece in pieces[same:]:
-            self._append(layout, piece)
-        self._layouts[turn] = layout
-        return layout
+            self._append(known, piece)
+        known.version = turn.version
+        return known
 
     def _append(self, layout: _Layout, piece: Piece) -> None:
         assert self._renderer is not None
         before = layout.pieces[-1].kind if layout.pieces else None
         goes_on = piece.kind is before is not Kind.MARKDOWN or piece.kind is Kind.WARNING
         if before is not None and not goes_on:
-            layout.lines.append(Strip([]))
-        bar = Segment("▌ ", self._gutter_styles[0]) if piece.kind is Kind.PROMPT else Segment("  ")
-        layout.lines += [Strip([bar, *strip]) for strip in self._renderer.lines(piece)]
+            layout.lines.append(())
+        layout.lines += self._renderer.lines(piece)
         layout.pieces.append(piece)
         layout.ends.append(len(layout.lines))
 
@@ -221,9 +228,11 @@ class Conversation(ScrollView, can_focus=True):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         # Called for each change of focus too, which changes no colour.
-        if self._renderer is not None and self._renderer.look != self._look():
-            self._renderer = None
-            self._lay_out()
+        if self._renderer is not None:
+            self._style = self.rich_style
+            if self._renderer.look != self._look():
+                self._renderer = None
+                self._lay_out()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
@@ -242,7 +251,7 @@ class Conversation(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
-        style = self.rich_style
+        style = self._style
         at = self.scroll_offset.y + y
         strip = self._line(at)
         selection = self.text_selection
@@ -265,11 +274,12 @@ class Conversation(ScrollView, can_focus=True):
         turn = self._turns[self._first + index]
         lines = self._layouts[turn].lines
         offset = at - self._tops[index]
-        strip = lines[offset] if offset < len(lines) else Strip([])
-        if turn is self._selected and offset < len(lines):
-            rest = strip.crop(_GUTTER) if strip.cell_length > _GUTTER else Strip([])
-            return Strip([Segment("┃ ", self._gutter_styles[1]), *rest])
-        return strip
+        if offset >= len(lines):
+            return Strip([])
+        line = lines[offset]
+        if turn is self._selected:
+            return Strip([Segment("┃ ", self._selected_style), *line[1:]])
+        return Strip(line)
 
     @property
     def allow_select(self) -> bool:
