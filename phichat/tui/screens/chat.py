@@ -424,22 +424,6 @@ class ChatScreen(BrowsingScreen):
         self.prompt.remember([turn.prompt for turn in talk.branch])
         self.prompt.focus()
 
-    def action_redraw(self) -> None:
-        """After something else has written to the terminal."""
-        self.refresh(repaint=True, layout=True)
-
-    def action_page(self, pages: int) -> None:
-        """Scroll the conversation while the prompt keeps the keys."""
-        self.conversation.scroll_relative(y=pages * (self.conversation.size.height - 2), animate=False)
-
-    def action_to_top(self) -> None:
-        """The beginning of the conversation."""
-        self.conversation.action_to_top()
-
-    def action_to_end(self) -> None:
-        """The newest line."""
-        self.conversation.action_to_end()
-
     def action_talk(self) -> None:
         """Go to the turns, where keys act on the selected one."""
         self.conversation.focus()
