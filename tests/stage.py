@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
+import phichat.tui.app
 from phichat.config import Config
 from phichat.desk import Desk
 from phichat.engine.cancel import Cancel
@@ -20,6 +22,7 @@ from phichat.paths import Paths
 from phichat.shelf import ModelOffer, Shelf
 from phichat.transcript.ids import ascending_ids
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.tui.app import PhichatApp
 
 DAY = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -89,6 +92,24 @@ class ScriptedShelf(Shelf):
             ModelOffer(one.name, one.about, installed=True, fits=one.fits) if one.name == name else one
             for one in self._offers
         ]
+
+
+class DrawnApp(PhichatApp):
+    """Draws the same each time: no cursor that blinks, and no font that a picture would fetch."""
+
+    CSS_PATH = Path(phichat.tui.app.__file__).with_name("phichat.tcss")
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        drawn = super().export_screenshot(title=title or "phichat", simplify=simplify)
+        # Textual names classes after a hash of what is drawn.
+        drawn = re.sub(r"terminal-\d+", "terminal", drawn)
+        return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+
+    def steady(self) -> None:
+        """Whether a cursor that blinks is seen is chance."""
+        for screen in self.screen_stack:
+            for widget in screen.query("Prompt, Input"):
+                widget.cursor_blink = False  # type: ignore[attr-defined]
 
 
 def desk(

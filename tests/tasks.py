@@ -125,7 +125,7 @@ TASKS = (
     ),
     Task(
         "See what the model sees",
-        [Text("/context"), "enter", Sees("1. one?")],
+        [Text("/context"), "enter", Sees("about 1 + 46 tokens, seen")],
         asked=THREE,
     ),
     Task("Free the memory", ["ctrl+o", "ctrl+u", Sees("not loaded")]),

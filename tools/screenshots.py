@@ -19,7 +19,6 @@ from textual.pilot import Pilot  # noqa: E402
 
 import stage  # noqa: E402
 from phichat.engine.scripted import Reply  # noqa: E402
-from phichat.tui.app import PhichatApp  # noqa: E402
 
 SIZE = (100, 32)
 Play = Callable[[Pilot[None]], Awaitable[object]]
@@ -66,16 +65,15 @@ async def picture(play: Play, size: tuple[int, int] = SIZE, theme: str = "textua
         text = stage.WARNED if play is warning else stage.FLATTEN
         desk = stage.desk(Path(home), Reply(re.split(r"(?<= )", text)))
         stage.keep(desk)
-        app = PhichatApp(desk)
+        app = stage.DrawnApp(desk)
         app.theme = theme
         async with app.run_test(size=size) as pilot:
             await pilot.pause()
             await play(pilot)
             await pilot.pause(0.2)
-            drawn = app.export_screenshot(title="phichat", simplify=True)
-    # Textual names classes after a hash of what is drawn, and fetches a font: here nothing is fetched.
-    drawn = re.sub(r"terminal-\d+", "terminal", drawn)
-    return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+            app.steady()
+            await pilot.pause()
+            return app.export_screenshot(simplify=True)
 
 
 def main(folder: Path) -> None:

@@ -14,7 +14,6 @@ from textual.pilot import Pilot
 
 import stage
 from phichat.engine.scripted import Reply
-from phichat.tui.app import PhichatApp
 
 Compare = Callable[..., bool]
 Play = Callable[[Pilot[None]], Awaitable[None]]
@@ -71,18 +70,13 @@ def test_it_looks_as_it_did(
     with stage.clock_of_utc():
         desk = stage.desk(tmp_path, Reply(re.split(r"(?<= )", stage.WARNED)))
         stage.keep(desk)
-        app = PhichatApp(desk)
+        app = stage.DrawnApp(desk)
         app.theme = theme
 
         async def before(pilot: Pilot[None]) -> None:
-            # A cursor that blinks is there or not, as it happens.
-            for each in (app, *app.screen_stack):
-                for widget in each.query("Prompt, Input"):
-                    widget.cursor_blink = False  # type: ignore[attr-defined]
             await stage.until(pilot, "CPU")
             await play(pilot)
-            for widget in app.screen.query("Input"):
-                widget.cursor_blink = False  # type: ignore[attr-defined]
-            await pilot.pause(0.2)
+            app.steady()
+            await pilot.pause(0.1)
 
         assert snap_compare(app, terminal_size=size, run_before=before)

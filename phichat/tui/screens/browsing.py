@@ -36,6 +36,24 @@ class BrowsingScreen(CommandingScreen):
         """What goes on in the background, in the line of status."""
         raise NotImplementedError
 
+    # Moving
+
+    def action_redraw(self) -> None:
+        """After something else has written to the terminal."""
+        self.refresh(repaint=True, layout=True)
+
+    def action_page(self, pages: int) -> None:
+        """Scroll the conversation while the prompt keeps the keys."""
+        self.conversation.scroll_relative(y=pages * (self.conversation.size.height - 2), animate=False)
+
+    def action_to_top(self) -> None:
+        """The beginning of the conversation."""
+        self.conversation.action_to_top()
+
+    def action_to_end(self) -> None:
+        """The newest line."""
+        self.conversation.action_to_end()
+
     # Conversations
 
     def action_sidebar(self) -> None:
@@ -180,6 +198,7 @@ class BrowsingScreen(CommandingScreen):
 
     def look_for_models(self) -> None:
         """Tell the first screen what is here: in a thread, for it reads headers."""
+        welcome = self.query_one(Welcome)
 
         def run() -> None:
             try:
@@ -187,7 +206,7 @@ class BrowsingScreen(CommandingScreen):
             except PhichatError as error:
                 self.app.call_from_thread(self.tell, f"{error}", grave=True)
             else:
-                self.app.call_from_thread(self.query_one(Welcome).show, offers)
+                welcome.post_message(Welcome.Found(offers))
 
         Thread(target=run, name="models", daemon=True).start()
 

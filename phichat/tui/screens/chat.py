@@ -100,8 +100,7 @@ class ChatScreen(PromptingScreen):
         self.status.status = Status(model=self.desk.model_name)
         self.call_after_refresh(self._settle)
         self.call_after_refresh(self.load)
-        if not self.talk.branch:
-            self.call_after_refresh(self.look_for_models)
+        self.call_after_refresh(self.look_for_models)
 
     @property
     def is_busy(self) -> bool:
@@ -164,9 +163,9 @@ class ChatScreen(PromptingScreen):
         if error is not None and self._turn is None:
             self.tell(f"{error}", grave=True)
 
-    def _reveal(self) -> None:
-        self.query_one(Welcome).display = False
-        self.conversation.display = True
+    def _reveal(self, *, is_empty: bool = False) -> None:
+        self.query_one(Welcome).display = is_empty
+        self.conversation.display = not is_empty
 
     def on_chat_screen_woke(self) -> None:
         """Draw now, or as soon as the last drawing is long enough ago."""
@@ -253,6 +252,8 @@ class ChatScreen(PromptingScreen):
             self._load_cancel.set()
         if self._preload is not None:
             self._preload.join()
+        # What it has still to tell is no longer so.
+        self._preload = self._load_cancel = None
 
     def _end(self, live: ShownTurn) -> None:
         self._turn = self._cancel = self._live = None
@@ -320,26 +321,10 @@ class ChatScreen(PromptingScreen):
     def open(self, talk: Talk) -> None:
         """Show another conversation."""
         self.talk = talk
-        self._reveal()
+        self._reveal(is_empty=not talk.branch)
         self.conversation.show(shown(talk))
         self.prompt.remember([turn.prompt for turn in talk.branch])
         self.prompt.focus()
-
-    def action_redraw(self) -> None:
-        """After something else has written to the terminal."""
-        self.refresh(repaint=True, layout=True)
-
-    def action_page(self, pages: int) -> None:
-        """Scroll the conversation while the prompt keeps the keys."""
-        self.conversation.scroll_relative(y=pages * (self.conversation.size.height - 2), animate=False)
-
-    def action_to_top(self) -> None:
-        """The beginning of the conversation."""
-        self.conversation.action_to_top()
-
-    def action_to_end(self) -> None:
-        """The newest line."""
-        self.conversation.action_to_end()
 
     def action_talk(self) -> None:
         """Go to the turns, where keys act on the selected one."""

@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 from phichat.desk import END, FOUND, Listed
 from phichat.terminal import clean_line
 
-_KEYS = "Enter open  r rename  d delete\nu undo  x export  / search"
+_KEYS = "Enter opens; Down goes to the list:\nr rename d delete u undo x export"
 
 
 class ConversationList(OptionList):

@@ -42,6 +42,13 @@ class Welcome(VerticalScroll, can_focus=False):
             super().__init__()
             self.offer = offer
 
+    class Found(Message):
+        """The models that are here and that could be, from whoever looked, in any thread."""
+
+        def __init__(self, offers: Sequence[ModelOffer]) -> None:
+            super().__init__()
+            self.offers = offers
+
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._offers: Sequence[ModelOffer] = ()
@@ -60,8 +67,10 @@ class Welcome(VerticalScroll, can_focus=False):
         for each in self.query(OptionList):
             each.highlighted = None
 
-    def show(self, offers: Sequence[ModelOffer]) -> None:
-        """The models that are here; without any, the one to begin with."""
+    def on_welcome_found(self, message: Found) -> None:
+        """List the models that are here; without any, the one to begin with."""
+        message.stop()
+        offers = message.offers
         here = [offer for offer in offers if offer.installed]
         first = suggested(offers)
         self._offers = here[:_SHOWN] if here else [first] if first else []
