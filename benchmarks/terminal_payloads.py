@@ -56,8 +56,6 @@ KINDS = (
 SEQUENCE = re.compile(
     rb"\x1b\[[0-9;?<>=$ ]*[A-Za-z~]|\x1b[78=>(][0B]?|\x1bP\+q[0-9a-f;]*\x1b\\|\x1b\]11;\?\x07|\x1b\]22;[a-z-]*\x07"
 )
-    rb"\x1b\[[0-9;?<>=$ ]*[A-Za-z~]|\x1b[78=>(][0B]?|\x1bP\+q[0-9a-f;]*\x1b\\|\x1b\]11;\?\x07|\x1b\]22;[a-z-]*\x07"
-)
 CONTROL = re.compile(
     "[\x00-\x06\x07\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
