@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -38,6 +39,8 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
         from phichat.cli.plain import PlainChat
 
         return PlainChat(desk, conversation).run()
+    # Textual waits so many ms for what may follow Esc, 100 if not told: that long an answer would not be stopped.
+    os.environ.setdefault("ESCDELAY", "25")
     from phichat.tui.app import PhichatApp
 
     app = PhichatApp(desk, conversation)
