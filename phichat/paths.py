@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import EINVAL
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -78,11 +79,21 @@ class Paths:
         return cls(Path(dirs.user_config_dir), Path(dirs.user_data_dir), Path(dirs.user_cache_dir), hub)
 
 
+def expanded(text: str) -> Path:
+    """A path as people type it: `~` is their home; where `~name` is nobody, it is the name of a file."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file of the user in one step, readable by its owner only.
 
     Raises OSError; the old file is then as it was.
     """
+    if "\0" in str(path):
+        raise OSError(EINVAL, os.strerror(EINVAL), str(path))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
         try:

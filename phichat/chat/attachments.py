@@ -18,6 +18,8 @@ def attached(path: Path) -> str:
             content = file.read(MOST_BYTES + 1)
     except OSError as why:
         raise AttachmentError(f"{path} cannot be read ({why.strerror})", "check the path") from why
+    except ValueError as why:
+        raise AttachmentError(f"{path} can be the name of no file", "check the path") from why
     text = decoded(content, str(path)).rstrip("\n")
     # The fence has to be longer than any in the file.
     ticks = max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1

@@ -45,10 +45,8 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
 
     app = PhichatApp(desk, conversation)
     app.run()
-    if app.report is not None:
-        Diagnostics().notice(
-            f"The interface failed and the transcript is whole; what happened stands in {app.report}. "
-            "Go on with `phichat chat -c`."
-        )
+    if app.return_code:
+        about = f"; what happened stands in {app.report}" if app.report else ""
+        Diagnostics().notice(f"The interface failed and the transcript is whole{about}. Go on with `phichat chat -c`.")
         return ExitCode.ERROR
     return ExitCode.DONE

@@ -11,7 +11,7 @@ from phichat.cli.confirm import confirm
 from phichat.cli.diagnostics import Diagnostics
 from phichat.cli.output import Output
 from phichat.errors import ConversationNotFound, OutputError, UsageError
-from phichat.paths import Paths, write_atomically
+from phichat.paths import Paths, expanded, write_atomically
 from phichat.transcript.export import Format, write
 from phichat.transcript.records import ConversationRecord
 
@@ -38,7 +38,7 @@ def export(ids: tuple[str, ...], last: bool, everything: bool, form: str | None,
     """
     if sum((bool(ids), last, everything)) > 1:
         raise UsageError("CID, --last and --all exclude each other", "give one of them")
-    target = None if file in (None, "-") else Path(str(file)).expanduser()
+    target = None if file in (None, "-") else expanded(str(file))
     chosen = Format(form.lower()) if form else _by_suffix(target)
     if target is not None:
         _make_sure(target, yes=yes)

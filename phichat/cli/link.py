@@ -10,7 +10,7 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.interrupt import ctrl_c
 from phichat.cli.options import debug_option
 from phichat.errors import UsageError
-from phichat.paths import Paths
+from phichat.paths import Paths, expanded
 
 
 @click.command()
@@ -24,7 +24,7 @@ def link(path: str, name: str | None) -> int:
     """
     from phichat.gguf_header import check_usable, read_model
     from phichat.models.finding import by_path
-    from phichat.models.library import Library, expanded
+    from phichat.models.library import Library
     from phichat.models.links import Link, Links
     from phichat.models.places import Source
     from phichat.models.proofs import sha256_of

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from phichat.cli.confirm import confirm
 from phichat.errors import OutputError
-from phichat.paths import Paths
+from phichat.paths import Paths, expanded
 
 
 @click.command("backup")
@@ -21,7 +19,7 @@ def logs_backup(file: str, yes: bool) -> None:
     """
     from phichat.wiring import store
 
-    target = Path(file).expanduser().absolute()
+    target = expanded(file).absolute()
     if target.is_dir():
         raise OutputError(f"{target} is a directory", "give the name of a file in it")
     if target.exists():

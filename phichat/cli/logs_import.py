@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from phichat.cli.diagnostics import Diagnostics
 from phichat.cli.output import Output
 from phichat.errors import TranscriptFileError
-from phichat.paths import Paths
+from phichat.paths import Paths, expanded
 
 
 @click.command("import")
@@ -28,7 +26,7 @@ def logs_import(file: str, as_json: bool) -> None:
     kept = store(Paths.find())
     imported = known = turns = 0
     try:
-        for conversation in read(Path(file).expanduser()):
+        for conversation in read(expanded(file)):
             try:
                 added = kept.add(conversation)
             except (UnicodeEncodeError, OverflowError) as why:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import assert_never
 
 from phichat.chat.attachments import attached
@@ -31,7 +31,7 @@ from phichat.events import (
     TurnStarted,
 )
 from phichat.messages import FinishReason
-from phichat.paths import write_atomically
+from phichat.paths import expanded, write_atomically
 
 
 class PlainChat:
@@ -144,7 +144,7 @@ class PlainChat:
             case "fork":
                 self._talk = self._desk.fork(self._talk, turn_number(self._talk, rest).id)
             case "read":
-                self._attached.append(attached(Path(rest).expanduser()))
+                self._attached.append(attached(expanded(rest)))
             case "context":
                 say(context_text(self._talk))
             case "stats":
@@ -201,8 +201,8 @@ class PlainChat:
     def _write(self, name: str, text: str) -> None:
         if not name:
             raise UsageError("There is no file named", "write its path behind the command")
-        path = Path(name).expanduser()
-        if path.exists():
+        path = expanded(name)
+        if os.path.exists(path):  # noqa: PTH110  (Path.exists raises for what can be no name)
             raise UsageError(f"{path} is there already", "name another file")
         try:
             write_atomically(path, text.encode("utf-8", "surrogatepass"))

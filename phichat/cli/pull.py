@@ -20,7 +20,7 @@ from phichat.errors import (
     ModelNotInstalled,
     UsageError,
 )
-from phichat.paths import Paths
+from phichat.paths import Paths, expanded
 
 if TYPE_CHECKING:
     from phichat.config import Config
@@ -89,11 +89,10 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
 
 def _wanted(spec: str) -> Any:
     import os
-    from pathlib import Path
 
     from phichat.models.spec import PathSpec, parse
 
-    if Path(spec).expanduser().is_file():
+    if expanded(spec).is_file():
         return PathSpec(spec)
     return parse(spec, os.environ.get("HF_ENDPOINT", ""))
 
@@ -107,9 +106,8 @@ def _digest(sha256: str) -> str:
 
 
 def _in_place(path: str, diagnostics: Diagnostics) -> ExitCode:
-    from pathlib import Path
 
-    if not Path(path).expanduser().exists():
+    if not expanded(path).exists():
         raise ModelNotInstalled(f"There is no file {path}", "check the path")
     diagnostics.notice(f"{path} is a file of yours and is used where it is: `phichat link {path}` gives it a name.")
     return ExitCode.DONE

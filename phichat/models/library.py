@@ -17,7 +17,7 @@ from phichat.models.places import Places, Source
 from phichat.models.proofs import Proofs
 from phichat.models.registry import ModelSpec, read_registry
 from phichat.models.used import Used
-from phichat.paths import Paths
+from phichat.paths import Paths, expanded
 
 EMBEDDED = "smollm2-135m"
 """The model of the `demo` extra."""
@@ -150,14 +150,6 @@ class Library:
         """The three names, of the registry and of what is installed, that are most like it."""
         names = {name.lower(): name for name in (*self.registry, *(model.name for model in self.installed))}
         return [names[close] for close in difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.0)]
-
-
-def expanded(path: str) -> Path:
-    """With the home folder for ~, where there is that user."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def _is_path(wanted: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from phichat.paths import Paths
+from phichat.paths import Paths, expanded
 
 
 class Source(StrEnum):
@@ -43,7 +43,7 @@ class Places:
         """Where the environment, or else each program's own default, says that they are."""
         home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
         if chosen := environ.get("OLLAMA_MODELS"):
-            ollama: tuple[Path, ...] = (Path(chosen).expanduser(),)
+            ollama: tuple[Path, ...] = (expanded(chosen),)
         else:
             # As a service on Linux, Ollama has a home of its own.
             ollama = (home / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models"))

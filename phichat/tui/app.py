@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ HIGH_CONTRAST = Theme(
 
 
 class PhichatApp(App[None]):
-    """Runs until the user quits; `report` is the file about a crash of the interface, if there was one."""
+    """Runs until the user quits; after a crash of the interface return_code is 1, and `report` the file about it."""
 
     TITLE = "phichat"
     CSS_PATH = "phichat.tcss"
@@ -88,8 +89,18 @@ class PhichatApp(App[None]):
 
     def _fatal_error(self) -> None:
         """Textual would print the values of all variables, conversations among them."""
-        error = self._exception
-        about = "".join(traceback.format_exception(error)) if error else ""
-        self.report = self.desk.crash_reports / f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
-        write_atomically(self.report, about.encode("utf-8", "backslashreplace"))
         self._close_messages_no_wait()
+        if (screen := self._chat) is not None:
+            screen.halt()
+        report = self.desk.crash_reports / f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
+        with suppress(OSError):
+            write_atomically(report, "".join(_told(self._exception)).encode("utf-8", "backslashreplace"))
+            self.report = report
+
+
+def _told(error: BaseException | None) -> Iterator[str]:
+    """Where an exception and what led to it were raised, and their types. What they say may quote a conversation."""
+    if error is not None:
+        yield from _told(error.__cause__ or error.__context__)
+        yield from traceback.format_tb(error.__traceback__)
+        yield f"{type(error).__module__}.{type(error).__qualname__}\n\n"

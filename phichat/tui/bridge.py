@@ -49,6 +49,10 @@ class TurnThread:
                 self._put(event)
         except PhichatError as error:
             self._error = error
+        except Exception as why:
+            # Nobody would see the thread die; whoever waits for the answer has to be told.
+            self._error = PhichatError(f"phichat itself failed ({type(why).__name__})", "ask again")
+            raise
         finally:
             with self._lock:
                 self._done = True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.screen import Screen
 
 from phichat.errors import PhichatError
-from phichat.paths import write_atomically
+from phichat.paths import expanded, write_atomically
 from phichat.terminal import clean_line
 from phichat.tui import clipboard
 from phichat.tui.pieces import Block
@@ -130,7 +130,7 @@ class ActingScreen(Screen[None]):
 
     def save(self, name: str, text: str) -> None:
         """Into a new file; one that is there is asked about."""
-        path = Path(name).expanduser()
+        path = expanded(name)
 
         def write() -> None:
             try:
@@ -144,7 +144,8 @@ class ActingScreen(Screen[None]):
             if yes:
                 write()
 
-        if path.exists():
+        # Path.exists raises for what can be no name, which writing to it tells better.
+        if os.path.exists(path):  # noqa: PTH110
             self.app.push_screen(Ask(f"{path} is there already. Replace it?"), answered)
         else:
             write()

@@ -72,9 +72,9 @@ class BrowsingScreen(CommandingScreen):
             try:
                 listed = self.desk.listed(query)
             except PhichatError as error:
-                self.app.call_from_thread(self.tell, f"{error}", grave=True)
+                self.call_later(self.tell, f"{error}", grave=True)
             else:
-                self.app.call_from_thread(self.sidebar.show, listed)
+                self.call_later(self.sidebar.show, listed)
 
         Thread(target=run, name="list", daemon=True).start()
 
@@ -158,7 +158,9 @@ class BrowsingScreen(CommandingScreen):
             self._write_export(self.talk.id, format, name.strip() or f"conversation.{format}")
 
     def _do_load(self, rest: str) -> None:
-        if rest:
+        if rest and self.is_busy:
+            self.tell("An answer is being written; Esc stops it.")
+        elif rest:
             self.open(self.desk.opened(rest))
         elif not self.sidebar.is_open:
             self.action_sidebar()
@@ -174,7 +176,7 @@ class BrowsingScreen(CommandingScreen):
                 word = self.desk.replay(self.talk, Cancel())
             except PhichatError as error:
                 word = f"{error}"
-            self.app.call_from_thread(self.app.push_screen, Read("Replay", word))
+            self.call_later(lambda: self.app.push_screen(Read("Replay", word)))
 
         Thread(target=run, name="replay", daemon=True).start()
 
@@ -204,7 +206,7 @@ class BrowsingScreen(CommandingScreen):
             try:
                 offers = self.desk.shelf.offers()
             except PhichatError as error:
-                self.app.call_from_thread(self.tell, f"{error}", grave=True)
+                self.call_later(self.tell, f"{error}", grave=True)
             else:
                 welcome.post_message(Welcome.Found(offers))
 
@@ -241,10 +243,14 @@ class BrowsingScreen(CommandingScreen):
         if self.is_busy:
             self.tell("An answer is being written; Esc stops it.")
             return
+        # A backend that is closed while it loads would load on, and nobody would close it again.
+        self.stop_loading()
+        self.stop_counting()
         try:
             self.desk.choose_model(name)
         except PhichatError as error:
             self.tell(f"{error}", grave=True)
+            self.load()
         else:
             self.model_chosen(self.desk.model_name)
 
@@ -261,6 +267,10 @@ class BrowsingScreen(CommandingScreen):
         """No model is in memory."""
         raise NotImplementedError
 
+    def load(self) -> None:
+        """Bring the model into memory while the user types."""
+        raise NotImplementedError
+
     def stop_loading(self) -> None:
         """End the loading that goes on beside the typing, and wait for it."""
         raise NotImplementedError
@@ -271,10 +281,10 @@ class BrowsingScreen(CommandingScreen):
             return
 
         def progress(word: str) -> None:
-            self.app.call_from_thread(self.say_beside, word)
+            self.call_later(self.say_beside, word)
 
         def done(error: PhichatError | None) -> None:
-            self.app.call_from_thread(self._pulled, offer, error)
+            self.call_later(self._pulled, offer, error)
 
         self.tell(f"Downloading {offer.name}; Ctrl+X stops it, and the next time goes on where it ended.")
         self.pulling = PullThread(offer.name, partial(self.desk.shelf.pull, offer.name), progress, done)

@@ -306,6 +306,11 @@ class ChatScreen(PromptingScreen):
 
     def leave(self) -> None:
         """Stop what is running and keep the draft."""
+        self.desk.keep_draft(self.prompt.text, self.prompt.pastes)
+        self.halt()
+
+    def halt(self) -> None:
+        """Stop what is running, with what was said of it kept."""
         self._stop()
         self.stop_counting()
         for thread in (self._turn, self._preload):
@@ -313,7 +318,6 @@ class ChatScreen(PromptingScreen):
                 thread.join(2.0)
         if self.pulling is not None:
             self.pulling.cancel()
-        self.desk.keep_draft(self.prompt.text, self.prompt.pastes)
         self.desk.close()
 
     # Elsewhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
@@ -13,6 +14,7 @@ from phichat.chat.telling import about_tokens, context_text, options_text, stats
 from phichat.desk import Desk
 from phichat.engine.cancel import Cancel
 from phichat.errors import PhichatError, UsageError
+from phichat.paths import expanded
 from phichat.tui.help import help_text
 from phichat.tui.screens.acting import ActingScreen
 from phichat.tui.screens.dialogs import Read
@@ -92,7 +94,7 @@ class CommandingScreen(ActingScreen):
     def _do_read(self, rest: str) -> None:
         if not rest:
             raise UsageError("/read needs a file", "write its path behind it")
-        self.attach(Path(rest).expanduser())
+        self.attach(expanded(rest))
 
     def attach(self, path: Path) -> None:
         """Put a file into the prompt, and say how many tokens it has. Raises AttachmentError."""
@@ -113,7 +115,7 @@ class CommandingScreen(ActingScreen):
             except PhichatError:
                 return  # the estimate stays; what is wrong with the engine the next turn says
             if tokens and not cancel.is_set():
-                self.app.call_from_thread(self.prompt.say_of, chip, f"{tokens:,} tokens")
+                self.call_later(self.prompt.say_of, chip, f"{tokens:,} tokens")
 
         self._counting = Thread(target=run, name="count", daemon=True)
         self._counting.start()
@@ -157,14 +159,19 @@ class CommandingScreen(ActingScreen):
 
 def files_like(word: str) -> Sequence[Completion]:
     """Files whose path begins with what stands behind the @."""
-    typed = Path(word).expanduser()
+    typed = expanded(word)
     folder, begin = (typed, "") if word.endswith("/") or not word else (typed.parent, typed.name)
     try:
         found = sorted(path for path in folder.iterdir() if path.name.lower().startswith(begin.lower()))
-    except OSError:
+    except (OSError, ValueError):
         return ()
     shown = [path for path in found if begin.startswith(".") or not path.name.startswith(".")][:30]
-    return [Completion(f"@{path}", "folder" if path.is_dir() else _size(path), f"{path}") for path in shown]
+    return [Completion(f"@{path}", "folder" if is_folder(path) else _size(path), f"{path}") for path in shown]
+
+
+def is_folder(path: Path) -> bool:
+    """Path.is_dir raises for what one may not look at."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def _size(path: Path) -> str:

@@ -75,9 +75,9 @@ class ModelsScreen(ModalScreen[Picked | None]):
             try:
                 offers = source()
             except PhichatError as error:
-                self.app.call_from_thread(self._failed, f"{error}")
+                self.call_later(self._failed, f"{error}")
             else:
-                self.app.call_from_thread(self._found, offers)
+                self.call_later(self._found, offers)
 
         Thread(target=run, name="models", daemon=True).start()
 

@@ -14,7 +14,7 @@ from phichat.chat.commands import complete, parse, plain_prompt
 from phichat.errors import PhichatError, UsageError
 from phichat.paths import write_atomically
 from phichat.tui.screens.browsing import BrowsingScreen
-from phichat.tui.screens.commanding import files_like
+from phichat.tui.screens.commanding import files_like, is_folder
 from phichat.tui.widgets.completions import Completion, Completions
 from phichat.tui.widgets.prompt import Prompt
 from phichat.tui.widgets.welcome import TO_TRY, Welcome
@@ -86,7 +86,7 @@ class PromptingScreen(BrowsingScreen):
         path = Path(chosen.becomes)
         before, _, _ = text.rpartition("@")
         pastes = self.prompt.pastes
-        if path.is_dir():
+        if is_folder(path):
             self.prompt.fill(f"{before}@{path}/", pastes)
             return
         self.prompt.fill(before, pastes)
