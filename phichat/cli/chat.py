@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.options import all_options, configure
 from phichat.errors import UsageError
 from phichat.paths import Paths
+
+if TYPE_CHECKING:
+    from phichat.tui.app import PhichatApp
 
 
 @click.command()
@@ -43,7 +46,11 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
     os.environ.setdefault("ESCDELAY", "25")
     from phichat.tui.app import PhichatApp
 
-    app = PhichatApp(desk, conversation)
+    return play(PhichatApp(desk, conversation))
+
+
+def play(app: PhichatApp) -> ExitCode:
+    """Run the full-screen chat to its end; a crash of it is told."""
     app.run()
     if app.return_code:
         about = f"; what happened stands in {app.report}" if app.report else ""
