@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.endpoints import Endpoint, served
+from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
 from phichat.engine.verdicts import Verdicts
-from phichat.errors import ModelNotInstalled
+from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
 from phichat.gguf_header import GgufHeader, check_usable, read_model
 from phichat.messages import GenerationParams, Message, ModelInfo
@@ -25,6 +27,7 @@ from phichat.models.used import Speed, Used
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
+    from phichat.engine.remote.backend import RemoteBackend, ServedModel
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord
     from phichat.transcript.store import Store
@@ -53,7 +56,7 @@ class Past:
         if system is None and branch:
             config = replace(config, system=branch[-1].system)
         if model is None and self.model is not None:
-            config = replace(config, model=leading_to(self.model.name, (self.path, config.model), paths))
+            config = replace(config, model=leading_to(self.model.name, (self.path, config.model), config, paths))
         return config
 
     def turns(self) -> list[Turn]:
@@ -66,6 +69,8 @@ def suited(config: Config, paths: Paths) -> Config:
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
+    if served(config.model, config.endpoints):
+        return config
     spec = Library.open(paths).choose(config.model).model.spec
     return config.suited(spec.sampling) if spec else config
 
@@ -75,6 +80,8 @@ def code_scope(config: Config, paths: Paths) -> CodeScope | None:
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
+    if served(config.model, config.endpoints):
+        return None
     spec = Library.open(paths).choose(config.model).model.spec
     return spec.scope if spec else None
 
@@ -87,15 +94,54 @@ def local_backend(config: Config, paths: Paths) -> LocalBackend:
 
 def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
     """A conversation, new or gone on with. Raises ModelNotInstalled, UsageError and ConfigError."""
+    return Session(chat_backend(config, paths), config.system, past.turns() if past else ())
+
+
+def chat_backend(config: Config, paths: Paths) -> Backend:
+    """The backend for the model of this run: of an endpoint, or a file here whose use and speed are remembered.
+
+    Raises ModelNotInstalled, UsageError and ConfigError.
+    """
+    if remote := remote_backend(config):
+        return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
-    backend = _backend_of(choice, library, config, paths)
-    return Session(_Remembering(backend, choice, library.used), config.system, past.turns() if past else ())
+    return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
 
 
-def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
+def remote_backend(config: Config) -> RemoteBackend | None:
+    """The backend for the model of this run when it is an endpoint's. Nothing is sent yet."""
+    found = served(config.model, config.endpoints)
+    if found is None:
+        return None
+    from phichat.engine.remote.backend import RemoteBackend
+
+    return RemoteBackend(found, _key_of(found.endpoint), config.given)
+
+
+def endpoint_models(config: Config, name: str, cancel: Cancel) -> Sequence[ServedModel]:
+    """What the server of that endpoint has. Raises UsageError, ExtraNotInstalled and EndpointError kinds."""
+    endpoint = config.endpoints.get(name)
+    if endpoint is None:
+        known = "the endpoints are " + ", ".join(config.endpoints)
+        raise UsageError(
+            f"There is no endpoint {name}",
+            known if config.endpoints else f"write [endpoints.{name}] with a base_url into config.toml",
+        )
+    from phichat.engine.remote.backend import served_models
+
+    return served_models(endpoint, _key_of(endpoint), cancel)
+
+
+def _key_of(endpoint: Endpoint) -> str:
+    return os.environ.get(endpoint.api_key_env, "").strip() if endpoint.api_key_env else ""
+
+
+def leading_to(name: str, places: Sequence[str | None], config: Config, paths: Paths) -> str:
     """What to ask for so that the model of that name answers: the name itself, or one of the places where it
     may be. Raises ModelNotInstalled."""
+    if served(name, config.endpoints):
+        return name
     library = Library.open(paths)
     for wanted in (name, *places):
         try:

@@ -19,7 +19,7 @@ from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.chat.replay import Replayed
-    from phichat.engine.local import LocalBackend
+    from phichat.engine.backend import Backend
     from phichat.transcript.records import TurnRecord
 
 _CONTEXT = 40
@@ -87,9 +87,9 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
     return dict(read_option(name, value) for name, value in given.items())
 
 
-def _backend(turn: TurnRecord, given: dict[str, Any], places: dict[str, str], paths: Paths) -> LocalBackend:
+def _backend(turn: TurnRecord, given: dict[str, Any], places: dict[str, str], paths: Paths) -> Backend:
     """The recorded model, loaded as it was then but for the flags."""
-    from phichat.wiring import leading_to, local_backend
+    from phichat.wiring import leading_to, local_backend, remote_backend
 
     config = load(given, paths.config_file)
     model = turn.model
@@ -103,7 +103,10 @@ def _backend(turn: TurnRecord, given: dict[str, Any], places: dict[str, str], pa
     }
     asked_for = _typed(given)
     kept = {key: value for key, value in recorded.items() if value is not None and key not in asked_for}
-    name = given.get("model") or leading_to(model.name, (places.get(model.name), config.model), paths)
+    name = given.get("model") or leading_to(model.name, (places.get(model.name), config.model), config, paths)
+    if remote := remote_backend(replace(config, model=name)):
+        Diagnostics().notice(f"What answers as {name} is a server's affair; the same answer cannot be promised.")
+        return remote
     return local_backend(replace(config, model=name, engine=replace(config.engine, **kept)), paths)
 
 
