@@ -93,7 +93,7 @@ def test_what_the_server_has(run: Run, server: EndpointServer) -> None:
 @pytest.mark.parametrize(
     ("answer", "code", "said", "words"),
     [
-        (Answer((chunk(content="Once upon"),), then="reset"), 1, "Once upon\n", "has closed the connection"),
+        (Answer((chunk(content="Once upon"),), then="reset"), 1, "Once upon\n", "before it was complete"),
         (Answer(status=404, body={"error": {"message": "model tiny not found"}}), 3, "\n", "has no model tiny"),
         (Answer(status=400, body={"error": {"message": "maximum context length is 9 tokens"}}), 5, "\n", "holds 9"),
         (Answer(status=400, body={"error": {"message": f"odd \x1b[31m{KEY}"}}), 1, "\n", "refuses the request"),

@@ -149,16 +149,20 @@ class RemoteBackend:
 
     def _replies(self, messages: Sequence[Message], turn: _Turn, cancel: Cancel) -> Iterator[Said | Generated]:
         """Asks again, as long as nothing was said, when the server is busy, lost or does not take an option."""
-        attempt = 0
+        attempt, streams = 0, True
         while True:
             try:
-                yield from self._answer(messages, turn, cancel)
+                yield from self._answer(messages, turn, cancel, streams=streams)
                 return
             except Trouble as trouble:
                 if turn.has_begun:
                     raise
                 if refused := self._refused_by(trouble, turn):
                     self._refused |= refused
+                    continue
+                if trouble.kind is Kind.CUT and streams:
+                    # Some servers fail after they have begun a stream, and can say why only where they do not stream.
+                    streams = False
                     continue
                 pause = _pause(trouble, attempt, self._pause_s)
                 if pause is None:
@@ -168,10 +172,12 @@ class RemoteBackend:
             if cancel.is_set():
                 return
 
-    def _answer(self, messages: Sequence[Message], turn: _Turn, cancel: Cancel) -> Iterator[Said | Generated]:
+    def _answer(
+        self, messages: Sequence[Message], turn: _Turn, cancel: Cancel, *, streams: bool
+    ) -> Iterator[Said | Generated]:
         """What one request brings. Raises Trouble."""
         assert self._server is not None
-        body = request.body(self._served.model, messages, turn.wanted, self._refused)
+        body = request.body(self._served.model, messages, turn.wanted, self._refused, streams=streams)
         try:
             for document in self._server.complete(body, cancel, self._served.endpoint.timeout):
                 yield from turn.take(document)

@@ -62,7 +62,7 @@ class Server:
         def work(exchange: _Exchange) -> None:
             # The library's own reading of the stream knows no bounds, and parses every event into a model.
             with self._client.chat.completions.create(**body) as stream:
-                answer = stream.response
+                exchange.has_answer, answer = True, stream.response
                 kind = answer.headers.get("content-type", "").lower()
                 if "html" in kind:
                     raise Trouble(Kind.WEB_PAGE)
@@ -74,7 +74,7 @@ class Server:
                         return
                 exchange.put_each(decoder.close(), is_alive=lambda: False)
                 if not decoder.is_done:
-                    raise Trouble(Kind.CUT)
+                    raise Trouble(Kind.BAD_STREAM if decoder.lines and not decoder.documents else Kind.CUT)
 
         return self._exchange(work, cancel, silence_s)
 
@@ -127,7 +127,7 @@ class Server:
 class _Exchange(Thread):
     """A request, and its answer as it comes.
 
-    Left by its user it closes its connection, in whatever state that is.
+    Left by its user it closes its connection, in whatever state that is. has_answer: one has begun to come.
     """
 
     def __init__(self, work: Callable[[_Exchange], None]) -> None:
@@ -137,7 +137,7 @@ class _Exchange(Thread):
         self._news, self._tell = socket.socketpair()
         self._tell.settimeout(0)
         self._connected: Any = None
-        self.is_left = False
+        self.has_answer = self.is_left = False
 
     def run(self) -> None:
         """In the thread."""
@@ -147,6 +147,8 @@ class _Exchange(Thread):
             trouble = _trouble_of(why)
             if trouble is None:
                 raise
+            if self.has_answer and trouble.kind is Kind.LOST:
+                trouble.kind = Kind.CUT
             self._items.append(trouble)
         finally:
             self._items.append(None)

@@ -46,9 +46,17 @@ def beyond_the_api(wanted: Collection[str]) -> list[str]:
 
 
 def body(
-    model: str, messages: Sequence[Message], wanted: Mapping[str, Any], refused: Collection[str]
+    model: str,
+    messages: Sequence[Message],
+    wanted: Mapping[str, Any],
+    refused: Collection[str],
+    *,
+    streams: bool,
 ) -> dict[str, Any]:
-    """The arguments of the library's `create`. refused: what this server does not take."""
+    """The arguments of the library's `create`. refused: what this server does not take.
+
+    streams: False asks for the answer in one piece, which the library must not know of: it would read it itself.
+    """
     if "max_tokens" in refused and "max_tokens" in wanted:
         # OpenAI's newer models want it by another name, and refuse this one by naming that.
         wanted = {**wanted, "max_completion_tokens": wanted["max_tokens"]}
@@ -59,6 +67,8 @@ def body(
         "stream": True,
         "extra_body": sent,
     }
-    if "stream_options" not in refused:
+    if not streams:
+        sent["stream"] = False
+    elif "stream_options" not in refused:
         whole["stream_options"] = {"include_usage": True}
     return whole

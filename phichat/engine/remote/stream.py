@@ -16,33 +16,42 @@ MOST = 4 << 20
 
 Document = Mapping[str, Any]
 
-_LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Events:
     """Bytes of text/event-stream to the JSON documents in them (WHATWG HTML, "Interpreting an event stream").
 
-    lines: how many have come; a server that sends any is alive. is_done: it has said that nothing more comes.
+    lines, documents: how many have come; a server that sends any is alive. is_done: it has said that nothing more
+    comes.
     """
 
     def __init__(self) -> None:
-        self._begun = b""
+        self._begun: list[bytes] = []
+        self._begun_size = 0
+        self._held = b""
         self._data: list[bytes] = []
         self._size = 0
-        self.lines = 0
+        self.lines = self.documents = 0
         self.is_done = False
 
     def feed(self, piece: bytes) -> Iterator[Document]:
         """The documents that piece completes. Raises Trouble."""
-        *lines, self._begun = _LINE_END.split(self._begun + piece)
+        piece, self._held = self._held + piece, b""
+        if piece.endswith(b"\r"):  # it may be the first half of a line's end
+            piece, self._held = piece[:-1], b"\r"
+        *lines, rest = _LINE_END.split(piece)
         for line in lines:
-            yield from self._line(line)
-        if len(self._begun) > MOST:
+            yield from self._line(b"".join((*self._begun, line)))
+            self._begun, self._begun_size = [], 0
+        self._begun.append(rest)
+        self._begun_size += len(rest)
+        if self._begun_size > MOST:
             raise Trouble(Kind.HUGE)
 
     def close(self) -> Iterator[Document]:
         """What the last event holds whose end did not come. Raises Trouble."""
-        for line in (self._begun, b""):
+        for line in (b"".join(self._begun), b""):
             yield from self._line(line)
 
     def _line(self, line: bytes) -> Iterator[Document]:
@@ -61,6 +70,7 @@ class Events:
         if data.strip() == b"[DONE]":
             self.is_done = True
         else:
+            self.documents += 1
             yield document(data)
 
 
@@ -69,7 +79,7 @@ class Whole:
 
     def __init__(self) -> None:
         self._content = bytearray()
-        self.lines = 0
+        self.lines = self.documents = 0
         self.is_done = False
 
     def feed(self, piece: bytes) -> Iterator[Document]:

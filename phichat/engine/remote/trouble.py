@@ -202,7 +202,7 @@ def explain(trouble: Trouble, model: Served, scrub: Scrubber, *, has_key: bool, 
         case Kind.CUT:
             return error(
                 EndpointUnreachable,
-                f"{at} has ended its answer in the middle",
+                f"{at} has ended its answer before it was complete",
                 "ask again, or look at the server's log",
             )
         case Kind.SILENT:

@@ -178,8 +178,8 @@ HELD = chunk(content="Once upon")
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (Answer((HELD,), then="reset"), EndpointUnreachable, "closed the connection"),
-        (Answer((HELD,), then="close"), EndpointUnreachable, "in the middle"),
+        (Answer((HELD,), then="reset"), EndpointUnreachable, "before it was complete"),
+        (Answer((HELD,), then="close"), EndpointUnreachable, "before it was complete"),
         (Answer((HELD, b"data: {oh no\n\n")), EndpointError, "no chat completion"),
         (Answer((HELD, b'data: ["x"]\n\n')), EndpointError, "no chat completion"),
         (Answer((HELD, b"data: " + b"x" * (5 << 20))), EndpointError, "more in one piece"),
@@ -210,6 +210,7 @@ def test_what_was_said_before_a_fault_is_kept(answer: Answer, kind: type[Phichat
         (Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}), EndpointError, "another address"),
         (Answer(status=200, body=b"hello", kind="application/json"), EndpointError, "no chat completion"),
         (Answer(), EndpointError, "no chat completion"),
+        (Answer((b"\x00\xff\n\nwhat?\n",), then="close"), EndpointError, "no chat completion"),
         (Answer(status=400, body={"detail": [{"loc": ["body", "n"], "msg": "too odd"}]}), EndpointError, "n: too odd"),
         (Answer(then="reset-before"), EndpointUnreachable, "closed the connection"),
         (Answer(then="stall-before"), EndpointUnreachable, "said nothing for 1 s"),
@@ -259,6 +260,14 @@ def test_busy_lost_and_then_well() -> None:
     with serving(busy, Answer(then="reset-before"), saying("Well.")) as server:
         assert ask(server)[-1].text == "Well."
     assert len(server.asked) == 3
+
+
+def test_a_stream_that_ends_with_nothing_is_asked_why() -> None:
+    why = {"error": {"message": "maximum context length is 512 tokens", "code": "context_length_exceeded"}}
+    with serving(Answer(then="close"), Answer(status=400, body=why)) as server:
+        _, error = failing(server)
+    assert isinstance(error, ContextOverflow)
+    assert [sent["stream"] for sent in server.asked] == [True, False]
 
 
 def test_a_server_that_asks_for_too_much_patience() -> None:
