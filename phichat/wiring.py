@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
@@ -29,7 +29,7 @@ from phichat.paths import Paths
 if TYPE_CHECKING:
     from phichat.engine.remote.backend import RemoteBackend, ServedModel
     from phichat.transcript.recorder import Recorder
-    from phichat.transcript.records import ConversationRecord
+    from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
 
 _RECORDING_PATIENCE_S = 2.0
@@ -152,6 +152,28 @@ def leading_to(name: str, places: Sequence[str | None], config: Config, paths: P
     raise ModelNotInstalled(
         f"The model of this conversation, {name}, is not installed", "install it, or go on with another one by -m"
     )
+
+
+def recorded_backend(
+    turn: TurnRecord, place: str | None, config: Config, paths: Paths, given: Collection[str] = ()
+) -> Backend:
+    """What answered a turn, loaded as it was then, but for the options that are given now.
+
+    place: where its file was. Raises ModelNotInstalled, UsageError and ConfigError.
+    """
+    model = turn.model
+    assert model is not None
+    recorded = {
+        "ctx_size": turn.n_ctx or model.n_ctx or None,
+        "threads": model.threads or None,
+        "cache_type_k": model.cache_type_k or None,
+        "cache_type_v": model.cache_type_v or None,
+        "n_gpu_layers": model.n_gpu_layers if model.n_layers else None,
+    }
+    kept: dict[str, Any] = {name: value for name, value in recorded.items() if value is not None and name not in given}
+    name = config.model if "model" in given else leading_to(model.name, (place, config.model), config, paths)
+    config = replace(config, model=name, engine=replace(config.engine, **kept))
+    return remote_backend(config) or local_backend(config, paths)
 
 
 def store(paths: Paths) -> Store:

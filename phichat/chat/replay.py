@@ -19,6 +19,9 @@ from phichat.events import Event, ModelReady, TurnFinished
 from phichat.messages import FinishReason, GenerationParams, ModelInfo
 from phichat.transcript.records import TurnRecord
 
+SHOWN_CHARACTERS = 40
+"""Of both replies, from a difference on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
@@ -196,3 +199,15 @@ def _differing(then: object, now: object, names: Sequence[str]) -> str:
 
 def _said(value: object) -> str:
     return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
+def sentence(replayed: Replayed) -> str:
+    """What came of a turn, for people."""
+    changed = "".join(f"\n  {name}: {what}" for name, what in replayed.changed.items())
+    at = replayed.first_difference
+    if at is None:
+        return f"Turn {replayed.number}: identical, {len(replayed.recorded):,} characters{changed}"
+    then, now = (text[at : at + SHOWN_CHARACTERS] for text in (replayed.recorded, replayed.replayed))
+    lines = f"\n  then: {then!r}\n  now:  {now!r}"
+    unchanged = "" if changed else "\n  nothing that is recorded has changed"
+    return f"Turn {replayed.number}: differs from character {at:,} on{lines}{changed}{unchanged}"

@@ -59,7 +59,9 @@ def read_answer(text: str) -> tuple[Sequence[Block], Sequence[Prose]]:
             blocks.append(part)
         else:
             prose.append(part)
-    if not any(block.language for block in blocks):
+    # Without fences, an indented block may be the inside of a program that stands there as it is.
+    has_fences = "```" in text or "~~~" in text
+    if not has_fences or not any(block.language for block in blocks):
         bare = _bare_code(text)
         blocks = sorted((*bare, *(one for one in blocks if not _covered(one, bare))), key=lambda one: one.start_line)
         prose = [one for one in prose if not _covered(one, bare)]

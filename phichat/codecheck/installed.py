@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import site
 import sys
-import sysconfig
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -50,11 +48,13 @@ def _site_folders() -> list[tuple[frozenset[str], dict[str, Path]]]:
 
 
 def _folders_of_packages() -> Iterator[Path]:
-    """Where installers put packages, of what Python searches: never the working directory or a checkout."""
-    installers = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), site.getusersitepackages()}
+    """Where installers put packages, of what Python searches: never the working directory or a checkout.
+
+    By their names, on every system `site-packages` or Debian's `dist-packages`: asking sysconfig costs more than
+    all the rest of the check."""
     for entry in dict.fromkeys(sys.path):
         folder = Path(entry)
-        if folder.is_absolute() and (entry in installers or folder.name in ("site-packages", "dist-packages")):
+        if folder.is_absolute() and folder.name in ("site-packages", "dist-packages"):
             yield folder
 
 

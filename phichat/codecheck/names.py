@@ -6,9 +6,9 @@ on a network, or looked up in the working directory.
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -16,8 +16,10 @@ from pathlib import Path
 
 from phichat.code_report import PackageStatus
 from phichat.codecheck.installed import installed_distribution, owner_of_module
-from phichat.codecheck.nearness import BloomFilter, misspelt, normalised, plain, squashed
-from phichat.codecheck.stdlib import is_stdlib, standard_names
+from phichat.codecheck.nearness import BloomFilter, Likenesses, normalised, plain
+from phichat.codecheck.stdlib import is_stdlib, module_remark, standard_names
+
+_DATA = Path(__file__).with_name("data")
 
 _MADE_UP = {
     "huggingface-cli": "huggingface_hub",
@@ -27,62 +29,37 @@ _MADE_UP = {
     "opencv": "opencv-python",
     "opencv2": "opencv-python",
     "python-opencv": "opencv-python",
-    "sklearn": "scikit-learn",
-    "bs4": "beautifulsoup4",
     "beautifulsoup": "beautifulsoup4",
     "beautiful-soup": "beautifulsoup4",
     "beautifulsoup3": "beautifulsoup4",
     "scikit": "scikit-learn",
-    "dotenv": "python-dotenv",
     "tensorflow-gpu": "tensorflow",
-    "crypto": "pycryptodome",
-    "pil": "pillow",
     "pyqt": "PyQt5",
     "google-generative-ai": "google-generativeai",
-    "python-telegram": "python-telegram-bot",
     "openai-python": "openai",
-    "websocket": "websocket-client",
     "llama-cpp": "llama-cpp-python",
-    "ffmpeg": "ffmpeg-python",
-    "docx": "python-docx",
-    "fitz": "PyMuPDF",
-    "jwt": "PyJWT",
-    "magic": "python-magic",
-    "serial": "pyserial",
-    "slugify": "python-slugify",
-    "telegram": "python-telegram-bot",
     "request": "requests",
     "python-requests": "requests",
 }
-"""Names that models write in install commands for what is called otherwise; some are shims, some other projects."""
+"""Names that models write in install commands for what is called otherwise, most of them taken by something else."""
+
+_LATEST = (3, 14)
+
+_MISTAKEN_FOR = 5
+"""An import name is no name to install once its project is so many times as popular as the namesake."""
 
 _NO_MODULES = {
-    "pytorch": "torch",
-    "request": "requests",
+    "beautifulsoup": "bs4",
+    "huggingface": "huggingface_hub",
+    "huggingface-cli": "huggingface_hub",
     "opencv": "cv2",
     "opencv2": "cv2",
-    "beautifulsoup": "bs4",
-    "BeautifulSoup": "bs4",
-    "BeautifulSoup4": "bs4",
-    "beautifulsoup4": "bs4",
-    "scikit_learn": "sklearn",
-    "scikitlearn": "sklearn",
-    "pyyaml": "yaml",
-    "pillow": "PIL",
-    "huggingface": "huggingface_hub",
-    "huggingface_cli": "huggingface_hub",
-    "python_dotenv": "dotenv",
-    "tensorflow_gpu": "tensorflow",
-    "pyserial": "serial",
-    "pycryptodome": "Crypto",
     "pycrypto": "Crypto",
-    "opencv_python": "cv2",
-    "python_docx": "docx",
-    "pyjwt": "jwt",
-    "protobuf": "google.protobuf",
-    "python_dateutil": "dateutil",
+    "pytorch": "torch",
+    "scikitlearn": "sklearn",
+    "tensorflow-gpu": "tensorflow",
 }
-"""Names of projects, whole or clipped, that models import although the project's module is another."""
+"""Names of projects, clipped or long gone, that models import although the module is another."""
 
 _STANDARD_ELSEWHERE = {
     "argparse": "",
@@ -101,6 +78,7 @@ _PARTED = frozenset({"azure", "backports", "google", "jaraco", "opentelemetry", 
 
 _PARTS = {
     "google.auth": "google-auth",
+    "google.cloud": "google-cloud-core",
     "google.oauth2": "google-auth",
     "google.protobuf": "protobuf",
     "google.colab": "",
@@ -130,19 +108,10 @@ class _Lists:
     """By normalised name; the most downloaded first."""
     imports: Mapping[str, str]
     """From import names to the projects they come with, where the two differ; "" for names of people's own files."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Likenesses:
-    """What a name that is not on the lists is compared with."""
-
-    ranks: Mapping[str, int]
-    squashes: Mapping[str, str]
-    module_ranks: Mapping[str, int]
-    module_squashes: Mapping[str, str]
-    spellings: Mapping[str, str]
-    """From normalised import names and standard ones to how they are spelt."""
-    excused: BloomFilter
+    misnamed: Mapping[str, str]
+    """From names of projects, as they would be imported, to the modules they bring: no module is called so."""
+    likely: str
+    """Normalised names of modules and projects, parted by spaces, Python's own first, then by popularity."""
 
 
 def judge_module(module: str) -> JudgedPackage:
@@ -151,18 +120,19 @@ def judge_module(module: str) -> JudgedPackage:
     distribution = _distribution_of(module)
     if owner := owner_of_module(top_level, distribution):
         return JudgedPackage(owner if top_level not in _PARTED else distribution or owner, PackageStatus.INSTALLED)
-    if top_level in _NO_MODULES:
-        meant = _NO_MODULES[top_level]
+    known_as = normalised(top_level)
+    if meant := _NO_MODULES.get(known_as) or _lists().misnamed.get(known_as):
         project = _distribution_of(meant)
         return JudgedPackage(project, PackageStatus.SUSPICIOUS, f"the module of {project} is {meant}")
     if distribution:
         return JudgedPackage(distribution, PackageStatus.KNOWN)
     if top_level in _lists().imports:
         return JudgedPackage("", PackageStatus.UNKNOWN)
-    if meant := _module_meant(top_level):
-        remark = f"{meant} of the standard library" if is_stdlib(meant) else meant
-        project = "" if is_stdlib(meant) else _distribution_of(meant)
-        return JudgedPackage(project, PackageStatus.SUSPICIOUS, f"very like {remark}")
+    if not top_level.startswith("_") and not top_level.endswith("_") and (meant := _meant(top_level)):
+        spelt = _spellings().get(meant, meant.replace("-", "_"))
+        if is_stdlib(spelt):
+            return JudgedPackage("", PackageStatus.SUSPICIOUS, f"very like {spelt} of the standard library")
+        return JudgedPackage(_distribution_of(spelt), PackageStatus.SUSPICIOUS, f"very like {spelt}")
     return JudgedPackage("", PackageStatus.UNKNOWN)
 
 
@@ -172,21 +142,24 @@ def judge_install(name: str) -> JudgedPackage:
     known_as = normalised(name)
     if meant := _MADE_UP.get(known_as):
         return JudgedPackage(meant, PackageStatus.SUSPICIOUS, f"the distribution is {meant}")
-    if standard := _standard_name(name):
+    if standard := _standard_names().get(known_as):
         instead = _STANDARD_ELSEWHERE.get(standard, "")
         remark = f"{standard} is in the standard library" + (f", elsewhere {instead} brings it" if instead else "")
         return JudgedPackage("", PackageStatus.SUSPICIOUS, remark)
+    if is_stdlib(name) and (remark := module_remark(name, _LATEST)):
+        return JudgedPackage("", PackageStatus.SUSPICIOUS, remark)
     if installed := installed_distribution(known_as):
         return JudgedPackage(installed, PackageStatus.INSTALLED)
-    imported = lists.imports.get(name) or lists.imports.get(known_as.replace("-", "_"))
-    if imported and known_as not in lists.projects and not _is_excused("d", known_as):
-        return JudgedPackage(
-            imported, PackageStatus.SUSPICIOUS, f"{name} is an import name, the distribution is {imported}"
-        )
+    if imported := _imported_as(name):
+        remark = f"{name} is an import name, the distribution is {imported}"
+        return JudgedPackage(imported, PackageStatus.SUSPICIOUS, remark)
     if project := lists.projects.get(known_as):
         return JudgedPackage(project, PackageStatus.KNOWN)
-    if meant := _project_meant(name):
-        return JudgedPackage(meant, PackageStatus.SUSPICIOUS, f"very like {meant}")
+    if meant := _meant(name):
+        if standard := _standard_names().get(meant):
+            return JudgedPackage("", PackageStatus.SUSPICIOUS, f"very like {standard} of the standard library")
+        project = lists.projects.get(meant) or lists.imports.get(_spellings().get(meant, ""), "")
+        return JudgedPackage(project, PackageStatus.SUSPICIOUS, f"very like {project or meant}")
     return JudgedPackage("", PackageStatus.UNKNOWN)
 
 
@@ -195,41 +168,29 @@ def lists_date() -> date:
     return _lists().made
 
 
-def ranks_of_modules(popular: Iterable[str], imports: Mapping[str, str]) -> dict[str, int]:
-    """How popular the modules are that an import may have meant, by normalised name; standard ones come first."""
-    ranks = {normalised(project): rank for rank, project in enumerate(popular)}
-    renamed = {normalised(module): ranks.get(normalised(project), len(ranks)) for module, project in imports.items()}
-    return ranks | renamed | {normalised(name): 0 for name in standard_names()}
-
-
-def squashes_of(ranks: Mapping[str, int]) -> dict[str, str]:
-    """The names by what is left of them without separators, the most popular of each."""
-    return {squashed(name): name for name in sorted(ranks, key=ranks.__getitem__, reverse=True)}
-
-
 @cache
 def _lists() -> _Lists:
-    folder = Path(__file__).with_name("data")
-    meta, popular, *pairs = gzip.decompress((folder / "names.gz").read_bytes()).decode().split("\n")
-    projects = dict(zip(normalised(popular).split(" "), popular.split(" "), strict=True))
-    imports = {module: project for module, _, project in (pair.partition(" ") for pair in pairs)}
-    return _Lists(date.fromisoformat(json.loads(meta)["date"]), projects, imports)
+    lines = (_DATA / "names.txt").read_text("utf-8").split("\n")
+    meta, known_as, popular, modules, owners, wrong, right, likely = lines
+    return _Lists(
+        date.fromisoformat(json.loads(meta)["date"]),
+        dict(zip(known_as.split(" "), popular.split(" "), strict=True)),
+        dict(zip(modules.split(" "), owners.split(" "), strict=True)),
+        dict(zip(wrong.split(" "), right.split(" "), strict=True)),
+        likely,
+    )
 
 
 @cache
-def _likenesses() -> _Likenesses:
-    lists = _lists()
-    folder = Path(__file__).with_name("data")
-    ranks = {name: rank for rank, name in enumerate(lists.projects)}
-    module_ranks = ranks_of_modules(lists.projects.values(), lists.imports)
-    return _Likenesses(
-        ranks=ranks,
-        squashes=squashes_of(ranks),
-        module_ranks=module_ranks,
-        module_squashes=squashes_of(module_ranks),
-        spellings={normalised(name): name for name in (*reversed(list(lists.imports)), *standard_names())},
-        excused=BloomFilter((folder / "near.bin").read_bytes()),
-    )
+def _likenesses() -> Likenesses:
+    likely, existing = (BloomFilter((_DATA / name).read_bytes()) for name in ("likely.bin", "existing.bin"))
+    return Likenesses.of(_lists().likely.split(" "), likely, existing)
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    """From normalised import names and standard ones to how they are spelt."""
+    return {normalised(name): name for name in (*reversed(list(_lists().imports)), *standard_names())}
 
 
 def _distribution_of(module: str) -> str:
@@ -238,41 +199,42 @@ def _distribution_of(module: str) -> str:
     parts = module.split(".")
     if parts[0] in _PARTED:
         for length in range(len(parts), 1, -1):
-            dotted = ".".join(parts[:length])
+            dotted = re.sub(r"_v\d\w*$", "", ".".join(parts[:length]))
             if dotted in _PARTS:
                 return _PARTS[dotted]
-            if project := lists.projects.get(normalised(dotted)):
+            known_as = normalised(dotted)
+            squashed = _likenesses().squashes.get(known_as.replace("-", ""), "")
+            if project := lists.projects.get(known_as) or lists.projects.get(squashed):
                 return project
     if parts[0] in lists.imports:
         return lists.imports[parts[0]]
-    is_spelt_so = parts[0] == parts[0].lower() or parts[0] in lists.projects.values()
-    return lists.projects.get(normalised(parts[0]), "") if is_spelt_so else ""
+    return lists.projects.get(normalised(parts[0]), "") if parts[0] == parts[0].lower() else ""
 
 
-def _module_meant(module: str) -> str:
-    likenesses = _likenesses()
-    looks = plain(module)
-    name = normalised(looks)
-    if name not in likenesses.module_ranks:
-        name = misspelt(name, likenesses.module_ranks, likenesses.module_squashes)
-    if not name or (looks == module.lower() and _is_excused("m", module)):
+def _imported_as(name: str) -> str:
+    """The project that a name in an install command is only the import name of, "" when it is a project's own."""
+    lists = _lists()
+    known_as = normalised(name)
+    project = lists.imports.get(name) or lists.imports.get(known_as.replace("-", "_")) or ""
+    if not project or normalised(project) == known_as:
         return ""
-    return likenesses.spellings.get(name, name.replace("-", "_"))
+    if known_as not in lists.projects:
+        return "" if _likenesses().is_excused(known_as) else project
+    by_downloads = list(lists.projects)
+    owner = normalised(project)
+    popular = owner in lists.projects and by_downloads.index(known_as) > _MISTAKEN_FOR * by_downloads.index(owner)
+    return project if popular else ""
 
 
-def _project_meant(name: str) -> str:
+def _meant(name: str) -> str:
+    """What a name, itself on no list, is a misspelling of, normalised; "" when of nothing."""
     likenesses = _likenesses()
-    looks = normalised(plain(name))
-    meant = looks if looks in likenesses.ranks else misspelt(looks, likenesses.ranks, likenesses.squashes)
-    if looks == normalised(name) and _is_excused("d", looks):
-        return ""
-    return _lists().projects.get(meant, "")
+    looks = plain(name)
+    meant = likenesses.meant_by(normalised(looks))
+    return "" if looks == name.lower() and likenesses.is_excused(name) else meant
 
 
-def _is_excused(kind: str, name: str) -> bool:
-    return f"{kind} {name}" in _likenesses().excused or f"{kind} {normalised(name)}" in _likenesses().excused
-
-
-def _standard_name(name: str) -> str:
-    """The standard module that bears a distribution's name, whatever the case; private ones are no one's choice."""
-    return {normalised(module): module for module in standard_names()}.get(normalised(name), "")
+@cache
+def _standard_names() -> dict[str, str]:
+    """By normalised name; the private ones are no one's choice."""
+    return {normalised(module): module for module in standard_names()}

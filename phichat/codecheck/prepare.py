@@ -14,7 +14,7 @@ _IPYTHON = re.compile(r"\s*In ?\[[\d ]*\]: ?")
 _IPYTHON_MORE = re.compile(r"\s*\.{3,}: ?")
 _MAGIC = re.compile(
     r"(?P<margin>[ \t]*+)(?P<target>[A-Za-z_]\w*+(?:, ?\w++)*+ *= *)?"
-    r"(?P<command>!!?\s*\S.*|%{1,2}[A-Za-z].*|\?{1,2}[\w.]+\s*|[\w.]+\?{1,2}\s*"
+    r"(?P<command>!!?\s*\S.*|%{1,2}[A-Za-z].*|\?{1,2}[\w.]+\s*|[\w.]+(?:\([^()?]*\))?\?{1,2}\s*"
     r"|\$ +\S.*|(?:pip3?|conda|mamba|uv|poetry|npm|git|cd|sudo) +[a-z-]+\b(?! *[=(.,:]).*"
     r"|python3? +(?:-m +\w|[\w./-]+\.py).*)$"
 )

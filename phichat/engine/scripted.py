@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from time import sleep
 
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.errors import EngineError
@@ -13,11 +14,15 @@ from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo,
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One scripted reply: reasoning, then pieces of text, then an error if one is given."""
+    """One scripted reply: reasoning, then pieces of text, then an error if one is given.
+
+    delay_s: seconds before each piece.
+    """
 
     text: Sequence[str] = ()
     reasoning: Sequence[str] = ()
     error: EngineError | None = None
+    delay_s: float = 0.0
 
 
 @dataclass
@@ -31,6 +36,7 @@ class ScriptedBackend:
     context: int = 4096
     notices: tuple[str, ...] = ()
     prompts: list[tuple[Message, ...]] = field(default_factory=list)
+    name: str = "scripted"
     _loaded: bool = False
 
     @property
@@ -43,9 +49,9 @@ class ScriptedBackend:
         for fraction in (0.5, 1.0):
             if cancel.is_set():
                 return
-            yield ModelLoading("scripted", fraction)
+            yield ModelLoading(self.name, fraction)
         self._loaded = True
-        model = ModelInfo("scripted", architecture="scripted", n_ctx=self.context, n_layers=1)
+        model = ModelInfo(self.name, architecture="scripted", n_ctx=self.context, n_layers=1)
         yield ModelReady(model, "", self.context, 0.0, self.notices)
 
     def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
@@ -61,6 +67,8 @@ class ScriptedBackend:
         said: dict[type, list[str]] = {ReasoningDelta: [], TextDelta: []}
         for kind, pieces in ((ReasoningDelta, reply.reasoning), (TextDelta, reply.text)):
             for piece in pieces:
+                if reply.delay_s:
+                    sleep(reply.delay_s)
                 if cancel.is_set():
                     break
                 said[kind].append(piece)

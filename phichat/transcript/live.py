@@ -50,9 +50,12 @@ def begin_turn(connection: sqlite3.Connection, conversation: str, record: TurnRe
     return rowid
 
 
-def append(database: Database, turn: int, text: str, reasoning: str) -> None:
-    """Write what has been streamed since the last time. Raises TranscriptError."""
-    with database.writing() as connection:
+def append(database: Database, turn: int, text: str, reasoning: str, *, durably: bool) -> None:
+    """Write what has been streamed since the last time; durably where a power cut shall not take it.
+
+    Raises TranscriptError.
+    """
+    with database.writing() if durably else database.writing_lightly() as connection:
         written = connection.execute(
             """INSERT INTO piece (turn, text, reasoning)
             SELECT n, CAST(? AS TEXT), CAST(? AS TEXT) FROM turn WHERE n = ?""",

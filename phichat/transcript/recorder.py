@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from time import monotonic
 
 from phichat.errors import PhichatError, TranscriptError
 from phichat.events import (
@@ -25,6 +26,9 @@ from phichat.transcript.live import append, begin_conversation, begin_turn, fini
 from phichat.transcript.records import TurnRecord
 from phichat.transcript.store import Store
 from phichat.transcript.ticker import Ticker
+
+_DURABLE_S = 1.0
+"""Between two commits of streamed text that wait for the disk."""
 
 
 @dataclass(eq=False)
@@ -65,10 +69,16 @@ class Recorder:
         self._store: Store | None = None
         self._new_id = ascending_ids()
         self._model: ModelInfo | None = None
+        self._path: str | None = None
         self._current: _Turn | None = None
         self._unkept: list[_Turn] = []
         self._trouble: TranscriptError | None = None
         self._told = False
+        self._durable_at = monotonic()
+
+    def loaded(self, ready: ModelReady) -> None:
+        """What answers from now on, where it was loaded outside a turn."""
+        self._model, self._path = ready.model, ready.path
 
     def record(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events of one turn, each written down before it is passed on; text at most 250 ms after.
@@ -115,6 +125,7 @@ class Recorder:
                 params=event.params,
             )
         )
+        turn.path = self._path
         self.parent = turn.record.id
         self._attempt(lambda: self._place(turn))
         turn.ticker = Ticker(lambda: self._attempt(lambda: self._flush(turn)))
@@ -128,7 +139,8 @@ class Recorder:
             case ReasoningDelta():
                 turn.reasonings.append(event.text)
             case ModelReady():
-                self._model, turn.path = event.model, event.path
+                self.loaded(event)
+                turn.path = event.path
                 turn.record = replace(turn.record, model=event.model)
             case CodeChecked():
                 turn.record = replace(turn.record, code=event.report)
@@ -183,7 +195,10 @@ class Recorder:
         now = len(turn.texts), len(turn.reasonings)
         said, thought = "".join(turn.texts[texts : now[0]]), "".join(turn.reasonings[reasonings : now[1]])
         if said or thought:
-            append(self._store.database, turn.row, said, thought)
+            durably = monotonic() - self._durable_at > _DURABLE_S
+            append(self._store.database, turn.row, said, thought, durably=durably)
+            if durably:
+                self._durable_at = monotonic()
         turn.written = now
 
     def _finish(self, turn: _Turn) -> None:

@@ -34,6 +34,8 @@ def found(code: str, target: tuple[int, int] = (3, 12)) -> dict[str, str]:
         ("text = 'x'\ntext.nope()", ["str.nope"]),
         ("from pathlib import Path\n(Path('a') / 'b').nope()", ["pathlib.Path.nope"]),
         ("def f(text: str):\n    return text.nope()", ["str.nope"]),
+        ("import random\nrandom.randint(low=1, high=2)", ["random.randint(high=)", "random.randint(low=)"]),
+        ("import zipfile\nzipfile.Path('a').joinpath('b').nope", ["zipfile.Path.nope"]),
         ("with open('x') as file:\n    file.nope()", ["io.TextIOWrapper.nope"]),
     ],
 )
@@ -44,6 +46,8 @@ def test_what_does_not_exist_is_found_under_its_canonical_name(code: str, names:
 @pytest.mark.parametrize(
     "code",
     [
+        "import zipfile\nzipfile.Path('a.zip').name",
+        "import random\nrandom.gauss(mu=0, sigma=1), random.choices([1], k=2)",
         "import math\ndef f(math): math.nope",
         "import math\nfor math in []: math.nope",
         "import math\n[math.nope for math in []]",

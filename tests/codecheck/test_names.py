@@ -15,10 +15,15 @@ from phichat.codecheck.names import judge_install, judge_module, lists_date
         ("bs4", "beautifulsoup4"),
         ("Crypto", "pycryptodome"),
         ("google.cloud.storage", "google-cloud-storage"),
+        ("google.cloud.secretmanager_v1.types", "google-cloud-secret-manager"),
         ("win32com", "pywin32"),
         ("pytest", "pytest"),
         ("utils", ""),
         ("acme_billing", ""),
+        ("websocket", "websocket-client"),
+        ("PyQt5", "PyQt5"),
+        ("Model", ""),
+        ("types_", ""),
     ],
 )
 def test_a_module_names_what_to_install(module: str, distribution: str) -> None:
@@ -35,6 +40,26 @@ def test_a_misspelt_module_is_suspicious(module: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("module", "remark"),
+    [
+        ("Datetime", "very like datetime of the standard library"),
+        ("Flask", "very like flask"),
+        ("flask_jwt_extennded", "very like flask_jwt_extended"),
+        ("scikit_learn", "the module of scikit-learn is sklearn"),
+        ("python_telegram_bot", "the module of python-telegram-bot is telegram"),
+    ],
+)
+def test_a_suspicious_module_says_what_was_meant(module: str, remark: str) -> None:
+    assert judge_module(module).remark == remark
+
+
+@pytest.mark.parametrize("module", ["", "\ud800", "x" * 100_000, "--", "\N{SNOWMAN}"])
+def test_what_is_no_name_is_unknown(module: str) -> None:
+    assert judge_module(module).status is PackageStatus.UNKNOWN
+    assert judge_install(module).status is PackageStatus.UNKNOWN
+
+
+@pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("reqeusts", "requests"),
@@ -46,6 +71,11 @@ def test_a_misspelt_module_is_suspicious(module: str) -> None:
         ("sklearn", "scikit-learn"),
         ("datetime", ""),
         ("json", ""),
+        ("urllib2", ""),
+        ("datatime", ""),
+        ("serial", "pyserial"),
+        ("bs4", "beautifulsoup4"),
+        ("fast-api", "fastapi"),
     ],
 )
 def test_a_wrong_name_in_an_install_command_says_what_is_meant(name: str, meant: str) -> None:
@@ -55,7 +85,20 @@ def test_a_wrong_name_in_an_install_command_says_what_is_meant(name: str, meant:
     assert judged.remark
 
 
-@pytest.mark.parametrize("name", ["Flask", "scikit_learn", "discord.py", "acme-billing", "humanize", "pytest"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Flask",
+        "scikit_learn",
+        "discord.py",
+        "acme-billing",
+        "humanize",
+        "pytest",
+        "psycopg2",
+        "djongo",
+        "DateTimeRange",
+    ],
+)
 def test_a_right_name_in_an_install_command_is_not_suspicious(name: str) -> None:
     assert judge_install(name).status is not PackageStatus.SUSPICIOUS
 

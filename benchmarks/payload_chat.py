@@ -1,0 +1,68 @@
+"""The full-screen chat with hostile text on every surface: answers, reasoning, titles, names of models, errors.
+
+python benchmarks/payload_chat.py FOLDER PAYLOADS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from phichat.config import Config
+from phichat.desk import Desk
+from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.errors import EngineCrashed
+from phichat.paths import Paths
+from phichat.shelf import ModelOffer, Shelf
+from phichat.tui.app import PhichatApp
+
+
+class HostileShelf(Shelf):
+    """Models whose names and descriptions are payloads."""
+
+    def __init__(self, payloads: Sequence[str]) -> None:
+        self._payloads = payloads
+
+    def offers(self) -> Sequence[ModelOffer]:
+        return [ModelOffer(f"m{text}", f"about {text}", installed=False) for text in self._payloads[:400]]
+
+    def search(self, words: str) -> Sequence[ModelOffer]:
+        return self.offers()
+
+
+def replies(payloads: Sequence[str]) -> list[Reply]:
+    """Forty payloads a reply, each in another place of Markdown."""
+    shapes = (
+        "text {0} more",
+        "`{0}`",
+        "**{0}**",
+        "# {0}",
+        "- {0}",
+        "[{0}](http://x/{0})",
+        "![{0}]({0})",
+        "| {0} | b |\n|---|---|\n| {0} | {0} |",
+        "```{0}\n{0}\nimport nope{0}\n```",
+        "> {0}",
+    )
+    made = []
+    for begin in range(0, len(payloads), 40):
+        part = payloads[begin : begin + 40]
+        pieces = [shapes[index % len(shapes)].format(text) + "\n\n" for index, text in enumerate(part)]
+        error = EngineCrashed(f"it died {part[0]}", f"ask {part[-1]}") if begin % 400 == 0 else None
+        made.append(Reply(pieces, reasoning=part[:2], error=error))
+    return made
+
+
+def main() -> None:
+    folder, payloads = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text("utf-8"))
+    backend = ScriptedBackend(replies(payloads), 10**9, notices=tuple(payloads[:20]))
+    desk = Desk(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
+    desk.shelf = HostileShelf(payloads)
+    desk.model_name = payloads[0]
+    PhichatApp(desk).run()
+
+
+if __name__ == "__main__":
+    main()

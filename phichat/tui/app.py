@@ -1,0 +1,95 @@
+"""The app: themes, the screens, and what happens when it fails. What is said is the chat screen's."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.theme import Theme
+
+from phichat.chat.conversation import Conversation
+from phichat.desk import Desk
+from phichat.paths import write_atomically
+from phichat.tui.help import palette
+from phichat.tui.screens.chat import ChatScreen
+
+_NARROW = 80
+
+HIGH_CONTRAST = Theme(
+    name="high-contrast",
+    primary="#ffff00",
+    secondary="#00ffff",
+    accent="#00ffff",
+    warning="#ffaf00",
+    error="#ff5f5f",
+    success="#00ff00",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#1c1c1c",
+    dark=True,
+)
+
+
+class PhichatApp(App[None]):
+    """Runs until the user quits; `report` is the file about a crash of the interface, if there was one."""
+
+    TITLE = "phichat"
+    CSS_PATH = "phichat.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "leave", "Quit; all is kept", priority=True),
+        # Without priority the prompt's own binding would copy instead of stopping.
+        Binding("ctrl+c", "interrupt", "Stop the answer; twice quits", show=False, priority=True, system=True),
+        Binding("ctrl+p", "command_palette", "All actions by name", show=False, priority=True),
+    ]
+
+    def __init__(self, desk: Desk, talk: Conversation | None = None) -> None:
+        super().__init__()
+        self.desk, self._first = desk, talk
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_NARROW, "-wide")]
+        self.report: Path | None = None
+        self.register_theme(HIGH_CONTRAST)
+        self.theme = desk.theme if desk.theme in self.available_themes else "textual-dark"
+
+    def on_mount(self) -> None:
+        self.push_screen(ChatScreen(self.desk, self._first))
+        self.theme_changed_signal.subscribe(self, lambda theme: self.desk.choose_theme(theme.name))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
+        """What Ctrl+P lists: what the keys and the slash commands do. Textual's own would speak of other things."""
+        if isinstance(screen, ChatScreen):
+            yield from palette(screen)
+        yield SystemCommand("Theme: dark, light or high contrast; remembered", "", self.action_change_theme)
+        yield SystemCommand("Quit (Ctrl+Q)", "", partial(self.run_action, "leave"))
+
+    async def action_leave(self) -> None:
+        """Quit, with everything kept."""
+        screen = self._chat
+        if screen is not None:
+            screen.leave()
+        self.exit()
+
+    def action_interrupt(self) -> None:
+        """Copy what is selected, else stop the answer; twice in a row quits."""
+        screen = self._chat
+        if screen is not None:
+            screen.interrupt()
+
+    @property
+    def _chat(self) -> ChatScreen | None:
+        return next((screen for screen in self.screen_stack if isinstance(screen, ChatScreen)), None)
+
+    def _fatal_error(self) -> None:
+        """Textual would print the values of all variables, conversations among them."""
+        error = self._exception
+        about = "".join(traceback.format_exception(error)) if error else ""
+        self.report = self.desk.crash_reports / f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
+        write_atomically(self.report, about.encode("utf-8", "backslashreplace"))
+        self._close_messages_no_wait()

@@ -1,0 +1,69 @@
+"""From the pipeline, which blocks, to the screen, which must not: one thread a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from threading import Lock, Thread
+
+from phichat.errors import PhichatError
+from phichat.events import Event, ReasoningDelta, TextDelta
+
+TurnEvents = Callable[[], Iterator[Event]]
+
+
+class TurnThread:
+    """Consumes the events of one turn and hands them over in batches.
+
+    wake is called from the thread, once per batch: there is no second call until `take` was called.
+    Neighbouring deltas of a batch are joined, so that a slow screen never falls behind a fast model.
+    """
+
+    def __init__(self, events: TurnEvents, wake: Callable[[], None]) -> None:
+        self._events, self._wake = events, wake
+        self._lock = Lock()
+        self._batch: list[Event] = []
+        self._awake = False
+        self._error: PhichatError | None = None
+        self._done = False
+        self._thread = Thread(target=self._run, name="turn", daemon=True)
+
+    def start(self) -> None:
+        """Begin; wake may be called from now on."""
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most so many seconds; whether it came."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def take(self) -> tuple[list[Event], bool, PhichatError | None]:
+        """What came since the last call, whether that was all, and the error it ended in."""
+        with self._lock:
+            batch, self._batch = self._batch, []
+            self._awake = False
+            return batch, self._done, self._error
+
+    def _run(self) -> None:
+        try:
+            for event in self._events():
+                self._put(event)
+        except PhichatError as error:
+            self._error = error
+        finally:
+            with self._lock:
+                self._done = True
+            self._wake()
+
+    def _put(self, event: Event) -> None:
+        with self._lock:
+            last = self._batch[-1] if self._batch else None
+            match event, last:
+                case (TextDelta(text=more), TextDelta(text=text)):
+                    self._batch[-1] = TextDelta(text + more)
+                case (ReasoningDelta(text=more), ReasoningDelta(text=text)):
+                    self._batch[-1] = ReasoningDelta(text + more)
+                case _:
+                    self._batch.append(event)
+            asleep, self._awake = not self._awake, True
+        if asleep:
+            self._wake()

@@ -1,0 +1,1 @@
+"""The screens: each consumes the stream or the store, and tells its widgets."""

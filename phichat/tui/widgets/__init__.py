@@ -1,0 +1,1 @@
+"""What the screens are made of; widgets know nothing of engine or store."""

@@ -1,0 +1,191 @@
+"""What somebody meets who has never used the chat: the first screen, the help, the palette, themes, sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from textual.pilot import Pilot
+from textual.widgets import OptionList
+
+import phichat.tui
+import stage
+from phichat.chat.commands import COMMANDS
+from phichat.engine.scripted import Reply
+from phichat.shelf import ModelOffer
+from phichat.tui.app import PhichatApp
+from phichat.tui.help import help_text, sections, shown_keys
+from phichat.tui.screens.models import ModelsScreen
+from phichat.tui.widgets.conversation import Conversation
+from phichat.tui.widgets.prompt import Prompt
+from phichat.tui.widgets.welcome import TO_TRY
+
+Play = Callable[[Pilot[None]], Awaitable[object]]
+
+
+def play(
+    home: Path,
+    act: Play,
+    size: tuple[int, int] = (80, 30),
+    offers: Sequence[ModelOffer] = stage.OFFERS,
+    replies: Sequence[Reply] = (),
+) -> PhichatApp:
+    async def run() -> PhichatApp:
+        app = PhichatApp(stage.desk(home, *replies, offers=offers))
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await stage.until(pilot, "CPU")
+            await act(pilot)
+        return app
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("size", [(100, 35), (60, 24)])
+def test_the_first_screen_shows_what_can_be_tried_and_what_is_here(tmp_path: Path, size: tuple[int, int]) -> None:
+    async def act(pilot: Pilot[None]) -> None:
+        shown = await stage.until(pilot, "● phi-4-mini  fits")
+        words = " ".join(shown.split())
+        assert all(prompt in words for prompt in TO_TRY)
+        assert "○" not in shown
+
+    play(tmp_path, act, size)
+
+
+def test_a_number_stays_a_number_when_more_is_typed(tmp_path: Path) -> None:
+    async def act(pilot: Pilot[None]) -> None:
+        await pilot.press("1", "+", "1", "enter")
+        await stage.until(pilot, "It is so.")
+        assert pilot.app.desk.backend().prompts[-1][-1].text == "1+1"  # type: ignore[attr-defined]
+
+    play(tmp_path, act)
+
+
+def test_a_click_on_a_prompt_fills_it_in(tmp_path: Path) -> None:
+    async def act(pilot: Pilot[None]) -> None:
+        await stage.until(pilot, TO_TRY[1])
+        await pilot.click("#try", offset=(5, 1))
+        await pilot.pause()
+        assert pilot.app.screen.query_one(Prompt).text == TO_TRY[1]
+
+    play(tmp_path, act)
+
+
+def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
+    there = [
+        ModelOffer("phi-4", "9.1 GB", installed=False, fits=False),
+        ModelOffer("phi-2", "1.8 GB", installed=False, fits=True),
+    ]
+
+    async def act(pilot: Pilot[None]) -> None:
+        shown = await stage.until(pilot, "○ phi-2  fits")
+        assert "No model is on this machine yet" in shown
+        pilot.app.screen.query_one("#models", OptionList).focus()
+        await pilot.press("down", "enter")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, ModelsScreen)
+        await stage.until(pilot, "○ phi-2  fits")
+        await pilot.press("enter")
+        await stage.until(pilot, "phi-2 is here")
+
+    play(tmp_path, act, offers=there)
+
+
+def test_every_key_that_is_bound_is_in_the_help() -> None:
+    with Console(width=100) as console, console.capture() as captured:
+        console.print(help_text())
+    text = " ".join(captured.get().split())
+    listed = [binding for _, bindings in sections() for binding in bindings]
+    assert all(shown_keys(binding).split(",")[0] in text and binding.description in text for binding in listed)
+    assert all(command.does in text for command in COMMANDS)
+    bound = {
+        (binding.key, binding.description)
+        for module in pkgutil.walk_packages(phichat.tui.__path__, "phichat.tui.")
+        for owner in vars(importlib.import_module(module.name)).values()
+        # Dialogs ask something and say with which keys it is answered.
+        if isinstance(owner, type) and not owner.__module__.endswith("dialogs")
+        for binding in vars(owner).get("BINDINGS", [])
+        if owner.__module__.startswith("phichat.")
+    }
+    assert len(bound) > 40
+    assert bound <= {(binding.key, binding.description) for binding in listed}
+
+
+def test_no_key_does_two_things_at_one_place() -> None:
+    for _, bindings in sections():
+        keys = [key for binding in bindings for key in shown_keys(binding).split(", ")]
+        assert len(keys) == len(set(keys))
+
+
+def test_the_palette_finds_what_keys_and_commands_do(tmp_path: Path) -> None:
+    async def act(pilot: Pilot[None]) -> None:
+        titles = [command.title for command in pilot.app.get_system_commands(pilot.app.screen)]
+        assert all(any(f"(/{command.name})" in title for title in titles) for command in COMMANDS)
+        assert len(titles) == len(set(titles))
+        await pilot.press("ctrl+p", *"free the mem")
+        await stage.until(pilot, "Free the memory")
+        await pilot.press("enter")
+        await stage.until(pilot, "not loaded")
+        await pilot.press(*"Go", "enter")
+        await stage.until(pilot, "It is so.")
+
+    play(tmp_path, act)
+
+
+def test_the_theme_that_was_chosen_is_there_again(tmp_path: Path) -> None:
+    async def act(pilot: Pilot[None]) -> None:
+        pilot.app.theme = "textual-light"
+        await pilot.pause()
+
+    play(tmp_path, act)
+
+    async def look(pilot: Pilot[None]) -> None:
+        assert pilot.app.theme == "textual-light"
+
+    play(tmp_path, look)
+
+
+def test_without_colours_everything_is_still_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def act(pilot: Pilot[None]) -> None:
+        await pilot.press("ctrl+o")
+        await stage.until(pilot, "does not fit")
+        await pilot.press("escape", *"Go", "enter")
+        await stage.until(pilot, "⚠ pandas")
+        for line in pilot.app.screen._compositor.render_strips():
+            for segment in line:
+                for colour in (segment.style and segment.style.color, segment.style and segment.style.bgcolor):
+                    red, green, blue = colour.get_truecolor() if colour else (0, 0, 0)
+                    assert red == green == blue
+
+    play(tmp_path, act, replies=[Reply([stage.WARNED])])
+
+
+def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None:
+    async def act(pilot: Pilot[None]) -> None:
+        await pilot.press(*"Go", "enter")
+        await stage.until(pilot, "line 99")
+        await pilot.press(*"half", "pageup")
+        await stage.until(pilot, "line 80")
+        await pilot.press("ctrl+home")
+        await stage.until(pilot, "line 1\n")
+        await pilot.press("ctrl+end", *"way")
+        await stage.until(pilot, "line 99")
+        assert pilot.app.screen.query_one(Prompt).text == "halfway"
+        assert not isinstance(pilot.app.focused, Conversation)
+
+    play(tmp_path, act, replies=[Reply(["\n\n".join(f"line {number}" for number in range(100))])])
+
+
+def test_enter_means_what_is_typed_even_before_it_was_found(tmp_path: Path) -> None:
+    async def act(pilot: Pilot[None]) -> None:
+        stage.keep(pilot.app.desk)  # type: ignore[attr-defined]
+        await pilot.press("f2", *"grey", "enter")
+        await stage.until(pilot, "Graphite")
+
+    play(tmp_path, act)

@@ -1,0 +1,88 @@
+"""How some screens look, compared with the drawings beside this file.
+
+After a change that is meant, look at the report and run `pytest tests/tui/test_screens.py --snapshot-update`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+import stage
+from phichat.engine.scripted import Reply
+from phichat.tui.app import PhichatApp
+
+Compare = Callable[..., bool]
+Play = Callable[[Pilot[None]], Awaitable[None]]
+
+
+async def first(pilot: Pilot[None]) -> None:
+    """Nothing was said yet."""
+    await stage.until(pilot, "smollm2-135m  fits")
+
+
+async def warned(pilot: Pilot[None]) -> None:
+    """An answer with code that was warned about."""
+    await pilot.press(*"Total it", "enter")
+    await stage.until(pilot, "34 tokens")
+    await pilot.press("ctrl+down")
+
+
+async def searched(pilot: Pilot[None]) -> None:
+    """The sidebar with what was found, and the conversation it was found in."""
+    await pilot.press("f2", *"scatter", "enter")
+    await stage.until(pilot, "Rayleigh scattering.")
+
+
+async def models(pilot: Pilot[None]) -> None:
+    """The model switcher."""
+    await pilot.press("ctrl+o")
+    await stage.until(pilot, "completes texts")
+
+
+async def keys(pilot: Pilot[None]) -> None:
+    """The help."""
+    await pilot.press("f1")
+    await stage.until(pilot, "Keys and commands")
+
+
+@pytest.mark.parametrize(
+    ("play", "size", "theme"),
+    [
+        (first, (100, 30), "textual-dark"),
+        (first, (60, 24), "textual-light"),
+        (warned, (100, 30), "textual-dark"),
+        (warned, (60, 24), "high-contrast"),
+        (searched, (100, 30), "textual-light"),
+        (models, (60, 24), "textual-dark"),
+        (keys, (60, 24), "high-contrast"),
+    ],
+    ids=lambda value: (
+        value.__name__ if callable(value) else value if isinstance(value, str) else "x".join(map(str, value))
+    ),
+)
+def test_it_looks_as_it_did(
+    snap_compare: Compare, tmp_path: Path, play: Play, size: tuple[int, int], theme: str
+) -> None:
+    with stage.clock_of_utc():
+        desk = stage.desk(tmp_path, Reply(re.split(r"(?<= )", stage.WARNED)))
+        stage.keep(desk)
+        app = PhichatApp(desk)
+        app.theme = theme
+
+        async def before(pilot: Pilot[None]) -> None:
+            # A cursor that blinks is there or not, as it happens.
+            for each in (app, *app.screen_stack):
+                for widget in each.query("Prompt, Input"):
+                    widget.cursor_blink = False  # type: ignore[attr-defined]
+            await stage.until(pilot, "CPU")
+            await play(pilot)
+            for widget in app.screen.query("Input"):
+                widget.cursor_blink = False  # type: ignore[attr-defined]
+            await pilot.pause(0.2)
+
+        assert snap_compare(app, terminal_size=size, run_before=before)

@@ -1,0 +1,89 @@
+"""Draws docs/screens/*.svg: the chat on scripted replies, in Textual's own export.
+
+python tools/screenshots.py [FOLDER]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from textual.pilot import Pilot  # noqa: E402
+
+import stage  # noqa: E402
+from phichat.engine.scripted import Reply  # noqa: E402
+from phichat.tui.app import PhichatApp  # noqa: E402
+
+SIZE = (100, 32)
+Play = Callable[[Pilot[None]], Awaitable[object]]
+
+
+async def welcome(pilot: Pilot[None]) -> None:
+    """What a newcomer sees."""
+    await stage.until(pilot, "smollm2-135m  fits")
+
+
+async def chat(pilot: Pilot[None]) -> None:
+    """An answer with code."""
+    await pilot.press(*"How do I flatten a list of lists?", "enter")
+    await stage.until(pilot, "quadratic")
+
+
+async def warning(pilot: Pilot[None]) -> None:
+    """The code check in place."""
+    await pilot.press(*"Total the amounts of a CSV file by month", "enter")
+    await stage.until(pilot, "pip install")
+    await pilot.press("ctrl+down")
+
+
+async def sidebar(pilot: Pilot[None]) -> None:
+    """The conversations, searched."""
+    await pilot.press("f2", *"scatter")
+    await stage.until(pilot, "2026-02-27")
+    await pilot.press("enter")
+    await stage.until(pilot, "Rayleigh")
+
+
+async def models(pilot: Pilot[None]) -> None:
+    """The model switcher."""
+    await pilot.press("ctrl+o")
+    await stage.until(pilot, "completes texts")
+
+
+SCREENS: dict[str, Play] = {each.__name__: each for each in (welcome, chat, warning, sidebar, models)}
+
+
+async def picture(play: Play, size: tuple[int, int] = SIZE, theme: str = "textual-dark") -> str:
+    """One screen as SVG."""
+    with TemporaryDirectory() as home, stage.clock_of_utc():
+        text = stage.WARNED if play is warning else stage.FLATTEN
+        desk = stage.desk(Path(home), Reply(re.split(r"(?<= )", text)))
+        stage.keep(desk)
+        app = PhichatApp(desk)
+        app.theme = theme
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            await play(pilot)
+            await pilot.pause(0.2)
+            drawn = app.export_screenshot(title="phichat", simplify=True)
+    # Textual names classes after a hash of what is drawn, and fetches a font: here nothing is fetched.
+    drawn = re.sub(r"terminal-\d+", "terminal", drawn)
+    return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+
+
+def main(folder: Path) -> None:
+    """Write them all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, play in SCREENS.items():
+        (folder / f"{name}.svg").write_text(asyncio.run(picture(play)), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "screens")
