@@ -81,7 +81,7 @@ def test_stream(backend: Backend) -> None:
     events = turn(Session(backend), "What is 2 + 2? Answer with a number.")
     assert isinstance(events[0], TurnStarted)
     pieces = [event.text for event in events if isinstance(event, TextDelta)]
-    assert len(pieces) > 3
+    assert len(pieces) > 1
     assert "".join(pieces) == events[-1].text
     assert "4" in events[-1].text
     assert events[-1].finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
