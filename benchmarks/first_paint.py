@@ -59,7 +59,7 @@ def main() -> None:
         bare, ours = [], []
         for _ in range(rounds + 1):
             bare.append(first_paint(["-c", BARE], b"Ready to be seen", home))
-            ours.append(first_paint(["-m", "phichat", "chat"], b"Enter sends", home))
+            ours.append(first_paint(["-m", "phichat", "chat"], b"Nothing leaves it", home))
         bare, ours = bare[1:], ours[1:]
     sys.stdout.write(
         f"bare {median(bare) * 1000:.0f} ms, phichat {median(ours) * 1000:.0f} ms, "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from phichat.endpoints import Endpoint, read_endpoints
 from phichat.errors import ConfigError, UsageError
 from phichat.messages import GenerationParams
 
@@ -39,6 +40,7 @@ class Config:
     keep_alive: float = 300.0
     sampling: GenerationParams = field(default_factory=GenerationParams)
     engine: EngineOptions = field(default_factory=EngineOptions)
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
     def suited(self, sampling: Mapping[str, Any]) -> Config:
@@ -143,10 +145,10 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "threads": _integer(1, 4096),
 }
 
-_ALIASES = {"temp": "temperature", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_predict": "max_tokens"}
+_PLAIN = ("model", "system", "log", "keep_alive", "endpoints")
+"""The fields of Config that are settings themselves."""
 
-_SECTIONS = ("endpoints",)
-"""Tables of config.toml that belong to other rooms."""
+_ALIASES = {"temp": "temperature", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_predict": "max_tokens"}
 
 
 def option_names() -> tuple[str, ...]:
@@ -191,10 +193,10 @@ def load(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = o
         return {option.name: settings[option.name] for option in fields(kind) if option.name in settings}
 
     return Config(
-        **{name: settings[name] for name in ("model", "system", "log", "keep_alive") if name in settings},
+        **{name: settings[name] for name in _PLAIN if name in settings},
         sampling=GenerationParams(**pick(GenerationParams)),
         engine=EngineOptions(**pick(EngineOptions)),
-        given=frozenset(settings),
+        given=frozenset(settings) - {"endpoints"},
     )
 
 
@@ -211,9 +213,10 @@ def _read_file(file: Path) -> dict[str, Any]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as why:
         raise ConfigError(f"{file} is no valid TOML ({why})", "mend that line") from why
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, value in document.items():
-        if name in _SECTIONS:
+        if name == "endpoints":
+            settings[name] = read_endpoints(value, file)
             continue
         try:
             key, typed = read_option(name, value)

@@ -22,10 +22,14 @@
     ├── TranscriptError          the transcripts cannot be read or written
     │   ├── ConversationNotFound no conversation, or more than one, goes by that id
     │   └── TranscriptFileError  a file is no transcript that can be imported
+    ├── ExtraNotInstalled        a package that only some need is not here
     └── EngineError              the engine process failed
         ├── EngineLoadFailed     llama.cpp refused the file
         ├── EngineCrashed        the process died
-        └── EngineTimedOut       the process stopped answering
+        ├── EngineTimedOut       the process stopped answering
+        └── EndpointError        a server does not do what was asked
+            ├── EndpointUnreachable  nothing answers there, or not any more
+            └── EndpointDenied   it does not take the key
 
 Front ends turn them into text and an exit code in one place each; nothing else catches them.
 """
@@ -130,6 +134,22 @@ class ContextOverflow(PhichatError):
         self.n_ctx = n_ctx
 
 
+class ServedContextOverflow(ContextOverflow):
+    """A server says that the prompt is larger than its context.
+
+    prompt_tokens, n_ctx: 0 where it does not tell.
+    """
+
+    def __init__(self, endpoint: str, prompt_tokens: int, n_ctx: int, *, detail: str = "") -> None:
+        prompt = f"The prompt has {prompt_tokens:,} tokens" if prompt_tokens else "The prompt is too long"
+        context = f"the context of {endpoint} holds {n_ctx:,}" if n_ctx else f"{endpoint} does not take it"
+        PhichatError.__init__(
+            self, f"{prompt} and {context}", "shorten it, or start the server with a larger context", detail=detail
+        )
+        self.prompt_tokens = prompt_tokens
+        self.n_ctx = n_ctx
+
+
 class TemplateError(PhichatError):
     """The chat template of the model cannot render these messages."""
 
@@ -153,6 +173,10 @@ class TranscriptFileError(TranscriptError):
     """A file is no transcript that can be imported."""
 
 
+class ExtraNotInstalled(PhichatError):
+    """A package that only some need is not installed."""
+
+
 class EngineError(PhichatError):
     """The engine process failed."""
 
@@ -174,3 +198,15 @@ class EngineCrashed(EngineError):
 
 class EngineTimedOut(EngineError):
     """The engine process stopped answering and was stopped."""
+
+
+class EndpointError(EngineError):
+    """A server does not do what was asked."""
+
+
+class EndpointUnreachable(EndpointError):
+    """Nothing answers at the endpoint's address, or not any more."""
+
+
+class EndpointDenied(EndpointError):
+    """The server does not take the key."""

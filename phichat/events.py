@@ -115,6 +115,7 @@ class TurnFinished:
 
     dropped_turns, n_ctx: the context receipt, as in `ContextTrimmed`.
     seed: the one that was used, given or drawn.
+    notices: one-line remarks on this turn that a user should see, foreign text in them not yet sanitised.
     """
 
     text: str
@@ -125,6 +126,7 @@ class TurnFinished:
     n_ctx: int = 0
     dropped_turns: int = 0
     seed: int = 0
+    notices: tuple[str, ...] = ()
 
 
 Event = (

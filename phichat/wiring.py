@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
+from phichat.endpoints import Endpoint, served
 from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
 from phichat.engine.verdicts import Verdicts
-from phichat.errors import ModelNotInstalled
+from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
 from phichat.gguf_header import GgufHeader, check_usable, read_model
 from phichat.messages import GenerationParams, Message, ModelInfo
@@ -25,6 +27,7 @@ from phichat.models.used import Speed, Used
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
+    from phichat.engine.remote.backend import RemoteBackend, ServedModel
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
@@ -53,7 +56,7 @@ class Past:
         if system is None and branch:
             config = replace(config, system=branch[-1].system)
         if model is None and self.model is not None:
-            config = replace(config, model=leading_to(self.model.name, (self.path, config.model), paths))
+            config = replace(config, model=leading_to(self.model.name, (self.path, config.model), config, paths))
         return config
 
     def turns(self) -> list[Turn]:
@@ -66,6 +69,8 @@ def suited(config: Config, paths: Paths) -> Config:
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
+    if served(config.model, config.endpoints):
+        return config
     spec = Library.open(paths).choose(config.model).model.spec
     return config.suited(spec.sampling) if spec else config
 
@@ -75,6 +80,8 @@ def code_scope(config: Config, paths: Paths) -> CodeScope | None:
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
+    if served(config.model, config.endpoints):
+        return None
     spec = Library.open(paths).choose(config.model).model.spec
     return spec.scope if spec else None
 
@@ -91,18 +98,50 @@ def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
 
 
 def chat_backend(config: Config, paths: Paths) -> Backend:
-    """The backend for the model of this run, whose use and speed are remembered.
+    """The backend for the model of this run: of an endpoint, or a file here whose use and speed are remembered.
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
+    if remote := remote_backend(config):
+        return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
     return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
 
 
-def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
+def remote_backend(config: Config) -> RemoteBackend | None:
+    """The backend for the model of this run when it is an endpoint's. Nothing is sent yet."""
+    found = served(config.model, config.endpoints)
+    if found is None:
+        return None
+    from phichat.engine.remote.backend import RemoteBackend
+
+    return RemoteBackend(found, _key_of(found.endpoint), config.given)
+
+
+def endpoint_models(config: Config, name: str, cancel: Cancel) -> Sequence[ServedModel]:
+    """What the server of that endpoint has. Raises UsageError, ExtraNotInstalled and EndpointError kinds."""
+    endpoint = config.endpoints.get(name)
+    if endpoint is None:
+        known = "the endpoints are " + ", ".join(config.endpoints)
+        raise UsageError(
+            f"There is no endpoint {name}",
+            known if config.endpoints else f"write [endpoints.{name}] with a base_url into config.toml",
+        )
+    from phichat.engine.remote.backend import served_models
+
+    return served_models(endpoint, _key_of(endpoint), cancel)
+
+
+def _key_of(endpoint: Endpoint) -> str:
+    return os.environ.get(endpoint.api_key_env, "").strip() if endpoint.api_key_env else ""
+
+
+def leading_to(name: str, places: Sequence[str | None], config: Config, paths: Paths) -> str:
     """What to ask for so that the model of that name answers: the name itself, or one of the places where it
     may be. Raises ModelNotInstalled."""
+    if served(name, config.endpoints):
+        return name
     library = Library.open(paths)
     for wanted in (name, *places):
         try:
@@ -117,7 +156,7 @@ def leading_to(name: str, places: Sequence[str | None], paths: Paths) -> str:
 
 def recorded_backend(
     turn: TurnRecord, place: str | None, config: Config, paths: Paths, given: Collection[str] = ()
-) -> LocalBackend:
+) -> Backend:
     """What answered a turn, loaded as it was then, but for the options that are given now.
 
     place: where its file was. Raises ModelNotInstalled, UsageError and ConfigError.
@@ -132,8 +171,9 @@ def recorded_backend(
         "n_gpu_layers": model.n_gpu_layers if model.n_layers else None,
     }
     kept: dict[str, Any] = {name: value for name, value in recorded.items() if value is not None and name not in given}
-    name = config.model if "model" in given else leading_to(model.name, (place, config.model), paths)
-    return local_backend(replace(config, model=name, engine=replace(config.engine, **kept)), paths)
+    name = config.model if "model" in given else leading_to(model.name, (place, config.model), config, paths)
+    config = replace(config, model=name, engine=replace(config.engine, **kept))
+    return remote_backend(config) or local_backend(config, paths)
 
 
 def store(paths: Paths) -> Store:

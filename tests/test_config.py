@@ -64,7 +64,3 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load(tmp_path, text)
         assert "config.toml" in str(caught.value)
-
-
-def test_endpoints_are_left_to_their_room(tmp_path: Path) -> None:
-    assert load(tmp_path, '[endpoints.home]\nbase_url = "http://localhost:1"\n') == config.Config()

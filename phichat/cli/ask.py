@@ -47,7 +47,7 @@ from phichat.paths import Paths
 @click.option("-R", "--hide-reasoning", is_flag=True, help="Do not show what the model thinks.")
 @click.option("-n", "--no-log", is_flag=True, help="Keep no transcript.")
 @click.option("--strict", is_flag=True, help="Exit 6 when the code check warns.")
-@click.option("--offline", is_flag=True, expose_value=False, help="Never connect anywhere; asking never does.")
+@click.option("--offline", is_flag=True, expose_value=False, help="Never connect anywhere but to an endpoint.")
 def ask(
     prompt: tuple[str, ...],
     files: tuple[str, ...],
@@ -193,13 +193,15 @@ class _View:
                 f"The answer ends here because the context of {self.finished.n_ctx:,} tokens is full; "
                 "--ctx-size makes it larger."
             )
+        for notice in self.finished.notices:
+            self._diagnostics.notice(notice)
         if kept_as and self._diagnostics.on_terminal:
             self._diagnostics.notice(f"Go on with `phichat ask --cid {kept_as}`.")
 
     @staticmethod
     def _context_full(finished: TurnFinished) -> bool:
         used = finished.usage.prompt_tokens + finished.usage.completion_tokens
-        return finished.finish_reason is FinishReason.LENGTH and used > finished.n_ctx
+        return finished.finish_reason is FinishReason.LENGTH and used > finished.n_ctx > 0
 
     def _document(self, finished: TurnFinished, kept_as: str | None) -> dict[str, object]:
         timings, usage = finished.timings, finished.usage

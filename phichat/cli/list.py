@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import debug_option
+from phichat.cli.interrupt import ctrl_c
+from phichat.cli.options import configure, debug_option
 from phichat.cli.output import Output
 from phichat.paths import Paths
 
@@ -19,9 +20,12 @@ _BESIDE_WEIGHTS = 400_000_000
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--endpoint", metavar="NAME", help="Ask the server of [endpoints.NAME] in config.toml instead.")
 @debug_option
-def list(as_json: bool) -> int:
+def list(as_json: bool, endpoint: str | None) -> int:
     """List the models that are on this machine, whatever program brought them here."""
+    if endpoint is not None:
+        return _served(endpoint, as_json=as_json)
     from phichat.cli.tables import size, table
     from phichat.engine.hardware import probe_memory
     from phichat.models.library import Library
@@ -71,6 +75,37 @@ def list(as_json: bool) -> int:
         for document in documents
     ]
     Output().text(table(["name", "size", "quantization", "source", "last used", "verified", "state"], rows))
+    return ExitCode.DONE
+
+
+def _served(endpoint: str, *, as_json: bool) -> int:
+    from phichat.cli.tables import table
+    from phichat.wiring import endpoint_models
+
+    with ctrl_c() as cancel:
+        models = endpoint_models(configure(Paths.find()), endpoint, cancel)
+        if cancel.is_set():
+            return ExitCode.INTERRUPTED
+    if as_json:
+        Output().document(
+            [
+                {
+                    "name": f"{endpoint}/{model.id}",
+                    "id": model.id,
+                    "context_length": model.n_ctx or None,
+                    "owned_by": model.owned_by or None,
+                }
+                for model in models
+            ]
+        )
+    elif models:
+        rows = [
+            [f"{endpoint}/{model.id}", f"{model.n_ctx:,}" if model.n_ctx else "?", model.owned_by or "?"]
+            for model in models
+        ]
+        Output().text(table(["name", "context", "owned by"], rows))
+    else:
+        Diagnostics().notice(f"{endpoint} has no model.")
     return ExitCode.DONE
 
 

@@ -89,6 +89,10 @@ def _show(tell: Diagnostics, event: Event) -> None:
         case ModelLoading():
             tell.progress(f"loading {event.model} {event.fraction:.0%}")
         case ModelReady():
+            if not event.path:
+                tell.notice(
+                    f"What answers as {event.model.name} is a server's affair; the same answer cannot be promised."
+                )
             tell.progress("reading the prompt")
         case PromptProgress():
             tell.progress(

@@ -13,7 +13,13 @@ from phichat.paths import Paths
 Command = Callable[..., Any]
 
 _MODEL = (
-    click.option("-m", "--model", metavar="MODEL", help="A model of `phichat list`, or the path of a GGUF file."),
+    click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="A model of `phichat list`, or the path of a GGUF file. NAME or NAME/MODEL, where config.toml has "
+        "[endpoints.NAME], is always that server's; write ./NAME for a path.",
+    ),
 )
 _ENGINE = (
     click.option("--ctx-size", metavar="N", help="Context in tokens."),

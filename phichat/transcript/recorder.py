@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from phichat.errors import PhichatError, TranscriptError
 from phichat.events import (
@@ -22,10 +23,11 @@ from phichat.events import (
 )
 from phichat.messages import FinishReason, ModelInfo
 from phichat.transcript.ids import ascending_ids
-from phichat.transcript.live import append, begin_conversation, begin_turn, finish_turn, name_model, title_of
 from phichat.transcript.records import TurnRecord
-from phichat.transcript.store import Store
 from phichat.transcript.ticker import Ticker
+
+if TYPE_CHECKING:
+    from phichat.transcript.store import Store
 
 _DURABLE_S = 1.0
 """Between two commits of streamed text that wait for the disk."""
@@ -170,6 +172,9 @@ class Recorder:
 
     def _place(self, turn: _Turn) -> None:
         """Write the beginning of a turn, and before it what could not be written of earlier ones."""
+        # SQLite is not needed before somebody says something.
+        from phichat.transcript.live import begin_conversation, begin_turn, finish_turn, title_of
+
         if self._store is None:
             self._store = self._open_store()
         conversation = self.conversation or self._new_id(turn.record.created_at)
@@ -185,6 +190,8 @@ class Recorder:
         self._unkept.clear()
 
     def _flush(self, turn: _Turn) -> None:
+        from phichat.transcript.live import append, name_model
+
         if turn.row is None:
             self._place(turn)
         assert self._store is not None and turn.row is not None
@@ -202,6 +209,8 @@ class Recorder:
         turn.written = now
 
     def _finish(self, turn: _Turn) -> None:
+        from phichat.transcript.live import finish_turn
+
         if turn.row is None:
             self._place(turn)
         assert self._store is not None and turn.row is not None

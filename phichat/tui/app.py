@@ -12,14 +12,17 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import Event, Paste
 from textual.screen import Screen
 from textual.theme import Theme
 
 from phichat.chat.conversation import Conversation
 from phichat.desk import Desk
 from phichat.paths import write_atomically
+from phichat.terminal import clean_line
 from phichat.tui.help import palette
 from phichat.tui.screens.chat import ChatScreen
+from phichat.tui.widgets.prompt import Prompt
 
 _NARROW = 80
 
@@ -69,6 +72,12 @@ class PhichatApp(App[None]):
             yield from palette(screen)
         yield SystemCommand("Theme: dark, light or high contrast; remembered", "", self.action_change_theme)
         yield SystemCommand("Quit (Ctrl+Q)", "", partial(self.run_action, "leave"))
+
+    async def on_event(self, event: Event) -> None:
+        """What is pasted is foreign text; only the prompt can hold it as it is, in a chip."""
+        if isinstance(event, Paste) and not isinstance(self.focused, Prompt):
+            event.text = clean_line(event.text)
+        await super().on_event(event)
 
     async def action_leave(self) -> None:
         """Quit, with everything kept."""

@@ -31,6 +31,12 @@ class TurnThread:
         """Begin; wake may be called from now on."""
         self._thread.start()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the last event has come."""
+        with self._lock:
+            return self._done
+
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end, at most so many seconds; whether it came."""
         self._thread.join(timeout)

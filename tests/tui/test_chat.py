@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual.events import Paste
 from textual.pilot import Pilot
 
 from phichat.config import Config
@@ -91,8 +92,6 @@ def test_a_large_paste_is_one_chip_and_is_sent_in_full(tmp_path: Path) -> None:
         table = desk(tmp_path)
         async with running(table) as pilot:
             prompt = pilot.app.screen.query_one(Prompt)
-            from textual.events import Paste
-
             text = "line\n" * 200_000
             prompt.post_message(Paste(text))
             await pilot.pause()
@@ -100,6 +99,19 @@ def test_a_large_paste_is_one_chip_and_is_sent_in_full(tmp_path: Path) -> None:
             await pilot.press(*" end", "enter")
             await until(pilot, "It is so.")
             assert table.backend().prompts[-1][-1].text == text + " end"  # type: ignore[attr-defined]
+
+    run(play())
+
+
+@pytest.mark.parametrize("opens", ["f2", "ctrl+o", "ctrl+p"])
+def test_what_is_pasted_into_a_search_line_is_shown_not_sent(tmp_path: Path, opens: str) -> None:
+    async def play() -> None:
+        async with running(desk(tmp_path)) as pilot:
+            await pilot.press(opens)
+            await pilot.pause(0.3)
+            pilot.app.post_message(Paste("evil \x1b[31m \u202e words"))
+            shown = await until(pilot, "evil")
+            assert not set(shown) & set("\x1b\u202e")
 
     run(play())
 

@@ -44,6 +44,8 @@ _INTERVAL_S = 1 / 15
 """Between two drawings of a growing answer. The engine computes on every core, so each drawing costs it."""
 _SHARE = 8
 """And at least so many times what the last drawing took."""
+_LONGEST_S = 0.3
+"""But never longer: a first drawing that had to import things says nothing about the next."""
 _TWICE_S = 1.5
 
 
@@ -170,6 +172,9 @@ class ChatScreen(PromptingScreen):
     def on_chat_screen_woke(self) -> None:
         """Draw now, or as soon as the last drawing is long enough ago."""
         self._loading()
+        if self._turn is not None and self._turn.is_done:
+            self._draw()
+            return
         if self._waits:
             return
         due = self._drawn_at + self._interval - monotonic()
@@ -195,7 +200,7 @@ class ChatScreen(PromptingScreen):
             self._end(live)
         self.conversation.changed(live)
         self._drawn_at = monotonic()
-        self._interval = max(_INTERVAL_S, _SHARE * (self._drawn_at - began))
+        self._interval = min(_LONGEST_S, max(_INTERVAL_S, _SHARE * (self._drawn_at - began)))
 
     def _follow(self, event: Event) -> None:
         match event:

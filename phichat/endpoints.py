@@ -1,0 +1,150 @@
+"""Servers that the user has named: `[endpoints.NAME]` of config.toml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from phichat.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CARRIES_THE_KEY = ("authorization", "api-key", "x-api-key")
+_MADE_BY_HTTP = ("host", "content-length", "content-type", "transfer-encoding", "connection")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server that speaks the OpenAI HTTP API.
+
+    base_url: up to and with `/v1`, as in the OpenAI clients. api_key_env: the variable that holds the key, "" for
+    none; the key itself is nowhere in here. model: the default one, "" for what the server has. api_version: of
+    Azure. timeout: seconds of silence after which the server counts as gone.
+    """
+
+    name: str
+    base_url: str
+    api_key_env: str = ""
+    model: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    api_version: str = ""
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model of an endpoint; model "" leaves it to the server."""
+
+    endpoint: Endpoint
+    model: str
+
+    @property
+    def name(self) -> str:
+        """What `-m` takes for it."""
+        return f"{self.endpoint.name}/{self.model}" if self.model else self.endpoint.name
+
+
+def served(model: str | None, endpoints: Mapping[str, Endpoint]) -> Served | None:
+    """The endpoint's model that is meant by `NAME` or `NAME/model`; None when NAME is no endpoint.
+
+    An endpoint's name comes before models and paths of that name, so that nothing on a disk or in a registry
+    changes what a command means; `./NAME` is always a path.
+    """
+    if model is None:
+        return None
+    name, _, rest = model.partition("/")
+    endpoint = endpoints.get(name)
+    return Served(endpoint, rest or endpoint.model) if endpoint else None
+
+
+def _text(value: object) -> str:
+    """a text"""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError
+    return value.strip()
+
+
+def _address(value: object) -> str:
+    """an address such as http://localhost:8000/v1, without a user, a query or a fragment"""
+    address = _text(value).rstrip("/")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError
+    if parts.username is not None or parts.query or parts.fragment or any(char.isspace() for char in address):
+        raise ValueError
+    return address
+
+
+def _variable(value: object) -> str:
+    """the name of an environment variable, not the key itself"""
+    if not _VARIABLE.fullmatch(_text(value)):
+        raise ValueError
+    return _text(value)
+
+
+def _headers(value: object) -> Mapping[str, str]:
+    """a table of texts; the key goes into the variable that api_key_env names"""
+    if not isinstance(value, dict):
+        raise ValueError
+    headers = {name: _text(content) for name, content in value.items()}
+    for name, content in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not content.isascii():
+            raise ValueError
+        if name.lower() in (*_CARRIES_THE_KEY, *_MADE_BY_HTTP):
+            raise ValueError
+    return headers
+
+
+def _seconds(value: object) -> float:
+    """a number of seconds from 1 to 86,400"""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 86_400:
+        raise ValueError
+    return float(value)
+
+
+_READERS: Mapping[str, Callable[[object], Any]] = {
+    "base_url": _address,
+    "api_key_env": _variable,
+    "model": _text,
+    "headers": _headers,
+    "api_version": _text,
+    "timeout": _seconds,
+}
+_SHOWS_NO_VALUE = ("api_key_env", "headers", "base_url")
+"""Where a key may have been put by mistake: a message must not repeat it."""
+
+
+def read_endpoints(value: object, file: Path) -> Mapping[str, Endpoint]:
+    """What `[endpoints]` of config.toml holds. Raises ConfigError, which names the file and the key."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: endpoints is no table", "write [endpoints.NAME] with a base_url under it")
+    return {name: _endpoint(name, table, file) for name, table in value.items()}
+
+
+def _endpoint(name: str, table: object, file: Path) -> Endpoint:
+    where = f"{file}: endpoints.{name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{where} is no name for an endpoint", "use letters, digits and . _ - only")
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is no table", f"write [endpoints.{name}] with a base_url under it")
+    given: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in _READERS:
+            known = "the settings are " + ", ".join(_READERS)
+            in_file = "keep the key in an environment variable and name that by api_key_env"
+            raise ConfigError(
+                f"{where}.{key} is no setting of an endpoint", in_file if key in ("api_key", "key") else known
+            )
+        try:
+            given[key] = _READERS[key](value)
+        except ValueError:
+            what = "this" if key in _SHOWS_NO_VALUE else repr(value)
+            raise ConfigError(f"{where}.{key} cannot be {what}", f"give it {_READERS[key].__doc__}") from None
+    if "base_url" not in given:
+        raise ConfigError(f"{where} has no base_url", "give it an address such as http://localhost:8000/v1")
+    return Endpoint(name, **given)

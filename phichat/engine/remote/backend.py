@@ -1,0 +1,351 @@
+"""The backend that asks a server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from phichat.endpoints import Endpoint, Served
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.protocol import Generated, Said
+from phichat.engine.remote import request
+from phichat.engine.remote.stream import Document, finish_reason, read
+from phichat.engine.remote.trouble import Kind, Scrubber, Trouble, explain, overflow, refused_options
+from phichat.engine.reply import GrowingReply
+from phichat.engine.text import ReasoningSplitter
+from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
+from phichat.events import ModelReady
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Timings, Usage
+
+if TYPE_CHECKING:
+    from phichat.engine.remote.http import Server
+
+_RETRIES = 3
+_LONGEST_PAUSE_S = 30.0
+"""A server that asks to wait longer is not waited for."""
+
+_ABOUT_S = 5.0
+"""How long an answer waits for what the server says about its models."""
+
+_NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens", "stream_options": ""}
+"""How the user knows an option, "" where nobody has asked for it."""
+
+_BYTES_PER_TOKEN = 4.0
+"""Of most prose and code, until the server has counted a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as the server tells of it. n_ctx: in tokens, 0 when it does not say."""
+
+    id: str
+    n_ctx: int = 0
+    owned_by: str = ""
+
+
+class RemoteBackend:
+    """A model of an endpoint.
+
+    key: what proves who asks, "" for nothing; it is only ever sent to the endpoint. given: the names of the
+    options that the user has set. pause_s: about how long it waits before it asks again for the first time.
+    """
+
+    def __init__(self, served: Served, key: str, given: Collection[str] = (), *, pause_s: float = 0.5) -> None:
+        self._served, self._key, self._given = served, key, frozenset(given)
+        self._scrub = Scrubber([key, *served.endpoint.headers.values()])
+        self._pause_s = pause_s
+        self._server: Server | None = None
+        self._model = ServedModel("")
+        self._refused: frozenset[str] = frozenset()
+        self._bytes_per_token = _BYTES_PER_TOKEN
+
+    @property
+    def n_ctx(self) -> int:
+        """As `Backend.n_ctx`; 0 when the server does not tell, and then nothing is ever left out for it."""
+        return self._model.n_ctx
+
+    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+        """As `Backend.load`: ask what the server says of the model.
+
+        Raises ExtraNotInstalled, and EndpointError kinds when no model is named and the server has not just one.
+        """
+        if self._server is not None:
+            return
+        server = connect(self._served.endpoint, self._key)
+        model = self._found(server, cancel)
+        if model is None or cancel.is_set():
+            server.close()
+            return
+        self._server, self._model = server, model
+        self._served = replace(self._served, model=model.id)
+        info = ModelInfo(self._served.name, n_ctx=model.n_ctx)
+        yield ModelReady(info, "", 0, 0.0, tuple(self._notices()))
+
+    def _found(self, server: Server, cancel: Cancel) -> ServedModel | None:
+        """The model that is meant; None when cancelled."""
+        wanted, models = self._served.model, []
+        if wanted and self._served.endpoint.api_version:
+            return ServedModel(wanted)  # Azure has deployments, and lists something else
+        try:
+            models = _models(server, cancel, _ABOUT_S)
+        except Trouble as trouble:
+            # What is wrong is told when it matters: not every server lists its models.
+            if not wanted or trouble.kind is Kind.REFUSED:
+                server.close()
+                raise self._error(trouble, _ABOUT_S) from None
+        if cancel.is_set():
+            return None
+        if not wanted and len(models) != 1:
+            server.close()
+            name = self._served.endpoint.name
+            some = ", ".join(model.id for model in models[:8])
+            raise EndpointError(
+                f"{name} has {len(models)} models" + (f": {some}" if some else ""),
+                f"name one, as in `-m {name}/MODEL`, or set model under [endpoints.{name}]",
+            )
+        model = next((model for model in models if model.id == wanted or not wanted), ServedModel(wanted))
+        if not model.n_ctx and model.owned_by == "llamacpp":
+            model = replace(model, n_ctx=_context_of_llama_server(server, cancel))
+        return model
+
+    def _notices(self) -> Iterator[str]:
+        name = self._served.endpoint.name
+        if theirs := [option for option in request.OF_THE_SERVER if option in self._given]:
+            yield f"{name} was started with its own {_listed(theirs)}; what is set here has no effect on it."
+        if self._model.owned_by not in ("vllm", "llamacpp") and (
+            beyond := request.beyond_the_api(request.options(GenerationParams(), self._given))
+        ):
+            yield (
+                f"The OpenAI API does not know {_listed(beyond)}: {name} is asked for it, "
+                "but a server that does not know it either may say nothing."
+            )
+
+    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
+        """As `Backend.count`, estimated by what the server has counted before; 0 while its context is not known.
+
+        An estimate leaves turns out of a history, which is said; it never refuses a prompt: that is for the server.
+        """
+        if not self.n_ctx:
+            return 0
+        return min(int(_size(messages) / self._bytes_per_token), self.n_ctx - 1)
+
+    def generate(
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+    ) -> Iterator[GenerationEvent]:
+        """As `Backend.generate`. Raises EndpointError kinds, ModelNotInstalled and ContextOverflow."""
+        reply = GrowingReply(self.n_ctx, params.seed or 0, 0.0)
+        turn = _Turn(self._served.endpoint.name, params, self._given)
+        try:
+            for said in self._replies(messages, turn, cancel):
+                yield from reply.take(said)
+        except Trouble as trouble:
+            yield replace(reply.finished(FinishReason.ERROR), notices=tuple(turn.notices))
+            raise self._error(trouble, self._served.endpoint.timeout) from None
+        yield replace(reply.finished(), notices=tuple(turn.notices))
+
+    def _replies(self, messages: Sequence[Message], turn: _Turn, cancel: Cancel) -> Iterator[Said | Generated]:
+        """Asks again, as long as nothing was said, when the server is busy, lost or does not take an option."""
+        attempt, streams = 0, True
+        while True:
+            try:
+                yield from self._answer(messages, turn, cancel, streams=streams)
+                return
+            except Trouble as trouble:
+                if turn.has_begun:
+                    raise
+                if refused := self._refused_by(trouble, turn):
+                    self._refused |= refused
+                    continue
+                if trouble.kind is Kind.CUT and streams:
+                    # Some servers fail after they have begun a stream, and can say why only where they do not stream.
+                    streams = False
+                    continue
+                pause = _pause(trouble, attempt, self._pause_s)
+                if pause is None:
+                    raise
+            attempt += 1
+            wait([cancel], pause)  # type: ignore[list-item]
+            if cancel.is_set():
+                return
+
+    def _answer(
+        self, messages: Sequence[Message], turn: _Turn, cancel: Cancel, *, streams: bool
+    ) -> Iterator[Said | Generated]:
+        """What one request brings. Raises Trouble."""
+        assert self._server is not None
+        body = request.body(self._served.model, messages, turn.wanted, self._refused, streams=streams)
+        try:
+            for document in self._server.complete(body, cancel, self._served.endpoint.timeout):
+                yield from turn.take(document)
+        except Trouble as trouble:
+            # An answer that has said how it ends needs no more of the connection.
+            if not turn.finish or trouble.kind not in (Kind.CUT, Kind.LOST, Kind.SILENT):
+                yield from turn.rest()
+                raise
+        yield from turn.rest()
+        if cancel.is_set():
+            return
+        yield turn.generated()
+        if turn.usage and turn.usage.prompt_tokens:
+            self._bytes_per_token = _size(messages) / turn.usage.prompt_tokens
+
+    def _refused_by(self, trouble: Trouble, turn: _Turn) -> frozenset[str]:
+        """The options that the server has refused and that can be done without; the turn says which."""
+        if overflow(trouble) is not None:
+            return frozenset()
+        sent = {*turn.wanted, "stream_options"}
+        if "max_tokens" in self._refused & sent:
+            sent.add("max_completion_tokens")
+        refused = refused_options(trouble, sorted(sent - self._refused))
+        named = {_NAMES.get(name, name) for name in refused}
+        if lost := sorted(named - {"", *({"max_tokens"} & refused)}):
+            words = " ".join(self._scrub(trouble.said).split())[:200]
+            turn.notices.append(f"{self._served.endpoint.name} does not take {_listed(lost)} ({words}).")
+        return refused
+
+    def _error(self, trouble: Trouble, waited_s: float) -> PhichatError:
+        return explain(trouble, self._served, self._scrub, has_key=bool(self._key), waited_s=waited_s)
+
+    def close(self) -> None:
+        """As `Backend.close`."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+class _Turn:
+    """One answer, as its documents come.
+
+    has_begun: something of it was said. finish: how it ends in the server's words, "" as long as it does not.
+    """
+
+    def __init__(self, endpoint: str, params: GenerationParams, given: Collection[str]) -> None:
+        self._endpoint = endpoint
+        self._is_limited = params.max_tokens is not None
+        self.wanted: Mapping[str, Any] = request.options(params, given)
+        self.notices: list[str] = []
+        self.has_begun = False
+        self.usage: Usage | None = None
+        self.finish = ""
+        self._splitter = ReasoningSplitter("")
+        self._asked_at = monotonic()
+        self._first_at = self._last_at = 0.0
+
+    def take(self, document: Document) -> Iterator[Said]:
+        """What it adds. Raises Trouble."""
+        piece = read(document)
+        self.usage, self.finish = piece.usage or self.usage, piece.finish or self.finish
+        if piece.text or piece.reasoning:
+            self._last_at = monotonic()
+            self._first_at = self._first_at or self._last_at
+            self.has_begun = True
+            reasoning, text = self._splitter.feed(piece.text) if piece.text else ("", "")
+            if piece.reasoning or reasoning or text:
+                yield Said(piece.reasoning + reasoning, text, 0)
+
+    def rest(self) -> Iterator[Said]:
+        """What was held back because it might have been a mark."""
+        reasoning, text = self._splitter.close()
+        if reasoning or text:
+            yield Said(reasoning, text, 0)
+
+    def generated(self) -> Generated:
+        """The end. Raises Trouble when it is none of the answer's own."""
+        if not self.finish and not self.has_begun:
+            raise Trouble(Kind.BAD_STREAM)
+        reason = finish_reason(self.finish)
+        if reason is FinishReason.LENGTH and not self._is_limited:
+            self.notices.append(f"{self._endpoint} has ended the answer at its own limit; --max-tokens may raise it.")
+        usage = self.usage or Usage()
+        waited = (self._first_at or monotonic()) - self._asked_at
+        spent = self._last_at - self._first_at
+        speed = max(0, usage.completion_tokens - 1) / spent if spent > 0 else 0.0
+        return Generated(reason, usage, Timings(0.0, waited, waited, spent, speed))
+
+
+def connect(endpoint: Endpoint, key: str) -> Server:
+    """Nothing is sent yet. Raises ExtraNotInstalled."""
+    try:
+        from phichat.engine.remote.http import Server
+    except ModuleNotFoundError as why:
+        raise ExtraNotInstalled(
+            "Endpoints need the package openai, which is not installed",
+            "install it with `pip install 'phichat-cli[remote]'`",
+            detail=str(why),
+        ) from None
+    return Server(endpoint, key)
+
+
+def served_models(endpoint: Endpoint, key: str, cancel: Cancel) -> list[ServedModel]:
+    """What the server has, in its order; empty when cancelled.
+
+    Raises ExtraNotInstalled and EndpointError kinds.
+    """
+    scrub = Scrubber([key, *endpoint.headers.values()])
+    server = connect(endpoint, key)
+    try:
+        return _models(server, cancel, endpoint.timeout)
+    except Trouble as trouble:
+        whom = Served(endpoint, endpoint.model)
+        raise explain(trouble, whom, scrub, has_key=bool(key), waited_s=endpoint.timeout) from None
+    finally:
+        server.close()
+
+
+def _models(server: Server, cancel: Cancel, silence_s: float) -> list[ServedModel]:
+    document = server.models(cancel, silence_s)
+    if document is None:
+        return []
+    listed = document.get("data")
+    if not isinstance(listed, list):
+        raise Trouble(Kind.BAD_STREAM, body=document)
+    return [_model(entry) for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def _model(entry: Mapping[str, Any]) -> ServedModel:
+    meta = entry.get("meta")
+    tells = {**(meta if isinstance(meta, dict) else {}), **entry}
+    # Of vLLM; OpenRouter and others; Groq; LM Studio; llama-server.
+    names = ("max_model_len", "context_length", "context_window", "loaded_context_length", "n_ctx")
+    n_ctx = next((tells[name] for name in names if _is_context(tells.get(name))), 0)
+    owner = entry.get("owned_by")
+    return ServedModel(entry["id"], n_ctx, owner if isinstance(owner, str) else "")
+
+
+def _context_of_llama_server(server: Server, cancel: Cancel) -> int:
+    try:
+        said = server.beside_api("/props", cancel, _ABOUT_S)
+    except Trouble:
+        return 0  # a server that keeps it to itself
+    settings = said.get("default_generation_settings") if said else None
+    n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else 0
+    return n_ctx if isinstance(n_ctx, int) and _is_context(n_ctx) else 0
+
+
+def _is_context(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
+
+
+def _size(messages: Sequence[Message]) -> int:
+    """Bytes of the texts, and about as many as the template puts around each."""
+    return sum(len(message.text.encode("utf-8", "surrogatepass")) + 16 for message in messages)
+
+
+def _pause(trouble: Trouble, attempt: int, first_s: float) -> float | None:
+    """Seconds until it is worth asking again, None when it is not."""
+    if not trouble.is_passing or attempt >= _RETRIES:
+        return None
+    jitter = random.uniform(0.5, 1.0)
+    if trouble.retry_after is not None:
+        # At least what was asked for; many who were told the same should not come back together.
+        pause = trouble.retry_after * (1.5 - jitter / 2)
+        return pause if pause <= _LONGEST_PAUSE_S else None
+    return first_s * float(2**attempt) * jitter
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -1,0 +1,160 @@
+"""The same scenarios on a model in a process of our own and on the same model behind a real server."""
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from embedded import embedded_model
+from phichat.chat.context import Turn
+from phichat.chat.session import Session
+from phichat.chat.turn import run_turn
+from phichat.code_report import CodeScope
+from phichat.config import EngineOptions
+from phichat.endpoints import Endpoint, Served
+from phichat.engine.backend import Backend
+from phichat.engine.cancel import Cancel
+from phichat.engine.local import LocalBackend
+from phichat.engine.remote.backend import RemoteBackend
+from phichat.engine.verdicts import Verdicts
+from phichat.errors import ContextOverflow
+from phichat.events import CodeChecked, ModelReady, ReasoningDelta, TextDelta, TurnFinished, TurnStarted
+from phichat.messages import FinishReason, GenerationParams
+from phichat.transcript.export.markdown import write
+from phichat.transcript.recorder import Recorder
+from phichat.transcript.store import Store
+
+GREEDY = GenerationParams(temperature=0.0, max_tokens=48)
+SERVER_NEEDS = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
+
+
+def _served(folder: Path) -> Iterator[Backend]:
+    if missing := [name for name in SERVER_NEEDS if importlib.util.find_spec(name) is None]:
+        pytest.skip(f"llama_cpp.server needs {', '.join(missing)}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = embedded_model()
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--model_alias", "smol"]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--n_ctx", "1024"], stdout=log, stderr=log
+        )
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
+                time.sleep(0.1)
+        yield RemoteBackend(Served(Endpoint("lab", f"http://127.0.0.1:{port}/v1"), ""), "", ("temperature",))
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="module", params=["local", "served"])
+def backend(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "served":
+        yield from _served(folder)
+        return
+    made = LocalBackend("smol", embedded_model(), EngineOptions(ctx_size=1024), Verdicts(folder / "engine.json"))
+    yield made
+    made.close()
+
+
+def turn(session: Session, prompt: str, params: GenerationParams = GREEDY, **more: Any) -> list[Any]:
+    return list(run_turn(session, prompt, params, Cancel(), **more))
+
+
+def test_stream(backend: Backend) -> None:
+    events = turn(Session(backend), "What is 2 + 2? Answer with a number.")
+    assert isinstance(events[0], TurnStarted)
+    pieces = [event.text for event in events if isinstance(event, TextDelta)]
+    assert len(pieces) > 1
+    assert "".join(pieces) == events[-1].text
+    assert "4" in events[-1].text
+    assert events[-1].finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+    short = turn(Session(backend), "Count to ten.", GenerationParams(temperature=0.0, max_tokens=2))[-1]
+    assert short.finish_reason is FinishReason.LENGTH
+
+
+def test_cancel(backend: Backend) -> None:
+    session, cancel, said = Session(backend), Cancel(), ""
+    for event in session.send("Tell me a very long story.", GenerationParams(temperature=0.0), cancel):
+        if isinstance(event, TextDelta):
+            said += event.text
+            cancel.set()
+    assert isinstance(event, TurnFinished)
+    assert (event.finish_reason, event.text) == (FinishReason.CANCELLED, said)
+    assert said
+    assert turn(session, "Go on.")[-1].text
+
+
+def test_system_prompt(backend: Backend) -> None:
+    asked = "Who are you?"
+    system = "You are a French teacher named Claire. Introduce yourself as Claire."
+    assert "Claire" in turn(Session(backend, system), asked)[-1].text
+    assert "Claire" not in turn(Session(backend), asked)[-1].text
+
+
+def test_overflow(backend: Backend) -> None:
+    session, events = Session(backend), []
+    with pytest.raises(ContextOverflow) as raised:
+        for event in session.send("word " * 2000, GREEDY, Cancel()):
+            events.append(event)
+    assert events[-1].finish_reason is FinishReason.ERROR
+    assert raised.value.n_ctx == 1024
+    assert raised.value.prompt_tokens > 1024
+
+
+def test_code_warning(backend: Backend) -> None:
+    scope = CodeScope(("python",), ("typing", "math"))
+    before = [Turn("Show a line of Python.", "```python\nimport numpy\n```")] * 2
+    events = turn(Session(backend, history=before), "Show a line of Python.", scope=scope)
+    reports = [event.report for event in events if isinstance(event, CodeChecked)]
+    assert reports
+    assert reports[-1].warnings
+
+
+def test_transcript_and_export(backend: Backend, tmp_path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(tmp_path / "logs.db"))
+    backend.close()
+    finished = turn(Session(backend, "Be brief."), "Say hello.", recorder=recorder)[-1]
+    recorder.close()
+    store = Store.open(tmp_path / "logs.db")
+    kept = store.conversation(recorder.conversation or "")
+    (only,) = kept.branch()
+    assert (only.prompt, only.text, only.system) == ("Say hello.", finished.text, "Be brief.")
+    assert only.model is not None
+    assert only.model.name in ("smol", "lab/smol")
+    exported = "".join(write([kept]))
+    assert only.text.splitlines()[0] in exported
+    assert only.model.name in exported
+    store.close()
+
+
+def test_reasoning(backend: Backend) -> None:
+    before = [Turn(f"What is {n} + 1?", f"<think>That is easy.</think>It is {n + 1}.") for n in (2, 3, 4, 6)]
+    events = turn(Session(backend, history=before), "What is 7 + 1?")
+    assert any(isinstance(event, ReasoningDelta) for event in events)
+    assert "easy" in events[-1].reasoning
+    assert "think" not in events[-1].text
+    assert events[-1].text
+
+
+def test_one_model_ready(backend: Backend) -> None:
+    backend.close()
+    session = Session(backend)
+    both = [*turn(session, "Hi."), *turn(session, "Hi again.")]
+    assert sum(isinstance(event, ModelReady) for event in both) == 1
