@@ -27,7 +27,7 @@ class Prompt(TextArea):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False, priority=True),
+        Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False),
         Binding("pageup", "screen.page(-1)", "Scroll the conversation up", show=False),
         Binding("pagedown", "screen.page(1)", "Scroll the conversation down", show=False),
         Binding("ctrl+home", "screen.to_top", "The beginning of the conversation", show=False),
@@ -62,6 +62,10 @@ class Prompt(TextArea):
         self._history: list[str] = []
         self._at: int | None = None
         self._draft = ""
+        # Textual looks for a binding after the key has bubbled up to the app; what is typed right behind it
+        # would by then be in the text, and Ctrl+U would take it along.
+        own = Binding.make_bindings([*TextArea.BINDINGS, *self.BINDINGS])
+        self._actions = {binding.key: binding.action for binding in own}
         self.completing = False
         """Whether a list of completions is open: Up, Down, Tab and Enter are its keys then."""
 
@@ -139,6 +143,10 @@ class Prompt(TextArea):
                 event.stop()
                 event.prevent_default()
                 self._walk(1)
+            case key if key in self._actions:
+                event.stop()
+                event.prevent_default()
+                await self.run_action(self._actions[key])
             case _:
                 await super()._on_key(event)
 
