@@ -149,7 +149,8 @@ class Worker:
         if now - self._beaten_at > _HEARTBEAT_S:
             self._beaten_at = now
             for job in tuple(self._schedule.jobs):
-                job.send(protocol.Alive())
+                if not job.client.is_behind:
+                    job.send(protocol.Alive())
 
     def _is_cancelled(self) -> bool:
         return self._current is not None and self._current.cancelled.is_set()

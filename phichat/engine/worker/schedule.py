@@ -110,12 +110,14 @@ class Schedule:
     def make_room(self, job: Job, sequences: Sequences) -> bool:
         """Free cells of the KV cache for a job; False when older jobs have them all.
 
-        What is idle goes first, then what the youngest job has, which evaluates it again later.
+        What is idle goes first, then what a job has whose client does not read, or else the youngest one; it
+        is evaluated again later.
         """
         if sequences.give_room():
             return True
-        younger = self.jobs[self.jobs.index(job) + 1 :]
-        for other in reversed(younger):
+        others = [other for other in self.jobs if other is not job and other.client.is_behind]
+        others += reversed(self.jobs[self.jobs.index(job) + 1 :])
+        for other in others:
             if other.sequence is not None and other.sequence.cached:
                 other.sequence.clear()
                 other.waits = True
