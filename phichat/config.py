@@ -20,13 +20,13 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How a model is loaded. ctx_size in tokens, None for what suits the model and the machine;
-    threads None for one a physical core."""
+    """How a model is loaded. ctx_size in tokens, and the types of the KV cache: None for what suits the model and
+    the machine; threads None for what was measured, else one a physical core."""
 
     ctx_size: int | None = None
     n_gpu_layers: GpuLayers = "auto"
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
     threads: int | None = None
 
 

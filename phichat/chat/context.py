@@ -1,7 +1,7 @@
 """Fitting a history into a context, by whole turns.
 
 A prompt that begins as the one before it is only read from where they part. So turns are not left out
-one by one as the conversation grows: the cuts lie at marks that are a fifth of the context apart, and the
+one by one as the conversation grows: the cuts lie at marks that are a quarter of the context apart, and the
 first of them that is late enough stays until the context is full again. Where the marks lie depends on the
 turns alone, so that a conversation gets the same cut after a restart, in a fork, and for a reply made again.
 """
@@ -16,7 +16,7 @@ from functools import cache
 from phichat.errors import ContextOverflow
 from phichat.messages import Message, Role
 
-_MARKS = 5
+_MARKS = 4
 """To the context."""
 
 

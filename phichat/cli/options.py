@@ -24,7 +24,11 @@ _MODEL = (
 _ENGINE = (
     click.option("--ctx-size", metavar="N", help="Context in tokens."),
     click.option("--n-gpu-layers", metavar="auto|all|N", help="Layers that go to the GPU."),
-    click.option("--cache-type-k", metavar="TYPE", help="Type of the KV cache's keys: f16, q8_0, ..."),
+    click.option(
+        "--cache-type-k",
+        metavar="TYPE",
+        help="Type of the KV cache's keys; default: f16, or q8_0 where memory is short.",
+    ),
     click.option("--cache-type-v", metavar="TYPE", help="Type of the KV cache's values."),
     click.option("--threads", metavar="N", help="CPU threads; default: one a physical core."),
 )

@@ -13,10 +13,10 @@ from typing import Protocol, assert_never
 from phichat.config import EngineOptions
 from phichat.engine import protocol
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
-from phichat.engine.fitting import BATCH, offload_request
+from phichat.engine.fitting import BATCH, place
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
-from phichat.engine.offload import OffloadPlan, plan, require_fit
+from phichat.engine.offload import OffloadPlan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
 from phichat.engine.reply import GrowingReply
@@ -154,7 +154,7 @@ class LocalBackend:
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
             threads = self._options.threads or machine.physical_cores
-            where = plan(header, machine, offload_request(self._options, threads, known))
+            where = place(header, machine, self._options, threads, known)
             require_fit(where, self._name, self._smaller)
             yield from self._checked(cancel)
             if cancel.is_set():
@@ -212,8 +212,8 @@ class LocalBackend:
             sequences=1 if recurrent_state(header) else _SEQUENCES,
             n_gpu_layers=where.n_gpu_layers,
             tensor_split=where.tensor_split,
-            type_k=self._options.cache_type_k,
-            type_v=self._options.cache_type_v,
+            type_k=where.type_k,
+            type_v=where.type_v,
             threads=threads,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
@@ -261,8 +261,8 @@ class LocalBackend:
             n_layers=running.header.block_count,
             n_gpu_layers=running.plan.n_gpu_layers,
             devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
-            cache_type_k=self._options.cache_type_k,
-            cache_type_v=self._options.cache_type_v,
+            cache_type_k=running.plan.type_k,
+            cache_type_v=running.plan.type_v,
             threads=running.threads,
         )
 

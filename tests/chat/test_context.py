@@ -53,7 +53,7 @@ def test_no_more_is_left_out_than_makes_room_for_some_turns(history: list[Turn],
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12)), max_size=80), st.integers(250, 500), st.booleans())
-def test_a_growing_conversation_is_cut_once_for_each_fifth_of_the_context(
+def test_a_growing_conversation_is_cut_once_for_each_quarter_of_the_context(
     sizes: list[tuple[int, int]], n_ctx: int, unbounded: bool
 ) -> None:
     history: list[Turn] = []
@@ -64,7 +64,7 @@ def test_a_growing_conversation_is_cut_once_for_each_fifth_of_the_context(
         history.append(Turn("w " * asked, "x " * answered))
     assert cuts == sorted(cuts)
     grown = sum(words(turn.messages()) for turn in history)
-    assert len(set(cuts)) <= 1 + grown // (n_ctx // 5)
+    assert len(set(cuts)) <= 1 + grown // (n_ctx // 4)
 
 
 def test_a_huge_turn_is_left_out_only_when_it_must_be() -> None:
