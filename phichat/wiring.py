@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
+from phichat.engine.tuning import Preferences, Tunings
 from phichat.engine.verdicts import Verdicts
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
@@ -28,6 +29,7 @@ from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.engine.remote.backend import RemoteBackend, ServedModel
+    from phichat.engine.tuner import Found, Progress
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
@@ -216,7 +218,9 @@ def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder
     return Recorder(opened, past.conversation.id, past.conversation.head)
 
 
-def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) -> LocalBackend:
+def _backend_of(
+    choice: Choice, library: Library, config: Config, paths: Paths, preferences: Preferences | None = None
+) -> LocalBackend:
     model = choice.model
     return LocalBackend(
         model.name,
@@ -225,7 +229,25 @@ def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) 
         Verdicts(paths.engine_verdicts),
         proof=LoadCheck(model, library.proofs),
         smaller=_smaller(library),
+        preferences=preferences or Tunings(paths.engine_tunings),
     )
+
+
+def tune(config: Config, paths: Paths, cancel: Cancel) -> Generator[Progress, None, Found | None]:
+    """Measure how this run's model is best computed here, and remember it; None when cancelled.
+
+    Raises ModelNotInstalled, UsageError, ConfigError and what loading raises.
+    """
+    from phichat.engine.tuner import measure
+
+    library = Library.open(paths)
+    choice = library.choose(config.model)
+
+    def backend(preferences: Preferences, threads: int | None) -> LocalBackend:
+        given = replace(config, engine=replace(config.engine, threads=threads))
+        return _backend_of(choice, library, given, paths, preferences)
+
+    return (yield from measure(backend, Tunings(paths.engine_tunings), cancel))
 
 
 def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:

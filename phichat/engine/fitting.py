@@ -55,9 +55,7 @@ def find_machine(cancel: Cancel) -> Machine | None:
         process.close()
 
 
-def place(
-    header: GgufHeader, hardware: Hardware, options: EngineOptions, threads: int, verdict: Verdict | None
-) -> OffloadPlan:
+def place(header: GgufHeader, hardware: Hardware, options: EngineOptions, verdict: Verdict | None) -> OffloadPlan:
     """The plan for loading a model with these options. Raises UsageError for an unknown KV cache type."""
     request = OffloadRequest(
         n_ctx=options.ctx_size,
@@ -65,7 +63,7 @@ def place(
         type_k=options.cache_type_k or USUAL_CACHE_TYPE,
         type_v=options.cache_type_v or USUAL_CACHE_TYPE,
         n_ubatch=BATCH,
-        n_threads=threads,
+        n_threads=options.threads or hardware.physical_cores,
         repack=frozenset() if verdict is Verdict.CRASHES else repacked_types(platform.machine()),
     )
     chosen = options.cache_type_k or options.cache_type_v
@@ -74,8 +72,7 @@ def place(
 
 def fit(header: GgufHeader, machine: Machine, options: EngineOptions, verdicts: Verdicts) -> OffloadPlan:
     """The plan that loading the model would follow. Raises UsageError for an unknown KV cache type."""
-    threads = options.threads or machine.hardware.physical_cores
-    return place(header, machine.hardware, options, threads, verdicts.lookup(subject(machine.library_file, header)))
+    return place(header, machine.hardware, options, verdicts.lookup(subject(machine.library_file, header)))
 
 
 def estimate(

@@ -17,9 +17,10 @@ from phichat.engine.fitting import BATCH, place
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.offload import OffloadPlan, require_fit
-from phichat.engine.process import WORKER, Deadlines, EngineProcess
-from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
+from phichat.engine.process import USUAL_SPIN_COUNT, WORKER, Deadlines, EngineProcess
+from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
 from phichat.engine.reply import GrowingReply
+from phichat.engine.tuning import Fixed, Preferences, Threads
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import (
     ContextOverflow,
@@ -47,9 +48,9 @@ class _Running:
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
-    threads: int
+    threads: Threads
     loaded: Loaded
-    library: str
+    hello: Hello
     load_s: float
 
 
@@ -73,7 +74,7 @@ class LocalBackend:
     """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
-    this one does not fit.
+    this one does not fit. preferences: what was measured here.
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class LocalBackend:
         command: Sequence[str] = WORKER,
         proof: FileProof | None = None,
         smaller: Sequence[tuple[str, int]] = (),
+        preferences: Preferences | None = None,
     ) -> None:
         self._name, self._path, self._options = name, path, options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
         self._command = command
-        self._proof, self._smaller = proof, smaller
+        self._proof, self._smaller, self._preferences = proof, smaller, preferences or Fixed()
         self._running: _Running | None = None
         self._unreported_load_s = 0.0
 
@@ -119,9 +121,14 @@ class LocalBackend:
         return self._engine().process.pid
 
     @property
-    def threads(self) -> int:
-        """Threads that the engine computes with."""
+    def threads(self) -> Threads:
+        """What the engine computes with."""
         return self._engine().threads
+
+    @property
+    def library_file(self) -> Path:
+        """The shared library that the engine has loaded."""
+        return Path(self._engine().hello.library_file)
 
     def _engine(self) -> _Running:
         if self._running is None:
@@ -153,9 +160,9 @@ class LocalBackend:
             machine = probe_with(hello)
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
-            threads = self._options.threads or machine.physical_cores
-            where = place(header, machine, self._options, threads, known)
+            where = place(header, machine, self._options, known)
             require_fit(where, self._name, self._smaller)
+            threads = self._threads(hello, machine, header, where)
             yield from self._checked(cancel)
             if cancel.is_set():
                 return
@@ -178,7 +185,7 @@ class LocalBackend:
             if known is None:
                 self._verdicts.remember(about, verdict)
             took = monotonic() - started
-            self._running = _Running(process, header, where, threads, loaded, hello.library_version, took)
+            self._running = _Running(process, header, where, threads, loaded, hello, took)
             self._unreported_load_s = took
             yield self._ready(machine, found_out=verdict if known is None else None)
         finally:
@@ -192,14 +199,24 @@ class LocalBackend:
                 yield ModelChecking(self._name, fraction)
 
     def _start(self) -> EngineProcess:
-        return EngineProcess(self._deadlines, self._command)
+        # The header of a model in several files is not read yet: its first file has to do.
+        size = self._path.stat().st_size if self._path.is_file() else 0
+        spin_count = self._preferences.spin_count(size) or USUAL_SPIN_COUNT
+        return EngineProcess(self._deadlines, self._command, spin_count)
+
+    def _threads(self, hello: Hello, machine: Hardware, header: GgufHeader, where: OffloadPlan) -> Threads:
+        if self._options.threads:
+            return Threads(self._options.threads, self._options.threads)
+        offloaded = where.n_gpu_layers > 0
+        measured = self._preferences.threads(Path(hello.library_file), header.file_size, offloaded=offloaded)
+        return measured or Threads(machine.physical_cores, machine.physical_cores)
 
     def _load_in(
         self,
         process: EngineProcess,
         header: GgufHeader,
         where: OffloadPlan,
-        threads: int,
+        threads: Threads,
         verdict: Verdict,
         cancel: Cancel,
         *,
@@ -214,7 +231,8 @@ class LocalBackend:
             tensor_split=where.tensor_split,
             type_k=where.type_k,
             type_v=where.type_v,
-            threads=threads,
+            threads=threads.generation,
+            prompt_threads=threads.prompt,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
         )
@@ -256,14 +274,14 @@ class LocalBackend:
             size=running.header.file_size,
             modified_ns=status.st_mtime_ns,
             template_sha256=hashlib.sha256(running.header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
-            library=running.library,
+            library=running.hello.library_version,
             n_ctx=running.loaded.n_ctx,
             n_layers=running.header.block_count,
             n_gpu_layers=running.plan.n_gpu_layers,
             devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
             cache_type_k=running.plan.type_k,
             cache_type_v=running.plan.type_v,
-            threads=running.threads,
+            threads=running.threads.generation,
         )
 
     # Asking
@@ -294,6 +312,12 @@ class LocalBackend:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
             if isinstance(reply, (protocol.Evaluating, protocol.Benched)):
+                yield reply
+
+    def tune(self, request: protocol.Tune, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Tuned]:
+        """Measure numbers of threads; ends with Tuned, or with nothing more when cancelled."""
+        for reply in self._ask(request, cancel):
+            if isinstance(reply, (protocol.Evaluating, protocol.Tuned)):
                 yield reply
 
     def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:

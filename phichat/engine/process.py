@@ -34,23 +34,28 @@ from phichat.engine.protocol import (
     Reply,
     Request,
     Said,
+    Tuned,
 )
 from phichat.errors import EngineCrashed, EngineError, EngineTimedOut
 
 WORKER = (sys.executable, "-P", "-m", "phichat.engine.worker")
 """The command that starts an engine process; the handle of its connection is its argument."""
 
+SPIN_VARIABLE = "GOMP_SPINCOUNT"
+"""How long GNU's OpenMP spins at a barrier before it sleeps."""
+
+USUAL_SPIN_COUNT = 1000
+"""OpenMP's own default of 300,000 starves the very thread it waits for as soon as another program wants a core.
+On two cores with one of them busy, a 135M model generated 1 to 5 tokens a second with that and 35 with this, a
+3.8B one 4 at 10,000 and 10 with this; on idle cores it costs 1 to 4 %. At 100 idle cores lose half of their speed.
+`bench --tune` measures what suits a machine."""
+
 _ENVIRONMENT = {
     # An abort would start a debugger otherwise.
     "GGML_NO_BACKTRACE": "1",
-    # How long GNU's OpenMP spins at a barrier before it sleeps. Its default of 300,000 starves the very
-    # thread it waits for as soon as another program wants a core. On two cores with one of them busy, a
-    # 135M model generated 1 to 5 tokens a second with the default and 35 with this, a 3.8B one 4 at 10,000
-    # and 10 with this; on idle cores it costs 1 to 4 %. At 100 idle cores lose half of their speed.
-    "GOMP_SPINCOUNT": "1000",
 }
 
-_FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed)
+_FINAL = (Hello, Loaded, Counted, Generated, Benched, Tuned, Failed)
 """The replies that end a request."""
 
 _BYTES_PER_S = 100_000_000
@@ -100,16 +105,19 @@ class Doing(StrEnum):
 class EngineProcess:
     """One child, started with spawn semantics: nothing of this process is in it but one connection.
 
+    spin_count: for OpenMP's barriers, where it should not be the usual one; one that the user has set stays.
     Raises EngineCrashed when the system cannot start it.
     """
 
-    def __init__(self, deadlines: Deadlines, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, deadlines: Deadlines, command: Sequence[str] = WORKER, spin_count: int = USUAL_SPIN_COUNT
+    ) -> None:
         self.deadlines = deadlines
         self._doing = Doing.STARTING
         ours, theirs = Pipe(duplex=True)
         self._connection: Any = ours
         handle = theirs.fileno()
-        environment = {**_ENVIRONMENT, **os.environ}
+        environment = {**_ENVIRONMENT, SPIN_VARIABLE: str(spin_count), **os.environ}
         special: dict[str, Any]
         try:
             if sys.platform == "win32":
@@ -173,7 +181,7 @@ class EngineProcess:
         match request:
             case protocol.Load():
                 self._doing = Doing.LOADING
-            case protocol.Bench():
+            case protocol.Bench() | protocol.Tune():
                 self._doing = Doing.MEASURING
             case _:
                 self._doing = Doing.READING

@@ -3,7 +3,7 @@
 Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
 its pickling methods are never used), so the same protocol serves a child and a resident process.
 A request is answered by any number of progress messages and then exactly one of `Loaded`,
-`Counted`, `Generated`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
+`Counted`, `Generated`, `Benched`, `Tuned` or `Failed`. Only `Cancel` may be sent while a request is answered.
 An engine process may have several connections; each is answered on its own.
 """
 
@@ -34,6 +34,7 @@ class Load:
     """Load a model and make its context. Sizes in tokens.
 
     sequences: how many conversations the context may hold at once; they share its n_ctx cells.
+    threads, prompt_threads: to generate with, and to evaluate prompts with.
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
@@ -48,6 +49,7 @@ class Load:
     type_k: str
     type_v: str
     threads: int
+    prompt_threads: int
     extra_buffers: bool
     prove: bool
 
@@ -74,6 +76,18 @@ class Bench:
     prompt_tokens: int
     generated_tokens: int
     repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """Time reading and writing with each of these numbers of threads in turn, about so many seconds each.
+
+    threads: the first one is what the others are compared with.
+    """
+
+    threads: tuple[int, ...]
+    rounds: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +190,22 @@ class Benched:
     memory_bandwidth: float
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Tokens per second with so many threads, one of each round."""
+
+    threads: int
+    prompt: tuple[float, ...]
+    generation: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """trials: in the order of the request."""
+
+    trials: tuple[Trial, ...]
+
+
 class Failure(StrEnum):
     """What a request failed of."""
 
@@ -200,16 +230,28 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Bench, Cancel),
+        *(Load, Count, Generate, Bench, Tune, Cancel),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(Generated, Benched, Failed, Message, GenerationParams, Usage, Timings),
+        *(Generated, Benched, Trial, Tuned, Failed, Message, GenerationParams, Usage, Timings),
     )
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Bench | Cancel
+Request = Load | Count | Generate | Bench | Tune | Cancel
 Reply = (
-    Hello | Loading | Proving | Loaded | Rendering | Counted | Evaluating | Alive | Said | Generated | Benched | Failed
+    Hello
+    | Loading
+    | Proving
+    | Loaded
+    | Rendering
+    | Counted
+    | Evaluating
+    | Alive
+    | Said
+    | Generated
+    | Benched
+    | Tuned
+    | Failed
 )
 
 

@@ -176,6 +176,10 @@ class Worker:
                 from phichat.engine.worker.bench import bench
 
                 return bench(self._model, request, job.send)
+            case protocol.Tune():
+                from phichat.engine.worker.bench import tune
+
+                return tune(self._model, request, job.send)
             case protocol.Cancel():
                 raise AssertionError(request)
             case _:

@@ -86,7 +86,7 @@ class Model:
         params = lib.llama_context_default_params()
         params.n_ctx = request.n_ctx
         params.n_batch = params.n_ubatch = request.n_batch
-        params.n_threads = params.n_threads_batch = request.threads
+        params.n_threads, params.n_threads_batch = request.threads, request.prompt_threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = getattr(lib, _TYPES[request.type_k])
         params.type_v = getattr(lib, _TYPES[request.type_v])
@@ -119,6 +119,10 @@ class Model:
         buffer = ctypes.create_string_buffer(64)
         self._lib.llama_model_meta_val_str(self._model, b"general.architecture", buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
+
+    def use_threads(self, count: int) -> None:
+        """Compute everything with so many from now on."""
+        self._lib.llama_set_n_threads(self._context, count, count)
 
     def synchronize(self) -> None:
         """Wait until everything submitted is computed: GPU backends return before."""

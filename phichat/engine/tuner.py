@@ -1,0 +1,155 @@
+"""Measuring what `tuning` remembers, on a model at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+from phichat.engine.backend import Cancel, LoadEvent
+from phichat.engine.hardware import usable_cores, usable_cpus
+from phichat.engine.local import LocalBackend
+from phichat.engine.process import SPIN_VARIABLE, USUAL_SPIN_COUNT
+from phichat.engine.protocol import Evaluating, Trial, Tune, Tuned
+from phichat.engine.tuning import Fixed, Preferences, Threads, Tunings, candidates, fastest
+
+_ROUNDS = 5
+_TRIAL_S = 1.0
+_SPIN_COUNTS = (USUAL_SPIN_COUNT, 300, 10_000)
+_SPIN_ROUNDS = 4
+_BUSY = "while True: pass"
+_LOAD_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SpinTrial:
+    """Generated tokens per second with a spin count, one of each round: with the cores idle, and with another
+    program on one of them."""
+
+    spin_count: int
+    idle: tuple[float, ...]
+    busy: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was measured, and what follows from it.
+
+    spins: empty where barriers are not OpenMP's, where the user
+    has set how they spin, and where one thread is best. load: the share of this machine's processors, 0 to 1, that
+    other programs used before.
+    """
+
+    usual: int
+    threads: Threads
+    trials: tuple[Trial, ...]
+    spin_count: int | None
+    spins: tuple[SpinTrial, ...]
+    load: float
+
+
+Progress = LoadEvent | Evaluating
+
+
+def measure(
+    backend: Callable[[Preferences, int | None], LocalBackend], tunings: Tunings, cancel: Cancel
+) -> Generator[Progress, None, Found | None]:
+    """Measure and remember; None when cancelled.
+
+    backend: for the model, with what it prefers and with so many threads. Raises what `LocalBackend.load` raises.
+    """
+    import psutil
+
+    load = psutil.cpu_percent(_LOAD_S) / 100
+    counts = candidates(usable_cores(), usable_cpus())
+    first = backend(Fixed(), None)
+    try:
+        tuned = yield from _trials(first, Tune(counts, _ROUNDS, _TRIAL_S), cancel)
+        if tuned is None:
+            return None
+        library, offloaded = first.library_file, first.plan.n_gpu_layers > 0
+        size, spins_matter = first.header.file_size, _has_gnu_barriers(first.pid)
+        file_size = first.path.stat().st_size
+    finally:
+        first.close()
+    threads = chosen(tuned.trials)
+    spin_count: int | None = None
+    spins: tuple[SpinTrial, ...] = ()
+    if spins_matter and threads.generation > 1 and SPIN_VARIABLE not in os.environ:
+        spins = yield from _spins(lambda spin: backend(Fixed(spin), threads.generation), threads.generation, cancel)
+        if not spins:
+            return None
+        spin_count = chosen_spin(spins)
+        tunings.remember_spin_count(file_size, spin_count)
+    tunings.remember_threads(library, size, threads, offloaded=offloaded)
+    return Found(counts[0], threads, tuned.trials, spin_count, spins, load)
+
+
+def chosen(trials: Sequence[Trial]) -> Threads:
+    """The first trial is the usual one."""
+    usual = trials[0].threads
+    return Threads(
+        fastest({trial.threads: trial.generation for trial in trials}, usual),
+        fastest({trial.threads: trial.prompt for trial in trials}, usual),
+    )
+
+
+def chosen_spin(trials: Sequence[SpinTrial]) -> int:
+    """What is gained on idle cores must not be lost again when they are wanted: both count alike."""
+    rates = {trial.spin_count: [sqrt(a * b) for a, b in zip(trial.idle, trial.busy, strict=True)] for trial in trials}
+    return fastest(rates, trials[0].spin_count)
+
+
+def _trials(backend: LocalBackend, request: Tune, cancel: Cancel) -> Generator[Progress, None, Tuned | None]:
+    yield from backend.load(cancel)
+    if cancel.is_set():
+        return None
+    for reply in backend.tune(request, cancel):
+        if isinstance(reply, Tuned):
+            return reply
+        yield reply
+    return None
+
+
+def _spins(
+    backend: Callable[[int], LocalBackend], threads: int, cancel: Cancel
+) -> Generator[Progress, None, tuple[SpinTrial, ...]]:
+    """OpenMP reads its spin count when it starts, so that each trial is a process of its own."""
+    idle: Mapping[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
+    busy: Mapping[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
+    for _ in range(_SPIN_ROUNDS):
+        for count in _SPIN_COUNTS:
+            engine = backend(count)
+            try:
+                for rates, company in ((idle, contextlib.nullcontext()), (busy, _another_program())):
+                    with company:
+                        tuned = yield from _trials(engine, Tune((threads,), 1, _TRIAL_S), cancel)
+                    if tuned is None:
+                        return ()
+                    rates[count].append(tuned.trials[0].generation[0])
+            finally:
+                engine.close()
+    return tuple(SpinTrial(count, tuple(idle[count]), tuple(busy[count])) for count in _SPIN_COUNTS)
+
+
+@contextlib.contextmanager
+def _another_program() -> Iterator[None]:
+    """Something that wants a core."""
+    with subprocess.Popen([sys.executable, "-S", "-c", _BUSY], stdin=subprocess.DEVNULL) as program:
+        try:
+            yield
+        finally:
+            program.kill()
+
+
+def _has_gnu_barriers(pid: int) -> bool:
+    """Whether a process has GNU's OpenMP loaded; elsewhere than on Linux it has another one."""
+    try:
+        return "libgomp" in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace")
+    except OSError:
+        return False
