@@ -21,13 +21,17 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """How a model is loaded. ctx_size in tokens, and the types of the KV cache: None for what suits the model and
-    the machine; threads None for what was measured, else one a physical core."""
+    the machine; threads None for what was measured, else one a physical core.
+
+    draft: guess tokens from what was said before: "lookup" always, "auto" where `bench --tune` found that it pays.
+    """
 
     ctx_size: int | None = None
     n_gpu_layers: GpuLayers = "auto"
     cache_type_k: str | None = None
     cache_type_v: str | None = None
     threads: int | None = None
+    draft: Literal["auto", "lookup", "off"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,13 @@ def _gpu_layers(value: object) -> GpuLayers:
     return _integer(0, 10_000)(value)
 
 
+def _draft(value: object) -> str:
+    """auto, lookup or off; a second model cannot draft"""
+    if value not in ("auto", "lookup", "off"):
+        raise ValueError
+    return str(value)
+
+
 def _duration(value: object) -> float:
     """seconds, or a number with s, m or h"""
     if isinstance(value, str) and value[-1:] in "smh" and value[:-1]:
@@ -143,6 +154,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "cache_type_k": _cache_type,
     "cache_type_v": _cache_type,
     "threads": _integer(1, 4096),
+    "draft": _draft,
 }
 
 _PLAIN = ("model", "system", "log", "keep_alive", "endpoints")

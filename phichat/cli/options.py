@@ -30,7 +30,12 @@ _ENGINE = (
         help="Type of the KV cache's keys; default: f16, or q8_0 where memory is short.",
     ),
     click.option("--cache-type-v", metavar="TYPE", help="Type of the KV cache's values."),
-    click.option("--threads", metavar="N", help="CPU threads; default: one a physical core."),
+    click.option("--threads", metavar="N", help="CPU threads; default: as `bench --tune` found, else one a core."),
+    click.option(
+        "--draft",
+        metavar="auto|lookup|off",
+        help="Guess tokens from what was said before; auto: where `bench --tune` found that it pays.",
+    ),
 )
 _SAMPLING = (
     click.option("--temp", "--temperature", "temperature", metavar="T", help="0 decodes greedily."),

@@ -20,7 +20,7 @@ from phichat.engine.offload import OffloadPlan, require_fit
 from phichat.engine.process import USUAL_SPIN_COUNT, WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
 from phichat.engine.reply import GrowingReply
-from phichat.engine.tuning import Fixed, Preferences, Threads
+from phichat.engine.tuning import ASSUMED_BATCH_COSTS, Fixed, Measured, Preferences, Threads
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import (
     ContextOverflow,
@@ -162,7 +162,7 @@ class LocalBackend:
             known = self._verdicts.lookup(about)
             where = place(header, machine, self._options, known)
             require_fit(where, self._name, self._smaller)
-            threads = self._threads(hello, machine, header, where)
+            computing = self._computing(hello, machine, header, where)
             yield from self._checked(cancel)
             if cancel.is_set():
                 return
@@ -170,7 +170,7 @@ class LocalBackend:
             while True:
                 try:
                     loaded = yield from self._load_in(
-                        process, header, where, threads, verdict, cancel, prove=known is None
+                        process, header, where, computing, verdict, cancel, prove=known is None
                     )
                     break
                 except EngineCrashed as crash:
@@ -185,7 +185,7 @@ class LocalBackend:
             if known is None:
                 self._verdicts.remember(about, verdict)
             took = monotonic() - started
-            self._running = _Running(process, header, where, threads, loaded, hello, took)
+            self._running = _Running(process, header, where, computing.threads, loaded, hello, took)
             self._unreported_load_s = took
             yield self._ready(machine, found_out=verdict if known is None else None)
         finally:
@@ -204,19 +204,25 @@ class LocalBackend:
         spin_count = self._preferences.spin_count(size) or USUAL_SPIN_COUNT
         return EngineProcess(self._deadlines, self._command, spin_count)
 
-    def _threads(self, hello: Hello, machine: Hardware, header: GgufHeader, where: OffloadPlan) -> Threads:
-        if self._options.threads:
-            return Threads(self._options.threads, self._options.threads)
-        offloaded = where.n_gpu_layers > 0
-        measured = self._preferences.threads(Path(hello.library_file), header.file_size, offloaded=offloaded)
-        return measured or Threads(machine.physical_cores, machine.physical_cores)
+    def _computing(self, hello: Hello, machine: Hardware, header: GgufHeader, where: OffloadPlan) -> Measured:
+        offloaded, given = where.n_gpu_layers > 0, self._options.threads
+        measured = self._preferences.measured(Path(hello.library_file), header, offloaded=offloaded)
+        usual = given or machine.physical_cores
+        threads = measured.threads if measured and not given else Threads(usual, usual)
+        match self._options.draft:
+            case "off":
+                return Measured(threads)
+            case "auto":
+                return Measured(threads, measured.batch_costs if measured else ())
+            case "lookup":
+                return Measured(threads, (measured and measured.batch_costs) or ASSUMED_BATCH_COSTS)
 
     def _load_in(
         self,
         process: EngineProcess,
         header: GgufHeader,
         where: OffloadPlan,
-        threads: Threads,
+        computing: Measured,
         verdict: Verdict,
         cancel: Cancel,
         *,
@@ -231,8 +237,9 @@ class LocalBackend:
             tensor_split=where.tensor_split,
             type_k=where.type_k,
             type_v=where.type_v,
-            threads=threads.generation,
-            prompt_threads=threads.prompt,
+            threads=computing.threads.generation,
+            prompt_threads=computing.threads.prompt,
+            batch_costs=computing.batch_costs,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
         )
@@ -318,6 +325,12 @@ class LocalBackend:
         """Measure numbers of threads; ends with Tuned, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
             if isinstance(reply, (protocol.Evaluating, protocol.Tuned)):
+                yield reply
+
+    def weigh(self, request: protocol.Weigh, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Weighed]:
+        """Measure sizes of batches; ends with Weighed, or with nothing more when cancelled."""
+        for reply in self._ask(request, cancel):
+            if isinstance(reply, (protocol.Evaluating, protocol.Weighed)):
                 yield reply
 
     def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:

@@ -35,6 +35,7 @@ from phichat.engine.protocol import (
     Request,
     Said,
     Tuned,
+    Weighed,
 )
 from phichat.errors import EngineCrashed, EngineError, EngineTimedOut
 
@@ -55,7 +56,7 @@ _ENVIRONMENT = {
     "GGML_NO_BACKTRACE": "1",
 }
 
-_FINAL = (Hello, Loaded, Counted, Generated, Benched, Tuned, Failed)
+_FINAL = (Hello, Loaded, Counted, Generated, Benched, Tuned, Weighed, Failed)
 """The replies that end a request."""
 
 _BYTES_PER_S = 100_000_000
@@ -181,7 +182,7 @@ class EngineProcess:
         match request:
             case protocol.Load():
                 self._doing = Doing.LOADING
-            case protocol.Bench() | protocol.Tune():
+            case protocol.Bench() | protocol.Tune() | protocol.Weigh():
                 self._doing = Doing.MEASURING
             case _:
                 self._doing = Doing.READING

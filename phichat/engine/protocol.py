@@ -2,8 +2,8 @@
 
 Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
 its pickling methods are never used), so the same protocol serves a child and a resident process.
-A request is answered by any number of progress messages and then exactly one of `Loaded`,
-`Counted`, `Generated`, `Benched`, `Tuned` or `Failed`. Only `Cancel` may be sent while a request is answered.
+A request is answered by any number of progress messages and then exactly one of `Loaded`, `Counted`, `Generated`,
+`Benched`, `Tuned`, `Weighed` or `Failed`. Only `Cancel` may be sent while a request is answered.
 An engine process may have several connections; each is answered on its own.
 """
 
@@ -35,6 +35,7 @@ class Load:
 
     sequences: how many conversations the context may hold at once; they share its n_ctx cells.
     threads, prompt_threads: to generate with, and to evaluate prompts with.
+    batch_costs: sizes of batches and what they cost in terms of a token, to speculate by; empty to do without.
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
@@ -50,6 +51,7 @@ class Load:
     type_v: str
     threads: int
     prompt_threads: int
+    batch_costs: tuple[tuple[int, float], ...]
     extra_buffers: bool
     prove: bool
 
@@ -86,6 +88,18 @@ class Tune:
     """
 
     threads: tuple[int, ...]
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Time batches of these sizes in turn, the first one a single token, with logits for each of their tokens, and
+    compare those with what single tokens give."""
+
+    threads: int
+    prompt_threads: int
+    sizes: tuple[int, ...]
     rounds: int
     seconds: float
 
@@ -206,6 +220,15 @@ class Tuned:
     trials: tuple[Trial, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Seconds that a batch of each size took, one of each round; whether its logits are exactly those of single
+    tokens."""
+
+    seconds: tuple[tuple[float, ...], ...]
+    exact: tuple[bool, ...]
+
+
 class Failure(StrEnum):
     """What a request failed of."""
 
@@ -230,14 +253,14 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Bench, Tune, Cancel),
+        *(Load, Count, Generate, Bench, Tune, Weigh, Cancel),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(Generated, Benched, Trial, Tuned, Failed, Message, GenerationParams, Usage, Timings),
+        *(Generated, Benched, Trial, Tuned, Weighed, Failed, Message, GenerationParams, Usage, Timings),
     )
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Bench | Tune | Cancel
+Request = Load | Count | Generate | Bench | Tune | Weigh | Cancel
 Reply = (
     Hello
     | Loading
@@ -251,6 +274,7 @@ Reply = (
     | Generated
     | Benched
     | Tuned
+    | Weighed
     | Failed
 )
 

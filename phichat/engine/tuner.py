@@ -10,16 +10,27 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from statistics import median
 
 from phichat.engine.backend import Cancel, LoadEvent
 from phichat.engine.hardware import usable_cores, usable_cpus
 from phichat.engine.local import LocalBackend
 from phichat.engine.process import SPIN_VARIABLE, USUAL_SPIN_COUNT
-from phichat.engine.protocol import Evaluating, Trial, Tune, Tuned
-from phichat.engine.tuning import Fixed, Preferences, Threads, Tunings, candidates, fastest
+from phichat.engine.protocol import Evaluating, Trial, Tune, Tuned, Weigh, Weighed
+from phichat.engine.tuning import (
+    BatchCosts,
+    Fixed,
+    Measured,
+    Preferences,
+    Threads,
+    Tunings,
+    candidates,
+    fastest,
+)
 
 _ROUNDS = 5
 _TRIAL_S = 1.0
+_BATCHES = (1, 2, 3, 5, 9)
 _SPIN_COUNTS = (USUAL_SPIN_COUNT, 300, 10_000)
 _SPIN_ROUNDS = 4
 _BUSY = "while True: pass"
@@ -47,6 +58,7 @@ class Found:
 
     usual: int
     threads: Threads
+    batch_costs: BatchCosts
     trials: tuple[Trial, ...]
     spin_count: int | None
     spins: tuple[SpinTrial, ...]
@@ -72,12 +84,15 @@ def measure(
         tuned = yield from _trials(first, Tune(counts, _ROUNDS, _TRIAL_S), cancel)
         if tuned is None:
             return None
-        library, offloaded = first.library_file, first.plan.n_gpu_layers > 0
-        size, spins_matter = first.header.file_size, _has_gnu_barriers(first.pid)
+        threads = chosen(tuned.trials)
+        weighed = yield from _costs(first, threads, cancel)
+        if weighed is None:
+            return None
+        library, header, offloaded = first.library_file, first.header, first.plan.n_gpu_layers > 0
+        spins_matter = _has_gnu_barriers(first.pid)
         file_size = first.path.stat().st_size
     finally:
         first.close()
-    threads = chosen(tuned.trials)
     spin_count: int | None = None
     spins: tuple[SpinTrial, ...] = ()
     if spins_matter and threads.generation > 1 and SPIN_VARIABLE not in os.environ:
@@ -86,8 +101,9 @@ def measure(
             return None
         spin_count = chosen_spin(spins)
         tunings.remember_spin_count(file_size, spin_count)
-    tunings.remember_threads(library, size, threads, offloaded=offloaded)
-    return Found(counts[0], threads, tuned.trials, spin_count, spins, load)
+    costs = batch_costs(_BATCHES, weighed)
+    tunings.remember(library, header, Measured(threads, costs), offloaded=offloaded)
+    return Found(counts[0], threads, costs, tuned.trials, spin_count, spins, load)
 
 
 def chosen(trials: Sequence[Trial]) -> Threads:
@@ -96,6 +112,19 @@ def chosen(trials: Sequence[Trial]) -> Threads:
     return Threads(
         fastest({trial.threads: trial.generation for trial in trials}, usual),
         fastest({trial.threads: trial.prompt for trial in trials}, usual),
+    )
+
+
+def batch_costs(sizes: Sequence[int], weighed: Weighed) -> BatchCosts:
+    """What batches cost in terms of the first one, which is a single token; only those that give what single tokens do.
+
+    Kernels for larger batches may round otherwise, and a reply must not depend on what was guessed.
+    """
+    single = weighed.seconds[0]
+    return tuple(
+        (size, round(median(one / other for one, other in zip(seconds, single, strict=True)), 3))
+        for size, seconds, exact in zip(sizes[1:], weighed.seconds[1:], weighed.exact[1:], strict=True)
+        if exact
     )
 
 
@@ -111,6 +140,15 @@ def _trials(backend: LocalBackend, request: Tune, cancel: Cancel) -> Generator[P
         return None
     for reply in backend.tune(request, cancel):
         if isinstance(reply, Tuned):
+            return reply
+        yield reply
+    return None
+
+
+def _costs(backend: LocalBackend, threads: Threads, cancel: Cancel) -> Generator[Progress, None, Weighed | None]:
+    request = Weigh(threads.generation, threads.prompt, _BATCHES, _ROUNDS, _TRIAL_S / 4)
+    for reply in backend.weigh(request, cancel):
+        if isinstance(reply, Weighed):
             return reply
         yield reply
     return None

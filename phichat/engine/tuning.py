@@ -15,7 +15,8 @@ from statistics import median
 from typing import Any, Protocol, TypeVar
 
 from phichat.engine.hardware import usable_cores, usable_cpus
-from phichat.engine.verdicts import build, cpu, cpu_name
+from phichat.engine.verdicts import cpu, cpu_name, subject
+from phichat.gguf_header import GgufHeader
 from phichat.paths import write_atomically
 
 _GAIN = 1.03
@@ -33,6 +34,22 @@ class Threads:
     prompt: int
 
 
+BatchCosts = tuple[tuple[int, float], ...]
+"""Sizes of batches, and what evaluating one costs in terms of a single token."""
+
+
+ASSUMED_BATCH_COSTS: BatchCosts = ((2, 1.1), (3, 1.2))
+"""Where they were not measured. From 4 on, kernels for whole matrices round otherwise than those for single tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a model is computed with. batch_costs: empty where they were not measured."""
+
+    threads: Threads
+    batch_costs: BatchCosts = ()
+
+
 class Preferences(Protocol):
     """What a model is loaded with where the user has not said it; None where nothing is known."""
 
@@ -40,8 +57,8 @@ class Preferences(Protocol):
         """For a model of so many bytes."""
         ...
 
-    def threads(self, library_file: Path, size: int, *, offloaded: bool) -> Threads | None:
-        """For a model of so many bytes. offloaded: whether some of it is on a GPU."""
+    def measured(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> Measured | None:
+        """For a model like that. offloaded: whether some of it is on a GPU."""
         ...
 
 
@@ -54,7 +71,7 @@ class Fixed:
     def spin_count(self, size: int) -> int | None:
         return self.spin
 
-    def threads(self, library_file: Path, size: int, *, offloaded: bool) -> Threads | None:
+    def measured(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> Measured | None:
         return None
 
 
@@ -102,12 +119,14 @@ class Tunings:
         """As `Preferences.spin_count`."""
         return self._number(self.all(), _spin_key(size), "spin_count") if self._file.is_file() else None
 
-    def threads(self, library_file: Path, size: int, *, offloaded: bool) -> Threads | None:
-        """As `Preferences.threads`."""
+    def measured(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> Measured | None:
+        """As `Preferences.measured`."""
         known = self.all()
-        key = _threads_key(library_file, size, offloaded=offloaded) if known else ""
+        key = _library_key(library_file, header, offloaded=offloaded) if known else ""
         generation, prompt = self._number(known, key, "threads"), self._number(known, key, "prompt_threads")
-        return Threads(generation, prompt) if generation and prompt else None
+        if not generation or not prompt:
+            return None
+        return Measured(Threads(generation, prompt), _batch_costs(known[key].get("batch_costs")))
 
     @staticmethod
     def _number(known: Mapping[str, dict[str, Any]], key: str, name: str) -> int | None:
@@ -118,10 +137,16 @@ class Tunings:
         """Keep it for models of about that size."""
         self._keep(_spin_key(size), size, {"spin_count": count})
 
-    def remember_threads(self, library_file: Path, size: int, found: Threads, *, offloaded: bool) -> None:
-        """Keep them for this library and models of about that size."""
-        entry = {"threads": found.generation, "prompt_threads": found.prompt, "library": str(library_file)}
-        self._keep(_threads_key(library_file, size, offloaded=offloaded), size, {**entry, "offloaded": offloaded})
+    def remember(self, library_file: Path, header: GgufHeader, found: Measured, *, offloaded: bool) -> None:
+        """Keep it for this library and models like that: of about its size, its architecture and its types."""
+        entry = {
+            "threads": found.threads.generation,
+            "prompt_threads": found.threads.prompt,
+            "batch_costs": found.batch_costs,
+            "library": str(library_file),
+            "offloaded": offloaded,
+        }
+        self._keep(_library_key(library_file, header, offloaded=offloaded), header.file_size, entry)
 
     def _keep(self, key: str, size: int, found: Mapping[str, Any]) -> None:
         least = 1 << _size_class(size)
@@ -130,6 +155,16 @@ class Tunings:
             write_atomically(self._file, json.dumps(known, indent=1).encode())
         except OSError:
             return
+
+
+def _batch_costs(value: object) -> BatchCosts:
+    """Empty where it makes no sense."""
+    try:
+        costs = tuple((int(size), float(cost)) for size, cost in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    sound = all(2 <= size <= 64 and 0.1 <= cost <= 1000 for size, cost in costs)
+    return costs if sound and [size for size, _ in costs] == sorted(size for size, _ in costs) else ()
 
 
 def _size_class(size: int) -> int:
@@ -141,8 +176,9 @@ def _spin_key(size: int) -> str:
     return _key("spin", _size_class(size))
 
 
-def _threads_key(library_file: Path, size: int, *, offloaded: bool) -> str:
-    return _key("threads", build(library_file), _size_class(size), offloaded)
+def _library_key(library_file: Path, header: GgufHeader, *, offloaded: bool) -> str:
+    about = subject(library_file, header)
+    return _key("library", about.library, about.weights, header.architecture, _size_class(header.file_size), offloaded)
 
 
 def _key(*about: object) -> str:

@@ -44,15 +44,11 @@ class Subject:
 
 def subject(library_file: Path, header: GgufHeader) -> Subject:
     """The subject for this machine."""
-    weights = ",".join(sorted({GGML_TYPES[tensor.ggml_type].name for tensor in header.tensors}))
-    return Subject(cpu(), build(library_file), weights)
-
-
-def build(library_file: Path) -> str:
-    """The library as it is now."""
     # Every library beside it belongs to the build: ggml's CPU code is in a file of its own.
     files = sorted(path for path in library_file.parent.glob("*") if path.is_file() and "ggml" in path.name)
-    return f"{library_file} {[(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]}"
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    weights = ",".join(sorted({GGML_TYPES[tensor.ggml_type].name for tensor in header.tensors}))
+    return Subject(cpu(), f"{library_file} {stats}", weights)
 
 
 def cpu() -> str:

@@ -315,6 +315,18 @@ for _ in engine.generate([Message(Role.USER, "word " * 1500)], GenerationParams(
 """
 
 
+@pytest.mark.parametrize("params", [GREEDY, GenerationParams(temperature=0.9, seed=5, max_tokens=24)])
+def test_guessing_does_not_change_the_answer(tmp_path: Path, params: GenerationParams) -> None:
+    text = "One two three four five six seven eight nine ten. " * 3
+    prompt, texts = [Message(Role.USER, f"Repeat this word by word: {text}")], []
+    for draft in ("off", "lookup"):
+        engine = backend(embedded_model(), tmp_path, draft=draft)
+        load(engine)
+        texts.append([ask(engine, prompt, params).text for _ in range(2)])
+        engine.close()
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the environment of a process")
 def test_a_preferred_spin_count_reaches_the_engine(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")

@@ -1,15 +1,19 @@
 """What is made of measurements, and how it is remembered."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.engine.protocol import Trial
-from phichat.engine.tuner import SpinTrial, chosen, chosen_spin
-from phichat.engine.tuning import Threads, Tunings, candidates, fastest
+from phichat.engine.protocol import Trial, Weighed
+from phichat.engine.tuner import SpinTrial, batch_costs, chosen, chosen_spin
+from phichat.engine.tuning import Measured, Threads, Tunings, candidates, fastest
+from shapes import PHI4, PHI4_MINI
+
+FOUND = Measured(Threads(3, 4), ((2, 1.25), (5, 2.0)))
 
 
 @given(st.integers(1, 256), st.integers(1, 512))
@@ -53,32 +57,41 @@ def test_spinning_longer_must_not_cost_more_beside_another_program_than_it_gains
     assert chosen_spin([usual, SpinTrial(10_000, (110.0,) * 4, (40.0,) * 4)]) == 10_000
 
 
-def test_what_was_found_holds_for_models_of_that_size_and_this_library(tmp_path: Path) -> None:
+def test_batches_that_round_otherwise_are_not_for_guessing() -> None:
+    weighed = Weighed(((1.0, 2.0), (1.5, 2.4), (2.0, 5.0), (2.0, 4.0)), (True, True, False, True))
+    assert batch_costs((1, 2, 4, 5), weighed) == ((2, 1.35), (5, 2.0))
+
+
+def test_what_was_found_holds_for_such_models_and_this_library(tmp_path: Path) -> None:
     library = tmp_path / "libllama.so"
     library.write_bytes(b"")
     (tmp_path / "libggml.so").write_bytes(b"one")
     known = Tunings(tmp_path / "cache" / "tuning.json")
-    assert known.threads(library, 5 << 30, offloaded=False) is None
-    known.remember_threads(library, 5 << 30, Threads(3, 4), offloaded=False)
+    larger = replace(PHI4_MINI, file_size=PHI4_MINI.file_size + (1 << 20))
+    assert known.measured(library, PHI4_MINI, offloaded=False) is None
+    known.remember(library, PHI4_MINI, FOUND, offloaded=False)
     known.remember_spin_count(5 << 30, 300)
-    assert known.threads(library, 6 << 30, offloaded=False) == Threads(3, 4)
+    assert known.measured(library, larger, offloaded=False) == FOUND
     assert known.spin_count(6 << 30) == 300
-    assert known.threads(library, 6 << 30, offloaded=True) is None
-    assert known.threads(library, 60 << 20, offloaded=False) is None
+    assert known.measured(library, PHI4_MINI, offloaded=True) is None
+    assert known.measured(library, replace(larger, file_size=100 << 20), offloaded=False) is None
+    assert known.measured(library, PHI4, offloaded=False) is None
     assert known.spin_count(60 << 20) is None
     (tmp_path / "libggml.so").write_bytes(b"another")
-    assert known.threads(library, 6 << 30, offloaded=False) is None
+    assert known.measured(library, PHI4_MINI, offloaded=False) is None
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.5, "4", None, [2], 10**9])
 def test_a_damaged_file_is_no_measurement(tmp_path: Path, bad: object) -> None:
-    file = tmp_path / "tuning.json"
+    file, library = tmp_path / "tuning.json", tmp_path / "lib.so"
     known = Tunings(file)
-    known.remember_threads(tmp_path / "lib.so", 1 << 30, Threads(3, 4), offloaded=False)
+    known.remember(library, PHI4_MINI, FOUND, offloaded=False)
     known.remember_spin_count(1 << 30, 300)
     entries = json.loads(file.read_text())
     damaged = {key: {**entry, "threads": bad, "spin_count": bad} for key, entry in entries.items()}
     for content in ("", "[]", "{", json.dumps(damaged), json.dumps(dict.fromkeys(entries, bad))):
         file.write_text(content)
-        assert known.threads(tmp_path / "lib.so", 1 << 30, offloaded=False) is None
+        assert known.measured(library, PHI4_MINI, offloaded=False) is None
         assert known.spin_count(1 << 30) is None
+    file.write_text(json.dumps({key: {**entry, "batch_costs": [[2, 1.5], [bad]]} for key, entry in entries.items()}))
+    assert known.measured(library, PHI4_MINI, offloaded=False) == Measured(FOUND.threads)

@@ -180,6 +180,10 @@ class Worker:
                 from phichat.engine.worker.bench import tune
 
                 return tune(self._model, request, job.send)
+            case protocol.Weigh():
+                from phichat.engine.worker.bench import weigh
+
+                return weigh(self._model, request, job.send)
             case protocol.Cancel():
                 raise AssertionError(request)
             case _:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from statistics import median
 from time import perf_counter
 
 from phichat.engine.bandwidth import memory_bandwidth
-from phichat.engine.protocol import Bench, Benched, Evaluating, Failure, Reply, Trial, Tune, Tuned
+from phichat.engine.protocol import Bench, Benched, Evaluating, Failure, Reply, Trial, Tune, Tuned, Weigh, Weighed
 from phichat.engine.worker.model import Model
 from phichat.engine.worker.sequences import Decoded, RequestFailed
 
@@ -42,14 +43,47 @@ class _Stopwatch:
         self._sequence.clear()
         start = perf_counter()
         for at in range(0, count, batch):
-            if self._sequence.decode(self._tokens[at : min(at + batch, count)]) is not Decoded.DONE:
-                raise RequestFailed(Failure.CANCELLED, "the measurement was cancelled")
+            self._decode(at, min(batch, count - at))
         self._model.synchronize()
         seconds = perf_counter() - start
         self._sequence.clear()
+        self.step()
+        return count / seconds
+
+    def batch(self, size: int) -> float:
+        """Seconds for a batch of so many tokens with logits for each, somewhere in a text."""
+        behind = self._behind(size)
+        start = perf_counter()
+        self._decode(behind, size, every=True)
+        self._model.synchronize()
+        return perf_counter() - start
+
+    def is_exact(self, size: int) -> bool:
+        """Whether the logits of a batch are to the last bit those of single tokens."""
+        behind, single = self._behind(size), []
+        for at in range(size):
+            self._decode(behind + at, 1)
+            single.append(self._model.logits(-1))
+        self._decode(self._behind(size), size, every=True)
+        return single == [self._model.logits(at) for at in range(size)]
+
+    def _behind(self, size: int) -> int:
+        """Where a batch begins, behind some text."""
+        length = max(0, min(_SHORTEST_PROMPT, self._model.n_ctx - size))
+        if len(self._sequence.cached) < length:
+            self._decode(0, length)
+        self._sequence.cut(length)
+        self._model.synchronize()
+        return length
+
+    def step(self) -> None:
+        """One of the steps is done."""
         self._done += 1
         self._send(Evaluating(min(self._done, self.steps), self.steps, 0))
-        return count / seconds
+
+    def _decode(self, at: int, count: int, *, every: bool = False) -> None:
+        if self._sequence.decode(self._tokens[at : at + count], every=every) is not Decoded.DONE:
+            raise RequestFailed(Failure.CANCELLED, "the measurement was cancelled")
 
 
 def bench(model: Model, request: Bench, send: Callable[[Reply], None]) -> Benched:
@@ -73,7 +107,7 @@ def bench(model: Model, request: Bench, send: Callable[[Reply], None]) -> Benche
 def tune(model: Model, request: Tune, send: Callable[[Reply], None]) -> Tuned:
     """Time each number of threads once in each round. Raises RequestFailed when it is cancelled."""
     watch = _Stopwatch(model, send, 4 + 2 * request.rounds * len(request.threads))
-    model.use_threads(request.threads[0])
+    model.use_threads(request.threads[0], request.threads[0])
 
     def length(rate: Callable[[int], float], shortest: int, longest: int) -> int:
         rate(shortest)  # what is first read from the disk would count as slow
@@ -85,7 +119,22 @@ def tune(model: Model, request: Tune, send: Callable[[Reply], None]) -> Tuned:
     written: dict[int, list[float]] = {count: [] for count in request.threads}
     for _ in range(request.rounds):
         for count in request.threads:
-            model.use_threads(count)
+            model.use_threads(count, count)
             read[count].append(watch.read(prompt))
             written[count].append(watch.write(reply))
     return Tuned(tuple(Trial(count, tuple(read[count]), tuple(written[count])) for count in request.threads))
+
+
+def weigh(model: Model, request: Weigh, send: Callable[[Reply], None]) -> Weighed:
+    """Time each size of a batch in each round. Raises RequestFailed when it is cancelled."""
+    watch = _Stopwatch(model, send, request.rounds * len(request.sizes))
+    model.use_threads(request.threads, request.prompt_threads)
+    watch.batch(1)
+    repeats = max(2, min(50, int(request.seconds / watch.batch(1))))
+    seconds: dict[int, list[float]] = {size: [] for size in request.sizes}
+    for _ in range(request.rounds):
+        for size in request.sizes:
+            seconds[size].append(median(watch.batch(size) for _ in range(repeats)))
+            watch.step()
+    exact = tuple(watch.is_exact(size) for size in request.sizes)
+    return Weighed(tuple(tuple(seconds[size]) for size in request.sizes), exact)

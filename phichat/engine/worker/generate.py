@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 
 from phichat.engine.protocol import Evaluating, Failure, Generate, Generated, Reply, Said
 from phichat.engine.text import ReasoningSplitter, StopStrings, Utf8Stream
+from phichat.engine.worker.draft import Drafter
 from phichat.engine.worker.model import Model
 from phichat.engine.worker.prompt import Prompt
 from phichat.engine.worker.schedule import Job, Steps
@@ -112,6 +114,19 @@ def reply(
                         yield False
         return True
 
+    drafter = Drafter(tokens, model.batch_costs) if model.batch_costs else None
+
+    def guessed() -> Sequence[int]:
+        """What was evaluated behind the last token, if anything; else the last token is not evaluated either."""
+        if drafter is None or len(sequence.cached) != len(tokens) - 1:
+            return ()
+        longest = min(model.n_ctx - len(tokens), batch() - 1)
+        guesses = drafter.guess(min(longest, params.max_tokens - count - 1) if params.max_tokens else longest)
+        if guesses and sequence.decode((tokens[-1], *guesses), every=True) is Decoded.DONE:
+            return guesses
+        sequence.cut(len(tokens) - 1)
+        return ()
+
     with contextlib.ExitStack() as cleaning:
         cleaning.callback(model.sequences.release, sequence)
         cached = len(sequence.cached)
@@ -125,9 +140,12 @@ def reply(
         cleaning.callback(voice.close)
         sampler = model.sampler(params, request.seed, prompt.tokens)
         cleaning.callback(sampler.close)
+        # Guesses that were evaluated behind the last token, whose logits are at `place` of the batch.
+        guesses, place = deque[int](), -1
+        cleaning.callback(lambda: sequence.cut(len(tokens)))
         first = last = evaluated
         while True:
-            token = sampler.next()
+            token = sampler.next(place)
             if model.vocabulary.ends_generation(token):
                 reason = FinishReason.STOP
                 break
@@ -143,10 +161,19 @@ def reply(
             if count == params.max_tokens or len(tokens) > model.n_ctx:
                 reason = FinishReason.LENGTH
                 break
+            if drafter:
+                drafter.add(token)
+            if guesses and guesses.popleft() == token:
+                place += 1
+                continue
+            sequence.cut(len(tokens) - 1)
             yield True
-            if not (yield from evaluate()):
-                reason = FinishReason.CANCELLED
-                break
+            guesses, place = deque(guessed()), 0
+            if not guesses:
+                place = -1
+                if not (yield from evaluate()):
+                    reason = FinishReason.CANCELLED
+                    break
     took = last - first
     return Generated(
         reason,
