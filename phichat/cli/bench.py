@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,7 @@ def _tuned(config: Config, paths: Paths) -> dict[str, Any] | None:
         "usual_threads": found.usual,
         "threads": found.threads.generation,
         "prompt_threads": found.threads.prompt,
-        "batch_costs": [{"tokens": size, "cost": cost} for size, cost in found.batch_costs],
+        "batches": [asdict(batch) for batch in found.batches],
         "trials": [
             {
                 "threads": trial.threads,
@@ -203,8 +203,10 @@ def _tuning(document: dict[str, Any]) -> str:
 
     trials = [[str(one["threads"]), _spread(one["prompt"]), _spread(one["generation"])] for one in document["trials"]]
     lines = [document["model"], table(["threads", "reading, tokens/s", "writing, tokens/s"], trials)]
-    costs = ", ".join(f"{one['tokens']} tokens {one['cost']:.2f}" for one in document["batch_costs"])
-    lines += ["", f"A batch costs, in terms of a single token: {costs}"]
+    batches = [
+        [str(one["tokens"]), f"{one['cost']:.2f}", "yes" if one["exact"] else "no"] for one in document["batches"]
+    ]
+    lines += ["", table(["tokens at once", "cost in single tokens", "same to the last bit"], batches)]
     if document["spins"]:
         spins = [[f"{one['spin_count']:,}", _spread(one["idle"]), _spread(one["busy"])] for one in document["spins"]]
         lines += ["", table(["spins", "writing alone, tokens/s", "beside another program, tokens/s"], spins)]

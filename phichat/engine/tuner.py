@@ -48,6 +48,16 @@ class SpinTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """What evaluating so many tokens at once costs in terms of a single one; exact: whether the logits are, to the
+    last bit, those that single tokens give."""
+
+    tokens: int
+    cost: float
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What was measured, and what follows from it.
 
@@ -58,7 +68,7 @@ class Found:
 
     usual: int
     threads: Threads
-    batch_costs: BatchCosts
+    batches: tuple[Batch, ...]
     trials: tuple[Trial, ...]
     spin_count: int | None
     spins: tuple[SpinTrial, ...]
@@ -101,9 +111,9 @@ def measure(
             return None
         spin_count = chosen_spin(spins)
         tunings.remember_spin_count(file_size, spin_count)
-    costs = batch_costs(_BATCHES, weighed)
-    tunings.remember(library, header, Measured(threads, costs), offloaded=offloaded)
-    return Found(counts[0], threads, costs, tuned.trials, spin_count, spins, load)
+    batches = weighed_batches(_BATCHES, weighed)
+    tunings.remember(library, header, Measured(threads, usable_costs(batches)), offloaded=offloaded)
+    return Found(counts[0], threads, batches, tuned.trials, spin_count, spins, load)
 
 
 def chosen(trials: Sequence[Trial]) -> Threads:
@@ -115,17 +125,17 @@ def chosen(trials: Sequence[Trial]) -> Threads:
     )
 
 
-def batch_costs(sizes: Sequence[int], weighed: Weighed) -> BatchCosts:
-    """What batches cost in terms of the first one, which is a single token; only those that give what single tokens do.
-
-    Kernels for larger batches may round otherwise, and a reply must not depend on what was guessed.
-    """
+def weighed_batches(sizes: Sequence[int], weighed: Weighed) -> tuple[Batch, ...]:
+    """What there is to know of each size but the first, which is a single token."""
     single = weighed.seconds[0]
-    return tuple(
-        (size, round(median(one / other for one, other in zip(seconds, single, strict=True)), 3))
-        for size, seconds, exact in zip(sizes[1:], weighed.seconds[1:], weighed.exact[1:], strict=True)
-        if exact
-    )
+    ratios = [median(one / other for one, other in zip(each, single, strict=True)) for each in weighed.seconds]
+    batches = map(Batch, sizes, (round(ratio, 3) for ratio in ratios), weighed.exact)
+    return tuple(batches)[1:]
+
+
+def usable_costs(batches: Sequence[Batch]) -> BatchCosts:
+    """Of those that may be guessed in: a reply must not depend on what was guessed."""
+    return tuple((batch.tokens, batch.cost) for batch in batches if batch.exact)
 
 
 def chosen_spin(trials: Sequence[SpinTrial]) -> int:

@@ -39,7 +39,7 @@ BatchCosts = tuple[tuple[int, float], ...]
 
 
 ASSUMED_BATCH_COSTS: BatchCosts = ((2, 1.1), (3, 1.2))
-"""Where they were not measured. From 4 on, kernels for whole matrices round otherwise than those for single tokens."""
+"""Where they were not measured, and a user wants guesses nevertheless."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phichat.engine.protocol import Trial, Weighed
-from phichat.engine.tuner import SpinTrial, batch_costs, chosen, chosen_spin
+from phichat.engine.tuner import Batch, SpinTrial, chosen, chosen_spin, usable_costs, weighed_batches
 from phichat.engine.tuning import Measured, Threads, Tunings, candidates, fastest
 from shapes import PHI4, PHI4_MINI
 
@@ -59,7 +59,9 @@ def test_spinning_longer_must_not_cost_more_beside_another_program_than_it_gains
 
 def test_batches_that_round_otherwise_are_not_for_guessing() -> None:
     weighed = Weighed(((1.0, 2.0), (1.5, 2.4), (2.0, 5.0), (2.0, 4.0)), (True, True, False, True))
-    assert batch_costs((1, 2, 4, 5), weighed) == ((2, 1.35), (5, 2.0))
+    batches = weighed_batches((1, 2, 4, 5), weighed)
+    assert batches[1] == Batch(4, 2.25, exact=False)
+    assert usable_costs(batches) == ((2, 1.35), (5, 2.0))
 
 
 def test_what_was_found_holds_for_such_models_and_this_library(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from phichat.engine.worker.sequences import Decoded, RequestFailed
 _LONGEST_PROMPT, _LONGEST_REPLY = 512, 128
 """Tokens that a trial takes at most; fewer where they take longer than it should."""
 _SHORTEST_PROMPT, _SHORTEST_REPLY = 32, 4
+_SOME_TEXT = 320
+"""Tokens that stand before a batch. With fewer than 256, the attention of a single token on a CPU is computed as
+that of a batch is; with more, it is divided among the threads and rounds otherwise."""
 
 
 class _Stopwatch:
@@ -69,10 +72,10 @@ class _Stopwatch:
 
     def _behind(self, size: int) -> int:
         """Where a batch begins, behind some text."""
-        length = max(0, min(_SHORTEST_PROMPT, self._model.n_ctx - size))
-        if len(self._sequence.cached) < length:
-            self._decode(0, length)
+        length = max(0, min(_SOME_TEXT, self._model.n_ctx - size))
         self._sequence.cut(length)
+        if (done := len(self._sequence.cached)) < length:
+            self._decode(done, length - done)
         self._model.synchronize()
         return length
 
