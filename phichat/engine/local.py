@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from phichat.config import EngineOptions
 from phichat.engine import protocol
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.asking import Asking
+from phichat.engine.backend import Cancel, LoadEvent
 from phichat.engine.fitting import BATCH, offload_request
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.offload import OffloadPlan, plan, require_fit
-from phichat.engine.process import WORKER, Deadlines, EngineProcess
-from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
-from phichat.engine.reply import GrowingReply
+from phichat.engine.process import WORKER, Deadlines, EngineLink, EngineProcess
+from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading
 from phichat.engine.verdicts import Verdict, Verdicts, subject
-from phichat.errors import (
-    ContextOverflow,
-    EngineCrashed,
-    EngineError,
-    EngineLoadFailed,
-    ModelDoesNotFit,
-    ModelFileError,
-    PhichatError,
-    TemplateError,
-)
+from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelChecking, ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
-from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
+from phichat.messages import ModelInfo
 
 _SEQUENCES = 8
 """Conversations that a context holds at once. They share its cells, so that more cost no memory, but for models
@@ -69,11 +59,12 @@ class FileProof(Protocol):
         ...
 
 
-class LocalBackend:
+class LocalBackend(Asking):
     """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
-    this one does not fit.
+    this one does not fit. start: another way to start an engine process. make_room: asks those to leave who hold
+    memory without need, and says whether any did.
     """
 
     def __init__(
@@ -86,18 +77,16 @@ class LocalBackend:
         command: Sequence[str] = WORKER,
         proof: FileProof | None = None,
         smaller: Sequence[tuple[str, int]] = (),
+        start: Callable[[Deadlines], EngineProcess] | None = None,
+        make_room: Callable[[], bool] | None = None,
     ) -> None:
-        self._name, self._path, self._options = name, path, options
+        super().__init__(name, path)
+        self._options = options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
-        self._command = command
+        self._start_one = start or (lambda deadlines: EngineProcess(deadlines, command))
+        self._make_room = make_room
         self._proof, self._smaller = proof, smaller
         self._running: _Running | None = None
-        self._unreported_load_s = 0.0
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
 
     @property
     def n_ctx(self) -> int:
@@ -192,7 +181,7 @@ class LocalBackend:
                 yield ModelChecking(self._name, fraction)
 
     def _start(self) -> EngineProcess:
-        return EngineProcess(self._deadlines, self._command)
+        return self._start_one(self._deadlines)
 
     def _load_in(
         self,
@@ -268,70 +257,17 @@ class LocalBackend:
 
     # Asking
 
-    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
-        """As `Backend.count`."""
-        for reply in self._ask(protocol.Count(tuple(messages)), cancel):
-            if isinstance(reply, protocol.Counted):
-                return reply.tokens
-        return 0
+    def _link(self) -> EngineLink:
+        return self._engine().process
 
-    def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
-    ) -> Iterator[GenerationEvent]:
-        """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
-        seed = params.seed if params.seed is not None else secrets.randbelow(2**32 - 1)
-        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        reply = GrowingReply(self.n_ctx, seed, load_s)
-        try:
-            for said in self._ask(protocol.Generate(tuple(messages), params, seed, owner), cancel):
-                yield from reply.take(said)
-        except PhichatError:
-            yield reply.finished(FinishReason.ERROR)
-            raise
-        yield reply.finished()
+    def _lost(self) -> None:
+        self._running = None
 
     def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
             if isinstance(reply, (protocol.Evaluating, protocol.Benched)):
                 yield reply
-
-    def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:
-        """Replies without Failed: that is raised, or the end when it was cancelled."""
-        process = self._engine().process
-        try:
-            for reply in process.ask(request, cancel):
-                if isinstance(reply, Failed):
-                    if reply.failure is not Failure.CANCELLED:
-                        raise self._failure(reply)
-                    return
-                yield reply
-        finally:
-            if not process.alive:
-                self._running = None
-
-    def _failure(self, failed: Failed) -> PhichatError:
-        match failed.failure:
-            case Failure.OVERFLOW:
-                return ContextOverflow(failed.tokens, self._engine().loaded.n_ctx)
-            case Failure.TEMPLATE:
-                return TemplateError(
-                    f"The model's chat template refuses these messages ({failed.message})", "try another model"
-                )
-            case Failure.MEMORY:
-                return ModelDoesNotFit(
-                    f"{self._name} needs more memory than is free ({failed.message})",
-                    "try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
-                )
-            case Failure.LOAD | Failure.LIBRARY:
-                return EngineLoadFailed(
-                    f"llama.cpp cannot load {self._path} ({failed.message})",
-                    "download it again, or update llama-cpp-python if the model is newer",
-                )
-            case Failure.DECODE | Failure.CANCELLED:
-                return EngineError(f"llama.cpp could not evaluate the prompt ({failed.message})", "ask again")
-            case _:
-                assert_never(failed.failure)
 
     def close(self) -> None:
         """As `Backend.close`."""

@@ -8,11 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Pipe, wait
+from pathlib import Path
 from threading import Thread, Timer
 from time import monotonic
 from typing import Any
@@ -63,6 +65,8 @@ _FAULTS = frozenset(
 )
 """How a process ends that the CPU refused an instruction or an address."""
 
+_LAST_WORDS = 1 << 16
+
 _TOKENIZED_BYTES_PER_S = 500_000
 """The slowest that a tokenizer is expected to be, on one endless word; it gives no sign of life meanwhile."""
 
@@ -97,77 +101,47 @@ class Doing(StrEnum):
     MEASURING = "measuring"
 
 
-class EngineProcess:
-    """One child, started with spawn semantics: nothing of this process is in it but one connection.
+class EngineLink(ABC):
+    """A connection to an engine process: requests go out, and what comes back is waited for with deadlines."""
 
-    Raises EngineCrashed when the system cannot start it.
-    """
-
-    def __init__(self, deadlines: Deadlines, command: Sequence[str] = WORKER) -> None:
+    def __init__(self, deadlines: Deadlines, connection: Any) -> None:
         self.deadlines = deadlines
+        self._connection = connection
         self._doing = Doing.STARTING
-        ours, theirs = Pipe(duplex=True)
-        self._connection: Any = ours
-        handle = theirs.fileno()
-        environment = {**_ENVIRONMENT, **os.environ}
-        special: dict[str, Any]
-        try:
-            if sys.platform == "win32":
-                os.set_handle_inheritable(handle, True)  # noqa: FBT003
-                startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
-                flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-                special = {"startupinfo": startup, "creationflags": flags}
-            else:
-                # A session of its own: Ctrl-C in the terminal is for the front end to interpret.
-                special = {"pass_fds": (handle,), "start_new_session": True}
-            self._child: subprocess.Popen[bytes] = subprocess.Popen(
-                [*command, str(handle)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment,
-                **special,
-            )
-        except OSError as why:
-            ours.close()
-            raise EngineCrashed(f"The engine process cannot be started ({why})", "close other programs") from why
-        finally:
-            theirs.close()
-        self._last_words: deque[bytes] = deque(maxlen=40)
-        self._drain = Thread(target=self._listen_to_stderr, daemon=True)
-        self._drain.start()
 
     @property
-    def pid(self) -> int:
-        """The child's process id."""
-        return self._child.pid
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether the engine can be asked something."""
 
-    def _listen_to_stderr(self) -> None:
-        assert self._child.stderr is not None
-        with contextlib.suppress(ValueError, OSError):
-            # Bounded lines: a child that shouts without line ends must not fill this process.
-            while line := self._child.stderr.readline(4096):
-                self._last_words.append(line)
+    @abstractmethod
+    def give_up(self) -> None:
+        """Nothing of the engine is waited for any more."""
 
-    def hello(self, cancel: Cancel) -> Hello | None:
-        """The child's first message; None when cancelled. Raises EngineError."""
-        for reply in self._replies(self.deadlines.start, cancel):
-            match reply:
-                case Hello():
-                    return reply
-                case Failed():
-                    self.kill()
-                    raise EngineError(
-                        f"llama.cpp's library cannot be loaded ({reply.message})",
-                        "reinstall llama-cpp-python for this machine",
-                        detail=self._stderr(),
-                    )
-        return None
+    @abstractmethod
+    def kill(self) -> None:
+        """The engine is stuck, and has to be gone."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nothing more will be asked."""
+
+    @abstractmethod
+    def _interrupt(self) -> None:
+        """Make a sending that hangs fail, from any thread."""
+
+    @abstractmethod
+    def _crashed(self) -> EngineCrashed:
+        """What the end of the connection means."""
+
+    @abstractmethod
+    def _stderr(self) -> str:
+        """The engine's last words."""
 
     def ask(self, request: Request, cancel: Cancel) -> Iterator[Reply]:
         """The replies to one request, the final one last.
 
-        When `cancel` is set and the child does not end the request in time, it is killed and the
+        When `cancel` is set and the engine does not end the request in time, the link is given up and the
         last reply is a Failed with CANCELLED; `alive` tells. Raises EngineCrashed and EngineTimedOut.
         """
         match request:
@@ -178,7 +152,7 @@ class EngineProcess:
             case _:
                 self._doing = Doing.READING
         # A process that does not read would keep a long request from being sent for ever.
-        rescue = Timer(self.deadlines.stall, self._child.kill)
+        rescue = Timer(self.deadlines.stall, self._interrupt)
         rescue.start()
         try:
             size = protocol.send(self._connection, request)
@@ -195,7 +169,7 @@ class EngineProcess:
         finally:
             if not answered:
                 # Nobody listens to the rest, and the next request must not be answered by it.
-                self.kill()
+                self.give_up()
 
     def _replies(self, stall: float, cancel: Cancel) -> Iterator[Reply]:
         allowed = stall
@@ -213,9 +187,10 @@ class EngineProcess:
                 waited_for = [self._connection] if told else [self._connection, cancel]
                 arrived = wait(waited_for, max(0.0, until - monotonic()))
                 if overdue and (told or not arrived):
-                    self.kill()
                     if not told:
+                        self.kill()
                         raise self._stuck(allowed)
+                    self.give_up()
                     yield Failed(Failure.CANCELLED, "cancelled")
                     return
                 if self._connection not in arrived:
@@ -242,6 +217,99 @@ class EngineProcess:
                 until = monotonic() + allowed
             if isinstance(reply, _FINAL):
                 return
+
+    def _stuck(self, seconds: float) -> EngineTimedOut:
+        return EngineTimedOut(
+            f"The engine gave no sign of life for {seconds:.0f} s while {self._doing}",
+            what_to_try(self._doing),
+            detail=self._stderr(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where others reach an engine that stays when its starter leaves.
+
+    address: the path of its socket, or the name of its pipe. listener: the file descriptor of the socket, which
+    listens already; None where the engine itself has to make it. log: a new file for its stderr.
+    """
+
+    address: str
+    listener: int | None
+    log: Path
+
+
+class EngineProcess(EngineLink):
+    """One child, started with spawn semantics: nothing of this process is in it but one connection, and the door.
+
+    Raises EngineCrashed when the system cannot start it.
+    """
+
+    def __init__(self, deadlines: Deadlines, command: Sequence[str] = WORKER, door: Door | None = None) -> None:
+        ours, theirs = Pipe(duplex=True)
+        super().__init__(deadlines, ours)
+        handle = theirs.fileno()
+        handles = [handle] if door is None or door.listener is None else [handle, door.listener]
+        arguments = [str(handle)]
+        if door is not None:
+            arguments += ["--door", door.address, *map(str, handles[1:])]
+        self._log = door.log if door else None
+        environment = {**_ENVIRONMENT, **os.environ}
+        special: dict[str, Any]
+        try:
+            if sys.platform == "win32":
+                os.set_handle_inheritable(handle, True)  # noqa: FBT003
+                startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
+                flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+                special = {"startupinfo": startup, "creationflags": flags}
+            else:
+                # A session of its own: Ctrl-C in the terminal is for the front end to interpret.
+                special = {"pass_fds": tuple(handles), "start_new_session": True}
+            with _private_file(self._log) as log:
+                self._child: subprocess.Popen[bytes] = subprocess.Popen(
+                    [*command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    env=environment,
+                    **special,
+                )
+        except OSError as why:
+            ours.close()
+            raise EngineCrashed(f"The engine process cannot be started ({why})", "close other programs") from why
+        finally:
+            theirs.close()
+        self._last_words: deque[bytes] = deque(maxlen=40)
+        self._drain = Thread(target=self._listen_to_stderr, daemon=True)
+        self._drain.start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    def _listen_to_stderr(self) -> None:
+        if self._child.stderr is None:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            # Bounded lines: a child that shouts without line ends must not fill this process.
+            while line := self._child.stderr.readline(4096):
+                self._last_words.append(line)
+
+    def hello(self, cancel: Cancel) -> Hello | None:
+        """The child's first message; None when cancelled. Raises EngineError."""
+        for reply in self._replies(self.deadlines.start, cancel):
+            match reply:
+                case Hello():
+                    return reply
+                case Failed():
+                    self.kill()
+                    raise EngineError(
+                        f"llama.cpp's library cannot be loaded ({reply.message})",
+                        "reinstall llama-cpp-python for this machine",
+                        detail=self._stderr(),
+                    )
+        return None
 
     @property
     def alive(self) -> bool:
@@ -271,18 +339,23 @@ class EngineProcess:
         if self._child.stderr and not self._drain.is_alive():
             self._child.stderr.close()
 
+    def leave(self) -> None:
+        """Let the child stay without this process."""
+        self._connection.close()
+        Thread(target=self._child.wait, daemon=True).start()
+
+    def give_up(self) -> None:
+        self.kill()
+
+    def _interrupt(self) -> None:
+        self._child.kill()
+
     def _stderr(self) -> str:
+        if self._log is not None:
+            return last_words(self._log)
         return b"".join(self._last_words).decode("utf-8", "replace").strip()
 
-    def _stuck(self, seconds: float) -> EngineTimedOut:
-        return EngineTimedOut(
-            f"The engine gave no sign of life for {seconds:.0f} s while {self._doing}",
-            what_to_try(self._doing),
-            detail=self._stderr(),
-        )
-
     def _crashed(self) -> EngineCrashed:
-        """What the death of the child means."""
         try:
             code = self._child.wait(2)
         except subprocess.TimeoutExpired:
@@ -290,6 +363,30 @@ class EngineProcess:
         self.kill()
         words = self._stderr()
         return explain_death(code, self._doing, words)
+
+
+@contextlib.contextmanager
+def _private_file(path: Path | None) -> Iterator[int]:
+    """A new file that only its owner reads, to be appended to; a pipe where there is no path."""
+    if path is None:
+        yield subprocess.PIPE
+        return
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def last_words(log: Path) -> str:
+    """The end of what an engine wrote to its log, "" when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_WORDS))
+            return file.read(_LAST_WORDS).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def explain_death(code: int | None, doing: Doing, stderr: str) -> EngineCrashed:
