@@ -10,7 +10,7 @@ from typing import assert_never
 
 from phichat.engine import protocol
 from phichat.engine.backend import Cancel, GenerationEvent
-from phichat.engine.process import EngineLink
+from phichat.engine.link import EngineLink
 from phichat.engine.protocol import Failed, Failure, Reply
 from phichat.engine.reply import GrowingReply
 from phichat.errors import (

@@ -12,8 +12,9 @@ from phichat.engine.bandwidth import card_bandwidth, memory_bandwidth
 from phichat.engine.cancel import Cancel
 from phichat.engine.footprint import repacked_types
 from phichat.engine.hardware import Hardware, probe_with
+from phichat.engine.link import Deadlines
 from phichat.engine.offload import CPU, OffloadPlan, OffloadRequest, bytes_read_per_token, plan
-from phichat.engine.process import Deadlines, EngineProcess
+from phichat.engine.process import EngineProcess
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.gguf_header import GgufHeader
 

@@ -16,8 +16,9 @@ from phichat.engine.backend import Cancel, LoadEvent
 from phichat.engine.fitting import BATCH, offload_request
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
+from phichat.engine.link import Deadlines, EngineLink
 from phichat.engine.offload import OffloadPlan, plan, require_fit
-from phichat.engine.process import WORKER, Deadlines, EngineLink, EngineProcess
+from phichat.engine.process import WORKER, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import EngineCrashed, EngineError, ModelFileError
