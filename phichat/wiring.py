@@ -14,8 +14,12 @@ from phichat.config import Config
 from phichat.endpoints import Endpoint, served
 from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
+from phichat.engine.link import Deadlines
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
+from phichat.engine.process import EngineProcess
+from phichat.engine.resident.address import Engines
+from phichat.engine.resident.backend import ResidentBackend
 from phichat.engine.verdicts import Verdicts
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
@@ -107,7 +111,7 @@ def chat_backend(config: Config, paths: Paths) -> Backend:
         return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
-    return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
+    return _Remembering(_staying(choice, library, config, paths), choice, library.used)
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
@@ -216,7 +220,13 @@ def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder
     return Recorder(opened, past.conversation.id, past.conversation.head)
 
 
-def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) -> LocalBackend:
+def _backend_of(
+    choice: Choice,
+    library: Library,
+    config: Config,
+    paths: Paths,
+    start: Callable[[Deadlines], EngineProcess] | None = None,
+) -> LocalBackend:
     model = choice.model
     return LocalBackend(
         model.name,
@@ -225,7 +235,24 @@ def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) 
         Verdicts(paths.engine_verdicts),
         proof=LoadCheck(model, library.proofs),
         smaller=_smaller(library),
+        start=start,
     )
+
+
+def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> Backend:
+    """One whose engine stays for the time that is set; a private one where that is none."""
+
+    def private(start: Callable[[Deadlines], EngineProcess] | None = None) -> LocalBackend:
+        return _backend_of(choice, library, config, paths, start)
+
+    engines = Engines.of(paths.cache) if config.keep_alive else None
+    try:
+        address = engines.address(choice.model.path, config.engine) if engines else None
+    except OSError:
+        address = None
+    if address is None:
+        return private()
+    return ResidentBackend(choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines())
 
 
 def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:
@@ -293,8 +320,9 @@ def _smaller(library: Library) -> list[tuple[str, int]]:
 class _Remembering:
     """A backend whose use and speed are remembered, and which says how its model was chosen."""
 
-    def __init__(self, backend: LocalBackend, choice: Choice, used: Used) -> None:
+    def __init__(self, backend: Backend, choice: Choice, used: Used) -> None:
         self._backend, self._choice, self._used = backend, choice, used
+        self._n_gpu_layers = 0
 
     @property
     def n_ctx(self) -> int:
@@ -304,6 +332,7 @@ class _Remembering:
         """As `Backend.load`."""
         for event in self._backend.load(cancel):
             if isinstance(event, ModelReady):
+                self._n_gpu_layers = event.model.n_gpu_layers
                 self._used.note(self._choice.model.path, chosen=not self._choice.notice)
                 if self._choice.notice:
                     event = replace(event, notices=(self._choice.notice, *event.notices))
@@ -319,9 +348,13 @@ class _Remembering:
         """As `Backend.generate`."""
         for event in self._backend.generate(messages, params, cancel, owner):
             if isinstance(event, TurnFinished) and event.usage.completion_tokens >= _TELLING_TOKENS:
-                speed = Speed(event.timings.tokens_per_second, self._backend.plan.n_gpu_layers, "ask")
+                speed = Speed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
                 self._used.note_speed(self._choice.model.path, speed)
             yield event
+
+    def unload(self) -> None:
+        """As `Backend.unload`."""
+        self._backend.unload()
 
     def close(self) -> None:
         """As `Backend.close`."""

@@ -33,10 +33,11 @@ from phichat.engine.protocol import (
     Reply,
     Request,
     Said,
+    Staying,
 )
 from phichat.errors import EngineCrashed, EngineTimedOut
 
-_FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed)
+_FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed, Staying)
 """The replies that end a request."""
 
 _BYTES_PER_S = 100_000_000

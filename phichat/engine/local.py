@@ -17,9 +17,9 @@ from phichat.engine.fitting import BATCH, offload_request
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.link import Deadlines, EngineLink
-from phichat.engine.offload import OffloadPlan, plan, require_fit
+from phichat.engine.offload import CPU, OffloadPlan, plan, require_fit
 from phichat.engine.process import WORKER, EngineProcess
-from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading
+from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelChecking, ModelLoading, ModelReady
@@ -31,6 +31,12 @@ _SEQUENCES = 8
 whose layers keep a state of fixed size."""
 
 
+_CRASHES = (
+    "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
+    "see `phichat doctor`."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
     """A loaded model; everything about it that does not change."""
@@ -38,10 +44,9 @@ class _Running:
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
-    threads: int
     loaded: Loaded
-    library: str
-    load_s: float
+    info: ModelInfo
+    notices: tuple[str, ...]
 
 
 class FileProof(Protocol):
@@ -111,7 +116,7 @@ class LocalBackend(Asking):
     @property
     def threads(self) -> int:
         """Threads that the engine computes with."""
-        return self._engine().threads
+        return self._engine().info.threads
 
     def _engine(self) -> _Running:
         if self._running is None:
@@ -128,7 +133,7 @@ class LocalBackend(Asking):
         started = monotonic()
         yield ModelLoading(self._name, 0.0)
         # The process starts up while the header is read.
-        process = self._start()
+        process, is_loaded = self._start(), False
         try:
             try:
                 header = read_model(self._path)
@@ -167,12 +172,18 @@ class LocalBackend(Asking):
                 return
             if known is None:
                 self._verdicts.remember(about, verdict)
-            took = monotonic() - started
-            self._running = _Running(process, header, where, threads, loaded, hello.library_version, took)
-            self._unreported_load_s = took
-            yield self._ready(machine, found_out=verdict if known is None else None)
+            notices = [*where.notices, *loaded.notices]
+            if gpu := unused_gpu(machine):
+                notices.append(gpu)
+            info = self._info(header, where, threads, loaded, hello, machine)
+            self._running = _Running(process, header, where, loaded, info, tuple(notices))
+            is_loaded = True
+            self._unreported_load_s = monotonic() - started
+            if known is None and verdict is Verdict.CRASHES:
+                notices.append(_CRASHES)
+            yield ModelReady(info, str(self._path), loaded.n_ctx_train, self._unreported_load_s, tuple(notices))
         finally:
-            if self._running is None:
+            if not is_loaded:
                 process.kill()
 
     def _checked(self, cancel: Cancel) -> Iterator[ModelChecking]:
@@ -223,37 +234,24 @@ class LocalBackend(Asking):
                     pass
         return None
 
-    def _ready(self, machine: Hardware, found_out: Verdict | None) -> ModelReady:
-        running = self._engine()
-        notices = [*running.plan.notices, *running.loaded.notices]
-        if gpu := unused_gpu(machine):
-            notices.append(gpu)
-        if found_out is Verdict.CRASHES:
-            notices.append(
-                "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
-                "see `phichat doctor`."
-            )
-        return ModelReady(
-            self._info(machine), str(self._path), running.loaded.n_ctx_train, running.load_s, tuple(notices)
-        )
-
-    def _info(self, machine: Hardware) -> ModelInfo:
-        running, status = self._engine(), self._path.stat()
+    def _info(
+        self, header: GgufHeader, where: OffloadPlan, threads: int, loaded: Loaded, hello: Hello, machine: Hardware
+    ) -> ModelInfo:
         return ModelInfo(
             name=self._name,
-            architecture=running.header.architecture,
+            architecture=header.architecture,
             sha256=self._proof.sha256 if self._proof else "",
-            size=running.header.file_size,
-            modified_ns=status.st_mtime_ns,
-            template_sha256=hashlib.sha256(running.header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
-            library=running.library,
-            n_ctx=running.loaded.n_ctx,
-            n_layers=running.header.block_count,
-            n_gpu_layers=running.plan.n_gpu_layers,
+            size=header.file_size,
+            modified_ns=self._path.stat().st_mtime_ns,
+            template_sha256=hashlib.sha256(header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
+            library=hello.library_version,
+            n_ctx=loaded.n_ctx,
+            n_layers=header.block_count,
+            n_gpu_layers=where.n_gpu_layers,
             devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
             cache_type_k=self._options.cache_type_k,
             cache_type_v=self._options.cache_type_v,
-            threads=running.threads,
+            threads=threads,
         )
 
     # Asking
@@ -264,14 +262,48 @@ class LocalBackend(Asking):
     def _lost(self) -> None:
         self._running = None
 
+    def let_stay(
+        self, files: tuple[tuple[str, str], ...], program: tuple[tuple[str, str], ...], cancel: Cancel
+    ) -> None:
+        """Let others in to the engine, which goes on without this process. Only where it was started behind a door.
+
+        files, program: of the model and of the engine, as they were before it was loaded, each with its stamp.
+        Raises EngineError kinds.
+        """
+        running = self._engine()
+        card = protocol.Card(
+            model=running.info,
+            path=str(self._path.resolve()),
+            n_ctx_train=running.loaded.n_ctx_train,
+            memory=running.plan.total,
+            placement=_placement(running.plan, running.header.block_count),
+            notices=running.notices,
+            files=files,
+        )
+        for _ in self._ask(protocol.Stay(card, program), cancel):
+            pass
+        running.process.leave()
+        self._running = None
+
     def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
             if isinstance(reply, (protocol.Evaluating, protocol.Benched)):
                 yield reply
 
+    def unload(self) -> None:
+        """As `Backend.unload`."""
+        self.close()
+
     def close(self) -> None:
         """As `Backend.close`."""
         if self._running:
             self._running.process.close()
             self._running = None
+
+
+def _placement(where: OffloadPlan, layers: int) -> str:
+    if not where.n_gpu_layers:
+        return CPU
+    devices = ", ".join(placement.device for placement in where.placements if placement.device != CPU)
+    return devices if where.n_gpu_layers > layers else f"{where.n_gpu_layers} of {layers + 1} layers on {devices}"

@@ -17,6 +17,7 @@ from typing import Any
 from phichat.engine.cancel import Cancel
 from phichat.engine.link import Deadlines, EngineLink, explain_death, last_words
 from phichat.engine.protocol import Failed, Hello
+from phichat.engine.resident.address import Address
 from phichat.errors import EngineCrashed, EngineError
 
 WORKER = (sys.executable, "-P", "-m", "phichat.engine.worker")
@@ -37,13 +38,11 @@ _ENVIRONMENT = {
 class Door:
     """Where others reach an engine that stays when its starter leaves.
 
-    address: the path of its socket, or the name of its pipe. listener: the file descriptor of the socket, which
-    listens already; None where the engine itself has to make it. log: a new file for its stderr.
+    listener: the file descriptor of a socket that listens there already; None where the engine makes its own.
     """
 
-    address: str
+    address: Address
     listener: int | None
-    log: Path
 
 
 class EngineProcess(EngineLink):
@@ -59,8 +58,8 @@ class EngineProcess(EngineLink):
         handles = [handle] if door is None or door.listener is None else [handle, door.listener]
         arguments = [str(handle)]
         if door is not None:
-            arguments += ["--door", door.address, *map(str, handles[1:])]
-        self._log = door.log if door else None
+            arguments += ["--door", str(door.address.stem), *map(str, handles[1:])]
+        self._log = door.address.log if door else None
         environment = {**_ENVIRONMENT, **os.environ}
         special: dict[str, Any]
         try:
