@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from phichat.engine.link import Deadlines
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
 from phichat.engine.process import EngineProcess
-from phichat.engine.resident.address import Engines
+from phichat.engine.resident.address import Address, Engines
 from phichat.engine.resident.backend import ResidentBackend
 from phichat.engine.verdicts import Verdicts
 from phichat.errors import ModelNotInstalled, UsageError
@@ -32,6 +33,7 @@ from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.engine.remote.backend import RemoteBackend, ServedModel
+    from phichat.engine.resident.listing import Resident
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
@@ -226,8 +228,17 @@ def _backend_of(
     config: Config,
     paths: Paths,
     start: Callable[[Deadlines], EngineProcess] | None = None,
+    but: Address | None = None,
 ) -> LocalBackend:
+    """but: the engine that is to be loaded, of those that stay."""
     model = choice.model
+
+    def room() -> bool:
+        from phichat.engine.resident.listing import make_room
+
+        engines = Engines.of(paths.cache)
+        return engines is not None and make_room(engines, but)
+
     return LocalBackend(
         model.name,
         model.path,
@@ -236,6 +247,7 @@ def _backend_of(
         proof=LoadCheck(model, library.proofs),
         smaller=_smaller(library),
         start=start,
+        make_room=room,
     )
 
 
@@ -243,7 +255,7 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
     """One whose engine stays for the time that is set; a private one where that is none."""
 
     def private(start: Callable[[Deadlines], EngineProcess] | None = None) -> LocalBackend:
-        return _backend_of(choice, library, config, paths, start)
+        return _backend_of(choice, library, config, paths, start, address)
 
     engines = Engines.of(paths.cache) if config.keep_alive else None
     try:
@@ -253,6 +265,34 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
     if address is None:
         return private()
     return ResidentBackend(choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines())
+
+
+def engines_that_stay(paths: Paths) -> list[Resident]:
+    """Those of this home that are there now."""
+    from phichat.engine.resident.listing import residents
+
+    engines = Engines.of(paths.cache)
+    return list(residents(engines)) if engines else []
+
+
+def stop_engines(paths: Paths, model: str | None) -> list[Resident]:
+    """End those with that model in them, or all, and say which they were.
+
+    model: as `-m` takes it, or the name that `ps` shows. Raises UsageError and ConfigError.
+    """
+    from phichat.engine.resident.listing import stop
+
+    def is_meant(one: Resident) -> bool:
+        return model is None or (one.card is not None and (one.card.model.name == model or one.card.path == wanted))
+
+    wanted = ""
+    if model is not None:
+        with contextlib.suppress(ModelNotInstalled):
+            wanted = str(Library.open(paths).resolve(model).path.resolve())
+    meant = [one for one in engines_that_stay(paths) if is_meant(one)]
+    for one in meant:
+        stop(one.address)
+    return meant
 
 
 def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:

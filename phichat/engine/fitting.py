@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phichat.config import EngineOptions
@@ -73,6 +73,13 @@ def fit(header: GgufHeader, machine: Machine, options: EngineOptions, verdicts: 
     threads = options.threads or machine.hardware.physical_cores
     verdict = verdicts.lookup(subject(machine.library_file, header))
     return plan(header, machine.hardware, offload_request(options, threads, verdict))
+
+
+def is_cramped(where: OffloadPlan, header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> bool:
+    """Whether the plan would be a better one if all memory of the machine were free."""
+    devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
+    best = plan(header, replace(hardware, ram_available=hardware.ram_total, devices=devices), request)
+    return (where.fits, where.n_ctx, where.n_gpu_layers) != (best.fits, best.n_ctx, best.n_gpu_layers)
 
 
 def estimate(

@@ -13,7 +13,7 @@ from phichat.config import EngineOptions
 from phichat.engine import protocol
 from phichat.engine.asking import Asking
 from phichat.engine.backend import Cancel, LoadEvent
-from phichat.engine.fitting import BATCH, offload_request
+from phichat.engine.fitting import BATCH, is_cramped, offload_request
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.link import Deadlines, EngineLink
@@ -149,7 +149,16 @@ class LocalBackend(Asking):
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
             threads = self._options.threads or machine.physical_cores
-            where = plan(header, machine, offload_request(self._options, threads, known))
+            request = offload_request(self._options, threads, known)
+            where = plan(header, machine, request)
+            if self._make_room and is_cramped(where, header, machine, request) and self._make_room():
+                process.kill()
+                process = self._start()
+                hello = process.hello(cancel)
+                if hello is None:
+                    return
+                machine = probe_with(hello)
+                where = plan(header, machine, request)
             require_fit(where, self._name, self._smaller)
             yield from self._checked(cancel)
             if cancel.is_set():

@@ -112,7 +112,7 @@ class Inquiry:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Answered by a State, and by the end of the connection when the engine has left.
+    """Answered by the end of the connection when the engine has left, else by Staying.
 
     at_once: whatever it has to do; else only when it has no clients.
     """

@@ -117,10 +117,10 @@ class Doors:
                     protocol.send(connection, Loading(self._host.loaded))
                 return self._admit(connection, request.keep_alive)
             case protocol.Leave():
-                protocol.send(connection, self._state())
                 with self._gate:
                     if request.at_once or (self._open.is_set() and not self._host.clients):
                         self._end()
+                protocol.send(connection, Staying())
             case protocol.Inquiry():
                 protocol.send(connection, self._state())
         return False
