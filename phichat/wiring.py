@@ -14,26 +14,25 @@ from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.endpoints import Endpoint, served
 from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
-from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.link import Deadlines
-from phichat.engine.local import LocalBackend
-from phichat.engine.offload import OffloadPlan
-from phichat.engine.process import EngineProcess
 from phichat.engine.resident.address import Address, Engines
 from phichat.engine.resident.backend import ResidentBackend
-from phichat.engine.verdicts import Verdicts
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
-from phichat.gguf_header import GgufHeader, check_usable, read_model
 from phichat.messages import GenerationParams, Message, ModelInfo
-from phichat.models.checking import LoadCheck
 from phichat.models.library import Choice, Library
 from phichat.models.used import Speed, Used
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
+    # What a question to an engine that is there has no use for.
+    from phichat.engine.fitting import Estimate, Machine
+    from phichat.engine.local import LocalBackend
+    from phichat.engine.offload import OffloadPlan
+    from phichat.engine.process import EngineProcess
     from phichat.engine.remote.backend import RemoteBackend, ServedModel
     from phichat.engine.resident.listing import Resident
+    from phichat.gguf_header import GgufHeader
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
@@ -231,6 +230,10 @@ def _backend_of(
     but: Address | None = None,
 ) -> LocalBackend:
     """but: the engine that is to be loaded, of those that stay."""
+    from phichat.engine.local import LocalBackend
+    from phichat.engine.verdicts import Verdicts
+    from phichat.models.checking import LoadCheck
+
     model = choice.model
 
     def room() -> bool:
@@ -301,7 +304,7 @@ def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float
     Used(paths.model_uses).note_speed(backend.path, speed)
 
 
-RemoteHeader = Callable[[str], GgufHeader]
+RemoteHeader = Callable[[str], "GgufHeader"]
 """Reads the header of a model that is not here, by its spec. Raises PhichatError kinds."""
 
 
@@ -323,6 +326,8 @@ def fit_of(config: Config, paths: Paths, cancel: Cancel, remote: RemoteHeader | 
     remote: for a model that is not installed; without it there is only what is. Raises ModelNotInstalled,
     ModelFileError, UsageError, ConfigError and EngineError.
     """
+    from phichat.gguf_header import check_usable, read_model
+
     library = Library.open(paths)
     try:
         model = library.choose(config.model).model
@@ -342,6 +347,9 @@ def fit_header(
 
     Raises UsageError, ConfigError and EngineError.
     """
+    from phichat.engine.fitting import Estimate, estimate, find_machine, fit
+    from phichat.engine.verdicts import Verdicts
+
     machine = find_machine(cancel)
     if machine is None:
         return None
