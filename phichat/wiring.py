@@ -16,6 +16,7 @@ from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import OffloadPlan
+from phichat.engine.states import StateFolder
 from phichat.engine.verdicts import Verdicts
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
@@ -107,7 +108,13 @@ def chat_backend(config: Config, paths: Paths) -> Backend:
         return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
-    return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
+    states = states_folder(config, paths)
+    return _Remembering(_backend_of(choice, library, config, paths, states), choice, library.used)
+
+
+def states_folder(config: Config, paths: Paths) -> StateFolder:
+    """Where the KV states of conversations are kept."""
+    return StateFolder(paths.states, config.state_budget)
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
@@ -216,7 +223,9 @@ def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder
     return Recorder(opened, past.conversation.id, past.conversation.head)
 
 
-def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) -> LocalBackend:
+def _backend_of(
+    choice: Choice, library: Library, config: Config, paths: Paths, states: StateFolder | None = None
+) -> LocalBackend:
     model = choice.model
     return LocalBackend(
         model.name,
@@ -225,6 +234,7 @@ def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) 
         Verdicts(paths.engine_verdicts),
         proof=LoadCheck(model, library.proofs),
         smaller=_smaller(library),
+        states=states,
     )
 
 

@@ -20,7 +20,8 @@ from phichat.engine.offload import OffloadPlan, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
 from phichat.engine.reply import GrowingReply
-from phichat.engine.verdicts import Verdict, Verdicts, subject
+from phichat.engine.states import StateFolder, identity
+from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
 from phichat.errors import (
     ContextOverflow,
     EngineCrashed,
@@ -73,7 +74,7 @@ class LocalBackend:
     """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
-    this one does not fit.
+    this one does not fit. states: where KV states are kept, None to keep and use none.
     """
 
     def __init__(
@@ -86,11 +87,12 @@ class LocalBackend:
         command: Sequence[str] = WORKER,
         proof: FileProof | None = None,
         smaller: Sequence[tuple[str, int]] = (),
+        states: StateFolder | None = None,
     ) -> None:
         self._name, self._path, self._options = name, path, options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
         self._command = command
-        self._proof, self._smaller = proof, smaller
+        self._proof, self._smaller, self._states = proof, smaller, states
         self._running: _Running | None = None
         self._unreported_load_s = 0.0
 
@@ -160,10 +162,11 @@ class LocalBackend:
             if cancel.is_set():
                 return
             verdict = known or Verdict.WORKS
+            same = self._identity(header, Path(hello.library_file), about)
             while True:
                 try:
                     loaded = yield from self._load_in(
-                        process, header, where, threads, verdict, cancel, prove=known is None
+                        process, header, where, threads, verdict, cancel, same, prove=known is None
                     )
                     break
                 except EngineCrashed as crash:
@@ -202,6 +205,7 @@ class LocalBackend:
         threads: int,
         verdict: Verdict,
         cancel: Cancel,
+        identity: str,
         *,
         prove: bool,
     ) -> Generator[ModelLoading, None, Loaded | None]:
@@ -217,6 +221,9 @@ class LocalBackend:
             threads=threads,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
+            states=str(self._states.path) if self._states and identity else "",
+            state_budget=self._states.budget if self._states and identity else 0,
+            identity=identity,
         )
         process.deadlines = self._deadlines.for_model(where.total)
         for reply in process.ask(request, cancel):
@@ -232,6 +239,16 @@ class LocalBackend:
                 case _:
                     pass
         return None
+
+    def _identity(self, header: GgufHeader, library: Path, about: Subject) -> str:
+        """What a KV state has to agree with; "" where none are kept."""
+        if self._states is None:
+            return ""
+        sha256 = self._proof.sha256 if self._proof else ""
+        try:
+            return identity(sha256, self._path, header.data_offset, library, about.key)
+        except OSError:
+            return ""
 
     def _ready(self, machine: Hardware, found_out: Verdict | None) -> ModelReady:
         running = self._engine()

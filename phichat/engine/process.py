@@ -53,6 +53,9 @@ _ENVIRONMENT = {
 _FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed)
 """The replies that end a request."""
 
+_EXITING_S = 0.05
+"""Between the moment a process that ends lets go of its files, and the moment it is gone."""
+
 _BYTES_PER_S = 100_000_000
 """The slowest disk that a model is expected on."""
 
@@ -257,12 +260,17 @@ class EngineProcess:
         self._close()
 
     def close(self) -> None:
-        """Let the child end: it does when the connection closes."""
+        """Let the child end: it does when the connection closes.
+
+        It lets go of its stderr first when it has KV states to write; that goes on without this process.
+        """
         self._connection.close()
-        try:
-            self._child.wait(0.5)
-        except subprocess.TimeoutExpired:
+        self._drain.join(0.5)
+        if self._drain.is_alive():
             self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(_EXITING_S)
+        Thread(target=self._child.wait, daemon=True).start()
         self._close()
 
     def _close(self) -> None:
