@@ -268,9 +268,10 @@ class EngineProcess:
         self._drain.join(0.5)
         if self._drain.is_alive():
             self.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             self._child.wait(_EXITING_S)
-        Thread(target=self._child.wait, daemon=True).start()
+        except subprocess.TimeoutExpired:
+            Thread(target=self._child.wait, daemon=True).start()  # so that it leaves no zombie
         self._close()
 
     def _close(self) -> None:

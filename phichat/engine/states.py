@@ -25,6 +25,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from phichat.errors import TranscriptError
+
 WHOLE, PART, TRIED, GONE = ".kv", ".part", ".tried", ".gone"
 
 _NAME = re.compile(r"([0-9a-f]{16})-([0-9a-z]{1,64})-([0-9a-f]{8})-[0-9a-f]{8}(\.kv|\.part|\.tried)")
@@ -128,22 +130,27 @@ class StateFolder:
                 total -= file.size
         return total + needed <= budget
 
-    def forget(self, owner: str) -> None:
+    def forget(self, conversation: str) -> None:
         """Remove what was kept of a conversation; engines that still know it keep nothing of it from before now.
 
-        Raises OSError when its files cannot be removed.
+        Raises TranscriptError when its files cannot be removed.
         """
-        owner = owner_mark(owner)
+        owner = owner_mark(conversation)
         if not self.path.is_dir():
-            # No engine can have a state of it ready: they make the folder when a model is loaded.
+            # No engine has any: they make the folder when a model is loaded.
             return
         marker = self.path / f"{owner}{GONE}"
-        marker.touch(mode=0o600)
-        now = time.time_ns()
-        os.utime(marker, ns=(now, now))  # a file system's own clock is coarser, and late
-        for file in self.files():
-            if file.owner == owner:
-                file.path.unlink(missing_ok=True)
+        try:
+            marker.touch(mode=0o600)
+            now = time.time_ns()
+            os.utime(marker, ns=(now, now))  # a file system's own clock is coarser, and late
+            for file in self.files():
+                if file.owner == owner:
+                    file.path.unlink(missing_ok=True)
+        except OSError as why:
+            raise TranscriptError(
+                f"What the engine keeps of that conversation cannot be removed ({why})", f"empty {self.path}"
+            ) from why
 
     def is_forgotten(self, owner: str, since_ns: int) -> bool:
         """Whether a conversation was removed after that time (of `time.time_ns`)."""
