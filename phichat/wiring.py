@@ -17,6 +17,7 @@ from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
 from phichat.engine.link import Deadlines
 from phichat.engine.resident.address import Address, Engines
 from phichat.engine.resident.backend import ResidentBackend
+from phichat.engine.states import StateFolder
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
 from phichat.messages import GenerationParams, Message, ModelInfo
@@ -113,6 +114,11 @@ def chat_backend(config: Config, paths: Paths) -> Backend:
     library = Library.open(paths)
     choice = library.choose(config.model)
     return _Remembering(_staying(choice, library, config, paths), choice, library.used)
+
+
+def states_folder(config: Config, paths: Paths) -> StateFolder:
+    """Where the KV states of conversations are kept."""
+    return StateFolder(paths.states, config.state_budget)
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
@@ -228,6 +234,7 @@ def _backend_of(
     paths: Paths,
     start: Callable[[Deadlines], EngineProcess] | None = None,
     but: Address | None = None,
+    states: StateFolder | None = None,
 ) -> LocalBackend:
     """but: the engine that is to be loaded, of those that stay."""
     from phichat.engine.local import LocalBackend
@@ -251,6 +258,7 @@ def _backend_of(
         smaller=_smaller(library),
         start=start,
         make_room=room,
+        states=states,
     )
 
 
@@ -258,7 +266,7 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
     """One whose engine stays for the time that is set; a private one where that is none."""
 
     def private(start: Callable[[Deadlines], EngineProcess] | None = None) -> LocalBackend:
-        return _backend_of(choice, library, config, paths, start, address)
+        return _backend_of(choice, library, config, paths, start, address, states_folder(config, paths))
 
     engines = Engines.of(paths.cache) if config.keep_alive else None
     try:

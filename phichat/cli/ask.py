@@ -224,6 +224,8 @@ class _View:
                 "first_token_s": timings.first_token_s,
                 "generation_s": timings.generation_s,
                 "tokens_per_second": timings.tokens_per_second,
+                "restore_s": timings.restore_s,
+                "wait_s": timings.wait_s,
             },
             "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
             "code": self._code.document(),
@@ -240,8 +242,10 @@ class _View:
 
 def _usage(finished: TurnFinished) -> str:
     usage, timings = finished.usage, finished.timings
+    others = f", waiting {timings.wait_s:.2f} s" if timings.wait_s >= 0.005 else ""
+    others += f", restoring {timings.restore_s:.2f} s" if timings.restore_s >= 0.005 else ""
     return (
         f"{usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} cached) in {timings.prompt_s:.2f} s, "
         f"{usage.completion_tokens:,} generated in {timings.generation_s:.2f} s, "
-        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s"
+        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s{others}"
     )

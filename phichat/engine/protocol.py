@@ -37,6 +37,8 @@ class Load:
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
+    states: the folder of KV states, "" for none; state_budget: bytes that it may hold; identity: of the
+    model, the library and the machine, as far as it changes the numbers in them.
     """
 
     path: str
@@ -50,6 +52,9 @@ class Load:
     threads: int
     extra_buffers: bool
     prove: bool
+    states: str = ""
+    state_budget: int = 0
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,12 +81,14 @@ def reply(
     Raises RequestFailed when the prompt leaves no room in the context or cannot be evaluated.
     """
     params, tokens, total = request.params, list(prompt.tokens), len(prompt.tokens)
-    started, count, cached = job.received_at, 0, 0
+    started, count, cached, restore_s = job.received_at, 0, 0, 0.0
     if total >= model.n_ctx:
         raise RequestFailed(Failure.OVERFLOW, "the prompt does not fit the context", total)
 
     def cancelled() -> Generated:
-        return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), Timings(prompt_s=monotonic() - started))
+        read_s = monotonic() - started - restore_s - job.waited_s
+        timings = Timings(prompt_s=read_s, restore_s=restore_s, wait_s=job.waited_s)
+        return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), timings)
 
     while (sequence := model.sequences.take(tokens)) is None:
         if job.cancelled.is_set():
@@ -114,6 +116,11 @@ def reply(
 
     with contextlib.ExitStack() as cleaning:
         cleaning.callback(model.sequences.release, sequence)
+        cleaning.callback(model.states.ended, sequence)
+        restoring = monotonic()
+        model.states.begin(sequence, tokens, request.owner, job.cancelled.is_set)
+        reading = monotonic()
+        restore_s, waited_s = reading - restoring, job.waited_s
         cached = len(sequence.cached)
         job.send(Evaluating(cached, total, cached))
         complete = yield from evaluate()
@@ -121,6 +128,8 @@ def reply(
         evaluated = monotonic()
         if not complete:
             return cancelled()
+        model.states.learn(evaluated - reading - (job.waited_s - waited_s), total - cached)
+        waited_s = job.waited_s
         voice = _Voice(model, prompt.end, (*stops, *params.stop), job.send)
         cleaning.callback(voice.close)
         sampler = model.sampler(params, request.seed, prompt.tokens)
@@ -152,9 +161,11 @@ def reply(
         reason,
         Usage(total, cached, count),
         Timings(
-            prompt_s=evaluated - started,
+            prompt_s=evaluated - started - restore_s - waited_s,
             first_token_s=first - started,
             generation_s=took,
             tokens_per_second=(count - 1) / took if count > 1 and took > 0 else 0.0,
+            restore_s=restore_s,
+            wait_s=waited_s,
         ),
     )
