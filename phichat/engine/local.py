@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 
 from phichat.config import EngineOptions
 from phichat.engine import protocol
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.fitting import BATCH, offload_request
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
@@ -20,6 +20,7 @@ from phichat.engine.offload import OffloadPlan, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
 from phichat.engine.reply import GrowingReply
+from phichat.engine.sampling import GrowingSamples, seeds_of
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.errors import (
     ContextOverflow,
@@ -289,6 +290,21 @@ class LocalBackend:
             yield reply.finished(FinishReason.ERROR)
             raise
         yield reply.finished()
+
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`. Raises what `generate` does."""
+        seeds = seeds_of(params, number)
+        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
+        replies = GrowingSamples(self.n_ctx, seeds, load_s)
+        try:
+            for said in self._ask(protocol.Sample(tuple(messages), params, seeds), cancel):
+                yield from replies.take(said)
+        except PhichatError:
+            yield from replies.rest(FinishReason.ERROR)
+            raise
+        yield from replies.rest()
 
     def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""

@@ -29,11 +29,13 @@ from phichat.engine.protocol import (
     Hello,
     Loaded,
     Loading,
+    OfSample,
     Proving,
     Rendering,
     Reply,
     Request,
     Said,
+    Sampled,
 )
 from phichat.errors import EngineCrashed, EngineError, EngineTimedOut
 
@@ -50,7 +52,7 @@ _ENVIRONMENT = {
     "GOMP_SPINCOUNT": "1000",
 }
 
-_FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed)
+_FINAL = (Hello, Loaded, Counted, Generated, Sampled, Benched, Failed)
 """The replies that end a request."""
 
 _BYTES_PER_S = 100_000_000
@@ -229,7 +231,7 @@ class EngineProcess:
                     allowed, self._doing = self.deadlines.template, Doing.RENDERING
                 case Evaluating():
                     self._doing = Doing.READING
-                case Said():
+                case Said() | OfSample():
                     self._doing = Doing.GENERATING
                 case Proving():
                     self._doing = Doing.PROVING

@@ -63,7 +63,7 @@ class Job:
     """One request that is being answered.
 
     used_s: seconds that its steps took; a newcomer starts with what the others have.
-    waits: it can do nothing until another job ends. sequence: where it is evaluated.
+    waits: it can do nothing until another job ends. sequences: where it is evaluated.
     """
 
     def __init__(self, client: Client, request: Request) -> None:
@@ -73,7 +73,7 @@ class Job:
         self.steps: Steps | None = None
         self.used_s = 0.0
         self.waits = False
-        self.sequence: Sequence | None = None
+        self.sequences: tuple[Sequence, ...] = ()
 
     def send(self, reply: Reply) -> None:
         """To who asked."""
@@ -118,8 +118,9 @@ class Schedule:
         others = [other for other in self.jobs if other is not job and other.client.is_behind]
         others += reversed(self.jobs[self.jobs.index(job) + 1 :])
         for other in others:
-            if other.sequence is not None and other.sequence.cached:
-                other.sequence.clear()
+            if held := [sequence for sequence in other.sequences if sequence.cached]:
+                for sequence in held:
+                    sequence.clear()
                 other.waits = True
                 return True
         return False
