@@ -173,6 +173,8 @@ class RemoteBackend:
                 yield from _noted(replies.take(said), turn.notices)
         except Trouble as why:
             trouble = why
+        for said in turn.complete():
+            yield from _noted(replies.take(said), turn.notices)
         yield from _noted(replies.rest(FinishReason.ERROR if trouble else None), turn.notices)
         if trouble and (turn.has_begun or trouble.status not in (400, 422, 500, 501) or overflow(trouble)):
             raise self._error(trouble, self._served.endpoint.timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -80,6 +81,7 @@ class AnsweringSeveral:
         self.wanted = {**request.options(params, {*given, "seed"}), "n": number}
         self._answers: dict[int, Answering] = {}
         self._pieces: dict[int, int] = {}
+        self._ended: set[int] = set()
         self.notices: list[str] = []
         self.usage: Usage | None = None
 
@@ -120,10 +122,26 @@ class AnsweringSeveral:
                 yield OfSample(number, said)
 
     def end(self) -> Iterator[OfSample]:
-        """How each has ended; the server counts the tokens of all together. Raises Trouble."""
-        total, pieces = self.usage or Usage(), max(1, sum(self._pieces.values()))
+        """How each has ended that did not before. Raises Trouble."""
         for number, answer in self._answers.items():
-            tokens = round(total.completion_tokens * self._pieces.get(number, 0) / pieces)
-            answer.usage = replace(total, completion_tokens=tokens)
-            yield OfSample(number, answer.generated())
-            self.notices += [notice for notice in answer.notices if notice not in self.notices]
+            if number not in self._ended:
+                yield self._end_of(number, answer)
+
+    def complete(self) -> Iterator[OfSample]:
+        """The same of those whose end has come, where that of others will not."""
+        for number, answer in self._answers.items():
+            if number not in self._ended and answer.finish:
+                with suppress(Trouble):
+                    yield self._end_of(number, answer)
+
+    def _end_of(self, number: int, answer: Answering) -> OfSample:
+        """The server counts the tokens of all together."""
+        pieces = self._pieces.get(number, 0)
+        answer.usage = Usage(0, 0, pieces)
+        if self.usage:
+            share = pieces / max(1, sum(self._pieces.values()))
+            answer.usage = replace(self.usage, completion_tokens=round(self.usage.completion_tokens * share))
+        generated = answer.generated()
+        self._ended.add(number)
+        self.notices += [notice for notice in answer.notices if notice not in self.notices]
+        return OfSample(number, generated)
