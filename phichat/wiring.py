@@ -13,7 +13,7 @@ from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.endpoints import Endpoint, served
-from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
+from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.link import Deadlines
 from phichat.engine.resident.address import Address, Engines
 from phichat.engine.resident.backend import ResidentBackend
@@ -407,6 +407,12 @@ class _Remembering:
                 speed = Speed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
                 self._used.note_speed(self._choice.model.path, speed)
             yield event
+
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`."""
+        return self._backend.sample(messages, params, number, cancel)
 
     def unload(self) -> None:
         """As `Backend.unload`."""

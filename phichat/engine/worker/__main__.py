@@ -227,6 +227,13 @@ class Worker:
 
                 prompt = self._prompt(job, request.messages)
                 return (yield from reply(self._model, prompt, request, self._stops, job, self._room(job), self._batch))
+            case protocol.Sample():
+                from phichat.engine.worker.samples import samples
+
+                prompt = self._prompt(job, request.messages)
+                return (
+                    yield from samples(self._model, prompt, request, self._stops, job, self._room(job), self._batch)
+                )
             case protocol.Bench():
                 from phichat.engine.worker.bench import bench
 
