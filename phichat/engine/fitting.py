@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phichat.config import EngineOptions
@@ -13,8 +13,9 @@ from phichat.engine.caches import USUAL_CACHE_TYPE, plan_with_cache
 from phichat.engine.cancel import Cancel
 from phichat.engine.footprint import repacked_types
 from phichat.engine.hardware import Hardware, probe_with
+from phichat.engine.link import Deadlines
 from phichat.engine.offload import CPU, OffloadPlan, OffloadRequest, bytes_read_per_token, plan
-from phichat.engine.process import Deadlines, EngineProcess
+from phichat.engine.process import EngineProcess
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.gguf_header import GgufHeader
 
@@ -73,6 +74,17 @@ def place(header: GgufHeader, hardware: Hardware, options: EngineOptions, verdic
 def fit(header: GgufHeader, machine: Machine, options: EngineOptions, verdicts: Verdicts) -> OffloadPlan:
     """The plan that loading the model would follow. Raises UsageError for an unknown KV cache type."""
     return place(header, machine.hardware, options, verdicts.lookup(subject(machine.library_file, header)))
+
+
+def is_cramped(
+    where: OffloadPlan, header: GgufHeader, hardware: Hardware, options: EngineOptions, verdict: Verdict | None
+) -> bool:
+    """Whether the plan would be a better one if all memory of the machine were free."""
+    devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
+    empty = replace(hardware, ram_available=hardware.ram_total, devices=devices)
+    best = place(header, empty, options, verdict)
+    same = (where.fits, where.n_ctx, where.n_gpu_layers, where.type_k)
+    return same != (best.fits, best.n_ctx, best.n_gpu_layers, best.type_k)
 
 
 def estimate(

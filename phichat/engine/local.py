@@ -3,42 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from phichat.config import EngineOptions
 from phichat.engine import protocol
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
-from phichat.engine.fitting import BATCH, place
+from phichat.engine.asking import Asking
+from phichat.engine.backend import Cancel, LoadEvent
+from phichat.engine.fitting import BATCH, is_cramped, place
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
-from phichat.engine.offload import OffloadPlan, require_fit
-from phichat.engine.process import USUAL_SPIN_COUNT, WORKER, Deadlines, EngineProcess
-from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading, Reply
-from phichat.engine.reply import GrowingReply
-from phichat.engine.tuning import ASSUMED_BATCH_COSTS, Fixed, Measured, Preferences, Threads
-from phichat.engine.verdicts import Verdict, Verdicts, subject
-from phichat.errors import (
-    ContextOverflow,
-    EngineCrashed,
-    EngineError,
-    EngineLoadFailed,
-    ModelDoesNotFit,
-    ModelFileError,
-    PhichatError,
-    TemplateError,
-)
+from phichat.engine.link import Deadlines, EngineLink
+from phichat.engine.offload import CPU, OffloadPlan, require_fit
+from phichat.engine.process import WORKER, EngineProcess
+from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading
+from phichat.engine.states import StateFolder, identity
+from phichat.engine.tuning import ASSUMED_BATCH_COSTS, Fixed, Measured, Preferences, Threads, spin_count_for
+from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
+from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelChecking, ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
-from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
+from phichat.messages import ModelInfo
 
 _SEQUENCES = 8
 """Conversations that a context holds at once. They share its cells, so that more cost no memory, but for models
 whose layers keep a state of fixed size."""
+
+
+_CRASHES = (
+    "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
+    "see `phichat doctor`."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,8 @@ class _Running:
     threads: Threads
     loaded: Loaded
     hello: Hello
-    load_s: float
+    info: ModelInfo
+    notices: tuple[str, ...]
 
 
 class FileProof(Protocol):
@@ -70,11 +69,13 @@ class FileProof(Protocol):
         ...
 
 
-class LocalBackend:
+class LocalBackend(Asking):
     """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
-    this one does not fit. preferences: what was measured here.
+    this one does not fit. start: another way to start an engine process. make_room: asks those to leave who hold
+    memory without need, and says whether any did. states: where KV states are kept, None to keep and use none.
+    preferences: what was measured here.
     """
 
     def __init__(
@@ -87,19 +88,19 @@ class LocalBackend:
         command: Sequence[str] = WORKER,
         proof: FileProof | None = None,
         smaller: Sequence[tuple[str, int]] = (),
+        start: Callable[[Deadlines, int], EngineProcess] | None = None,
+        make_room: Callable[[], bool] | None = None,
+        states: StateFolder | None = None,
         preferences: Preferences | None = None,
     ) -> None:
-        self._name, self._path, self._options = name, path, options
+        super().__init__(name, path)
+        self._options = options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
-        self._command = command
-        self._proof, self._smaller, self._preferences = proof, smaller, preferences or Fixed()
+        self._start_one = start or (lambda deadlines, spin: EngineProcess(deadlines, command, spin_count=spin))
+        self._preferences = preferences or Fixed()
+        self._make_room = make_room
+        self._proof, self._smaller, self._states = proof, smaller, states
         self._running: _Running | None = None
-        self._unreported_load_s = 0.0
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
 
     @property
     def n_ctx(self) -> int:
@@ -145,7 +146,7 @@ class LocalBackend:
         started = monotonic()
         yield ModelLoading(self._name, 0.0)
         # The process starts up while the header is read.
-        process = self._start()
+        process, is_loaded = self._start(), False
         try:
             try:
                 header = read_model(self._path)
@@ -161,16 +162,25 @@ class LocalBackend:
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
             where = place(header, machine, self._options, known)
+            if self._make_room and is_cramped(where, header, machine, self._options, known) and self._make_room():
+                process.kill()
+                process = self._start()
+                hello = process.hello(cancel)
+                if hello is None:
+                    return
+                machine = probe_with(hello)
+                where = place(header, machine, self._options, known)
             require_fit(where, self._name, self._smaller)
             computing = self._computing(hello, machine, header, where)
             yield from self._checked(cancel)
             if cancel.is_set():
                 return
             verdict = known or Verdict.WORKS
+            same = self._identity(header, Path(hello.library_file), about)
             while True:
                 try:
                     loaded = yield from self._load_in(
-                        process, header, where, computing, verdict, cancel, prove=known is None
+                        process, header, where, computing, verdict, cancel, same, prove=known is None
                     )
                     break
                 except EngineCrashed as crash:
@@ -184,12 +194,18 @@ class LocalBackend:
                 return
             if known is None:
                 self._verdicts.remember(about, verdict)
-            took = monotonic() - started
-            self._running = _Running(process, header, where, computing.threads, loaded, hello, took)
-            self._unreported_load_s = took
-            yield self._ready(machine, found_out=verdict if known is None else None)
+            notices = [*where.notices, *loaded.notices]
+            if gpu := unused_gpu(machine):
+                notices.append(gpu)
+            info = self._info(header, where, computing.threads, loaded, hello, machine)
+            self._running = _Running(process, header, where, computing.threads, loaded, hello, info, tuple(notices))
+            is_loaded = True
+            self._unreported_load_s = monotonic() - started
+            if known is None and verdict is Verdict.CRASHES:
+                notices.append(_CRASHES)
+            yield ModelReady(info, str(self._path), loaded.n_ctx_train, self._unreported_load_s, tuple(notices))
         finally:
-            if self._running is None:
+            if not is_loaded:
                 process.kill()
 
     def _checked(self, cancel: Cancel) -> Iterator[ModelChecking]:
@@ -199,10 +215,7 @@ class LocalBackend:
                 yield ModelChecking(self._name, fraction)
 
     def _start(self) -> EngineProcess:
-        # The header of a model in several files is not read yet: its first file has to do.
-        size = self._path.stat().st_size if self._path.is_file() else 0
-        spin_count = self._preferences.spin_count(size) or USUAL_SPIN_COUNT
-        return EngineProcess(self._deadlines, self._command, spin_count)
+        return self._start_one(self._deadlines, spin_count_for(self._path, self._preferences))
 
     def _computing(self, hello: Hello, machine: Hardware, header: GgufHeader, where: OffloadPlan) -> Measured:
         offloaded, given = where.n_gpu_layers > 0, self._options.threads
@@ -213,7 +226,8 @@ class LocalBackend:
             case "off":
                 return Measured(threads)
             case "auto":
-                return Measured(threads, measured.batch_costs if measured else ())
+                # Costs hold for the threads that they were measured with.
+                return Measured(threads, measured.batch_costs if measured and threads == measured.threads else ())
             case "lookup":
                 return Measured(threads, (measured and measured.batch_costs) or ASSUMED_BATCH_COSTS)
 
@@ -225,6 +239,7 @@ class LocalBackend:
         computing: Measured,
         verdict: Verdict,
         cancel: Cancel,
+        identity: str,
         *,
         prove: bool,
     ) -> Generator[ModelLoading, None, Loaded | None]:
@@ -242,6 +257,9 @@ class LocalBackend:
             batch_costs=computing.batch_costs,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
+            states=str(self._states.path) if self._states and identity else "",
+            state_budget=self._states.budget if self._states and identity else 0,
+            identity=identity,
         )
         process.deadlines = self._deadlines.for_model(where.total)
         for reply in process.ask(request, cancel):
@@ -258,62 +276,66 @@ class LocalBackend:
                     pass
         return None
 
-    def _ready(self, machine: Hardware, found_out: Verdict | None) -> ModelReady:
-        running = self._engine()
-        notices = [*running.plan.notices, *running.loaded.notices]
-        if gpu := unused_gpu(machine):
-            notices.append(gpu)
-        if found_out is Verdict.CRASHES:
-            notices.append(
-                "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
-                "see `phichat doctor`."
-            )
-        return ModelReady(
-            self._info(machine), str(self._path), running.loaded.n_ctx_train, running.load_s, tuple(notices)
-        )
+    def _identity(self, header: GgufHeader, library: Path, about: Subject) -> str:
+        """What a KV state has to agree with; "" where none are kept."""
+        if self._states is None:
+            return ""
+        sha256 = self._proof.sha256 if self._proof else ""
+        try:
+            return identity(sha256, self._path, header.data_offset, library, about.key)
+        except OSError:
+            return ""
 
-    def _info(self, machine: Hardware) -> ModelInfo:
-        running, status = self._engine(), self._path.stat()
+    def _info(
+        self, header: GgufHeader, where: OffloadPlan, threads: Threads, loaded: Loaded, hello: Hello, machine: Hardware
+    ) -> ModelInfo:
         return ModelInfo(
             name=self._name,
-            architecture=running.header.architecture,
+            architecture=header.architecture,
             sha256=self._proof.sha256 if self._proof else "",
-            size=running.header.file_size,
-            modified_ns=status.st_mtime_ns,
-            template_sha256=hashlib.sha256(running.header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
-            library=running.hello.library_version,
-            n_ctx=running.loaded.n_ctx,
-            n_layers=running.header.block_count,
-            n_gpu_layers=running.plan.n_gpu_layers,
+            size=header.file_size,
+            modified_ns=self._path.stat().st_mtime_ns,
+            template_sha256=hashlib.sha256(header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
+            library=hello.library_version,
+            n_ctx=loaded.n_ctx,
+            n_layers=header.block_count,
+            n_gpu_layers=where.n_gpu_layers,
             devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
-            cache_type_k=running.plan.type_k,
-            cache_type_v=running.plan.type_v,
-            threads=running.threads.generation,
+            cache_type_k=where.type_k,
+            cache_type_v=where.type_v,
+            threads=threads.generation,
         )
 
     # Asking
 
-    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
-        """As `Backend.count`."""
-        for reply in self._ask(protocol.Count(tuple(messages)), cancel):
-            if isinstance(reply, protocol.Counted):
-                return reply.tokens
-        return 0
+    def _link(self) -> EngineLink:
+        return self._engine().process
 
-    def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
-    ) -> Iterator[GenerationEvent]:
-        """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
-        seed = params.seed if params.seed is not None else secrets.randbelow(2**32 - 1)
-        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        reply = GrowingReply(self.n_ctx, seed, load_s)
-        try:
-            for said in self._ask(protocol.Generate(tuple(messages), params, seed, owner), cancel):
-                yield from reply.take(said)
-        except PhichatError:
-            yield reply.finished(FinishReason.ERROR)
-            raise
-        yield reply.finished()
+    def _lost(self) -> None:
+        self._running = None
+
+    def let_stay(
+        self, files: tuple[tuple[str, str], ...], program: tuple[tuple[str, str], ...], cancel: Cancel
+    ) -> None:
+        """Let others in to the engine, which goes on without this process. Only where it was started behind a door.
+
+        files, program: of the model and of the engine, as they were before it was loaded, each with its stamp.
+        Raises EngineError kinds.
+        """
+        running = self._engine()
+        card = protocol.Card(
+            model=running.info,
+            path=str(self._path.resolve()),
+            n_ctx_train=running.loaded.n_ctx_train,
+            memory=running.plan.total,
+            placement=_placement(running.plan, running.header.block_count),
+            notices=running.notices,
+            files=files,
+        )
+        for _ in self._ask(protocol.Stay(card, program), cancel):
+            pass
+        running.process.leave()
+        self._running = None
 
     def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
@@ -333,45 +355,19 @@ class LocalBackend:
             if isinstance(reply, (protocol.Evaluating, protocol.Weighed)):
                 yield reply
 
-    def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:
-        """Replies without Failed: that is raised, or the end when it was cancelled."""
-        process = self._engine().process
-        try:
-            for reply in process.ask(request, cancel):
-                if isinstance(reply, Failed):
-                    if reply.failure is not Failure.CANCELLED:
-                        raise self._failure(reply)
-                    return
-                yield reply
-        finally:
-            if not process.alive:
-                self._running = None
-
-    def _failure(self, failed: Failed) -> PhichatError:
-        match failed.failure:
-            case Failure.OVERFLOW:
-                return ContextOverflow(failed.tokens, self._engine().loaded.n_ctx)
-            case Failure.TEMPLATE:
-                return TemplateError(
-                    f"The model's chat template refuses these messages ({failed.message})", "try another model"
-                )
-            case Failure.MEMORY:
-                return ModelDoesNotFit(
-                    f"{self._name} needs more memory than is free ({failed.message})",
-                    "try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
-                )
-            case Failure.LOAD | Failure.LIBRARY:
-                return EngineLoadFailed(
-                    f"llama.cpp cannot load {self._path} ({failed.message})",
-                    "download it again, or update llama-cpp-python if the model is newer",
-                )
-            case Failure.DECODE | Failure.CANCELLED:
-                return EngineError(f"llama.cpp could not evaluate the prompt ({failed.message})", "ask again")
-            case _:
-                assert_never(failed.failure)
+    def unload(self) -> None:
+        """As `Backend.unload`."""
+        self.close()
 
     def close(self) -> None:
         """As `Backend.close`."""
         if self._running:
             self._running.process.close()
             self._running = None
+
+
+def _placement(where: OffloadPlan, layers: int) -> str:
+    if not where.n_gpu_layers:
+        return CPU
+    devices = ", ".join(placement.device for placement in where.placements if placement.device != CPU)
+    return devices if where.n_gpu_layers > layers else f"{where.n_gpu_layers} of {layers + 1} layers on {devices}"

@@ -2,8 +2,9 @@
 
 Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
 its pickling methods are never used), so the same protocol serves a child and a resident process.
-A request is answered by any number of progress messages and then exactly one of `Loaded`, `Counted`, `Generated`,
-`Benched`, `Tuned`, `Weighed` or `Failed`. Only `Cancel` may be sent while a request is answered.
+A request is answered by any number of progress messages and then exactly one of `Loaded`,
+`Counted`, `Generated`, `Sampled`, `Benched`, `Tuned`, `Weighed` or `Failed`. Only `Cancel` may be sent while a
+request is answered.
 An engine process may have several connections; each is answered on its own.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Role, Timings, Usage
 
 
 class Connection(Protocol):
@@ -34,11 +35,13 @@ class Load:
     """Load a model and make its context. Sizes in tokens.
 
     sequences: how many conversations the context may hold at once; they share its n_ctx cells.
-    threads, prompt_threads: to generate with, and to evaluate prompts with.
+    threads, prompt_threads: to generate with, and to evaluate prompts with, 0 for as many.
     batch_costs: sizes of batches and what they cost in terms of a token, to speculate by; empty to do without.
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
+    states: the folder of KV states, "" for none; state_budget: bytes that it may hold; identity: of the
+    model, the library and the machine, as far as it changes the numbers in them.
     """
 
     path: str
@@ -50,10 +53,13 @@ class Load:
     type_k: str
     type_v: str
     threads: int
-    prompt_threads: int
-    batch_costs: tuple[tuple[int, float], ...]
     extra_buffers: bool
     prove: bool
+    states: str = ""
+    state_budget: int = 0
+    identity: str = ""
+    prompt_threads: int = 0
+    batch_costs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,15 @@ class Generate:
     params: GenerationParams
     seed: int
     owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Reply several times, once with each of the seeds; nothing of it is kept."""
+
+    messages: tuple[Message, ...]
+    params: GenerationParams
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,45 @@ class Weigh:
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """End the request that is being answered."""
+
+
+# Requests to an engine that stays, through its door
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """From the starter, when the model is loaded: let others in, and go on when the last of them has left.
+
+    library: files that the engine is made of, each with what `stamp` says of it.
+    """
+
+    card: Card
+    library: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Answered by Loading until there is a Card, and from then on by what is asked for.
+
+    keep_alive: seconds without clients after which the engine may leave.
+    """
+
+    keep_alive: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Answered by a State."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Answered by the end of the connection when the engine has left, else by Staying.
+
+    at_once: whatever it has to do; else only when it has no clients.
+    """
+
+    at_once: bool
 
 
 # Replies
@@ -196,6 +250,19 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class OfSample:
+    """What is said in one of several replies, and at last what it was. number: the place of its seed."""
+
+    number: int
+    reply: Said | Generated
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """All have ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Benched:
     """Tokens per second of each repeat; bytes per second that memory could be read with."""
 
@@ -229,6 +296,43 @@ class Weighed:
     exact: tuple[bool, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a client needs to know of a loaded model.
+
+    memory: bytes that it was planned to take. placement: where it lies, for people. files: of the model, each with
+    what `stamp` says of it.
+    """
+
+    model: ModelInfo
+    path: str
+    n_ctx_train: int
+    memory: int
+    placement: str
+    notices: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """It does."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an engine that stays is at.
+
+    card: None while it loads. clients: that are connected. idle_s: since it had something to do.
+    expires_in_s: None while it has clients.
+    """
+
+    pid: int
+    card: Card | None
+    clients: int
+    idle_s: float
+    expires_in_s: float | None
+
+
 class Failure(StrEnum):
     """What a request failed of."""
 
@@ -253,14 +357,32 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Bench, Tune, Weigh, Cancel),
+        *(Load, Count, Generate, Sample, Bench, Tune, Weigh, Cancel, Stay, Visit, Inquiry, Leave),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(Generated, Benched, Trial, Tuned, Weighed, Failed, Message, GenerationParams, Usage, Timings),
+        *(
+            Generated,
+            OfSample,
+            Sampled,
+            Benched,
+            Trial,
+            Tuned,
+            Weighed,
+            Failed,
+            Message,
+            GenerationParams,
+            Usage,
+            Timings,
+            ModelInfo,
+            Card,
+            Staying,
+            State,
+        ),
     )
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Bench | Tune | Weigh | Cancel
+Request = Load | Count | Generate | Sample | Bench | Tune | Weigh | Cancel | Stay | Leave
+AtTheDoor = Visit | Inquiry | Leave
 Reply = (
     Hello
     | Loading
@@ -272,10 +394,15 @@ Reply = (
     | Alive
     | Said
     | Generated
+    | OfSample
+    | Sampled
     | Benched
     | Tuned
     | Weighed
     | Failed
+    | Card
+    | Staying
+    | State
 )
 
 
@@ -296,7 +423,7 @@ def _typed(value: Any) -> Any:
     return value
 
 
-def send(connection: Connection, message: Request | Reply) -> int:
+def send(connection: Connection, message: Request | AtTheDoor | Reply) -> int:
     """Returns how many bytes the message took. Raises OSError when the other side is gone."""
     content = json.dumps(_plain(message)).encode()
     connection.send_bytes(content)

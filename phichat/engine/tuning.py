@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, Protocol, TypeVar
 
 from phichat.engine.hardware import usable_cores, usable_cpus
+from phichat.engine.process import USUAL_SPIN_COUNT
 from phichat.engine.verdicts import cpu, cpu_name, subject
 from phichat.gguf_header import GgufHeader
 from phichat.paths import write_atomically
@@ -73,6 +74,13 @@ class Fixed:
 
     def measured(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> Measured | None:
         return None
+
+
+def spin_count_for(path: Path, preferences: Preferences) -> int:
+    """What an engine for that model is started with, before its header is read: of one in several files the first
+    has to do."""
+    size = path.stat().st_size if path.is_file() else 0
+    return preferences.spin_count(size) or USUAL_SPIN_COUNT
 
 
 def candidates(physical: int, logical: int) -> tuple[int, ...]:

@@ -9,9 +9,12 @@ grows, also while none are evaluated. Nothing here depends on the clock, so that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Sequence as Tokens
 
-BatchCosts = Sequence[tuple[int, float]]
+from phichat.engine.worker.sequences import Decoded, Sequence
+
+BatchCosts = Tokens[tuple[int, float]]
 """Sizes of batches, and what evaluating one costs in terms of a single token."""
 
 _MARGIN = 1.1
@@ -24,10 +27,55 @@ _DECAY = 0.96
 """How fast it is forgotten how earlier guesses went."""
 
 
+class Ahead:
+    """The guesses behind the last token of a reply that were evaluated along with it.
+
+    tokens: the prompt's, and those of the reply as they are chosen. place: in the batch, of the logits to choose
+    the next token from.
+    """
+
+    def __init__(self, costs: BatchCosts, sequence: Sequence, tokens: list[int]) -> None:
+        self._sequence, self._tokens = sequence, tokens
+        self._drafter = Drafter(tokens, costs) if costs else None
+        self._guesses: deque[int] = deque()
+        self.place = -1
+
+    def has_come_true(self) -> bool:
+        """Whether the token that was just chosen had been guessed, so that its logits are there already."""
+        if self._drafter is None:
+            return False
+        self._drafter.add(self._tokens[-1])
+        if self._guesses and self._guesses.popleft() == self._tokens[-1]:
+            self.place += 1
+            return True
+        self._guesses.clear()
+        self._sequence.cut(len(self._tokens) - 1)
+        self.place = -1
+        return False
+
+    def evaluate(self, room: int) -> bool:
+        """Evaluate the last token with guesses behind it, at most `room`; False when nothing was evaluated."""
+        # The sequence holds less when somebody else needed its cells.
+        if self._drafter is None or len(self._sequence.cached) != len(self._tokens) - 1:
+            return False
+        guesses = self._drafter.guess(room)
+        if not guesses:
+            return False
+        if self._sequence.decode((self._tokens[-1], *guesses), every=True) is not Decoded.DONE:
+            self._sequence.cut(len(self._tokens) - 1)
+            return False
+        self._guesses, self.place = deque(guesses), 0
+        return True
+
+    def take_back(self) -> None:
+        """The reply has ended: forget what was guessed behind it."""
+        self._sequence.cut(len(self._tokens))
+
+
 class Drafter:
     """Guesses for one reply; told every token of it."""
 
-    def __init__(self, prompt: Sequence[int], costs: BatchCosts) -> None:
+    def __init__(self, prompt: Tokens[int], costs: BatchCosts) -> None:
         self._tokens: list[int] = []
         self._ends: dict[tuple[int, ...], int] = {}
         self._begin: int | None = None
@@ -50,7 +98,7 @@ class Drafter:
             self._run = self._run + 1 if hit else 0
         self._append(token)
 
-    def guess(self, room: int) -> Sequence[int]:
+    def guess(self, room: int) -> Tokens[int]:
         """What may follow, at most `room` tokens: as many as are likely to pay, often none."""
         if self._begin is None:
             return ()

@@ -9,6 +9,7 @@ from typing import Any
 from phichat.engine.protocol import Failure, Load
 from phichat.engine.worker.library import Log
 from phichat.engine.worker.sequences import RequestFailed, Sequences
+from phichat.engine.worker.states import States
 from phichat.engine.worker.vocabulary import Vocabulary
 from phichat.messages import GenerationParams
 
@@ -51,6 +52,7 @@ class Model:
         self.batch_costs = () if recurrent else request.batch_costs
         """For speculation; empty where what was guessed wrong could not be taken back."""
         self.sequences = Sequences(lib, log, self._context, request.sequences, divisible=not recurrent)
+        self.states = States(lib, self._context, self.sequences, request)
         # llama.cpp rounds up; what was asked for is what counts.
         self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self._context))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
@@ -88,7 +90,7 @@ class Model:
         params = lib.llama_context_default_params()
         params.n_ctx = request.n_ctx
         params.n_batch = params.n_ubatch = request.n_batch
-        params.n_threads, params.n_threads_batch = request.threads, request.prompt_threads
+        params.n_threads, params.n_threads_batch = request.threads, request.prompt_threads or request.threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = getattr(lib, _TYPES[request.type_k])
         params.type_v = getattr(lib, _TYPES[request.type_v])
