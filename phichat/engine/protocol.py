@@ -3,7 +3,7 @@
 Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
 its pickling methods are never used), so the same protocol serves a child and a resident process.
 A request is answered by any number of progress messages and then exactly one of `Loaded`,
-`Counted`, `Generated`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
+`Counted`, `Generated`, `Sampled`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
 An engine process may have several connections; each is answered on its own.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Role, Timings, Usage
 
 
 class Connection(Protocol):
@@ -73,6 +73,15 @@ class Generate:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """Reply several times, once with each of the seeds; nothing of it is kept."""
+
+    messages: tuple[Message, ...]
+    params: GenerationParams
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """Time a prompt of so many tokens, then so many generated ones, each from an empty context."""
 
@@ -84,6 +93,45 @@ class Bench:
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """End the request that is being answered."""
+
+
+# Requests to an engine that stays, through its door
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """From the starter, when the model is loaded: let others in, and go on when the last of them has left.
+
+    library: files that the engine is made of, each with what `stamp` says of it.
+    """
+
+    card: Card
+    library: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Answered by Loading until there is a Card, and from then on by what is asked for.
+
+    keep_alive: seconds without clients after which the engine may leave.
+    """
+
+    keep_alive: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Answered by a State."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Answered by the end of the connection when the engine has left, else by Staying.
+
+    at_once: whatever it has to do; else only when it has no clients.
+    """
+
+    at_once: bool
 
 
 # Replies
@@ -173,12 +221,62 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class OfSample:
+    """What is said in one of several replies, and at last what it was. number: the place of its seed."""
+
+    number: int
+    reply: Said | Generated
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """All have ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Benched:
     """Tokens per second of each repeat; bytes per second that memory could be read with."""
 
     prompt: tuple[float, ...]
     generation: tuple[float, ...]
     memory_bandwidth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a client needs to know of a loaded model.
+
+    memory: bytes that it was planned to take. placement: where it lies, for people. files: of the model, each with
+    what `stamp` says of it.
+    """
+
+    model: ModelInfo
+    path: str
+    n_ctx_train: int
+    memory: int
+    placement: str
+    notices: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """It does."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an engine that stays is at.
+
+    card: None while it loads. clients: that are connected. idle_s: since it had something to do.
+    expires_in_s: None while it has clients.
+    """
+
+    pid: int
+    card: Card | None
+    clients: int
+    idle_s: float
+    expires_in_s: float | None
 
 
 class Failure(StrEnum):
@@ -205,16 +303,47 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Bench, Cancel),
+        *(Load, Count, Generate, Sample, Bench, Cancel, Stay, Visit, Inquiry, Leave),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(Generated, Benched, Failed, Message, GenerationParams, Usage, Timings),
+        *(
+            Generated,
+            OfSample,
+            Sampled,
+            Benched,
+            Failed,
+            Message,
+            GenerationParams,
+            Usage,
+            Timings,
+            ModelInfo,
+            Card,
+            Staying,
+            State,
+        ),
     )
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Bench | Cancel
+Request = Load | Count | Generate | Sample | Bench | Cancel | Stay | Leave
+AtTheDoor = Visit | Inquiry | Leave
 Reply = (
-    Hello | Loading | Proving | Loaded | Rendering | Counted | Evaluating | Alive | Said | Generated | Benched | Failed
+    Hello
+    | Loading
+    | Proving
+    | Loaded
+    | Rendering
+    | Counted
+    | Evaluating
+    | Alive
+    | Said
+    | Generated
+    | OfSample
+    | Sampled
+    | Benched
+    | Failed
+    | Card
+    | Staying
+    | State
 )
 
 
@@ -235,7 +364,7 @@ def _typed(value: Any) -> Any:
     return value
 
 
-def send(connection: Connection, message: Request | Reply) -> int:
+def send(connection: Connection, message: Request | AtTheDoor | Reply) -> int:
     """Returns how many bytes the message took. Raises OSError when the other side is gone."""
     content = json.dumps(_plain(message)).encode()
     connection.send_bytes(content)

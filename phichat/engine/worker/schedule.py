@@ -64,7 +64,7 @@ class Job:
 
     used_s: seconds that its steps took; a newcomer starts with what the others have. waited_s: seconds
     before and between its steps; rested_at: when the last one ended.
-    waits: it can do nothing until another job ends. sequence: where it is evaluated.
+    waits: it can do nothing until another job ends. sequences: where it is evaluated.
     """
 
     def __init__(self, client: Client, request: Request) -> None:
@@ -75,7 +75,7 @@ class Job:
         self.used_s = self.waited_s = 0.0
         self.rested_at = self.received_at
         self.waits = False
-        self.sequence: Sequence | None = None
+        self.sequences: tuple[Sequence, ...] = ()
 
     def send(self, reply: Reply) -> None:
         """To who asked."""
@@ -120,8 +120,9 @@ class Schedule:
         others = [other for other in self.jobs if other is not job and other.client.is_behind]
         others += reversed(self.jobs[self.jobs.index(job) + 1 :])
         for other in others:
-            if other.sequence is not None and other.sequence.cached:
-                other.sequence.clear()
+            if held := [sequence for sequence in other.sequences if sequence.cached]:
+                for sequence in held:
+                    sequence.clear()
                 other.waits = True
                 return True
         return False

@@ -100,7 +100,7 @@ class Sequences:
         if begins[best.number] < len(best.cached) or shared > begins[best.number]:
             # It would lose something: rather one that is empty or was not used for longest.
             other = min(idle, key=lambda one: (bool(one.cached), one.used_at))
-            if other is not longest and (self.divisible or shared == len(longest.cached)):
+            if other is not longest and self.can_copy(longest, shared):
                 other.clear()
                 if shared:
                     self.copy(longest, other, shared)
@@ -113,6 +113,10 @@ class Sequences:
         """What it holds stays until somebody needs the room."""
         sequence.busy = False
         sequence.used_at = monotonic()
+
+    def can_copy(self, source: Sequence, length: int) -> bool:
+        """Whether a sequence has that many tokens, and they can be had without what follows them."""
+        return len(source.cached) >= length and (self.divisible or len(source.cached) == length)
 
     def copy(self, source: Sequence, target: Sequence, length: int) -> None:
         """Let an empty sequence begin with the first `length` tokens of another, whose cells they share."""
