@@ -16,20 +16,17 @@ import random
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 
-import psutil
 from common import say, verdict
+from engines import ask_engine, engine_keeping
 
-from phichat.config import EngineOptions
 from phichat.engine.cancel import Cancel
 from phichat.engine.local import LocalBackend
 from phichat.engine.states import WHOLE, StateFolder
-from phichat.engine.verdicts import Verdicts
 from phichat.events import TurnFinished
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role
 
 _WORDS = [
     "ship",
@@ -72,16 +69,16 @@ def _times(model: Path, folder: Path, tokens: int, rounds: int, target: float) -
     for number in range(rounds):
         chance = random.Random(number)
         kept = folder / f"round{number}"
-        with _engine(model, folder, kept) as engine:
+        with engine_keeping(model, folder, kept) as engine:
             talk = _conversation(chance, tokens, engine)
-            read = _ask(engine, talk, 4)
+            read = ask_engine(engine, talk, 4)
             while not any(file.kind == WHOLE for file in StateFolder(kept).files()):
                 sleep(0.05)
             more = [*talk, Message(Role.ASSISTANT, read.text), Message(Role.USER, _NEW)]
-            stays = _ask(engine, more, 2, owner="")
-        with _engine(model, folder, kept) as engine:
-            _ask(engine, [Message(Role.USER, "Hello")], 1, owner="")
-            again = _ask(engine, more, 2, owner="")
+            stays = ask_engine(engine, more, 2, owner="")
+        with engine_keeping(model, folder, kept) as engine:
+            ask_engine(engine, [Message(Role.USER, "Hello")], 1, owner="")
+            again = ask_engine(engine, more, 2, owner="")
         assert stays.usage.cached_tokens == again.usage.cached_tokens, (stays.usage, again.usage)
         ratios.append(read.timings.prompt_s / again.timings.restore_s)
         firsts.append(again.timings.first_token_s / stays.timings.first_token_s)
@@ -116,8 +113,8 @@ def _identity(model: Path, folder: Path, conversations: int) -> None:
         kept, unkept = folder / f"talk{number}", folder / f"unkept{number}"
         plans = _plans(model, folder, first, chance)
         restarted.append(list(_each_in_an_engine_of_its_own(model, folder, kept, plans)))
-        with _engine(model, folder, unkept, budget=0) as engine:
-            alive.append([_ask(engine, messages, 24) for messages in plans])
+        with engine_keeping(model, folder, unkept, budget=0) as engine:
+            alive.append([ask_engine(engine, messages, 24) for messages in plans])
         read.append(list(_each_in_an_engine_of_its_own(model, folder, unkept, plans, budget=0)))
     total = sum(map(len, restarted))
     cached = sum(answer.usage.cached_tokens for answers in restarted for answer in answers)
@@ -130,8 +127,8 @@ def _identity(model: Path, folder: Path, conversations: int) -> None:
 
 def _plans(model: Path, folder: Path, first: list[Message], chance: random.Random) -> list[list[Message]]:
     """What is asked, one after the other. Answers are taken from an engine that keeps nothing."""
-    with _engine(model, folder, folder / "nothing", budget=0) as engine:
-        answer = Message(Role.ASSISTANT, _ask(engine, first, 24).text)
+    with engine_keeping(model, folder, folder / "nothing", budget=0) as engine:
+        answer = Message(Role.ASSISTANT, ask_engine(engine, first, 24).text)
     words = chance.sample(_WORDS, 3)
     second = [*first, answer, Message(Role.USER, f"What about the {words[0]}?")]
     fork = [*first, answer, Message(Role.USER, f"Forget it. Who has a {words[1]}?")]
@@ -144,32 +141,13 @@ def _each_in_an_engine_of_its_own(
     model: Path, folder: Path, kept: Path, plans: Sequence[list[Message]], budget: int = 10**10
 ) -> Iterator[TurnFinished]:
     for messages in plans:
-        with _engine(model, folder, kept, budget) as engine:
-            yield _ask(engine, messages, 24)
+        with engine_keeping(model, folder, kept, budget) as engine:
+            yield ask_engine(engine, messages, 24)
 
 
 def _same(some: list[list[TurnFinished]], others: list[list[TurnFinished]]) -> int:
     pairs = [pair for one, other in zip(some, others, strict=True) for pair in zip(one, other, strict=True)]
     return sum(one.text == other.text for one, other in pairs)
-
-
-@contextmanager
-def _engine(model: Path, folder: Path, kept: Path, budget: int = 10**10) -> Iterator[LocalBackend]:
-    """An engine that has left, and written all it wanted to, when the block ends."""
-    verdicts, states = Verdicts(folder / "engine.json"), StateFolder(kept, budget)
-    engine = LocalBackend(model.stem, model, EngineOptions(ctx_size=4096), verdicts, states=states)
-    for _ in engine.load(Cancel()):
-        pass
-    process = psutil.Process(engine.pid)
-    yield engine
-    engine.close()
-    process.wait(60)
-
-
-def _ask(engine: LocalBackend, messages: list[Message], most: int, owner: str = "talk") -> TurnFinished:
-    *_, last = engine.generate(messages, GenerationParams(temperature=0, max_tokens=most), Cancel(), owner)
-    assert isinstance(last, TurnFinished)
-    return last
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class Sequences:
                     self.copy(longest, other, shared)
                 best = other
         best.keep_prefix(tokens)
-        best.busy = True
+        best.busy, best.owner = True, ""
         return best
 
     def release(self, sequence: Sequence) -> None:

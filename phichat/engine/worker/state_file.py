@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -54,7 +55,7 @@ class Head:
         return len(self.tokens) // _TOKEN
 
 
-def pack(tokens: list[int]) -> bytes:
+def pack(tokens: Sequence[int]) -> bytes:
     """Token ids as they stand in the file."""
     return struct.pack(f"<{len(tokens)}I", *tokens)
 

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Tokens
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -87,7 +88,7 @@ class States:
 
     # Restoring
 
-    def begin(self, sequence: Sequence, tokens: list[int], conversation: str, cancelled: Callable[[], bool]) -> None:
+    def begin(self, sequence: Sequence, tokens: Tokens[int], conversation: str, cancelled: Callable[[], bool]) -> None:
         """A conversation takes a sequence: bring back what is kept of its prompt, where that pays."""
         sequence.owner, sequence.asked_ns = owner_mark(conversation), time.time_ns()
         if self._folder is None:
@@ -229,14 +230,14 @@ class States:
         if self._writer:
             self._writer.join()
         for sequence in sorted(self._sequences.all, key=lambda one: -one.asked_ns):
-            if sequence.owner and (copy := self._copied(sequence, _worth_leaving)):
+            if copy := self._copied(sequence, _worth_leaving):
                 self._write(copy)
 
     def _copied(self, sequence: Sequence, worth: Callable[[int, float, float], bool]) -> _Copy | None:
         """A copy of what a sequence holds, with its place on the disk; None when it is not worth it."""
         assert self._folder is not None
         count, token_s, owner = len(sequence.cached), self._token_s, sequence.owner
-        if count < _FEWEST or self._folder.is_forgotten(owner, sequence.asked_ns):
+        if not owner or count < _FEWEST or self._folder.is_forgotten(owner, sequence.asked_ns):
             return None
         size = int(self._lib.llama_state_seq_get_size(self._context, sequence.number))
         back_s = size / _BYTES_PER_S
