@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
 
-_RECORDING_PATIENCE_S = 2.0
+RECORDING_PATIENCE_S = 2.0
 """How long an answer waits for another process that writes transcripts, before it goes on without."""
 
 _TELLING_TOKENS = 16
@@ -208,7 +208,7 @@ def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder
     from phichat.transcript.store import Store
 
     def opened() -> Store:
-        return Store.open(paths.logs, patience_s=_RECORDING_PATIENCE_S)
+        return Store.open(paths.logs, patience_s=RECORDING_PATIENCE_S)
 
     if past is None:
         return Recorder(opened)

@@ -14,7 +14,7 @@ from phichat.errors import OutputError, PhichatError, UsageError
 
 _VERBS = (
     *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "logs", "path", "pull", "rm"),
-    *("search", "show", "verify"),
+    *("search", "serve", "show", "verify"),
 )
 _ALIASES = {"ls": "list"}
 

@@ -1,0 +1,79 @@
+"""A run of the server, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from phichat.config import Config
+from phichat.engine.backend import Backend
+from phichat.errors import UsageError
+from phichat.paths import Paths
+from phichat.server.app import House, Kept, Limits, application
+from phichat.server.engines import Backends, Engines
+from phichat.server.gate import door
+from phichat.server.listening import bound, place, remarks, server
+from phichat.server.menu import Menu
+from phichat.wiring import chat_backend
+
+_AT_ONCE = 1
+"""Requests that are answered at the same time: a backend does one thing at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What was asked for. key: "" for none. waiting: requests that may stand in line; keeps: in the transcripts."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    key: str = ""
+    allowed: tuple[str, ...] = ()
+    waiting: int = 32
+    time_limit_s: float = 600.0
+    keeps: bool = False
+    debug: bool = False
+
+
+def serve_until_stopped(
+    wanted: Serving,
+    config: Config,
+    paths: Paths,
+    tell: Callable[[str], None],
+    backend_for: Callable[[Config, Paths], Backend] = chat_backend,
+) -> None:
+    """Serve until a signal. tell: says a line to whoever runs it, from any thread, and makes foreign text harmless.
+
+    Raises ServeError, UsageError, ModelNotInstalled and ConfigError before anything is served.
+    """
+    menu = Menu(config, paths, backend_for)
+    backends = Backends(menu.backend)
+    where = place(wanted.host, wanted.port)
+    if not wanted.key and not where.is_loopback:
+        raise UsageError(
+            f"At {wanted.host} others could reach phichat serve, and there is no key",
+            "put one into an environment variable and name that with --api-key-env",
+        )
+    with bound(where) as listening:
+        let_in = door(wanted.host, listening.getsockname()[:2], wanted.allowed, wanted.key)
+
+        async def run() -> None:
+            engines = Engines(backends, at_once=_AT_ONCE, waiting=wanted.waiting, patience_s=wanted.time_limit_s)
+            limits = Limits(answer_s=wanted.time_limit_s)
+            house = House(menu, engines, tell, _kept(paths) if wanted.keeps else None, limits)
+            app = application(house, let_in)
+            await server(app, listening, engines, tell, debug=wanted.debug).serve([listening])
+
+        try:
+            with remarks(tell, debug=wanted.debug):
+                asyncio.run(run())
+        finally:
+            backends.close()
+
+
+def _kept(paths: Paths) -> Kept:
+    from phichat.server.keeping import Keeping
+    from phichat.transcript.store import Store
+    from phichat.wiring import RECORDING_PATIENCE_S
+
+    return Keeping(lambda: Store.open(paths.logs, patience_s=RECORDING_PATIENCE_S)).record
