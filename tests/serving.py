@@ -79,12 +79,12 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def read_until(connection: socket.socket, mark: bytes) -> bytes:
-    got = b""
-    while mark not in got:
-        piece = connection.recv(65536)
+    got = bytearray()
+    while mark not in got[-70_000:]:
+        piece = connection.recv(65_536)
         assert piece, got
         got += piece
-    return got
+    return bytes(got)
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -49,6 +50,9 @@ from phichat.server.documents import (
 from phichat.server.engines import Answer, Engines, Why, stopped
 from phichat.server.gate import Door, Gate, error_response
 from phichat.server.menu import Menu, Offer
+
+_FINISHING_S, _PAUSE_S = 5.0, 0.5
+"""How long a client may go on sending what is too large, and how long a pause in it may be."""
 
 Kept = Callable[[tuple[Message, ...], Iterator[Event], CodeScope | None], Iterator[Event]]
 """Writes the events of an exchange into the transcripts as they pass."""
@@ -170,23 +174,37 @@ class _Completions:
 
 async def _body(scope: Scope, receive: Receive, patience_s: float) -> bytes:
     """Raises RequestRefused."""
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if int(length) > asked.MOST_BODY:
+    headers = dict(scope["headers"])
+    if int(headers.get(b"content-length", b"0")) > asked.MOST_BODY:
+        if b"expect" not in headers:
+            await _read_on(receive)
         raise _too_large()
     body = bytearray()
     try:
         async with asyncio.timeout(patience_s):
-            while True:
+            while len(body) <= asked.MOST_BODY:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise RequestRefused("The request has no end", "send all of it")
                 body += message.get("body", b"")
-                if len(body) > asked.MOST_BODY:
-                    raise _too_large()
                 if not message.get("more_body"):
-                    return bytes(body)
+                    break
     except TimeoutError:
         raise RequestRefused("The request did not arrive in time", "send it again", status=408) from None
+    if len(body) > asked.MOST_BODY:
+        await _read_on(receive)
+        raise _too_large()
+    return bytes(body)
+
+
+async def _read_on(receive: Receive) -> None:
+    """Let a client finish what nobody wants: one whose connection is closed while it sends sees no answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FINISHING_S):
+            more = True
+            while more:
+                async with asyncio.timeout(_PAUSE_S):
+                    more = (await receive()).get("more_body", False)
 
 
 def _too_large() -> RequestRefused:
@@ -208,7 +226,7 @@ async def _stream(answer: Answer, offer: Offer, send: Send, chunks: Chunks, hous
             frames = [part for event in events if (part := _frame(event, answer, chunks, offer, house.tell))]
             if not begun and _is_evaluating(events):
                 begun = True
-                await send(_start(200, "text/event-stream"))
+                await send(_start("text/event-stream"))
                 frames.insert(0, chunks.first())
             if begun:
                 await send(_part(b"".join(frames) or ALIVE))
@@ -252,8 +270,9 @@ async def _send_whole(answer: Answer, offer: Offer, send: Send, house: House) ->
         raise _for_client(error, offer) from error
     if finished is None or answer.why is Why.STOPPED or (answer.why and not finished.text):
         raise _ended_early(answer)
-    await send(_start(200, "application/json"))
-    await send(_part(encoded(completion(offer.name, finished)), more=False))
+    body = encoded(completion(offer.name, finished))
+    await send(_start("application/json", (b"content-length", str(len(body)).encode())))
+    await send(_part(body, more=False))
 
 
 def _is_evaluating(events: list[Event]) -> bool:
@@ -322,9 +341,9 @@ def _ended_early(answer: Answer) -> RequestRefused:
     return stopped()
 
 
-def _start(status: int, kind: str) -> AsgiMessage:
-    headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store")]
-    return {"type": "http.response.start", "status": status, "headers": headers}
+def _start(kind: str, *more: tuple[bytes, bytes]) -> AsgiMessage:
+    headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store"), *more]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def _part(body: bytes, *, more: bool = True) -> AsgiMessage:
