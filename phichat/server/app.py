@@ -18,7 +18,6 @@ from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
 from phichat.chat.exchange import exchange
-from phichat.code_report import CodeScope
 from phichat.engine.backend import Backend, Cancel
 from phichat.errors import ModelNotInstalled, PhichatError, RequestRefused
 from phichat.events import (
@@ -54,7 +53,7 @@ from phichat.server.menu import Menu, Offer
 _FINISHING_S, _PAUSE_S = 5.0, 0.5
 """How long a client may go on sending what is too large, and how long a pause in it may be."""
 
-Kept = Callable[[tuple[Message, ...], Iterator[Event], CodeScope | None], Iterator[Event]]
+Kept = Callable[[Offer, tuple[Message, ...], Iterator[Event]], Iterator[Event]]
 """Writes the events of an exchange into the transcripts as they pass."""
 
 
@@ -167,7 +166,7 @@ class _Completions:
 
         def work(backend: Backend, cancel: Cancel) -> Iterator[Event]:
             events = exchange(backend, what.messages, what.params(offer.params), cancel)
-            return kept(what.messages, events, offer.scope) if kept else events
+            return kept(offer, what.messages, events) if kept else events
 
         return work
 

@@ -90,7 +90,7 @@ class Backends:
 class Answer:
     """One that is being made. All methods belong to the event loop; a thread of its own does the work."""
 
-    def __init__(self, backends: Backends, model: str, work: Work, ended: Callable[[], None]) -> None:
+    def __init__(self, backends: Backends, model: str, work: Work, ended: Callable[[Answer], None]) -> None:
         """ended: called on the loop when the backend is free again."""
         self._backends, self._model, self._work, self._when_ended = backends, model, work, ended
         self._loop = asyncio.get_running_loop()
@@ -154,7 +154,7 @@ class Answer:
     def _end(self, error: PhichatError | None) -> None:
         self._error, self._is_over = error, True
         self._news.set()
-        self._when_ended()
+        self._when_ended(self)
 
 
 class Engines:
@@ -184,14 +184,13 @@ class Engines:
         if self._is_stopping:
             self._free.release()
             raise stopped()
-
-        def ended() -> None:
-            self._answers.discard(answer)
-            self._free.release()
-
-        answer = Answer(self._backends, model, work, ended)
+        answer = Answer(self._backends, model, work, self._ended)
         self._answers.add(answer)
         return answer
+
+    def _ended(self, answer: Answer) -> None:
+        self._answers.discard(answer)
+        self._free.release()
 
     def stop(self) -> None:
         """End every answer, and begin no other."""

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from phichat.chat.exchange import system_of
-from phichat.code_report import CodeScope
 from phichat.codecheck.stage import check_code
-from phichat.events import Event, TurnFinished
+from phichat.events import Event, ModelReady, TurnFinished
 from phichat.messages import FinishReason, Message, Role
+from phichat.server.menu import Offer
 from phichat.transcript.ids import ascending_ids
 from phichat.transcript.live import title_of
 from phichat.transcript.recorder import Recorder
@@ -38,19 +38,25 @@ class Keeping:
     def __init__(self, open_store: Callable[[], Store]) -> None:
         self._open_store = open_store
         self._known: OrderedDict[bytes, _Place] = OrderedDict()
+        self._loaded: dict[str, ModelReady] = {}
         self._lock = Lock()
 
-    def record(
-        self, messages: tuple[Message, ...], events: Iterator[Event], scope: CodeScope | None
-    ) -> Iterator[Event]:
+    def record(self, offer: Offer, messages: tuple[Message, ...], events: Iterator[Event]) -> Iterator[Event]:
         """The events of one exchange, each written down before it is passed on."""
-        before, asked = split(messages)
-        recorder = self._recorder(system_of(messages), before)
+        system, (before, asked) = system_of(messages), split(messages)
+        recorder = self._recorder(system, before)
+        if ready := self._loaded.get(offer.name):
+            recorder.loaded(ready)
         try:
-            for event in recorder.record(check_code(events, scope)):
-                if isinstance(event, TurnFinished) and recorder.conversation and recorder.parent:
-                    turns = (*before, replace(asked, text=event.text))
-                    self._remember(_key(system_of(messages), turns), _Place(recorder.conversation, recorder.parent))
+            for event in recorder.record(check_code(events, offer.scope)):
+                match event:
+                    case ModelReady():
+                        self._loaded[offer.name] = event
+                    case TurnFinished() if recorder.conversation and recorder.parent:
+                        turns = (*before, replace(asked, text=event.text))
+                        self._remember(_key(system, turns), _Place(recorder.conversation, recorder.parent))
+                    case _:
+                        pass
                 yield event
         finally:
             recorder.close()
