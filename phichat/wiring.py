@@ -97,16 +97,18 @@ def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
     return Session(chat_backend(config, paths), config.system, past.turns() if past else ())
 
 
-def chat_backend(config: Config, paths: Paths) -> Backend:
+def chat_backend(config: Config, paths: Paths, *, is_choice: bool = True) -> Backend:
     """The backend for the model of this run: of an endpoint, or a file here whose use and speed are remembered.
 
-    Raises ModelNotInstalled, UsageError and ConfigError.
+    is_choice: whether the user has named the model, so that it is the one to go on with. Raises
+    ModelNotInstalled, UsageError and ConfigError.
     """
     if remote := remote_backend(config):
         return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
-    return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
+    backend = _backend_of(choice, library, config, paths)
+    return _Remembering(backend, choice, library.used, is_choice=is_choice and not choice.notice)
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
@@ -292,8 +294,9 @@ def _smaller(library: Library) -> list[tuple[str, int]]:
 class _Remembering:
     """A backend whose use and speed are remembered, and which says how its model was chosen."""
 
-    def __init__(self, backend: LocalBackend, choice: Choice, used: Used) -> None:
+    def __init__(self, backend: LocalBackend, choice: Choice, used: Used, *, is_choice: bool) -> None:
         self._backend, self._choice, self._used = backend, choice, used
+        self._is_choice = is_choice
 
     @property
     def n_ctx(self) -> int:
@@ -303,7 +306,7 @@ class _Remembering:
         """As `Backend.load`."""
         for event in self._backend.load(cancel):
             if isinstance(event, ModelReady):
-                self._used.note(self._choice.model.path, chosen=not self._choice.notice)
+                self._used.note(self._choice.model.path, chosen=self._is_choice)
                 if self._choice.notice:
                     event = replace(event, notices=(self._choice.notice, *event.notices))
             yield event

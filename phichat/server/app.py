@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from phichat.chat.exchange import exchange
 from phichat.engine.backend import Backend, Cancel
-from phichat.errors import ModelNotInstalled, PhichatError, RequestRefused
+from phichat.errors import PhichatError, RequestRefused
 from phichat.events import (
     CodeChecked,
     ContextTrimmed,
@@ -82,11 +82,10 @@ def application(house: House, door: Door) -> Starlette:
 
     async def models(request: Request) -> Response:
         offers = await asyncio.to_thread(house.menu.offers)
-        return _json({"object": "list", "data": [model_document(offer.name, offer.created) for offer in offers]})
+        return _json({"object": "list", "data": [model_document(offer) for offer in offers]})
 
     async def model(request: Request) -> Response:
-        offer = await asyncio.to_thread(house.menu.find, request.path_params["name"])
-        return _json(model_document(offer.name, offer.created))
+        return _json(model_document(await asyncio.to_thread(house.menu.offer, request.path_params["name"])))
 
     async def health(request: Request) -> Response:
         return _json({"status": "ok"})
@@ -222,7 +221,8 @@ async def _stream(answer: Answer, offer: Offer, send: Send, chunks: Chunks, hous
     begun = False
     try:
         while (events := await answer.events(house.limits.silence_s)) is not None:
-            frames = [part for event in events if (part := _frame(event, answer, chunks, offer, house.tell))]
+            frames = [part for event in events if (part := _frame(event, answer, chunks))]
+            _note(events, offer, house)
             if not begun and _is_evaluating(events):
                 begun = True
                 await send(_start("text/event-stream"))
@@ -239,7 +239,7 @@ async def _stream(answer: Answer, offer: Offer, send: Send, chunks: Chunks, hous
     await send(_part(b"", more=False))
 
 
-def _frame(event: Event, answer: Answer, chunks: Chunks, offer: Offer, tell: Callable[[str], None]) -> bytes:
+def _frame(event: Event, answer: Answer, chunks: Chunks) -> bytes:
     match event:
         case ReasoningDelta():
             return chunks.reasoning(event.text)
@@ -251,9 +251,19 @@ def _frame(event: Event, answer: Answer, chunks: Chunks, offer: Offer, tell: Cal
             return frame(error_document(stopped()))
         case TurnFinished():
             return chunks.last(event)
-        case _:
-            _tell(event, offer, tell)
+        case (
+            TurnStarted()
+            | ModelChecking()
+            | ModelLoading()
+            | ModelReady()
+            | ContextTrimmed()
+            | PromptProgress()
+            | CodeChecked()
+            | NotKept()
+        ):
             return b""
+        case _:
+            assert_never(event)
 
 
 async def _send_whole(answer: Answer, offer: Offer, send: Send, house: House) -> None:
@@ -261,10 +271,8 @@ async def _send_whole(answer: Answer, offer: Offer, send: Send, house: House) ->
     finished: TurnFinished | None = None
     try:
         while (events := await answer.events(house.limits.silence_s)) is not None:
-            for event in events:
-                _tell(event, offer, house.tell)
-                if isinstance(event, TurnFinished):
-                    finished = event
+            _note(events, offer, house)
+            finished = next((event for event in events if isinstance(event, TurnFinished)), finished)
     except PhichatError as error:
         raise _for_client(error, offer) from error
     if finished is None or answer.why is Why.STOPPED or (answer.why and not finished.text):
@@ -287,38 +295,24 @@ def _is_evaluating(events: list[Event]) -> bool:
     return False
 
 
-def _tell(event: Event, offer: Offer, tell: Callable[[str], None]) -> None:
-    """What concerns whoever runs the server."""
-    match event:
-        case ModelReady():
-            tell(f"{offer.name} is loaded.")
-            for notice in event.notices:
-                tell(notice)
-        case NotKept():
-            tell(f"This conversation is not being kept: {event.reason}.")
-        case TurnFinished():
-            for notice in event.notices:
-                tell(notice)
-        case (
-            TurnStarted()
-            | ModelChecking()
-            | ModelLoading()
-            | ContextTrimmed()
-            | PromptProgress()
-            | ReasoningDelta()
-            | TextDelta()
-            | CodeChecked()
-        ):
-            pass
-        case _:
-            assert_never(event)
+def _note(events: list[Event], offer: Offer, house: House) -> None:
+    """Take what concerns the server, and whoever runs it."""
+    for event in events:
+        match event:
+            case ModelReady():
+                house.menu.loaded(offer.name, event.model.n_ctx)
+                house.tell(f"{offer.name} is loaded.")
+                for notice in event.notices:
+                    house.tell(notice)
+            case NotKept():
+                house.tell(f"This conversation is not being kept: {event.reason}.")
+            case _:
+                pass
 
 
 def _for_client(error: PhichatError, offer: Offer) -> RequestRefused:
     """An error without what is the server's own affair."""
     found = refused(error)
-    if isinstance(error, ModelNotInstalled):
-        return found
     return RequestRefused(
         offer.hide_path(found.message),
         offer.hide_path(found.next_step),

@@ -19,6 +19,7 @@ from phichat.errors import (
 )
 from phichat.events import TurnFinished
 from phichat.messages import FinishReason, Usage
+from phichat.server.menu import Offer
 from phichat.terminal import to_json
 
 Document = dict[str, Any]
@@ -117,9 +118,10 @@ def counted(usage: Usage) -> Document:
     }
 
 
-def model_document(name: str, created: int) -> Document:
-    """A model. created: seconds since 1970."""
-    return {"id": name, "object": "model", "created": created, "owned_by": "phichat"}
+def model_document(offer: Offer) -> Document:
+    """A model, with its context where that is known."""
+    document: Document = {"id": offer.name, "object": "model", "created": offer.created, "owned_by": "phichat"}
+    return {**document, "context_length": offer.n_ctx} if offer.n_ctx else document
 
 
 def refused(error: PhichatError) -> RequestRefused:

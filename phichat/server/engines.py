@@ -184,7 +184,11 @@ class Engines:
         if self._is_stopping:
             self._free.release()
             raise stopped()
-        answer = Answer(self._backends, model, work, self._ended)
+        try:
+            answer = Answer(self._backends, model, work, self._ended)
+        except (OSError, RuntimeError):  # no more sockets, no more threads
+            self._free.release()
+            raise
         self._answers.add(answer)
         return answer
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -124,7 +125,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell everybody who waits for an answer, and end."""
         self._engines.stop()
+        grace = asyncio.get_running_loop().call_later(_GRACE_S, self._let_go_of, self.server_state.connections)
         await super().shutdown(sockets)
+        grace.cancel()
         await self._engines.ended()
 
     def _sweep(self) -> None:
@@ -141,7 +144,11 @@ class Server(uvicorn.Server):
         }
         overdue = [one for one, since in self._idle_since.items() if now - since > _IDLE_S]
         overdue += [one for one, (_, since) in self._stuck_since.items() if now - since > _STUCK_S]
-        for one in overdue:
+        self._let_go_of(overdue)
+
+    @staticmethod
+    def _let_go_of(connections: Iterable[Any]) -> None:
+        for one in tuple(connections):
             one.transport.abort()
 
 
@@ -175,7 +182,7 @@ def server(
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_graceful_shutdown=2 * _GRACE_S,
     )
     return Server(config, engines, lambda: tell(f"Listening at {address(listening)}/v1; Ctrl-C ends it."))
 

@@ -15,18 +15,22 @@ from phichat.messages import GenerationParams
 from phichat.models.finding import ModelFile
 from phichat.models.library import Library
 from phichat.paths import Paths
-from phichat.wiring import chat_backend, code_scope, suited
+from phichat.wiring import code_scope, suited
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A model. created: when its file was, in seconds since 1970. params: how it is sampled where nobody says."""
+    """A model. created: when its file was, in seconds since 1970. params: how it is sampled where nobody says.
+
+    n_ctx: in tokens, 0 while it has not been loaded.
+    """
 
     name: str
     path: Path
     created: int
     params: GenerationParams
     scope: CodeScope | None
+    n_ctx: int = 0
 
     def hide_path(self, text: str) -> str:
         """text for a client, whom it does not concern where the file is."""
@@ -41,14 +45,13 @@ class Menu:
     A client can ask for models, never for files: the name of a path would lead it to any of them.
     """
 
-    def __init__(
-        self, config: Config, paths: Paths, backend_for: Callable[[Config, Paths], Backend] = chat_backend
-    ) -> None:
+    def __init__(self, config: Config, paths: Paths, backend_for: Callable[[Config, Paths], Backend]) -> None:
         """Raises ModelNotInstalled, UsageError and ConfigError."""
         if served(config.model, config.endpoints):
             raise UsageError(f"{config.model} is on a server itself", "name a model of this machine with -m")
         self._config, self._paths, self._backend_for = config, paths, backend_for
         self._found: dict[str, Offer] = {}
+        self._n_ctx: dict[str, int] = {}
         self._default = self._chosen()
 
     def _chosen(self) -> ModelFile | None:
@@ -64,6 +67,10 @@ class Menu:
         """What can be chatted with. Raises ConfigError."""
         return [self._offer(model) for model in self._models().values()]
 
+    def offer(self, name: str) -> Offer:
+        """The model of that name as it is now. Raises as `find`."""
+        return self._offer(self._named(name))
+
     def find(self, name: str) -> Offer:
         """The model of that name, "" for the one that answers where none is named.
 
@@ -73,6 +80,10 @@ class Menu:
         if known is None or not known.path.exists():
             known = self._found[name] = self._offer(self._named(name))
         return known
+
+    def loaded(self, name: str, n_ctx: int) -> None:
+        """Since then it is known how much context it has here."""
+        self._n_ctx[name] = n_ctx
 
     def backend(self, name: str) -> Backend:
         """A new one for that model. Raises as `find`."""
@@ -100,17 +111,18 @@ class Menu:
         first = [self._default] if self._default else []
         models: dict[str, ModelFile] = {}
         for model in (*first, *(model for model in library.installed if not library.facts(model).problem)):
-            models.setdefault(model.name, model)
+            if model.path.exists():
+                models.setdefault(model.name, model)
         return models
 
     def _offer(self, model: ModelFile) -> Offer:
         config = self._for(model.path)
         try:
             created = int(model.path.stat().st_mtime)
-        except OSError:
-            created = 0
-        sampling = suited(config, self._paths).sampling
-        return Offer(model.name, model.path, created, sampling, code_scope(config, self._paths))
+            sampling, scope = suited(config, self._paths).sampling, code_scope(config, self._paths)
+        except (OSError, ModelNotInstalled) as why:
+            raise ModelNotInstalled(f"The file of {model.name} has gone", "name another one of /v1/models") from why
+        return Offer(model.name, model.path, created, sampling, scope, self._n_ctx.get(model.name, 0))
 
     def _for(self, path: Path) -> Config:
         return replace(self._config, model=str(path))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from phichat.config import Config
-from phichat.engine.backend import Backend
 from phichat.errors import UsageError
 from phichat.paths import Paths
 from phichat.server.app import House, Kept, Limits, application
@@ -35,18 +35,12 @@ class Serving:
     debug: bool = False
 
 
-def serve_until_stopped(
-    wanted: Serving,
-    config: Config,
-    paths: Paths,
-    tell: Callable[[str], None],
-    backend_for: Callable[[Config, Paths], Backend] = chat_backend,
-) -> None:
+def serve_until_stopped(wanted: Serving, config: Config, paths: Paths, tell: Callable[[str], None]) -> None:
     """Serve until a signal. tell: says a line to whoever runs it, from any thread, and makes foreign text harmless.
 
     Raises ServeError, UsageError, ModelNotInstalled and ConfigError before anything is served.
     """
-    menu = Menu(config, paths, backend_for)
+    menu = Menu(config, paths, partial(chat_backend, is_choice=False))
     backends = Backends(menu.backend)
     where = place(wanted.host, wanted.port)
     if not wanted.key and not where.is_loopback:

@@ -255,6 +255,12 @@ def test_with_log_a_request_is_a_conversation(environment: dict[str, str]) -> No
     command = [sys.executable, "-m", "phichat", "logs", "--json"]
     listed = json.loads(subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout)
     assert [(one["title"], one["turns"]) for one in listed] == [("Count from one to a thousand in words.", 1)]
+    # What a client asks for is not what the user goes on with.
+    chosen = {name: value for name, value in environment.items() if name != "PHICHAT_MODEL"}
+    asked = subprocess.run(
+        [sys.executable, "-m", "phichat", "ask", "--max-tokens", "1", "hi"], capture_output=True, text=True, env=chosen
+    )
+    assert "the small embedded one answers" in asked.stderr
 
 
 def test_what_cannot_be_served_is_told_in_one_sentence(environment: dict[str, str]) -> None:

@@ -105,12 +105,14 @@ def test_the_whole_conversation_is_asked_and_nothing_left_out(served: Served, ba
     assert len(backend.prompts) == 1
 
 
-def test_models_and_health(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_and_health(served: Served) -> None:
     status, _, listed = served.get("/v1/models")
     assert status == 200
     assert "tiny" in [model["id"] for model in listed["data"]]
     assert {model["object"] for model in listed["data"]} == {"model"}
     assert served.get("/v1/models/tiny")[2]["id"] == "tiny"
+    served.post(HELLO)
+    assert served.get("/v1/models/tiny")[2]["context_length"] == 4096
     assert error_of(served.get("/v1/models/other/one")) == (404, "model_not_found")
     assert served.get("/health")[2] == {"status": "ok"}
     assert served.get("/nothing")[0] == 404
@@ -146,6 +148,16 @@ def test_a_model_that_does_not_fit(tmp_path: Path) -> None:
 
     with serving(tmp_path, none) as served:
         assert error_of(served.post({**HELLO, "stream": True})) == (503, "out_of_memory")
+
+
+def test_a_model_whose_file_has_gone(served: Served, tmp_path: Path) -> None:
+    assert served.post(HELLO)[0] == 200
+    (tmp_path / "tiny.gguf").unlink()
+    for asked in (HELLO, {**HELLO, "model": "tiny"}):
+        answer = served.post(asked)
+        assert error_of(answer) == (404, "model_not_found")
+        assert str(tmp_path) not in str(answer)
+    assert "tiny" not in str(served.get("/v1/models")[2])
 
 
 def test_requests_that_are_too_large_are_refused_while_they_come(served: Served) -> None:
