@@ -38,6 +38,8 @@ Front ends turn them into text and an exit code in one place each; nothing else 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class PhichatError(Exception):
     """What happened and what to try next.
@@ -187,7 +189,7 @@ class RequestRefused(PhichatError):
     """A client of `phichat serve` asks for what it does not get.
 
     status: of HTTP. code: the word that programs look for. param: the field of the request that is at fault.
-    retry_after: seconds after which asking again may help.
+    retry_after: seconds after which asking again may help. facts: what else programs may want to know.
     """
 
     def __init__(
@@ -199,9 +201,11 @@ class RequestRefused(PhichatError):
         code: str | None = None,
         param: str | None = None,
         retry_after: int | None = None,
+        facts: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(message, next_step)
         self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
+        self.facts = facts or {}
 
 
 class EngineError(PhichatError):

@@ -231,8 +231,8 @@ async def _stream(answer: Answer, offer: Offer, send: Send, chunks: Chunks, hous
                 await send(_part(b"".join(frames) or ALIVE))
     except PhichatError as error:
         if not begun:
-            raise _for_client(error, offer) from error
-        await send(_part(frame(error_document(_for_client(error, offer)))))
+            raise refused(error, offer.hide_path) from error
+        await send(_part(frame(error_document(refused(error, offer.hide_path)))))
     if not begun:
         # It was ended before the model had read the prompt.
         raise _ended_early(answer)
@@ -274,7 +274,7 @@ async def _send_whole(answer: Answer, offer: Offer, send: Send, house: House) ->
             _note(events, offer, house)
             finished = next((event for event in events if isinstance(event, TurnFinished)), finished)
     except PhichatError as error:
-        raise _for_client(error, offer) from error
+        raise refused(error, offer.hide_path) from error
     if finished is None or answer.why is Why.STOPPED or (answer.why and not finished.text):
         raise _ended_early(answer)
     body = encoded(completion(offer.name, finished))
@@ -308,19 +308,6 @@ def _note(events: list[Event], offer: Offer, house: House) -> None:
                 house.tell(f"This conversation is not being kept: {event.reason}.")
             case _:
                 pass
-
-
-def _for_client(error: PhichatError, offer: Offer) -> RequestRefused:
-    """An error without what is the server's own affair."""
-    found = refused(error)
-    return RequestRefused(
-        offer.hide_path(found.message),
-        offer.hide_path(found.next_step),
-        status=found.status,
-        code=found.code,
-        param=found.param,
-        retry_after=found.retry_after,
-    )
 
 
 def _ended_early(answer: Answer) -> RequestRefused:

@@ -17,6 +17,8 @@ MOST_BODY = 8 << 20
 _MOST_STOPS = 16
 _SHOWN = 80
 _SEEDS = 2**32 - 1
+_NO_LIMIT = -1
+"""How clients of llama.cpp and LM Studio say that they set none."""
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -42,7 +44,7 @@ _CHANGES_THE_ANSWER = {
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "logprobs": (False,),
+    "logprobs": (False, 0),
     "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
@@ -150,9 +152,9 @@ def _switch(fields: Mapping[str, Any], name: str) -> bool:
 def _options(fields: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, option in _OPTIONS.items():
-        if name not in fields:
+        value = fields.get(name)
+        if value is None or (option == "max_tokens" and value == _NO_LIMIT):
             continue
-        value = fields[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _unusable(name, "a number")
         options[option] = _read(name, option, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -124,8 +124,9 @@ def model_document(offer: Offer) -> Document:
     return {**document, "context_length": offer.n_ctx} if offer.n_ctx else document
 
 
-def refused(error: PhichatError) -> RequestRefused:
+def refused(error: PhichatError, without_paths: Callable[[str], str] = str) -> RequestRefused:
     """An error as a client is told of it."""
+    facts = {}
     match error:
         case RequestRefused():
             return error
@@ -133,17 +134,19 @@ def refused(error: PhichatError) -> RequestRefused:
             status, code = 404, "model_not_found"
         case ContextOverflow():
             status, code = 400, "context_length_exceeded"
+            facts = {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.n_ctx}
         case TemplateError() | UsageError():
             status, code = 400, "invalid_value"
         case ModelDoesNotFit():
             status, code = 503, "out_of_memory"
         case _:
             status, code = 500, "engine_error"
-    return RequestRefused(error.message, error.next_step, status=status, code=code)
+    message, next_step = without_paths(error.message), without_paths(error.next_step)
+    return RequestRefused(message, next_step, status=status, code=code, facts=facts)
 
 
 def error_document(error: RequestRefused) -> Document:
     """An error."""
     kinds = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
-    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}
+    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code, **error.facts}}

@@ -31,9 +31,7 @@ class Why(StrEnum):
 
 def stopped() -> RequestRefused:
     """The server ends."""
-    return RequestRefused(
-        "phichat serve was stopped", "ask again when it is back", status=503, code="server_stopped", retry_after=30
-    )
+    return RequestRefused("phichat serve was stopped", "ask again when it is back", status=503, code="server_stopped")
 
 
 def _busy(waiting: int) -> RequestRefused:

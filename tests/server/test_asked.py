@@ -96,6 +96,7 @@ def test_what_changes_nothing_is_left_alone() -> None:
         tool_choice="auto",
         logprobs=False,
         n=1,
+        max_tokens=-1,
         response_format={"type": "text"},
         frequency_penalty=0.0,
         user="u",
