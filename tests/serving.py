@@ -99,6 +99,7 @@ def serving(
     folder: Path,
     backend_for: Callable[[Config, Paths], Backend],
     *,
+    at_once: int = 1,
     waiting: int = 32,
     patience_s: float = 60.0,
     key: str = "",
@@ -113,7 +114,7 @@ def serving(
     model = write_tiny_llama(folder / "tiny.gguf")
     menu = Menu(replace(config or Config(), model=str(model)), paths, backend_for)
     backends = Backends(menu.backend)
-    engines = Engines(backends, at_once=1, waiting=waiting, patience_s=patience_s)
+    engines = Engines(backends, at_once=at_once, waiting=waiting, patience_s=patience_s)
     listening = bound(place("127.0.0.1", 0))
     served = Served(listening.getsockname()[1])
     house = House(menu, engines, served.told.append, kept(paths) if kept else None, limits or Limits())

@@ -9,6 +9,7 @@ from time import time
 from typing import Any
 
 from phichat.errors import (
+    ConfigError,
     ContextOverflow,
     ModelDoesNotFit,
     ModelNotInstalled,
@@ -139,6 +140,9 @@ def refused(error: PhichatError, without_paths: Callable[[str], str] = str) -> R
             status, code = 400, "invalid_value"
         case ModelDoesNotFit():
             status, code = 503, "out_of_memory"
+        case ConfigError():
+            wrong = "A setting on the machine that serves cannot be used"
+            return RequestRefused(wrong, "`phichat list` says there which one", status=500, code="config_error")
         case _:
             status, code = 500, "engine_error"
     message, next_step = without_paths(error.message), without_paths(error.next_step)

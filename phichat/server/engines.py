@@ -68,9 +68,8 @@ class Backends:
 
     def _taken(self, model: str) -> Backend:
         with self._lock:
-            at = next((at for at, (name, _) in enumerate(self._idle) if name == model), None)
+            at = next((at for at in reversed(range(len(self._idle))) if self._idle[at][0] == model), None)
             if at is not None:
-                # The others of this model stay; what is asked most often stays in front.
                 return self._idle.pop(at)[1]
             in_the_way, self._idle = self._idle, []
         for _, other in in_the_way:

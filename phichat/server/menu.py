@@ -52,16 +52,17 @@ class Menu:
         self._config, self._paths, self._backend_for = config, paths, backend_for
         self._found: dict[str, Offer] = {}
         self._n_ctx: dict[str, int] = {}
-        self._default = self._chosen()
-
-    def _chosen(self) -> ModelFile | None:
-        library = Library.open(self._paths)
+        self._default: ModelFile | None = None
+        self.notice = ""
+        """How the model was chosen that answers where none is named, if that is worth a line."""
+        library = Library.open(paths)
         try:
-            return library.choose(self._config.model).model
+            choice = library.choose(config.model)
         except ModelNotInstalled:
-            if self._config.model is not None or not library.installed:
+            if config.model is not None or not library.installed:
                 raise
-            return None  # there are several: each request has to name one
+            return  # there are several: each request has to name one
+        self._default, self.notice = choice.model, choice.notice
 
     def offers(self) -> Sequence[Offer]:
         """What can be chatted with. Raises ConfigError."""

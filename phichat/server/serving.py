@@ -17,18 +17,20 @@ from phichat.server.listening import bound, place, remarks, server
 from phichat.server.menu import Menu
 from phichat.wiring import chat_backend
 
-_AT_ONCE = 1
-"""Requests that are answered at the same time: a backend does one thing at a time."""
-
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What was asked for. key: "" for none. waiting: requests that may stand in line; keeps: in the transcripts."""
+    """What was asked for.
+
+    key: "" for none. at_once: requests that are answered at the same time, each by a backend of its own; waiting:
+    those that may stand in line behind them. keeps: in the transcripts.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
     key: str = ""
     allowed: tuple[str, ...] = ()
+    at_once: int = 1
     waiting: int = 32
     time_limit_s: float = 600.0
     keeps: bool = False
@@ -49,11 +51,14 @@ def serve_until_stopped(wanted: Serving, config: Config, paths: Paths, tell: Cal
             "put one into an environment variable and name that with --api-key-env",
         )
     with bound(where) as listening:
+        if menu.notice:
+            tell(menu.notice)
         let_in = door(wanted.host, listening.getsockname()[:2], wanted.allowed, wanted.key)
 
         async def run() -> None:
-            engines = Engines(backends, at_once=_AT_ONCE, waiting=wanted.waiting, patience_s=wanted.time_limit_s)
-            limits = Limits(answer_s=wanted.time_limit_s)
+            most_s = wanted.time_limit_s
+            engines = Engines(backends, at_once=wanted.at_once, waiting=wanted.waiting, patience_s=most_s)
+            limits = Limits(answer_s=most_s)
             house = House(menu, engines, tell, _kept(paths) if wanted.keeps else None, limits)
             app = application(house, let_in)
             await server(app, listening, engines, tell, debug=wanted.debug).serve([listening])

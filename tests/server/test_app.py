@@ -160,6 +160,14 @@ def test_a_model_whose_file_has_gone(served: Served, tmp_path: Path) -> None:
     assert "tiny" not in str(served.get("/v1/models")[2])
 
 
+def test_a_broken_setting_is_not_shown_to_clients(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "links.json").write_text("{")
+    answer = served.get("/v1/models")
+    assert error_of(answer) == (500, "config_error")
+    assert str(tmp_path) not in str(answer)
+
+
 def test_requests_that_are_too_large_are_refused_while_they_come(served: Served) -> None:
     assert error_of(served.post(b" " * (MOST_BODY + 1))) == (413, "request_too_large")
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:{served.port}\r\n".encode()
@@ -333,6 +341,26 @@ def test_one_model_makes_room_for_the_other(tmp_path: Path) -> None:
     assert [one["choices"][0]["message"]["content"] for one in answers] == ["tiny", "tiny", "other", "tiny", "tiny"]
     assert [one["model"] for one in answers] == ["tiny", "tiny", "other", "tiny", "tiny"]
     assert len(made) == 3
+
+
+def test_several_at_once_have_a_backend_each(tmp_path: Path) -> None:
+    made: list[ScriptedBackend] = []
+
+    def backend_for(config: Config, paths: Paths) -> ScriptedBackend:
+        made.append(ScriptedBackend([SLOW if len(made) < 2 else Reply(["third"])]))
+        return made[-1]
+
+    with serving(tmp_path, backend_for, at_once=2, waiting=0) as served:
+        with served.connect() as first, served.connect() as second:
+            for one in (first, second):
+                one.sendall(request(served.port, {**HELLO, "stream": True}))
+                read_until(one, b"word")
+            assert error_of(served.post(HELLO)) == (429, "queue_full")
+        for backend in made:
+            backend.replies = [Reply(["again"])]
+        wait_until(lambda: served.post(HELLO)[0] == 200)
+        assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "again"
+    assert len(made) == 2
 
 
 def test_the_limits_of_this_server_are_everybodys(tmp_path: Path) -> None:
