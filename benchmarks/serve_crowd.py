@@ -20,14 +20,14 @@ from threading import Thread
 from typing import Any
 
 import psutil
-from common import limit, phichat, phichat_home, say, spread, table
+from common import engines_of, limit, phichat, phichat_home, say, spread, table
 
 CLIENTS, LEAVING = 20, 5
 
 
 @contextlib.contextmanager
-def served(*arguments: str) -> Iterator[tuple[int, psutil.Process]]:
-    """Its port and its process."""
+def served(*arguments: str) -> Iterator[tuple[int, psutil.Process, str]]:
+    """Its port, its process and its home."""
     with phichat_home() as env:
         server = subprocess.Popen(phichat("serve", "--port", 0, *arguments), env=env, stderr=subprocess.PIPE, text=True)
         try:
@@ -35,10 +35,15 @@ def served(*arguments: str) -> Iterator[tuple[int, psutil.Process]]:
             while "Listening at " not in (line := server.stderr.readline()):
                 assert line
             Thread(target=server.stderr.read, daemon=True).start()
-            yield int(line.split("//")[1].split("/")[0].rsplit(":", 1)[1]), psutil.Process(server.pid)
+            yield (
+                int(line.split("//")[1].split("/")[0].rsplit(":", 1)[1]),
+                psutil.Process(server.pid),
+                env["PHICHAT_HOME"],
+            )
         finally:
             server.terminate()
             server.wait(20)
+            subprocess.run(phichat("stop"), env=env, stdout=subprocess.DEVNULL, check=False)
 
 
 def asked(port: int, prompt: str, **fields: Any) -> socket.socket:
@@ -99,14 +104,14 @@ def main() -> None:
     parser.add_argument("-r", "--rounds", type=int, default=8)
     rounds = parser.parse_args().rounds
     rows = []
-    with served() as (port, server):
+    with served() as (port, server, home):
         left(port, "Hi", 1.0)
         for number in range(rounds):
             took = crowd(port)
             time.sleep(0.5)
             files = server.num_fds() if hasattr(server, "num_fds") else server.num_handles()
             memory = server.memory_info().rss / 1e6
-            rows.append((number, took, files, server.num_threads(), memory, len(server.children())))
+            rows.append((number, took, files, server.num_threads(), memory, len(engines_of(home))))
         table(("round", "seconds", "files", "threads", "MB", "engines"), rows)
         usual = [left(port, "Hi", 0.5) for _ in range(5)]
         writing = [left(port, "Count to a thousand in words.", 1.0) for _ in range(5)]

@@ -22,7 +22,7 @@ from phichat.engine.cancel import Cancel
 from phichat.events import ReasoningDelta, TextDelta
 from phichat.messages import GenerationParams, Message, Role
 from phichat.paths import Paths
-from phichat.wiring import chat_backend
+from phichat.wiring import local_backend
 
 TOKENS = 4
 
@@ -76,7 +76,7 @@ def main() -> None:
     worst = 0.0
     with phichat_home() as env:
         paths = Paths.find(env)
-        backend = chat_backend(configure(paths, model=given.model), paths)
+        backend = local_backend(configure(paths, model=given.model), paths)
         list(backend.load(Cancel()))
         server = subprocess.Popen(phichat("serve", "--port", 0, *model), env=env, stderr=subprocess.PIPE, text=True)
         try:
@@ -96,6 +96,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait(20)
+            subprocess.run(phichat("stop"), env=env, stdout=subprocess.DEVNULL, check=False)
             backend.close()
     raise SystemExit(worst > 20)
 

@@ -272,6 +272,11 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
     return ResidentBackend(choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines())
 
 
+def engines_can_stay(config: Config, paths: Paths) -> bool:
+    """Whether several backends of one model share an engine, which outlasts them; else each has one of its own."""
+    return bool(config.keep_alive) and Engines.of(paths.cache) is not None
+
+
 def engines_that_stay(paths: Paths) -> list[Resident]:
     """Those of this home that are there now."""
     from phichat.engine.resident.listing import residents

@@ -127,5 +127,5 @@ def serving(
     finally:
         runs.should_exit = True
         thread.join(20)
-        backends.close()
+        backends.let_go()
         assert not thread.is_alive()

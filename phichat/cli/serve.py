@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import configure, model_options
+from phichat.cli.options import configure, keep_alive_option, model_options
 from phichat.errors import ExtraNotInstalled, UsageError
 from phichat.paths import Paths
 
 
 @click.command()
 @model_options
+@keep_alive_option
 @click.option("--host", metavar="ADDRESS", help="Where to listen; only this machine when not given.")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="1618 when not given; 0 takes a free one.")
 @click.option("--api-key-env", metavar="NAME", help="The environment variable with the key that clients have to send.")

@@ -300,9 +300,7 @@ def _note(events: list[Event], offer: Offer, house: House) -> None:
     for event in events:
         match event:
             case ModelReady():
-                house.menu.loaded(offer.name, event.model.n_ctx)
-                house.tell(f"{offer.name} is loaded.")
-                for notice in event.notices:
+                for notice in house.menu.loaded(offer.name, event):
                     house.tell(notice)
             case NotKept():
                 house.tell(f"This conversation is not being kept: {event.reason}.")

@@ -73,15 +73,17 @@ class Backends:
                 return self._idle.pop(at)[1]
             in_the_way, self._idle = self._idle, []
         for _, other in in_the_way:
-            other.close()
+            other.unload()
         return self._backend_for(model)
 
-    def close(self) -> None:
-        """Free the models."""
+    def let_go(self) -> None:
+        """Of the engines behind those that are idle; they can be lent again."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, backend in idle:
             backend.close()
+        with self._lock:
+            self._idle += idle
 
 
 class Answer:
@@ -156,10 +158,14 @@ class Answer:
 
 class Engines:
     """at_once: how many requests are answered at the same time, each by a backend of its own; waiting: how many
-    may stand in line behind them; patience_s: for how long."""
+    may stand in line behind them; patience_s: for how long. pause_s: without any request, after which engines are
+    let go of, None for never: an engine that stays for a while counts from there."""
 
-    def __init__(self, backends: Backends, *, at_once: int, waiting: int, patience_s: float) -> None:
-        self._backends = backends
+    def __init__(
+        self, backends: Backends, *, at_once: int, waiting: int, patience_s: float, pause_s: float | None = None
+    ) -> None:
+        self._backends, self._pause_s = backends, pause_s
+        self._pause: asyncio.TimerHandle | None = None
         self._free = asyncio.Semaphore(at_once)
         self._most_waiting, self._patience_s = waiting, patience_s
         self._waiting = 0
@@ -187,11 +193,16 @@ class Engines:
             self._free.release()
             raise
         self._answers.add(answer)
+        if self._pause is not None:
+            self._pause.cancel()
         return answer
 
     def _ended(self, answer: Answer) -> None:
         self._answers.discard(answer)
         self._free.release()
+        if not self._answers and self._pause_s is not None:
+            loop = asyncio.get_running_loop()
+            self._pause = loop.call_later(self._pause_s, loop.run_in_executor, None, self._backends.let_go)
 
     def stop(self) -> None:
         """End every answer, and begin no other."""

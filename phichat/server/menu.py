@@ -11,6 +11,7 @@ from phichat.config import Config
 from phichat.endpoints import served
 from phichat.engine.backend import Backend
 from phichat.errors import ModelNotInstalled, UsageError
+from phichat.events import ModelReady
 from phichat.messages import GenerationParams
 from phichat.models.finding import ModelFile
 from phichat.models.library import Library
@@ -51,7 +52,7 @@ class Menu:
             raise UsageError(f"{config.model} is on a server itself", "name a model of this machine with -m")
         self._config, self._paths, self._backend_for = config, paths, backend_for
         self._found: dict[str, Offer] = {}
-        self._n_ctx: dict[str, int] = {}
+        self._ready: dict[str, ModelReady] = {}
         self._default: ModelFile | None = None
         self.notice = ""
         """How the model was chosen that answers where none is named, if that is worth a line."""
@@ -82,9 +83,10 @@ class Menu:
             known = self._found[name] = self._offer(self._named(name))
         return known
 
-    def loaded(self, name: str, n_ctx: int) -> None:
-        """Since then it is known how much context it has here."""
-        self._n_ctx[name] = n_ctx
+    def loaded(self, name: str, ready: ModelReady) -> Sequence[str]:
+        """A model stands in memory; the remarks on it that have not been made before."""
+        before, self._ready[name] = self._ready.get(name), ready
+        return () if before is not None and before.notices == ready.notices else ready.notices
 
     def backend(self, name: str) -> Backend:
         """A new one for that model. Raises as `find`."""
@@ -123,7 +125,8 @@ class Menu:
             sampling, scope = suited(config, self._paths).sampling, code_scope(config, self._paths)
         except (OSError, ModelNotInstalled) as why:
             raise ModelNotInstalled(f"The file of {model.name} has gone", "name another one of /v1/models") from why
-        return Offer(model.name, model.path, created, sampling, scope, self._n_ctx.get(model.name, 0))
+        ready = self._ready.get(model.name)
+        return Offer(model.name, model.path, created, sampling, scope, ready.model.n_ctx if ready else 0)
 
     def _for(self, path: Path) -> Config:
         return replace(self._config, model=str(path))

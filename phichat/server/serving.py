@@ -15,22 +15,26 @@ from phichat.server.engines import Backends, Engines
 from phichat.server.gate import door
 from phichat.server.listening import bound, place, remarks, server
 from phichat.server.menu import Menu
-from phichat.wiring import chat_backend
+from phichat.wiring import chat_backend, engines_can_stay
+
+_AT_ONCE = 4
+"""Requests that an engine which takes several is asked at the same time. It gives each a batch or a token in turn."""
+
+_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What was asked for.
 
-    key: "" for none. at_once: requests that are answered at the same time, each by a backend of its own; waiting:
-    those that may stand in line behind them. keeps: in the transcripts.
+    key: "" for none. waiting: requests that may stand in line behind those that are being answered. keeps: in the
+    transcripts.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     key: str = ""
     allowed: tuple[str, ...] = ()
-    at_once: int = 1
     waiting: int = 32
     time_limit_s: float = 600.0
     keeps: bool = False
@@ -44,6 +48,7 @@ def serve_until_stopped(wanted: Serving, config: Config, paths: Paths, tell: Cal
     """
     menu = Menu(config, paths, partial(chat_backend, is_choice=False))
     backends = Backends(menu.backend)
+    stay = engines_can_stay(config, paths)
     where = place(wanted.host, wanted.port)
     if not wanted.key and not where.is_loopback:
         raise UsageError(
@@ -57,7 +62,13 @@ def serve_until_stopped(wanted: Serving, config: Config, paths: Paths, tell: Cal
 
         async def run() -> None:
             most_s = wanted.time_limit_s
-            engines = Engines(backends, at_once=wanted.at_once, waiting=wanted.waiting, patience_s=most_s)
+            engines = Engines(
+                backends,
+                at_once=_AT_ONCE if stay else 1,
+                waiting=wanted.waiting,
+                patience_s=most_s,
+                pause_s=_PAUSE_S if stay else None,
+            )
             limits = Limits(answer_s=most_s)
             house = House(menu, engines, tell, _kept(paths) if wanted.keeps else None, limits)
             app = application(house, let_in)
@@ -67,7 +78,7 @@ def serve_until_stopped(wanted: Serving, config: Config, paths: Paths, tell: Cal
             with remarks(tell, debug=wanted.debug):
                 asyncio.run(run())
         finally:
-            backends.close()
+            backends.let_go()
 
 
 def _kept(paths: Paths) -> Kept:
