@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
         raise UsageError(
             "The full-screen chat needs a terminal on stdin and stdout", 'ask with `phichat ask "..."`, or use --plain'
         )
+    if not plain:
+        # What is made until something is drawn stays; to look for garbage in it would only delay that.
+        gc.disable()
     paths = Paths.find()
     config = configure(paths, log=False if no_log else None, **flags)
     from phichat.desk import Desk

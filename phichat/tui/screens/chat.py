@@ -100,9 +100,12 @@ class ChatScreen(PromptingScreen):
         text, pastes = self.desk.draft()
         self.prompt.fill(text, pastes)
         self.status.status = Status(model=self.desk.model_name)
-        self.call_after_refresh(self._settle)
-        self.call_after_refresh(self.load)
-        self.call_after_refresh(self.look_for_models)
+
+    def begin(self) -> None:
+        """What need not be there when the screen is first drawn."""
+        self._settle()
+        self.load()
+        self.look_for_models()
 
     @property
     def is_busy(self) -> bool:
@@ -151,6 +154,7 @@ class ChatScreen(PromptingScreen):
         """What has lived until now stays: the collector, which stops all threads, need not go through it again."""
         gc.collect(1)
         gc.freeze()
+        gc.enable()
 
     def _loading(self) -> None:
         if self._preload is None:
