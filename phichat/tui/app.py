@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from textual import constants
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.events import Event, Paste
 from textual.screen import Screen
 from textual.theme import Theme
@@ -58,6 +61,14 @@ class PhichatApp(App[None]):
         self.report: Path | None = None
         self.register_theme(HIGH_CONTRAST)
         self.theme = desk.theme if desk.theme in self.available_themes else "textual-dark"
+
+    def get_driver_class(self) -> type[Driver]:
+        """On Linux and macOS one that knows Esc at once, unless the environment names another."""
+        if sys.platform == "win32" or constants.DRIVER is not None:
+            return super().get_driver_class()
+        from phichat.tui.driver import TerminalDriver
+
+        return TerminalDriver
 
     def get_default_screen(self) -> ChatScreen:
         """The chat itself: a screen beneath it would be styled and drawn before it."""
