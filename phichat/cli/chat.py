@@ -48,6 +48,8 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
         return PlainChat(desk, conversation).run()
     # Textual waits so many ms for what may follow Esc, 100 if not told: that long an answer would not be stopped.
     os.environ.setdefault("ESCDELAY", "25")
+    # Textual draws at the next of so many moments a second: at 60, what is typed is seen 8 ms later.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
     from phichat.tui.app import PhichatApp
 
     return play(PhichatApp(desk, conversation))
