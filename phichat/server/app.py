@@ -30,9 +30,12 @@ from phichat.events import (
     NotKept,
     PromptProgress,
     ReasoningDelta,
+    SampleFinished,
+    Sampling,
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Voted,
 )
 from phichat.messages import FinishReason, Message
 from phichat.server import asked
@@ -260,6 +263,9 @@ def _frame(event: Event, answer: Answer, chunks: Chunks) -> bytes:
             | PromptProgress()
             | CodeChecked()
             | NotKept()
+            | Sampling()
+            | SampleFinished()
+            | Voted()
         ):
             return b""
         case _:
