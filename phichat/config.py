@@ -35,6 +35,17 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """`[serve]`: where `phichat serve` listens. api_key_env: the variable that holds the key, "" for none; the key
+    itself is nowhere in here. allow_hosts: further names that clients may use."""
+
+    host: str = "127.0.0.1"
+    port: int = 1618
+    api_key_env: str = ""
+    allow_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be set. keep_alive: seconds. state_budget: bytes of KV states on disk, None for what
     suits the disk. given: the names of the options that somebody has set."""
@@ -47,6 +58,7 @@ class Config:
     sampling: GenerationParams = field(default_factory=GenerationParams)
     engine: EngineOptions = field(default_factory=EngineOptions)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    serve: ServeOptions = field(default_factory=ServeOptions)
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
     def suited(self, sampling: Mapping[str, Any]) -> Config:
@@ -136,7 +148,7 @@ def _size(value: object) -> int:
     return _integer(0, 2**63 - 1)(value)
 
 
-def _stop(value: object) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     """a text, or a list of texts"""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) and text for text in texts):
@@ -160,7 +172,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "repeat_last_n": _integer(0, 2**31 - 1),
     "seed": _integer(0, 2**32 - 2),
     "max_tokens": _integer(1, 2**31 - 1),
-    "stop": _stop,
+    "stop": _texts,
     "ctx_size": _integer(1, 2**31 - 1),
     "n_gpu_layers": _gpu_layers,
     "cache_type_k": _cache_type,
@@ -169,7 +181,14 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "draft": _draft,
 }
 
-_PLAIN = ("model", "system", "log", "keep_alive", "state_budget", "endpoints")
+_SERVE_READERS: Mapping[str, Callable[[object], Any]] = {
+    "host": _text,
+    "port": _integer(0, 65_535),
+    "api_key_env": _text,
+    "allow_hosts": _texts,
+}
+
+_PLAIN = ("model", "system", "log", "keep_alive", "state_budget", "endpoints", "serve")
 """The fields of Config that are settings themselves."""
 
 _ALIASES = {"temp": "temperature", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_predict": "max_tokens"}
@@ -227,7 +246,7 @@ def load(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = o
         **{name: settings[name] for name in _PLAIN if name in settings},
         sampling=GenerationParams(**pick(GenerationParams)),
         engine=EngineOptions(**pick(EngineOptions)),
-        given=frozenset(settings) - {"endpoints"},
+        given=frozenset(settings) - {"endpoints", "serve"},
     )
 
 
@@ -249,9 +268,32 @@ def _read_file(file: Path) -> dict[str, Any]:
         if name == "endpoints":
             settings[name] = read_endpoints(value, file)
             continue
+        if name == "serve":
+            settings[name] = _read_serve(value, file)
+            continue
         try:
             key, typed = read_option(name, value)
         except UsageError as why:
             raise ConfigError(f"{file}: {why.message}", why.next_step) from why
         settings[key] = typed
     return settings
+
+
+def _read_serve(value: object, file: Path) -> ServeOptions:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: serve is no table", "write [serve] with its settings under it")
+    given: dict[str, Any] = {}
+    for key, setting in value.items():
+        reader = _SERVE_READERS.get(key)
+        if reader is None:
+            raise ConfigError(
+                f"{file}: serve.{key} is no setting of `phichat serve`",
+                "keep the key in an environment variable and name that by api_key_env"
+                if "key" in key
+                else "the settings are " + ", ".join(_SERVE_READERS),
+            )
+        try:
+            given[key] = reader(setting)
+        except (ValueError, TypeError, OverflowError):
+            raise ConfigError(f"{file}: serve.{key} cannot be used", f"give it {reader.__doc__}") from None
+    return ServeOptions(**given)

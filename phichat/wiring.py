@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
 
-_RECORDING_PATIENCE_S = 2.0
+RECORDING_PATIENCE_S = 2.0
 """How long an answer waits for another process that writes transcripts, before it goes on without."""
 
 _TELLING_TOKENS = 16
@@ -106,16 +106,18 @@ def session(config: Config, paths: Paths, past: Past | None = None, keeper: Reco
     return Session(chat_backend(config, paths), config.system, history, lambda: (keeper and keeper.conversation) or "")
 
 
-def chat_backend(config: Config, paths: Paths) -> Backend:
+def chat_backend(config: Config, paths: Paths, *, is_choice: bool = True) -> Backend:
     """The backend for the model of this run: of an endpoint, or a file here whose use and speed are remembered.
 
-    Raises ModelNotInstalled, UsageError and ConfigError.
+    is_choice: whether the user has named the model, so that it is the one to go on with. Raises
+    ModelNotInstalled, UsageError and ConfigError.
     """
     if remote := remote_backend(config):
         return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
-    return _Remembering(_staying(choice, library, config, paths), choice, library.used)
+    backend = _staying(choice, library, config, paths)
+    return _Remembering(backend, choice, library.used, is_choice=is_choice and not choice.notice)
 
 
 def states_folder(config: Config, paths: Paths) -> StateFolder:
@@ -222,7 +224,7 @@ def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder
     from phichat.transcript.store import Store
 
     def opened() -> Store:
-        return Store.open(paths.logs, patience_s=_RECORDING_PATIENCE_S)
+        return Store.open(paths.logs, patience_s=RECORDING_PATIENCE_S)
 
     if past is None:
         return Recorder(opened)
@@ -289,6 +291,11 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
     return ResidentBackend(
         choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines(), spin_count
     )
+
+
+def engines_can_stay(config: Config, paths: Paths) -> bool:
+    """Whether several backends of one model share an engine, which outlasts them; else each has one of its own."""
+    return bool(config.keep_alive) and Engines.of(paths.cache) is not None
 
 
 def engines_that_stay(paths: Paths) -> list[Resident]:
@@ -407,9 +414,9 @@ def _smaller(library: Library) -> list[tuple[str, int]]:
 class _Remembering:
     """A backend whose use and speed are remembered, and which says how its model was chosen."""
 
-    def __init__(self, backend: Backend, choice: Choice, used: Used) -> None:
+    def __init__(self, backend: Backend, choice: Choice, used: Used, *, is_choice: bool) -> None:
         self._backend, self._choice, self._used = backend, choice, used
-        self._n_gpu_layers = 0
+        self._is_choice, self._n_gpu_layers = is_choice, 0
 
     @property
     def n_ctx(self) -> int:
@@ -420,7 +427,7 @@ class _Remembering:
         for event in self._backend.load(cancel):
             if isinstance(event, ModelReady):
                 self._n_gpu_layers = event.model.n_gpu_layers
-                self._used.note(self._choice.model.path, chosen=not self._choice.notice)
+                self._used.note(self._choice.model.path, chosen=self._is_choice)
                 if self._choice.notice:
                     event = replace(event, notices=(self._choice.notice, *event.notices))
             yield event

@@ -66,6 +66,7 @@ def _with(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Comman
 debug_option = _with(_DEBUG)
 engine_options = _with(_ENGINE, _DEBUG)
 model_and_engine_options = _with(_MODEL, _ENGINE, _DEBUG)
+model_options = _with(_MODEL, _SAMPLING, _ENGINE)
 keep_alive_option = _with(_KEEP_ALIVE)
 all_options = _with(_MODEL, _SAMPLING, _ENGINE, _DEBUG)
 

@@ -141,6 +141,8 @@ class Worker:
         rescue = Timer(_LEAVING_S, os._exit, (1,))
         rescue.daemon = True
         rescue.start()
+        for job in tuple(self._schedule.jobs):
+            job.cancelled.set()
         self._inbox.put(None)
 
     def _leave(self) -> None:

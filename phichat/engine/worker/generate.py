@@ -92,10 +92,10 @@ def reply(
         complete = yield from evaluate(tokens, lambda done: job.send(Evaluating(done, total, cached)))
         model.synchronize()
         evaluated = monotonic()
+        model.states.learn(evaluated - reading - (job.waited_s - waited_s), len(sequence.cached) - cached)
+        waited_s = job.waited_s
         if not complete:
             return cancelled()
-        model.states.learn(evaluated - reading - (job.waited_s - waited_s), total - cached)
-        waited_s = job.waited_s
         writer = Writer(model, prompt, params, request.seed, stops, job.send)
         cleaning.callback(writer.close)
         ahead = Ahead(model.batch_costs, sequence, writer.tokens)

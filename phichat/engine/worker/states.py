@@ -160,34 +160,28 @@ class States:
     def _restore(self, stored: _Stored, sequence: Sequence) -> bool:
         """Whether the sequence holds the state now. If this process dies of it, nobody tries it again."""
         path, trial = stored.file.path, stored.file.path.with_suffix(TRIED)
-        if not _has_memory(stored.head.payload):
-            return False
         try:
             path.rename(trial)
-            with trial.open("rb") as content:
-                if state_file.read_head(content) != stored.head:
-                    raise Damaged("it is another now")
-                payload = state_file.read_payload(content, stored.head)
+            held = self._put(trial, stored.head, sequence)
+            os.utime(trial)
         except Damaged:
             _remove(trial)
             return False
         except OSError:
             return False
-        except MemoryError:
-            self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
-            return False
-        if self._put(stored.head, payload, sequence):
-            os.utime(trial)
-            self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
-            return True
-        if any(other.busy for other in self._sequences.all if other is not sequence):
-            # They have the room that it needs.
+        if held or any(other.busy for other in self._sequences.all if other is not sequence):
+            # Where it is not held, they have the room that it needs.
             self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
         else:
             _remove(trial)
-        return False
+        return held
 
-    def _put(self, head: Head, payload: Any, sequence: Sequence) -> bool:
+    def _put(self, path: Path, head: Head, sequence: Sequence) -> bool:
+        """Raises Damaged and OSError, before the library has seen anything."""
+        with path.open("rb") as content:
+            if state_file.read_head(content) != head:
+                raise Damaged("it is another now")
+            payload = state_file.map_payload(content, head)
         sequence.clear()
         while True:
             taken = self._lib.llama_state_seq_set_data(self._context, payload, head.payload, sequence.number)
@@ -236,7 +230,7 @@ class States:
         if self._writer:
             self._writer.join()
         for sequence in sorted(self._sequences.all, key=lambda one: -one.asked_ns):
-            if sequence.owner and (copy := self._copied(sequence, _worth_leaving)):
+            if copy := self._copied(sequence, _worth_leaving):
                 self._write(copy)
 
     def _copied(self, sequence: Sequence, worth: Callable[[int, float, float], bool]) -> _Copy | None:
