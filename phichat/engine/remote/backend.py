@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from multiprocessing.connection import wait
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from phichat.endpoints import Endpoint, Served
+from phichat.endpoints import Served
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.engine.protocol import Generated, Said
 from phichat.engine.remote import request
+from phichat.engine.remote.served import ABOUT_S, ServedModel, connect, context_of_llama_server, models_of
 from phichat.engine.remote.stream import Document, finish_reason, read
 from phichat.engine.remote.trouble import Kind, Scrubber, Trouble, explain, overflow, refused_options
 from phichat.engine.reply import GrowingReply
 from phichat.engine.text import ReasoningSplitter
-from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
+from phichat.errors import EndpointError, PhichatError
 from phichat.events import ModelReady
 from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Timings, Usage
 
@@ -28,23 +30,11 @@ _RETRIES = 3
 _LONGEST_PAUSE_S = 30.0
 """A server that asks to wait longer is not waited for."""
 
-_ABOUT_S = 5.0
-"""How long an answer waits for what the server says about its models."""
-
 _NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens", "stream_options": ""}
 """How the user knows an option, "" where nobody has asked for it."""
 
 _BYTES_PER_TOKEN = 4.0
 """Of most prose and code, until the server has counted a prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model as the server tells of it. n_ctx: in tokens, 0 when it does not say."""
-
-    id: str
-    n_ctx: int = 0
-    owned_by: str = ""
 
 
 class RemoteBackend:
@@ -91,12 +81,12 @@ class RemoteBackend:
         if wanted and self._served.endpoint.api_version:
             return ServedModel(wanted)  # Azure has deployments, and lists something else
         try:
-            models = _models(server, cancel, _ABOUT_S)
+            models = models_of(server, cancel, ABOUT_S)
         except Trouble as trouble:
             # What is wrong is told when it matters: not every server lists its models.
             if not wanted or trouble.kind is Kind.REFUSED:
                 server.close()
-                raise self._error(trouble, _ABOUT_S) from None
+                raise self._error(trouble, ABOUT_S) from None
         if cancel.is_set():
             return None
         if not wanted and len(models) != 1:
@@ -109,7 +99,7 @@ class RemoteBackend:
             )
         model = next((model for model in models if model.id == wanted or not wanted), ServedModel(wanted))
         if not model.n_ctx and model.owned_by == "llamacpp":
-            model = replace(model, n_ctx=_context_of_llama_server(server, cancel))
+            model = replace(model, n_ctx=context_of_llama_server(server, cancel))
         return model
 
     def _notices(self) -> Iterator[str]:
@@ -179,8 +169,9 @@ class RemoteBackend:
         assert self._server is not None
         body = request.body(self._served.model, messages, turn.wanted, self._refused, streams=streams)
         try:
-            for document in self._server.complete(body, cancel, self._served.endpoint.timeout):
-                yield from turn.take(document)
+            with closing(self._server.complete(body, cancel, self._served.endpoint.timeout)) as documents:
+                for document in documents:
+                    yield from turn.take(document)
         except Trouble as trouble:
             # An answer that has said how it ends needs no more of the connection.
             if not turn.finish or trouble.kind not in (Kind.CUT, Kind.LOST, Kind.SILENT):
@@ -208,7 +199,7 @@ class RemoteBackend:
         return refused
 
     def _error(self, trouble: Trouble, waited_s: float) -> PhichatError:
-        return explain(trouble, self._served, self._scrub, has_key=bool(self._key), waited_s=waited_s)
+        return explain(trouble, self._served, self._key, waited_s)
 
     def close(self) -> None:
         """As `Backend.close`."""
@@ -265,69 +256,6 @@ class _Turn:
         spent = self._last_at - self._first_at
         speed = max(0, usage.completion_tokens - 1) / spent if spent > 0 else 0.0
         return Generated(reason, usage, Timings(0.0, waited, waited, spent, speed))
-
-
-def connect(endpoint: Endpoint, key: str) -> Server:
-    """Nothing is sent yet. Raises ExtraNotInstalled."""
-    try:
-        from phichat.engine.remote.http import Server
-    except ModuleNotFoundError as why:
-        raise ExtraNotInstalled(
-            "Endpoints need the package openai, which is not installed",
-            "install it with `pip install 'phichat-cli[remote]'`",
-            detail=str(why),
-        ) from None
-    return Server(endpoint, key)
-
-
-def served_models(endpoint: Endpoint, key: str, cancel: Cancel) -> list[ServedModel]:
-    """What the server has, in its order; empty when cancelled.
-
-    Raises ExtraNotInstalled and EndpointError kinds.
-    """
-    scrub = Scrubber([key, *endpoint.headers.values()])
-    server = connect(endpoint, key)
-    try:
-        return _models(server, cancel, endpoint.timeout)
-    except Trouble as trouble:
-        whom = Served(endpoint, endpoint.model)
-        raise explain(trouble, whom, scrub, has_key=bool(key), waited_s=endpoint.timeout) from None
-    finally:
-        server.close()
-
-
-def _models(server: Server, cancel: Cancel, silence_s: float) -> list[ServedModel]:
-    document = server.models(cancel, silence_s)
-    if document is None:
-        return []
-    listed = document.get("data")
-    if not isinstance(listed, list):
-        raise Trouble(Kind.BAD_STREAM, body=document)
-    return [_model(entry) for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-
-def _model(entry: Mapping[str, Any]) -> ServedModel:
-    meta = entry.get("meta")
-    tells = {**(meta if isinstance(meta, dict) else {}), **entry}
-    # Of vLLM; OpenRouter and others; Groq; LM Studio; llama-server.
-    names = ("max_model_len", "context_length", "context_window", "loaded_context_length", "n_ctx")
-    n_ctx = next((tells[name] for name in names if _is_context(tells.get(name))), 0)
-    owner = entry.get("owned_by")
-    return ServedModel(entry["id"], n_ctx, owner if isinstance(owner, str) else "")
-
-
-def _context_of_llama_server(server: Server, cancel: Cancel) -> int:
-    try:
-        said = server.beside_api("/props", cancel, _ABOUT_S)
-    except Trouble:
-        return 0  # a server that keeps it to itself
-    settings = said.get("default_generation_settings") if said else None
-    n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else 0
-    return n_ctx if isinstance(n_ctx, int) and _is_context(n_ctx) else 0
-
-
-def _is_context(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
 
 
 def _size(messages: Sequence[Message]) -> int:

@@ -7,10 +7,11 @@ import email.utils
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
-from threading import Thread, current_thread
+from threading import Semaphore, Thread, current_thread
+from time import monotonic
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -30,30 +31,45 @@ _OF_HTTP = frozenset(
 _ERROR_BYTES = 1 << 18
 """As much of an error page is read."""
 
+_AHEAD = 256
+"""Documents that wait for who asked; a server that is faster is read no further."""
+
+_ONLY_ALIVE = 10
+"""A server that only says that it is alive, and nothing else, is waited for this many times as long."""
+
+_OF_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+"""Asked directly, whatever proxy the environment names."""
+
 
 class Server:
     """The server of an endpoint.
 
-    key: what proves who asks, "" for nothing. It goes into headers and nowhere else.
+    key: what proves who asks, "" for nothing. It goes into headers and nowhere else. Raises Trouble when the
+    address, or what the environment says of proxies and certificates, cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
         self._base_url, self._api_version = endpoint.base_url, endpoint.api_version
-        self._headers = {"user-agent": f"phichat/{__version__}", **_credentials(endpoint, key), **endpoint.headers}
-        limits = httpx2.Limits(max_keepalive_connections=0)
-        self._http = httpx2.Client(
-            timeout=httpx2.Timeout(endpoint.timeout, connect=min(_CONNECT_S, endpoint.timeout)),
-            limits=limits,
-            follow_redirects=False,
-            event_hooks={"request": [self._prepare], "response": [_bound]},
-        )
-        self._client = _client(endpoint, self._http)
+        own = {"user-agent": f"phichat/{__version__}", "accept-encoding": "identity"}
+        self._headers = {**own, **_credentials(endpoint, key), **endpoint.headers}
+        try:
+            self._http = httpx2.Client(
+                timeout=httpx2.Timeout(endpoint.timeout, connect=min(_CONNECT_S, endpoint.timeout)),
+                limits=httpx2.Limits(max_keepalive_connections=0),
+                follow_redirects=False,
+                event_hooks={"request": [self._prepare], "response": [_bound]},
+                mounts=dict.fromkeys(f"all://{host}" for host in _OF_THIS_MACHINE),
+            )
+            self._client = _client(endpoint, self._http)
+        except (httpx2.InvalidURL, ImportError, OSError, ValueError) as why:
+            # An address, a proxy or a file of certificates in the environment that the library cannot use.
+            raise Trouble(Kind.UNREACHABLE, detail=str(why)) from None
 
     def close(self) -> None:
         """Let go of everything; nothing can be asked any more."""
         self._http.close()
 
-    def complete(self, body: Mapping[str, Any], cancel: Cancel, silence_s: float) -> Iterator[Document]:
+    def complete(self, body: Mapping[str, Any], cancel: Cancel, silence_s: float) -> Generator[Document, None, None]:
         """The documents of a chat completion as they come; ends early when cancelled.
 
         silence_s: how long the server may say nothing. Raises Trouble.
@@ -105,7 +121,9 @@ class Server:
 
         return next(self._exchange(work, cancel, silence_s), None)
 
-    def _exchange(self, work: Callable[[_Exchange], None], cancel: Cancel, silence_s: float) -> Iterator[Document]:
+    def _exchange(
+        self, work: Callable[[_Exchange], None], cancel: Cancel, silence_s: float
+    ) -> Generator[Document, None, None]:
         exchange = _Exchange(work)
         exchange.start()
         try:
@@ -133,7 +151,8 @@ class _Exchange(Thread):
     def __init__(self, work: Callable[[_Exchange], None]) -> None:
         super().__init__(name="phichat-endpoint", daemon=True)
         self._work = work
-        self._items: deque[Document | Trouble | None] = deque()
+        self._items: deque[Document | Exception | None] = deque()
+        self._room = Semaphore(_AHEAD)
         self._news, self._tell = socket.socketpair()
         self._tell.settimeout(0)
         self._connected: Any = None
@@ -143,13 +162,11 @@ class _Exchange(Thread):
         """In the thread."""
         try:
             self._work(self)
-        except Exception as why:
+        except Exception as why:  # noqa: BLE001  (raised where it is waited for)
             trouble = _trouble_of(why)
-            if trouble is None:
-                raise
-            if self.has_answer and trouble.kind is Kind.LOST:
+            if trouble is not None and self.has_answer and trouble.kind is Kind.LOST:
                 trouble.kind = Kind.CUT
-            self._items.append(trouble)
+            self._items.append(trouble or why)
         finally:
             self._items.append(None)
             self._wake()
@@ -163,11 +180,18 @@ class _Exchange(Thread):
 
     def put_each(self, documents: Iterator[Document], is_alive: Callable[[], bool]) -> None:
         """Hand them over; is_alive: whether to tell of life even when there are none. Raises what they raise."""
-        before = len(self._items)
+        has_come = False
         try:
-            self._items.extend(documents)
+            for document in documents:
+                if not self._room.acquire(blocking=False):
+                    self._wake()
+                    self._room.acquire()
+                if self.is_left:
+                    return
+                self._items.append(document)
+                has_come = True
         finally:
-            if len(self._items) > before or is_alive():
+            if has_come or is_alive():
                 self._wake()
 
     def _wake(self) -> None:
@@ -176,31 +200,36 @@ class _Exchange(Thread):
 
     def documents(self, cancel: Cancel, silence_s: float) -> Iterator[Document]:
         """For its user. Raises Trouble."""
+        last_at = monotonic()
         while True:
             arrived = wait([cancel, self._news], silence_s)  # type: ignore[list-item]
             if cancel.is_set():
                 return
-            if not arrived:
+            if not arrived or (not self._items and monotonic() - last_at > _ONLY_ALIVE * silence_s):
                 raise Trouble(Kind.SILENT)
             self._news.recv(4096)
-            while self._items:
+            while self._items and not cancel.is_set():
                 item = self._items.popleft()
                 if item is None:
                     return
-                if isinstance(item, Trouble):
+                if isinstance(item, Exception):
                     raise item
+                self._room.release()
                 yield item
+                last_at = monotonic()
 
     def leave(self) -> None:
         """Nobody listens any more."""
         self.is_left = True
+        self._room.release()
         self._hang_up()
 
     def _hang_up(self) -> None:
         connected = self._connected
         if connected is not None:
             with contextlib.suppress(OSError):  # it is closed already
-                connected.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+                # Not the method of a TLS socket, which takes the encryption away from under whoever reads.
+                socket.socket.shutdown(connected.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
 def _client(endpoint: Endpoint, http: httpx2.Client) -> openai.OpenAI:
@@ -246,6 +275,8 @@ class _AtMost(httpx2.SyncByteStream):
 
 
 def _bound(response: httpx2.Response) -> None:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Trouble(Kind.BAD_STREAM, detail="it is compressed, which was not asked for")  # and may have no bounds
     if response.status_code >= 300 and isinstance(response.stream, httpx2.SyncByteStream):
         response.stream = _AtMost(response.stream)
 
@@ -277,7 +308,7 @@ def _of_connection(why: Exception) -> Trouble:
     def among(*kinds: type[Exception]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    if among(ssl.SSLError):
+    if among(ssl.SSLError) and among(httpx2.ConnectError):
         return Trouble(Kind.TLS, detail=deepest)
     if among(ConnectionRefusedError):
         return Trouble(Kind.REFUSED)
