@@ -93,9 +93,10 @@ def local_backend(config: Config, paths: Paths) -> LocalBackend:
     return _backend_of(library.choose(config.model), library, config, paths)
 
 
-def session(config: Config, paths: Paths, past: Past | None = None) -> Session:
+def session(config: Config, paths: Paths, past: Past | None = None, keeper: Recorder | None = None) -> Session:
     """A conversation, new or gone on with. Raises ModelNotInstalled, UsageError and ConfigError."""
-    return Session(chat_backend(config, paths), config.system, past.turns() if past else ())
+    history = past.turns() if past else ()
+    return Session(chat_backend(config, paths), config.system, history, lambda: (keeper and keeper.conversation) or "")
 
 
 def chat_backend(config: Config, paths: Paths) -> Backend:
@@ -313,10 +314,10 @@ class _Remembering:
         return self._backend.count(messages, cancel)
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`."""
-        for event in self._backend.generate(messages, params, cancel):
+        for event in self._backend.generate(messages, params, cancel, owner):
             if isinstance(event, TurnFinished) and event.usage.completion_tokens >= _TELLING_TOKENS:
                 speed = Speed(event.timings.tokens_per_second, self._backend.plan.n_gpu_layers, "ask")
                 self._used.note_speed(self._choice.model.path, speed)

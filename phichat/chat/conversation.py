@@ -134,7 +134,7 @@ class Conversation:
         """One turn after the head, which it then is. Raises what `Session.send` raises."""
         parent = self._head
         history = [Turn(turn.prompt, turn.text) for turn in self.branch if turn.text]
-        session = Session(self.backend(), self.system, history)
+        session = Session(self.backend(), self.system, history, lambda: self.id or "")
         events = check_code(session.send(prompt, params, cancel), self._scope() if self._scope else None)
         recorder = self._kept.recorder if self._kept else None
         if recorder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from phichat.chat.context import Fitted, Turn, fit
@@ -15,8 +15,15 @@ from phichat.messages import FinishReason, GenerationParams, Message
 class Session:
     """Owns the history and the context budget; the backend owns everything about the model."""
 
-    def __init__(self, backend: Backend, system: str | None = None, history: Sequence[Turn] = ()) -> None:
-        self._backend = backend
+    def __init__(
+        self,
+        backend: Backend,
+        system: str | None = None,
+        history: Sequence[Turn] = (),
+        owner: Callable[[], str] = lambda: "",
+    ) -> None:
+        """owner: the id of the kept conversation, "" where it is not kept; asked for when a turn has begun."""
+        self._backend, self._owner = backend, owner
         self.system = system
         self._history = list(history)
 
@@ -50,7 +57,7 @@ class Session:
             return
         if fitted.dropped_turns:
             yield ContextTrimmed(fitted.dropped_turns, fitted.tokens, self._backend.n_ctx)
-        for event in self._backend.generate(fitted.messages, params, cancel):
+        for event in self._backend.generate(fitted.messages, params, cancel, self._owner()):
             if isinstance(event, TurnFinished):
                 if event.text:
                     self._history.append(Turn(prompt, event.text))

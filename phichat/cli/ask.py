@@ -83,8 +83,8 @@ def ask(
         diagnostics.notice("There is no conversation yet; this begins one.")
     config = suited(config, paths)
     scope = code_scope(config, paths)
-    conversation = session(config, paths, before)
     keeper = recorder(config, paths, before)
+    conversation = session(config, paths, before, keeper)
     view = _View(
         diagnostics,
         Output(),

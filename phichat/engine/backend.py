@@ -44,10 +44,13 @@ class Backend(Protocol):
         ...
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
     ) -> Iterator[GenerationEvent]:
         """Reply to messages that fit the context. Ends with exactly one TurnFinished, also before an
-        error is raised; a set `cancel` ends it within half a second, with what was said."""
+        error is raised; a set `cancel` ends it within half a second, with what was said.
+
+        owner: the conversation that this belongs to, "" where nothing of it is to be kept.
+        """
         ...
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ def kv_cache(header: GgufHeader, n_ctx: int, type_k: GgmlType, type_v: GgmlType)
     keys = max(header.key_length, header.number("{arch}.attention.key_length_swa"))
     values = 0 if latent else max(header.value_length, header.number("{arch}.attention.value_length_swa"))
     interval = header.number("{arch}.full_attention_interval")
-    state = _recurrent_state(header)
+    state = recurrent_state(header)
     mixed = header.architecture == "falcon-h1"
     sizes = []
     for layer, heads in enumerate(header.head_count_kv):
@@ -116,7 +116,8 @@ def kv_cache(header: GgufHeader, n_ctx: int, type_k: GgmlType, type_v: GgmlType)
     return tuple(sizes) + (state,) * (header.block_count - len(sizes))
 
 
-def _recurrent_state(header: GgufHeader) -> int:
+def recurrent_state(header: GgufHeader) -> int:
+    """Bytes of a layer's state of fixed size, one for each sequence; 0 for attention alone."""
     width = header.embedding_length
     head = header.number("{arch}.wkv.head_size")
     if head:

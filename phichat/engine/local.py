@@ -14,6 +14,7 @@ from phichat.config import EngineOptions
 from phichat.engine import protocol
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.engine.fitting import BATCH, offload_request
+from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.offload import OffloadPlan, plan, require_fit
 from phichat.engine.process import WORKER, Deadlines, EngineProcess
@@ -33,6 +34,10 @@ from phichat.errors import (
 from phichat.events import ModelChecking, ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
 from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
+
+_SEQUENCES = 8
+"""Conversations that a context holds at once. They share its cells, so that more cost no memory, but for models
+whose layers keep a state of fixed size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,9 @@ class LocalBackend:
             verdict = known or Verdict.WORKS
             while True:
                 try:
-                    loaded = yield from self._load_in(process, where, threads, verdict, cancel, prove=known is None)
+                    loaded = yield from self._load_in(
+                        process, header, where, threads, verdict, cancel, prove=known is None
+                    )
                     break
                 except EngineCrashed as crash:
                     if known or verdict is Verdict.CRASHES or not crash.is_fault:
@@ -190,6 +197,7 @@ class LocalBackend:
     def _load_in(
         self,
         process: EngineProcess,
+        header: GgufHeader,
         where: OffloadPlan,
         threads: int,
         verdict: Verdict,
@@ -201,6 +209,7 @@ class LocalBackend:
             path=str(self._path),
             n_ctx=where.n_ctx,
             n_batch=min(BATCH, where.n_ctx),
+            sequences=1 if recurrent_state(header) else _SEQUENCES,
             n_gpu_layers=where.n_gpu_layers,
             tensor_split=where.tensor_split,
             type_k=self._options.cache_type_k,
@@ -267,14 +276,14 @@ class LocalBackend:
         return 0
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
         seed = params.seed if params.seed is not None else secrets.randbelow(2**32 - 1)
         load_s, self._unreported_load_s = self._unreported_load_s, 0.0
         reply = GrowingReply(self.n_ctx, seed, load_s)
         try:
-            for said in self._ask(protocol.Generate(tuple(messages), params, seed), cancel):
+            for said in self._ask(protocol.Generate(tuple(messages), params, seed, owner), cancel):
                 yield from reply.take(said)
         except PhichatError:
             yield reply.finished(FinishReason.ERROR)

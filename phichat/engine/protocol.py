@@ -4,6 +4,7 @@ Each message is one JSON object, framed by `multiprocessing.connection` (a lengt
 its pickling methods are never used), so the same protocol serves a child and a resident process.
 A request is answered by any number of progress messages and then exactly one of `Loaded`,
 `Counted`, `Generated`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
+An engine process may have several connections; each is answered on its own.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Connection(Protocol):
 class Load:
     """Load a model and make its context. Sizes in tokens.
 
+    sequences: how many conversations the context may hold at once; they share its n_ctx cells.
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
@@ -40,6 +42,7 @@ class Load:
     path: str
     n_ctx: int
     n_batch: int
+    sequences: int
     n_gpu_layers: int
     tensor_split: tuple[float, ...]
     type_k: str
@@ -56,9 +59,12 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
+    """owner: the conversation, "" when nothing of it is to be kept."""
+
     messages: tuple[Message, ...]
     params: GenerationParams
     seed: int
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

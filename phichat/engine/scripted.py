@@ -58,7 +58,7 @@ class ScriptedBackend:
         return sum(len(message.text.split()) for message in messages)
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
     ) -> Iterator[GenerationEvent]:
         reply = self.replies[min(len(self.prompts), len(self.replies) - 1)]
         self.prompts.append(tuple(messages))

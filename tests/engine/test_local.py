@@ -251,13 +251,15 @@ import faulthandler, os, signal, sys
 from phichat.engine import protocol
 from phichat.engine.worker.__main__ import Worker, _connect
 real = Worker._load
-def load(self, request):
+def load(self, request, send):
     if request.extra_buffers:
-        self._send(protocol.Proving())
+        send(protocol.Proving())
         os.kill(os.getpid(), signal.SIGSEGV)
-    return real(self, request)
+    return real(self, request, send)
 Worker._load = load
-Worker(_connect(int(sys.argv[1]))).run()
+worker = Worker()
+worker.attach(_connect(int(sys.argv[1])), patient=False)
+worker.run()
 """
 
 

@@ -8,7 +8,7 @@ from phichat.engine import protocol
 from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
 
 MESSAGES = [
-    protocol.Load("/a b.gguf", 8192, 512, 3, (1.0, 2.0), "f16", "q8_0", 4, True, False),
+    protocol.Load("/a b.gguf", 8192, 512, 8, 3, (1.0, 2.0), "f16", "q8_0", 4, True, False),
     protocol.Generate((Message(Role.USER, "é\x00\ud800"),), GenerationParams(stop=("x",)), 7),
     protocol.Cancel(),
     protocol.Hello("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),

@@ -124,7 +124,7 @@ class RemoteBackend:
         return min(int(_size(messages) / self._bytes_per_token), self.n_ctx - 1)
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`. Raises EndpointError kinds, ModelNotInstalled and ContextOverflow."""
         reply = GrowingReply(self.n_ctx, params.seed or 0, 0.0)

@@ -1,7 +1,8 @@
-"""The engine process: `python -m phichat.engine.worker HANDLE`.
+"""The engine process: `python -m phichat.engine.worker HANDLE...`.
 
-HANDLE is the inherited end of a connection (see `phichat.engine.process`). The process answers one
-request at a time, listens for Cancel meanwhile, and ends when the connection does.
+A HANDLE is the inherited end of a connection (see `phichat.engine.process`), the first one that of the
+supervisor. The process answers one request of each connection at a time, listens for Cancel meanwhile, and
+ends when the last connection does.
 """
 
 from __future__ import annotations
@@ -11,104 +12,185 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event, Thread
+from queue import Empty, SimpleQueue
+from threading import Thread
 from time import monotonic
 from typing import Any, assert_never
 
 from phichat.engine import protocol
-from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Proving, Rendering, Reply, Request
+from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Proving, Rendering, Reply
+from phichat.engine.worker.schedule import Client, Job, Schedule, Steps
 from phichat.messages import Message
 
 _RENDERING_S = 15.0
 """Longer than the supervisor waits for a template: this ends a process that has no supervisor any more."""
 
 
-class Worker:
-    """One connection, at most one model."""
+_HEARTBEAT_S = 0.5
+_PAUSE_S = 0.05
+"""How soon a client that did not read is looked at again."""
+_SHARES = 4
+"""The part of a batch that is evaluated at once while others wait."""
 
-    def __init__(self, connection: protocol.Connection) -> None:
-        self._connection = connection
-        self._requests: SimpleQueue[Request] = SimpleQueue()
-        self._cancel = Event()
+
+class Worker:
+    """Any number of clients, at most one model.
+
+    stays: whether it goes on without clients.
+    """
+
+    def __init__(self, *, stays: bool = False) -> None:
+        self._stays = stays
+        self._clients: list[Client] = []
+        self._inbox: SimpleQueue[Job] = SimpleQueue()
+        self._schedule = Schedule()
+        self._current: Job | None = None
+        self._hello: Reply | None = None
+        self._beaten_at = 0.0
         self._model: Any = None
         self._template: Any = None
         self._stops: tuple[str, ...] = ()
-        self._built: tuple[tuple[Message, ...], Any] | None = None
+        self._built: dict[Client, tuple[tuple[Message, ...], Any]] = {}
+
+    def attach(self, connection: protocol.Connection, *, patient: bool = True) -> None:
+        """Serve one more client, from any thread."""
+        client = Client(connection, patient=patient)
+        self._clients.append(client)
+        if self._hello:
+            client.send(self._hello)
+        Thread(target=self._listen, args=(client,), daemon=True).start()
 
     def run(self) -> None:
         """Answer requests for ever."""
-        Thread(target=self._listen, daemon=True).start()
         from phichat.engine.worker import library
 
         try:
             self._lib = library.load_library()
             self._log = library.Log(self._lib)
             self._lib.llama_backend_init()
-            self._send(library.describe(self._lib))
+            hello: Reply = library.describe(self._lib)
         except (ImportError, OSError, RuntimeError, AttributeError) as why:
-            self._send(Failed(Failure.LIBRARY, f"{type(why).__name__}: {why}"))
+            hello = Failed(Failure.LIBRARY, f"{type(why).__name__}: {why}")
+        self._hello = hello
+        for client in tuple(self._clients):
+            client.send(hello)
+        if isinstance(hello, Failed):
             return
         import phichat.engine.worker.generate
         import phichat.engine.worker.prompt  # noqa: F401  (while the supervisor plans)
 
         while True:
-            self._answer(self._requests.get())
+            self._take_in()
+            if job := self._schedule.next():
+                self._step(job)
 
-    def _listen(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
+    def _listen(self, client: Client) -> None:
+        with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
             while True:
-                request = protocol.receive(self._connection)
-                if isinstance(request, protocol.Cancel):
-                    self._cancel.set()
-                else:
-                    self._cancel.clear()
-                    self._requests.put(request)
-        # Nobody is left to answer: not even a batch that is being computed is worth finishing.
-        os._exit(0)
-
-    def _send(self, reply: Reply) -> None:
-        try:
-            protocol.send(self._connection, reply)
-        except OSError:
+                request = protocol.receive(client.connection)
+                if not isinstance(request, protocol.Cancel):
+                    client.job = Job(client, request)
+                    self._inbox.put(client.job)
+                elif client.job:
+                    client.job.cancelled.set()
+        self._clients.remove(client)
+        self._built.pop(client, None)
+        if not self._clients and not self._stays:
+            # Nobody is left to answer: not even a batch that is being computed is worth finishing.
             os._exit(0)
+        if client.job:
+            client.job.cancelled.set()
+        client.close()
 
-    def _answer(self, request: Request) -> None:
-        from phichat.engine.worker.model import RequestFailed
+    def _take_in(self) -> None:
+        """Requests that have come; waits for one when there is nothing else to do."""
+        with contextlib.suppress(Empty):
+            if not self._schedule.jobs:
+                self._begin(self._inbox.get())
+            elif self._schedule.next() is None:
+                self._begin(self._inbox.get(timeout=_PAUSE_S))
+            while True:
+                self._begin(self._inbox.get_nowait())
+
+    def _begin(self, job: Job) -> None:
+        self._schedule.add(job, self._answer(job))
+
+    def _step(self, job: Job) -> None:
+        from phichat.engine.worker.sequences import RequestFailed
         from phichat.engine.worker.template import Refused
 
-        started = monotonic()
+        assert job.steps is not None
+        self._current, begun = job, monotonic()
         try:
-            match request:
-                case protocol.Load():
-                    self._send(self._load(request))
-                case protocol.Count():
-                    self._send(protocol.Counted(len(self._prompt(request.messages).tokens)))
-                case protocol.Generate():
-                    from phichat.engine.worker.generate import reply
-
-                    prompt = self._prompt(request.messages)
-                    self._send(
-                        reply(self._model, prompt, request.params, request.seed, self._stops, started, self._send)
-                    )
-                case protocol.Bench():
-                    from phichat.engine.worker.bench import bench
-
-                    self._send(bench(self._model, request, self._send))
-                case protocol.Cancel():
-                    pass
-                case _:
-                    assert_never(request)
+            job.waits = not next(job.steps)
+        except StopIteration as end:
+            self._done(job, end.value)
         except RequestFailed as why:
-            self._send(Failed(why.failure, why.message, why.tokens))
+            self._done(job, Failed(why.failure, why.message, why.tokens))
         except Refused as why:
-            self._send(Failed(Failure.TEMPLATE, str(why)))
+            self._done(job, Failed(Failure.TEMPLATE, str(why)))
         except MemoryError:
-            self._send(Failed(Failure.MEMORY, "memory ran out"))
+            self._done(job, Failed(Failure.MEMORY, "memory ran out"))
+        job.used_s += monotonic() - begun
+        self._beat()
 
-    def _load(self, request: Load) -> Loaded:
+    def _done(self, job: Job, reply: Reply) -> None:
+        self._schedule.done(job)
+        if job.client not in self._clients:
+            self._built.pop(job.client, None)
+        job.client.job = None
+        job.send(reply)
+
+    def _beat(self) -> None:
+        """Tell everyone who waits, now and then, that this process lives; called between graph nodes too."""
+        now = monotonic()
+        if now - self._beaten_at > _HEARTBEAT_S:
+            self._beaten_at = now
+            for job in tuple(self._schedule.jobs):
+                if not job.client.is_behind:
+                    job.send(protocol.Alive())
+
+    def _is_cancelled(self) -> bool:
+        return self._current is not None and self._current.cancelled.is_set()
+
+    def _answer(self, job: Job) -> Steps:
+        request = job.request
+        if not isinstance(request, Load):
+            while self._model is None and any(isinstance(other.request, Load) for other in self._schedule.jobs):
+                yield False
+            if self._model is None:
+                return Failed(Failure.LOAD, "no model is loaded")
+        match request:
+            case Load():
+                return self._load(request, job.send)
+            case protocol.Count():
+                return protocol.Counted(len(self._prompt(job, request.messages).tokens))
+            case protocol.Generate():
+                from phichat.engine.worker.generate import reply
+
+                prompt = self._prompt(job, request.messages)
+                return (yield from reply(self._model, prompt, request, self._stops, job, self._room(job), self._batch))
+            case protocol.Bench():
+                from phichat.engine.worker.bench import bench
+
+                return bench(self._model, request, job.send)
+            case protocol.Cancel():
+                raise AssertionError(request)
+            case _:
+                assert_never(request)
+
+    def _room(self, job: Job) -> Callable[[], bool]:
+        return lambda: self._schedule.make_room(job, self._model.sequences)
+
+    def _batch(self) -> int:
+        """Tokens to evaluate in one step: others who wait should not wait for long."""
+        assert self._current is not None
+        size: int = self._model.n_batch
+        return max(1, size // _SHARES) if self._schedule.has_others(self._current) else size
+
+    def _load(self, request: Load, send: Callable[[Reply], None]) -> Loaded:
         from phichat.engine.worker import template
         from phichat.engine.worker.model import Model
 
@@ -116,43 +198,47 @@ class Worker:
             self._lib,
             self._log,
             request,
-            self._cancel.is_set,
-            lambda: self._send(protocol.Alive()),
-            lambda fraction: self._send(Loading(fraction)),
+            self._is_cancelled,
+            self._beat,
+            lambda fraction: send(Loading(fraction)),
         )
         if request.prove:
-            self._send(Proving())
-            tokens = [at % model.vocabulary.size for at in range(32)]
-            model.evaluate(tokens[: model.n_ctx], lambda _: None)
+            send(Proving())
+            sequence = model.sequences.all[0]
+            sequence.decode([at % model.vocabulary.size for at in range(min(32, model.n_ctx))])
             model.synchronize()
-            model.clear()
+            sequence.clear()
         name, source, self._stops = template.choose(model.template, model.architecture, model.vocabulary.has)
         self._template = template.ChatTemplate(source, model.vocabulary.bos, model.vocabulary.eos, self._rendering)
-        self._model, self._built = model, None
+        self._model, self._built = model, {}
         notices = []
         if name != "file":
             notices.append(f"The file brings no chat template; {name}'s is used.")
         return Loaded(model.n_ctx, model.n_ctx_train, name, tuple(notices))
 
-    def _prompt(self, messages: tuple[Message, ...]) -> Any:
+    def _prompt(self, job: Job, messages: tuple[Message, ...]) -> Any:
         """The same messages are usually counted first and then answered."""
         from phichat.engine.worker.prompt import build
 
-        if self._built is None or self._built[0] != messages:
-            self._built = messages, build(messages, self._template, self._model.vocabulary)
-        return self._built[1]
+        built = self._built.get(job.client)
+        if built is None or built[0] != messages:
+            built = self._built[job.client] = messages, build(messages, self._template, self._model.vocabulary)
+        return built[1]
 
     @contextlib.contextmanager
     def _rendering(self) -> Iterator[None]:
         """A template can hold the interpreter's lock for minutes, and then no thread of it notices
         that the supervisor is gone; faulthandler's timer needs no lock."""
-        self._send(Rendering())
+        waiting = tuple(self._schedule.jobs)
+        for job in waiting:
+            job.send(Rendering())
         faulthandler.dump_traceback_later(_RENDERING_S, exit=True)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
-            self._send(protocol.Alive())
+            for job in waiting:
+                job.send(protocol.Alive())
 
 
 def _prepare_process() -> None:
@@ -179,4 +265,7 @@ def _connect(handle: int) -> protocol.Connection:
 
 if __name__ == "__main__":
     _prepare_process()
-    Worker(_connect(int(sys.argv[1]))).run()
+    worker = Worker()
+    for number, handle in enumerate(sys.argv[1:]):
+        worker.attach(_connect(int(handle)), patient=number > 0)
+    worker.run()

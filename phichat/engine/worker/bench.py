@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from phichat.engine.bandwidth import memory_bandwidth
 from phichat.engine.protocol import Bench, Benched, Evaluating, Failure, Reply
-from phichat.engine.worker.model import Model, RequestFailed
+from phichat.engine.worker.model import Model
+from phichat.engine.worker.sequences import Decoded, RequestFailed
 
 
 def bench(model: Model, request: Bench, send: Callable[[Reply], None]) -> Benched:
@@ -22,12 +23,13 @@ def bench(model: Model, request: Bench, send: Callable[[Reply], None]) -> Benche
         raise RequestFailed(Failure.OVERFLOW, "the context is too small for this test", request.prompt_tokens)
     source = random.Random(0)
     tokens = [source.randrange(model.vocabulary.size) for _ in range(max(request.prompt_tokens, 1))]
+    sequence = model.sequences.all[0]
     steps = 2 * (request.repeats + 1)
     taken = 0
 
     def step(tokens_per_run: int, run: Callable[[], bool]) -> float:
         nonlocal taken
-        model.clear()
+        sequence.clear()
         start = perf_counter()
         if not run():
             raise RequestFailed(Failure.CANCELLED, "the measurement was cancelled")
@@ -37,11 +39,15 @@ def bench(model: Model, request: Bench, send: Callable[[Reply], None]) -> Benche
         send(Evaluating(taken, steps, 0))
         return tokens_per_run / seconds
 
+    def evaluated(tokens: Sequence[int]) -> bool:
+        return sequence.decode(tokens) is Decoded.DONE
+
     def read() -> bool:
-        return model.evaluate(tokens[: request.prompt_tokens], lambda _: None)
+        starts = range(0, request.prompt_tokens, model.n_batch)
+        return all(evaluated(tokens[at : min(at + model.n_batch, request.prompt_tokens)]) for at in starts)
 
     def write() -> bool:
-        return all(model.append(tokens[at % len(tokens)]) for at in range(request.generated_tokens))
+        return all(evaluated((tokens[at % len(tokens)],)) for at in range(request.generated_tokens))
 
     send(Evaluating(0, steps, 0))
     # The speed of a shared machine drifts: the two are taken in turn.
@@ -51,5 +57,5 @@ def bench(model: Model, request: Bench, send: Callable[[Reply], None]) -> Benche
     for _ in range(request.repeats):
         prompt.append(step(request.prompt_tokens, read))
         generation.append(step(request.generated_tokens, write))
-    model.clear()
+    sequence.clear()
     return Benched(tuple(prompt), tuple(generation), memory_bandwidth(model.request.threads))

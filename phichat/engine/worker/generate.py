@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 
-from phichat.engine.protocol import Evaluating, Failure, Generated, Reply, Said
+from phichat.engine.protocol import Evaluating, Failure, Generate, Generated, Reply, Said
 from phichat.engine.text import ReasoningSplitter, StopStrings, Utf8Stream
-from phichat.engine.worker.model import Model, RequestFailed
+from phichat.engine.worker.model import Model
 from phichat.engine.worker.prompt import Prompt
-from phichat.messages import FinishReason, GenerationParams, Timings, Usage
+from phichat.engine.worker.schedule import Job, Steps
+from phichat.engine.worker.sequences import Decoded, RequestFailed
+from phichat.messages import FinishReason, Timings, Usage
 
 _SENDING_S = 0.02
 """Text is sent this often at most: waking the supervisor for each token of a fast model takes a core
@@ -65,33 +68,64 @@ class _Voice:
 def reply(
     model: Model,
     prompt: Prompt,
-    params: GenerationParams,
-    seed: int,
+    request: Generate,
     stops: Sequence[str],
-    started: float,
-    send: Callable[[Reply], None],
-) -> Generated:
-    """Answer a prompt.
+    job: Job,
+    make_room: Callable[[], bool],
+    batch: Callable[[], int],
+) -> Steps:
+    """Answer a prompt, a batch or a token in each step.
 
-    stops: the template's stop strings; those of params are added.
-    started: `monotonic()` when the request came, for the timings.
+    stops: the template's stop strings; those of the request are added. make_room: frees cells of the KV
+    cache, False when there are none to have. batch: tokens to evaluate at once.
     Raises RequestFailed when the prompt leaves no room in the context or cannot be evaluated.
     """
-    total = len(prompt.tokens)
+    params, tokens, total = request.params, list(prompt.tokens), len(prompt.tokens)
+    started, count, cached = job.received_at, 0, 0
     if total >= model.n_ctx:
         raise RequestFailed(Failure.OVERFLOW, "the prompt does not fit the context", total)
-    cached = model.keep_prefix(prompt.tokens)
-    send(Evaluating(cached, total, cached))
-    complete = model.evaluate(prompt.tokens[cached:], lambda done: send(Evaluating(done, total, cached)))
-    model.synchronize()
-    evaluated = monotonic()
-    if not complete:
-        return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), Timings(prompt_s=evaluated - started))
 
-    voice = _Voice(model, prompt.end, (*stops, *params.stop), send)
-    sampler = model.sampler(params, seed, prompt.tokens)
-    count, first, last = 0, evaluated, evaluated
-    try:
+    def cancelled() -> Generated:
+        return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), Timings(prompt_s=monotonic() - started))
+
+    while (sequence := model.sequences.take(tokens)) is None:
+        if job.cancelled.is_set():
+            return cancelled()
+        yield False
+    job.sequence = sequence
+
+    def evaluate() -> Generator[bool, None, bool]:
+        """Until the sequence holds all of tokens; False when cancelled."""
+        while (done := len(sequence.cached)) < len(tokens):
+            if job.cancelled.is_set():
+                return False
+            match sequence.decode(tokens[done : done + batch()]):
+                case Decoded.DONE:
+                    if count == 0:
+                        job.send(Evaluating(len(sequence.cached), total, cached))
+                    if len(sequence.cached) < len(tokens):
+                        yield True
+                case Decoded.CANCELLED:
+                    return False
+                case Decoded.NO_ROOM:
+                    if not make_room():
+                        yield False
+        return True
+
+    with contextlib.ExitStack() as cleaning:
+        cleaning.callback(model.sequences.release, sequence)
+        cached = len(sequence.cached)
+        job.send(Evaluating(cached, total, cached))
+        complete = yield from evaluate()
+        model.synchronize()
+        evaluated = monotonic()
+        if not complete:
+            return cancelled()
+        voice = _Voice(model, prompt.end, (*stops, *params.stop), job.send)
+        cleaning.callback(voice.close)
+        sampler = model.sampler(params, request.seed, prompt.tokens)
+        cleaning.callback(sampler.close)
+        first = last = evaluated
         while True:
             token = sampler.next()
             if model.vocabulary.ends_generation(token):
@@ -101,19 +135,18 @@ def reply(
             last = monotonic()
             if count == 1:
                 first = last
+            tokens.append(token)
             voice.say(token)
             if voice.stopped:
                 reason = FinishReason.STOP
                 break
-            if count == params.max_tokens or len(model.cached) >= model.n_ctx:
+            if count == params.max_tokens or len(tokens) > model.n_ctx:
                 reason = FinishReason.LENGTH
                 break
-            if not model.append(token):
+            yield True
+            if not (yield from evaluate()):
                 reason = FinishReason.CANCELLED
                 break
-    finally:
-        sampler.close()
-        voice.close()
     took = last - first
     return Generated(
         reason,

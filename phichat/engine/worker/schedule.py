@@ -1,0 +1,125 @@
+"""Whose turn it is in the engine process: requests of several clients, a step of each at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from queue import SimpleQueue
+from threading import Event, Thread
+from time import monotonic
+
+from phichat.engine import protocol
+from phichat.engine.protocol import Reply, Request
+from phichat.engine.worker.sequences import Sequence, Sequences
+
+Steps = Generator[bool, None, Reply]
+"""The work of a request in steps, none longer than a batch: False from one that has to wait for others."""
+
+_FAR_BEHIND = 200
+"""Replies that wait for a client to read them, after which its request pauses."""
+
+
+class Client:
+    """The other side of one connection.
+
+    patient: replies wait in this process for a client that does not read, so that it keeps nobody waiting.
+    Else sending waits for it, and nothing that was sent is lost if this process dies.
+    """
+
+    def __init__(self, connection: protocol.Connection, *, patient: bool) -> None:
+        self.connection = connection
+        self.job: Job | None = None
+        self._out: SimpleQueue[Reply | None] | None = None
+        if patient:
+            self._out = SimpleQueue()
+            Thread(target=self._write, args=(self._out,), daemon=True).start()
+
+    def send(self, reply: Reply) -> None:
+        """Say something; a client that is gone misses it, as its own listener finds out."""
+        if self._out is not None:
+            self._out.put(reply)
+            return
+        with contextlib.suppress(OSError):
+            protocol.send(self.connection, reply)
+
+    def _write(self, out: SimpleQueue[Reply | None]) -> None:
+        with contextlib.suppress(OSError):
+            while (reply := out.get()) is not None:
+                protocol.send(self.connection, reply)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it does not read what it is sent."""
+        return self._out is not None and self._out.qsize() > _FAR_BEHIND
+
+    def close(self) -> None:
+        """It is gone."""
+        if self._out is not None:
+            self._out.put(None)
+        self.connection.close()
+
+
+class Job:
+    """One request that is being answered.
+
+    used_s: seconds that its steps took; a newcomer starts with what the others have.
+    waits: it can do nothing until another job ends. sequence: where it is evaluated.
+    """
+
+    def __init__(self, client: Client, request: Request) -> None:
+        self.client, self.request = client, request
+        self.cancelled = Event()
+        self.received_at = monotonic()
+        self.steps: Steps | None = None
+        self.used_s = 0.0
+        self.waits = False
+        self.sequence: Sequence | None = None
+
+    def send(self, reply: Reply) -> None:
+        """To who asked."""
+        self.client.send(reply)
+
+
+class Schedule:
+    """The jobs that are not done, the oldest first."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def add(self, job: Job, steps: Steps) -> None:
+        """A job to do."""
+        job.steps = steps
+        job.used_s = min((other.used_s for other in self.jobs), default=0.0)
+        self.jobs.append(job)
+
+    def next(self) -> Job | None:
+        """The one that is due: that had the least time of those that can go on."""
+        able = [job for job in self.jobs if job.cancelled.is_set() or not (job.waits or job.client.is_behind)]
+        return min(able, key=lambda job: job.used_s, default=None)
+
+    def done(self, job: Job) -> None:
+        """It is answered; who waited may find what it needs now."""
+        self.jobs.remove(job)
+        for other in self.jobs:
+            other.waits = False
+
+    def has_others(self, job: Job) -> bool:
+        """Whether somebody else is waiting for a turn."""
+        return any(other is not job and not other.waits for other in self.jobs)
+
+    def make_room(self, job: Job, sequences: Sequences) -> bool:
+        """Free cells of the KV cache for a job; False when older jobs have them all.
+
+        What is idle goes first, then what a job has whose client does not read, or else the youngest one; it
+        is evaluated again later.
+        """
+        if sequences.give_room():
+            return True
+        others = [other for other in self.jobs if other is not job and other.client.is_behind]
+        others += reversed(self.jobs[self.jobs.index(job) + 1 :])
+        for other in others:
+            if other.sequence is not None and other.sequence.cached:
+                other.sequence.clear()
+                other.waits = True
+                return True
+        return False

@@ -1,0 +1,147 @@
+"""One engine process with several clients."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+
+import pytest
+
+from embedded import embedded_model
+from ggufs import write_tiny_llama
+from phichat.engine import protocol
+from phichat.engine.process import WORKER
+from phichat.messages import FinishReason, GenerationParams, Message, Role
+
+if sys.platform == "win32":
+    pytest.skip("handles are passed on by number", allow_module_level=True)
+
+GREEDY = GenerationParams(temperature=0, max_tokens=24)
+QUESTIONS = ("What is the capital of France?", "Count from one to ten.", "Name three colours.", "Who wrote Hamlet?")
+FINAL = (protocol.Loaded, protocol.Generated, protocol.Counted, protocol.Failed)
+
+
+@contextmanager
+def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> Iterator[list[Connection]]:
+    """The clients' connections to a process that has the model loaded."""
+    pairs = [Pipe() for _ in range(clients)]
+    handles = [theirs.fileno() for _, theirs in pairs]
+    child = subprocess.Popen([*WORKER, *map(str, handles)], pass_fds=handles)
+    ours = [mine for mine, _ in pairs]
+    for _, theirs in pairs:
+        theirs.close()
+    try:
+        for connection in ours:
+            assert isinstance(protocol.receive(connection), protocol.Hello)
+        load = protocol.Load(str(path), n_ctx, min(512, n_ctx), sequences, 0, (), "f16", "f16", 2, True, False)
+        protocol.send(ours[0], load)
+        assert isinstance(answer(ours[0])[-1], protocol.Loaded)
+        yield ours
+    finally:
+        for connection in ours:
+            connection.close()
+        assert child.wait(5) == 0
+
+
+def question(text: str, params: GenerationParams = GREEDY) -> protocol.Generate:
+    return protocol.Generate((Message(Role.USER, text),), params, 1)
+
+
+def answer(connection: Connection) -> list[protocol.Reply]:
+    """All replies to a request."""
+    replies = [protocol.receive(connection)]
+    while not isinstance(replies[-1], FINAL):
+        replies.append(protocol.receive(connection))
+    return replies
+
+
+def answers(connections: list[Connection]) -> dict[Connection, list[protocol.Reply]]:
+    """All replies to a request of each, as they come."""
+    got: dict[Connection, list[protocol.Reply]] = {connection: [] for connection in connections}
+    while open_ := [one for one in connections if not (got[one] and isinstance(got[one][-1], FINAL))]:
+        for ready in wait(open_, 30):
+            assert isinstance(ready, Connection)
+            got[ready].append(protocol.receive(ready))
+    return got
+
+
+def text(replies: list[protocol.Reply]) -> str:
+    return "".join(reply.text for reply in replies if isinstance(reply, protocol.Said))
+
+
+def end(replies: list[protocol.Reply]) -> protocol.Generated:
+    assert isinstance(replies[-1], protocol.Generated)
+    return replies[-1]
+
+
+def test_clients_who_ask_at_once_get_what_they_would_get_alone() -> None:
+    alone = []
+    for asked in QUESTIONS:
+        with engine(embedded_model(), 1) as (one,):
+            protocol.send(one, question(asked))
+            alone.append(text(answer(one)))
+    with engine(embedded_model(), len(QUESTIONS)) as clients:
+        for client, asked in zip(clients, QUESTIONS, strict=True):
+            protocol.send(client, question(asked))
+        together = answers(clients)
+    assert [text(together[client]) for client in clients] == alone
+
+
+def test_more_clients_than_sequences_wait_for_each_other() -> None:
+    with engine(embedded_model(), 4, sequences=2) as clients:
+        for client, asked in zip(clients, QUESTIONS, strict=True):
+            protocol.send(client, question(asked))
+        assert all(text(replies) for replies in answers(clients).values())
+
+
+def test_two_answers_that_do_not_fit_the_context_together_come_both() -> None:
+    long = GenerationParams(temperature=0, max_tokens=150)
+    with engine(embedded_model(), 2, n_ctx=256) as clients:
+        for client, asked in zip(clients, ("Tell me about the sea.", "Tell me about the moon."), strict=True):
+            protocol.send(client, question(asked, long))
+        for replies in answers(clients).values():
+            assert end(replies).usage.completion_tokens > 100
+            assert end(replies).finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
+
+
+def test_a_client_that_stops_or_leaves_or_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    endless = GenerationParams(temperature=5, top_k=0, top_p=1, min_p=0)
+    with engine(write_tiny_llama(tmp_path / "t.gguf", context_length=8192), 4, n_ctx=8192) as clients:
+        reads, stops, leaves, sleeps = clients
+        for client in (stops, leaves, sleeps):
+            protocol.send(client, question("word", endless))
+        protocol.receive(leaves)
+        leaves.close()
+        protocol.send(stops, protocol.Cancel())
+        assert end(answer(stops)).finish_reason is FinishReason.CANCELLED
+        for _ in range(3):
+            protocol.send(reads, question("word", GenerationParams(max_tokens=20)))
+            assert isinstance(answer(reads)[-1], protocol.Generated)
+
+
+def test_what_another_conversation_begins_with_is_not_evaluated_again() -> None:
+    shared = (Message(Role.SYSTEM, "You are a helpful assistant who knows a lot about ships and the sea. " * 8),)
+    with engine(embedded_model(), 2) as (one, other):
+        for client, asked in ((one, "What is a bow?"), (other, "What is a keel?")):
+            protocol.send(client, protocol.Generate((*shared, Message(Role.USER, asked)), GREEDY, 1))
+            last = end(answer(client))
+        assert last.usage.cached_tokens > 100
+        protocol.send(one, protocol.Generate((*shared, Message(Role.USER, "What is a bow?")), GREEDY, 1))
+        again = end(answer(one))
+        assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+
+
+def test_who_asks_before_a_model_is_there_is_told() -> None:
+    mine, theirs = Pipe()
+    with subprocess.Popen([*WORKER, str(theirs.fileno())], pass_fds=[theirs.fileno()]):
+        theirs.close()
+        protocol.receive(mine)
+        protocol.send(mine, question("Hello?"))
+        failed = protocol.receive(mine)
+        mine.close()
+    assert isinstance(failed, protocol.Failed)
+    assert "no model" in failed.message
