@@ -1,6 +1,5 @@
 """The same scenarios on a model in a process of our own and on the same model behind a real server."""
 
-import importlib.util
 import socket
 import subprocess
 import sys
@@ -32,12 +31,9 @@ from phichat.transcript.recorder import Recorder
 from phichat.transcript.store import Store
 
 GREEDY = GenerationParams(temperature=0.0, max_tokens=48)
-SERVER_NEEDS = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
 
 
 def _served(folder: Path) -> Iterator[Backend]:
-    if missing := [name for name in SERVER_NEEDS if importlib.util.find_spec(name) is None]:
-        pytest.skip(f"llama_cpp.server needs {', '.join(missing)}")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -36,6 +36,15 @@ _NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_
 _BYTES_PER_TOKEN = 4.0
 """Of most prose and code, until the server has counted a prompt."""
 
+_CUT_BYTES_PER_TOKEN, _CUT_FROM_BYTES = 12.0, 8_000
+"""A server that counts so few tokens in so much text has hardly read all of it."""
+
+_COUNT_S = 2.0
+"""How long a complete answer waits for the server to count it."""
+
+_MOST_SAID = 16 << 20
+"""Characters of an answer: more than any context holds."""
+
 
 class RemoteBackend:
     """A model of an endpoint.
@@ -168,8 +177,13 @@ class RemoteBackend:
         """What one request brings. Raises Trouble."""
         assert self._server is not None
         body = request.body(self._served.model, messages, turn.wanted, self._refused, streams=streams)
+        patience_s = self._served.endpoint.timeout
+
+        def silence_s() -> float:
+            return min(_COUNT_S, patience_s) if turn.finish else patience_s
+
         try:
-            with closing(self._server.complete(body, cancel, self._served.endpoint.timeout)) as documents:
+            with closing(self._server.complete(body, cancel, silence_s)) as documents:
                 for document in documents:
                     yield from turn.take(document)
         except Trouble as trouble:
@@ -180,9 +194,19 @@ class RemoteBackend:
         yield from turn.rest()
         if cancel.is_set():
             return
-        yield turn.generated()
         if turn.usage and turn.usage.prompt_tokens:
-            self._bytes_per_token = _size(messages) / turn.usage.prompt_tokens
+            self._learn(_size(messages), turn.usage.prompt_tokens, turn)
+        yield turn.generated()
+
+    def _learn(self, size: int, tokens: int, turn: _Turn) -> None:
+        """The server has counted so many tokens in a prompt of that size, or in what it has left of it."""
+        if size > _CUT_FROM_BYTES and size / tokens > _CUT_BYTES_PER_TOKEN:
+            turn.notices.append(
+                f"{self._served.endpoint.name} counts {tokens:,} tokens in a prompt of {size:,} bytes: it may have cut "
+                "it to its context, which is set where the server is started."
+            )
+        else:
+            self._bytes_per_token = size / tokens
 
     def _refused_by(self, trouble: Trouble, turn: _Turn) -> frozenset[str]:
         """The options that the server has refused and that can be done without; the turn says which."""
@@ -223,6 +247,7 @@ class _Turn:
         self.usage: Usage | None = None
         self.finish = ""
         self._splitter = ReasoningSplitter("")
+        self._said = 0
         self._asked_at = monotonic()
         self._first_at = self._last_at = 0.0
 
@@ -231,6 +256,9 @@ class _Turn:
         piece = read(document)
         self.usage, self.finish = piece.usage or self.usage, piece.finish or self.finish
         if piece.text or piece.reasoning:
+            self._said += len(piece.text) + len(piece.reasoning)
+            if self._said > _MOST_SAID:
+                raise Trouble(Kind.HUGE)
             self._last_at = monotonic()
             self._first_at = self._first_at or self._last_at
             self.has_begun = True

@@ -69,10 +69,12 @@ class Server:
         """Let go of everything; nothing can be asked any more."""
         self._http.close()
 
-    def complete(self, body: Mapping[str, Any], cancel: Cancel, silence_s: float) -> Generator[Document, None, None]:
+    def complete(
+        self, body: Mapping[str, Any], cancel: Cancel, silence_s: Callable[[], float]
+    ) -> Generator[Document, None, None]:
         """The documents of a chat completion as they come; ends early when cancelled.
 
-        silence_s: how long the server may say nothing. Raises Trouble.
+        silence_s: how long the server may say nothing now. Raises Trouble.
         """
 
         def work(exchange: _Exchange) -> None:
@@ -119,10 +121,10 @@ class Server:
                     raise Trouble(Kind.WEB_PAGE)
                 exchange.put_each(iter((document(bytes(content)),)), is_alive=lambda: True)
 
-        return next(self._exchange(work, cancel, silence_s), None)
+        return next(self._exchange(work, cancel, lambda: silence_s), None)
 
     def _exchange(
-        self, work: Callable[[_Exchange], None], cancel: Cancel, silence_s: float
+        self, work: Callable[[_Exchange], None], cancel: Cancel, silence_s: Callable[[], float]
     ) -> Generator[Document, None, None]:
         exchange = _Exchange(work)
         exchange.start()
@@ -198,14 +200,14 @@ class _Exchange(Thread):
         with contextlib.suppress(OSError):  # full: it is awake then
             self._tell.send(b"\0")
 
-    def documents(self, cancel: Cancel, silence_s: float) -> Iterator[Document]:
+    def documents(self, cancel: Cancel, silence_s: Callable[[], float]) -> Iterator[Document]:
         """For its user. Raises Trouble."""
         last_at = monotonic()
         while True:
-            arrived = wait([cancel, self._news], silence_s)  # type: ignore[list-item]
+            arrived = wait([cancel, self._news], silence_s())  # type: ignore[list-item]
             if cancel.is_set():
                 return
-            if not arrived or (not self._items and monotonic() - last_at > _ONLY_ALIVE * silence_s):
+            if not arrived or (not self._items and monotonic() - last_at > _ONLY_ALIVE * silence_s()):
                 raise Trouble(Kind.SILENT)
             self._news.recv(4096)
             while self._items and not cancel.is_set():
@@ -303,6 +305,8 @@ def _of_connection(why: Exception) -> Trouble:
         if not isinstance(cause, Exception):
             break
         causes.append(cause)
+    if isinstance(causes[-1], Trouble):
+        return causes[-1]
     deepest = str(causes[-1])
 
     def among(*kinds: type[Exception]) -> bool:
