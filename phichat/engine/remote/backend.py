@@ -278,7 +278,8 @@ class _Turn:
             raise Trouble(Kind.BAD_STREAM)
         reason = finish_reason(self.finish)
         if reason is FinishReason.LENGTH and not self._is_limited:
-            self.notices.append(f"{self._endpoint} has ended the answer at its own limit; --max-tokens may raise it.")
+            limit = "its own limit, which --max-tokens may raise, or at the end of its context"
+            self.notices.append(f"{self._endpoint} has ended the answer at {limit}.")
         usage = self.usage or Usage()
         waited = (self._first_at or monotonic()) - self._asked_at
         spent = self._last_at - self._first_at

@@ -157,7 +157,7 @@ class _Exchange(Thread):
         self._room = Semaphore(_AHEAD)
         self._news, self._tell = socket.socketpair()
         self._tell.settimeout(0)
-        self._connected: Any = None
+        self._line: socket.socket | None = None
         self.has_answer = self.is_left = False
 
     def run(self) -> None:
@@ -175,8 +175,9 @@ class _Exchange(Thread):
 
     def saw(self, name: str, info: Mapping[str, Any]) -> None:
         """The transport tells of the connection, which may come too late."""
-        if name.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self._connected = info.get("return_value")
+        if name.endswith("connect_tcp.complete"):
+            # A handle of our own: TLS takes the other away, and nobody may close it under whoever reads.
+            self._line = info["return_value"].get_extra_info("socket").dup()
             if self.is_left:
                 self._hang_up()
 
@@ -227,11 +228,10 @@ class _Exchange(Thread):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        connected = self._connected
-        if connected is not None:
+        if self._line is not None:
             with contextlib.suppress(OSError):  # it is closed already
-                # Not the method of a TLS socket, which takes the encryption away from under whoever reads.
-                socket.socket.shutdown(connected.get_extra_info("socket"), socket.SHUT_RDWR)
+                self._line.shutdown(socket.SHUT_RDWR)
+            self._line.close()
 
 
 def _client(endpoint: Endpoint, http: httpx2.Client) -> openai.OpenAI:
