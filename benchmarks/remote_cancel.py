@@ -79,8 +79,10 @@ class Hanging:
             if "stream" in self._phase:
                 client.sendall(HEAD + PIECE * 3)
             self.reached.set()
-            while self._phase == "in a fast stream":
-                client.sendall(PIECE * 100)
+            client.settimeout(0)
+            while self._phase == "in a fast stream" and not select.select([client], [client], [])[0]:
+                client.send(PIECE * 100)
+            client.settimeout(None)
             while select.select([client], [], []) and client.recv(65536):
                 pass
         self.left_at = time.monotonic()
