@@ -184,6 +184,13 @@ def load(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = o
         settings["model"] = environ["PHICHAT_MODEL"]
     if environ.get("PHICHAT_NO_LOG"):
         settings["log"] = False
+    if environ.get("PHICHAT_KEEP_ALIVE"):
+        try:
+            settings["keep_alive"] = _duration(environ["PHICHAT_KEEP_ALIVE"])
+        except ValueError:
+            raise ConfigError(
+                f"PHICHAT_KEEP_ALIVE cannot be {environ['PHICHAT_KEEP_ALIVE']!r}", f"give it {_duration.__doc__}"
+            ) from None
     for name, value in flags.items():
         if value is not None:
             key, typed = read_option(name, value)

@@ -232,7 +232,7 @@ class Desk:
             old, self._backend = self._backend, backend
         self._ready = None
         if old is not None:
-            old.close()
+            old.unload()
         self.model_name = name
 
     def unload(self) -> None:
@@ -241,7 +241,7 @@ class Desk:
             backend = self._backend
         self._ready = None
         if backend is not None:
-            backend.close()
+            backend.unload()
 
     def count(self, text: str, cancel: Cancel) -> int:
         """Tokens of a text in a prompt, 0 while no model is loaded. Raises EngineError kinds.

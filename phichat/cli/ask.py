@@ -10,7 +10,7 @@ import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.interrupt import ctrl_c
-from phichat.cli.options import all_options, configure
+from phichat.cli.options import all_options, configure, keep_alive_option
 from phichat.cli.output import Output
 from phichat.code_report import CodeReport
 from phichat.errors import UsageError
@@ -35,6 +35,7 @@ from phichat.paths import Paths
 @click.command()
 @click.argument("prompt", nargs=-1)
 @all_options
+@keep_alive_option
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Attach a text file; repeatable.")
 @click.option("-c", "--continue", "continues", is_flag=True, help="Go on with the newest conversation.")

@@ -95,7 +95,8 @@ def _settings(paths: Paths) -> Iterator[Finding]:
 
 
 def _hello() -> Hello | PhichatError:
-    from phichat.engine.process import Deadlines, EngineProcess
+    from phichat.engine.link import Deadlines
+    from phichat.engine.process import EngineProcess
 
     try:
         process = EngineProcess(Deadlines())

@@ -88,5 +88,8 @@ class ScriptedBackend:
         if reply.error:
             raise reply.error
 
+    def unload(self) -> None:
+        self.close()
+
     def close(self) -> None:
         self._loaded = False
