@@ -8,23 +8,21 @@ from contextlib import closing
 from dataclasses import replace
 from multiprocessing.connection import wait
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from phichat.endpoints import Served
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
 from phichat.engine.protocol import Generated, Said
 from phichat.engine.remote import request
-from phichat.engine.remote.served import ABOUT_S, ServedModel, connect, context_of_llama_server, models_of
+from phichat.engine.remote.served import ABOUT_S, ServedModel, context_of_llama_server, models_of
+from phichat.engine.remote.server import Server
 from phichat.engine.remote.stream import Document, finish_reason, read
 from phichat.engine.remote.trouble import Kind, Scrubber, Trouble, explain, overflow, refused_options
 from phichat.engine.reply import GrowingReply
 from phichat.engine.text import ReasoningSplitter
-from phichat.errors import EndpointError, PhichatError
+from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
 from phichat.events import ModelReady
 from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Timings, Usage
-
-if TYPE_CHECKING:
-    from phichat.engine.remote.http import Server
 
 _RETRIES = 3
 _LONGEST_PAUSE_S = 30.0
@@ -74,7 +72,7 @@ class RemoteBackend:
         """
         if self._server is not None:
             return
-        server = connect(self._served.endpoint, self._key)
+        server = Server(self._served.endpoint, self._key)
         model = self._found(server, cancel)
         if model is None or cancel.is_set():
             server.close()
@@ -141,9 +139,9 @@ class RemoteBackend:
         try:
             for said in self._replies(messages, turn, cancel):
                 yield from reply.take(said)
-        except Trouble as trouble:
+        except (Trouble, ExtraNotInstalled) as why:
             yield replace(reply.finished(FinishReason.ERROR), notices=tuple(turn.notices))
-            raise self._error(trouble, self._served.endpoint.timeout) from None
+            raise self._error(why, self._served.endpoint.timeout) if isinstance(why, Trouble) else why from None
         yield replace(reply.finished(), notices=tuple(turn.notices))
 
     def _replies(self, messages: Sequence[Message], turn: _Turn, cancel: Cancel) -> Iterator[Said | Generated]:

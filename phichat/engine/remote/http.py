@@ -1,27 +1,23 @@
-"""One exchange with a server at a time, in a thread of its own, so that whoever waits can leave at once."""
+"""A server by HTTP: the only user of openai and of the library below it, both imported when something is asked."""
 
 from __future__ import annotations
 
 import contextlib
 import email.utils
-import socket
 import ssl
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from multiprocessing.connection import wait
-from threading import Semaphore, Thread, current_thread
-from time import monotonic
+from threading import current_thread
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from phichat import __version__
 from phichat.endpoints import Endpoint
-from phichat.engine.cancel import Cancel
-from phichat.engine.remote.stream import MOST, Document, Events, Whole, document
+from phichat.engine.remote.exchange import Exchange
+from phichat.engine.remote.stream import MOST, Events, Whole, document
 from phichat.engine.remote.trouble import Kind, Trouble
 
 _CONNECT_S = 10.0
@@ -31,25 +27,18 @@ _OF_HTTP = frozenset(
 _ERROR_BYTES = 1 << 18
 """As much of an error page is read."""
 
-_AHEAD = 256
-"""Documents that wait for who asked; a server that is faster is read no further."""
-
-_ONLY_ALIVE = 10
-"""A server that only says that it is alive, and nothing else, is waited for this many times as long."""
-
 _OF_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 """Asked directly, whatever proxy the environment names."""
 
 
-class Server:
-    """The server of an endpoint.
+class Http:
+    """The libraries, set up for an endpoint.
 
     key: what proves who asks, "" for nothing. It goes into headers and nowhere else. Raises Trouble when the
     address, or what the environment says of proxies and certificates, cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
-        self._base_url, self._api_version = endpoint.base_url, endpoint.api_version
         own = {"user-agent": f"phichat/{__version__}", "accept-encoding": "identity"}
         self._headers = {**own, **_credentials(endpoint, key), **endpoint.headers}
         try:
@@ -66,72 +55,42 @@ class Server:
             raise Trouble(Kind.UNREACHABLE, detail=str(why)) from None
 
     def close(self) -> None:
-        """Let go of everything; nothing can be asked any more."""
+        """Let go of everything."""
         self._http.close()
 
-    def complete(
-        self, body: Mapping[str, Any], cancel: Cancel, silence_s: Callable[[], float]
-    ) -> Generator[Document, None, None]:
-        """The documents of a chat completion as they come; ends early when cancelled.
+    def complete(self, body: Mapping[str, Any], exchange: Exchange) -> None:
+        """The documents of a chat completion as they come. Raises Trouble."""
+        # The library's own reading of the stream knows no bounds, and parses every event into a model.
+        with _as_trouble(exchange), self._client.chat.completions.create(**body) as stream:
+            exchange.has_answer, answer = True, stream.response
+            kind = answer.headers.get("content-type", "").lower()
+            if "html" in kind:
+                raise Trouble(Kind.WEB_PAGE)
+            decoder = Whole() if "application/json" in kind else Events()
+            for piece in answer.iter_bytes():
+                before = decoder.lines
+                exchange.put_each(decoder.feed(piece), is_alive=lambda: decoder.lines > before)  # noqa: B023
+                if decoder.is_done or exchange.is_left:
+                    return
+            exchange.put_each(decoder.close(), is_alive=lambda: False)
+            if not decoder.is_done:
+                raise Trouble(Kind.BAD_STREAM if decoder.lines and not decoder.documents else Kind.CUT)
 
-        silence_s: how long the server may say nothing now. Raises Trouble.
-        """
-
-        def work(exchange: _Exchange) -> None:
-            # The library's own reading of the stream knows no bounds, and parses every event into a model.
-            with self._client.chat.completions.create(**body) as stream:
-                exchange.has_answer, answer = True, stream.response
-                kind = answer.headers.get("content-type", "").lower()
-                if "html" in kind:
-                    raise Trouble(Kind.WEB_PAGE)
-                decoder = Whole() if "application/json" in kind else Events()
-                for piece in answer.iter_bytes():
-                    before = decoder.lines
-                    exchange.put_each(decoder.feed(piece), is_alive=lambda: decoder.lines > before)  # noqa: B023
-                    if decoder.is_done or exchange.is_left:
-                        return
-                exchange.put_each(decoder.close(), is_alive=lambda: False)
-                if not decoder.is_done:
-                    raise Trouble(Kind.BAD_STREAM if decoder.lines and not decoder.documents else Kind.CUT)
-
-        return self._exchange(work, cancel, silence_s)
-
-    def models(self, cancel: Cancel, silence_s: float) -> Document | None:
-        """What /v1/models says; None when cancelled. Raises Trouble."""
-        query = "?" + urlencode({"api-version": self._api_version}) if self._api_version else ""
-        return self._get(f"{self._base_url}/models{query}", cancel, silence_s)
-
-    def beside_api(self, path: str, cancel: Cancel, silence_s: float) -> Document | None:
-        """What the server says at a path of its own; None when cancelled. Raises Trouble."""
-        return self._get(self._base_url.removesuffix("/v1") + path, cancel, silence_s)
-
-    def _get(self, url: str, cancel: Cancel, silence_s: float) -> Document | None:
-        def work(exchange: _Exchange) -> None:
-            with self._http.stream("GET", url) as answer:
-                content = bytearray()
-                for piece in answer.iter_bytes():
-                    content += piece
-                    if len(content) > MOST:
-                        raise Trouble(Kind.HUGE)
-                is_page = "html" in answer.headers.get("content-type", "").lower()
-                if answer.status_code != 200:
-                    body = None if is_page else _parsed(bytes(content))
-                    raise Trouble(Kind.STATUS, answer.status_code, body, _retry_after(answer.headers))
-                if is_page:
-                    raise Trouble(Kind.WEB_PAGE)
-                exchange.put_each(iter((document(bytes(content)),)), is_alive=lambda: True)
-
-        return next(self._exchange(work, cancel, lambda: silence_s), None)
-
-    def _exchange(
-        self, work: Callable[[_Exchange], None], cancel: Cancel, silence_s: Callable[[], float]
-    ) -> Generator[Document, None, None]:
-        exchange = _Exchange(work)
-        exchange.start()
-        try:
-            yield from exchange.documents(cancel, silence_s)
-        finally:
-            exchange.leave()
+    def get(self, url: str, exchange: Exchange) -> None:
+        """The JSON document there. Raises Trouble."""
+        with _as_trouble(exchange), self._http.stream("GET", url) as answer:
+            content = bytearray()
+            for piece in answer.iter_bytes():
+                content += piece
+                if len(content) > MOST:
+                    raise Trouble(Kind.HUGE)
+            is_page = "html" in answer.headers.get("content-type", "").lower()
+            if answer.status_code != 200:
+                body = None if is_page else _parsed(bytes(content))
+                raise Trouble(Kind.STATUS, answer.status_code, body, _retry_after(answer.headers))
+            if is_page:
+                raise Trouble(Kind.WEB_PAGE)
+            exchange.put_each(iter((document(bytes(content)),)), is_alive=lambda: True)
 
     def _prepare(self, request: httpx2.Request) -> None:
         """Only the headers that are meant: the library adds some about this machine, and takes more from
@@ -140,98 +99,8 @@ class Server:
             del request.headers[name]
         request.headers.update(self._headers)
         exchange = current_thread()
-        assert isinstance(exchange, _Exchange)
+        assert isinstance(exchange, Exchange)
         request.extensions = {**request.extensions, "trace": exchange.saw}
-
-
-class _Exchange(Thread):
-    """A request, and its answer as it comes.
-
-    Left by its user it closes its connection, in whatever state that is. has_answer: one has begun to come.
-    """
-
-    def __init__(self, work: Callable[[_Exchange], None]) -> None:
-        super().__init__(name="phichat-endpoint", daemon=True)
-        self._work = work
-        self._items: deque[Document | Exception | None] = deque()
-        self._room = Semaphore(_AHEAD)
-        self._news, self._tell = socket.socketpair()
-        self._tell.settimeout(0)
-        self._line: socket.socket | None = None
-        self.has_answer = self.is_left = False
-
-    def run(self) -> None:
-        """In the thread."""
-        try:
-            self._work(self)
-        except Exception as why:  # noqa: BLE001  (raised where it is waited for)
-            trouble = _trouble_of(why)
-            if trouble is not None and self.has_answer and trouble.kind is Kind.LOST:
-                trouble.kind = Kind.CUT
-            self._items.append(trouble or why)
-        finally:
-            self._items.append(None)
-            self._wake()
-
-    def saw(self, name: str, info: Mapping[str, Any]) -> None:
-        """The transport tells of the connection, which may come too late."""
-        if name.endswith("connect_tcp.complete"):
-            # A handle of our own: TLS takes the other away, and nobody may close it under whoever reads.
-            self._line = info["return_value"].get_extra_info("socket").dup()
-            if self.is_left:
-                self._hang_up()
-
-    def put_each(self, documents: Iterator[Document], is_alive: Callable[[], bool]) -> None:
-        """Hand them over; is_alive: whether to tell of life even when there are none. Raises what they raise."""
-        has_come = False
-        try:
-            for document in documents:
-                if not self._room.acquire(blocking=False):
-                    self._wake()
-                    self._room.acquire()
-                if self.is_left:
-                    return
-                self._items.append(document)
-                has_come = True
-        finally:
-            if has_come or is_alive():
-                self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake then
-            self._tell.send(b"\0")
-
-    def documents(self, cancel: Cancel, silence_s: Callable[[], float]) -> Iterator[Document]:
-        """For its user. Raises Trouble."""
-        last_at = monotonic()
-        while True:
-            arrived = wait([cancel, self._news], silence_s())  # type: ignore[list-item]
-            if cancel.is_set():
-                return
-            if not arrived or (not self._items and monotonic() - last_at > _ONLY_ALIVE * silence_s()):
-                raise Trouble(Kind.SILENT)
-            self._news.recv(4096)
-            while self._items and not cancel.is_set():
-                item = self._items.popleft()
-                if item is None:
-                    return
-                if isinstance(item, Exception):
-                    raise item
-                self._room.release()
-                yield item
-                last_at = monotonic()
-
-    def leave(self) -> None:
-        """Nobody listens any more."""
-        self.is_left = True
-        self._room.release()
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        if self._line is not None:
-            with contextlib.suppress(OSError):  # it is closed already
-                self._line.shutdown(socket.SHUT_RDWR)
-            self._line.close()
 
 
 def _client(endpoint: Endpoint, http: httpx2.Client) -> openai.OpenAI:
@@ -281,6 +150,19 @@ def _bound(response: httpx2.Response) -> None:
         raise Trouble(Kind.BAD_STREAM, detail="it is compressed, which was not asked for")  # and may have no bounds
     if response.status_code >= 300 and isinstance(response.stream, httpx2.SyncByteStream):
         response.stream = _AtMost(response.stream)
+
+
+@contextlib.contextmanager
+def _as_trouble(exchange: Exchange) -> Iterator[None]:
+    try:
+        yield
+    except Exception as why:
+        trouble = _trouble_of(why)
+        if trouble is None:
+            raise
+        if exchange.has_answer and trouble.kind is Kind.LOST:
+            trouble.kind = Kind.CUT
+        raise trouble from None
 
 
 def _trouble_of(why: Exception) -> Trouble | None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from phichat.endpoints import Endpoint, Served
 from phichat.engine.cancel import Cancel
+from phichat.engine.remote.server import Server
 from phichat.engine.remote.trouble import Kind, Trouble, explain
-from phichat.errors import ExtraNotInstalled
-
-if TYPE_CHECKING:
-    from phichat.engine.remote.http import Server
 
 ABOUT_S = 5.0
 """How long an answer waits for what the server says about its models."""
@@ -27,28 +24,12 @@ class ServedModel:
     owned_by: str = ""
 
 
-def connect(endpoint: Endpoint, key: str) -> Server:
-    """Nothing is sent yet. Raises ExtraNotInstalled and EndpointUnreachable."""
-    try:
-        from phichat.engine.remote.http import Server
-    except ModuleNotFoundError as why:
-        raise ExtraNotInstalled(
-            "Endpoints need the package openai, which is not installed",
-            "install it with `pip install 'phichat-cli[remote]'`",
-            detail=str(why),
-        ) from None
-    try:
-        return Server(endpoint, key)
-    except Trouble as trouble:
-        raise explain(trouble, Served(endpoint, endpoint.model), key) from None
-
-
 def served_models(endpoint: Endpoint, key: str, cancel: Cancel) -> list[ServedModel]:
     """What the server has, in its order; empty when cancelled.
 
     Raises ExtraNotInstalled and EndpointError kinds.
     """
-    server = connect(endpoint, key)
+    server = Server(endpoint, key)
     try:
         return models_of(server, cancel, endpoint.timeout)
     except Trouble as trouble:

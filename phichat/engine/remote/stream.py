@@ -127,9 +127,8 @@ def read(said: Document) -> Piece:
         if usage is None and said.get("object") != "chat.completion.chunk":
             raise Trouble(Kind.BAD_STREAM)
         return Piece(usage=usage)
-    # One answer was asked for: what a server says of others is not mixed into it.
-    ours = (one for one in choices if isinstance(one, dict) and not one.get("index"))
-    choice = next(ours, {})
+    # What a server says of others beside the first is not mixed into it.
+    choice = min((one for one in choices if isinstance(one, dict)), key=_index, default={})
     delta = choice.get("delta") or choice.get("message") or {}
     if not isinstance(delta, dict):
         raise Trouble(Kind.BAD_STREAM)
@@ -139,6 +138,11 @@ def read(said: Document) -> Piece:
         _text(choice.get("finish_reason")),
         usage,
     )
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _text(value: object) -> str:
