@@ -13,28 +13,28 @@ from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.endpoints import key_of, served
-from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
-from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
+from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.link import Deadlines
-from phichat.engine.local import LocalBackend
-from phichat.engine.offload import OffloadPlan
-from phichat.engine.process import EngineProcess
 from phichat.engine.resident.address import Address, Engines
 from phichat.engine.resident.backend import ResidentBackend
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.states import StateFolder
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
-from phichat.gguf_header import GgufHeader, check_usable, read_model
 from phichat.messages import GenerationParams, Message, ModelInfo
-from phichat.models.checking import LoadCheck
 from phichat.models.library import Choice, Library
 from phichat.models.used import Speed, Used
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
+    # What a question to an engine that is there has no use for.
+    from phichat.engine.fitting import Estimate, Machine
+    from phichat.engine.local import LocalBackend
+    from phichat.engine.offload import OffloadPlan
+    from phichat.engine.process import EngineProcess
     from phichat.engine.remote.backend import RemoteBackend
     from phichat.engine.remote.served import ServedModel
     from phichat.engine.resident.listing import Resident
+    from phichat.gguf_header import GgufHeader
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
@@ -115,6 +115,11 @@ def chat_backend(config: Config, paths: Paths) -> Backend:
     library = Library.open(paths)
     choice = library.choose(config.model)
     return _Remembering(_staying(choice, library, config, paths), choice, library.used)
+
+
+def states_folder(config: Config, paths: Paths) -> StateFolder:
+    """Where the KV states of conversations are kept."""
+    return StateFolder(paths.states, config.state_budget)
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
@@ -229,8 +234,13 @@ def _backend_of(
     paths: Paths,
     start: Callable[[Deadlines], EngineProcess] | None = None,
     but: Address | None = None,
+    states: StateFolder | None = None,
 ) -> LocalBackend:
     """but: the engine that is to be loaded, of those that stay."""
+    from phichat.engine.local import LocalBackend
+    from phichat.engine.verdicts import Verdicts
+    from phichat.models.checking import LoadCheck
+
     model = choice.model
 
     def room() -> bool:
@@ -248,6 +258,7 @@ def _backend_of(
         smaller=_smaller(library),
         start=start,
         make_room=room,
+        states=states,
     )
 
 
@@ -255,7 +266,7 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
     """One whose engine stays for the time that is set; a private one where that is none."""
 
     def private(start: Callable[[Deadlines], EngineProcess] | None = None) -> LocalBackend:
-        return _backend_of(choice, library, config, paths, start, address)
+        return _backend_of(choice, library, config, paths, start, address, states_folder(config, paths))
 
     engines = Engines.of(paths.cache) if config.keep_alive else None
     try:
@@ -301,7 +312,7 @@ def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float
     Used(paths.model_uses).note_speed(backend.path, speed)
 
 
-RemoteHeader = Callable[[str], GgufHeader]
+RemoteHeader = Callable[[str], "GgufHeader"]
 """Reads the header of a model that is not here, by its spec. Raises PhichatError kinds."""
 
 
@@ -323,6 +334,8 @@ def fit_of(config: Config, paths: Paths, cancel: Cancel, remote: RemoteHeader | 
     remote: for a model that is not installed; without it there is only what is. Raises ModelNotInstalled,
     ModelFileError, UsageError, ConfigError and EngineError.
     """
+    from phichat.gguf_header import check_usable, read_model
+
     library = Library.open(paths)
     try:
         model = library.choose(config.model).model
@@ -342,6 +355,9 @@ def fit_header(
 
     Raises UsageError, ConfigError and EngineError.
     """
+    from phichat.engine.fitting import Estimate, estimate, find_machine, fit
+    from phichat.engine.verdicts import Verdicts
+
     machine = find_machine(cancel)
     if machine is None:
         return None
@@ -391,6 +407,12 @@ class _Remembering:
                 speed = Speed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
                 self._used.note_speed(self._choice.model.path, speed)
             yield event
+
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`."""
+        return self._backend.sample(messages, params, number, cancel)
 
     def unload(self) -> None:
         """As `Backend.unload`."""

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing.connection import wait
-from time import monotonic
-from typing import Any
 
 from phichat.endpoints import Served
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
-from phichat.engine.protocol import Generated, Said
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent, SampleEvent
+from phichat.engine.protocol import Generated, OfSample, Said
 from phichat.engine.remote import request
 from phichat.engine.remote.served import ABOUT_S, ServedModel, context_of_llama_server, models_of
 from phichat.engine.remote.server import Server
-from phichat.engine.remote.stream import Document, finish_reason, read
 from phichat.engine.remote.trouble import Kind, Scrubber, Trouble, explain, overflow, refused_options
+from phichat.engine.remote.turn import Answering, AnsweringSeveral
 from phichat.engine.reply import GrowingReply
-from phichat.engine.text import ReasoningSplitter
+from phichat.engine.sampling import GrowingSamples, one_by_one, seeds_of
 from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
-from phichat.events import ModelReady
-from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Timings, Usage
+from phichat.events import ModelReady, SampleFinished
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
 
 _RETRIES = 3
 _LONGEST_PAUSE_S = 30.0
@@ -40,9 +38,6 @@ _CUT_BYTES_PER_TOKEN, _CUT_FROM_BYTES = 12.0, 8_000
 _COUNT_S = 2.0
 """How long a complete answer waits for the server to count it."""
 
-_MOST_SAID = 16 << 20
-"""Characters of an answer: more than any context holds."""
-
 
 class RemoteBackend:
     """A model of an endpoint.
@@ -59,6 +54,7 @@ class RemoteBackend:
         self._model = ServedModel("")
         self._refused: frozenset[str] = frozenset()
         self._bytes_per_token = _BYTES_PER_TOKEN
+        self._takes_n = True
 
     @property
     def n_ctx(self) -> int:
@@ -135,7 +131,7 @@ class RemoteBackend:
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`. Raises EndpointError kinds, ModelNotInstalled and ContextOverflow."""
         reply = GrowingReply(self.n_ctx, params.seed or 0, 0.0)
-        turn = _Turn(self._served.endpoint.name, params, self._given)
+        turn = Answering(self._served.endpoint.name, params, self._given)
         try:
             for said in self._replies(messages, turn, cancel):
                 yield from reply.take(said)
@@ -144,7 +140,41 @@ class RemoteBackend:
             raise self._error(why, self._served.endpoint.timeout) if isinstance(why, Trouble) else why from None
         yield replace(reply.finished(), notices=tuple(turn.notices))
 
-    def _replies(self, messages: Sequence[Message], turn: _Turn, cancel: Cancel) -> Iterator[Said | Generated]:
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`, in one request where the server takes the API's `n`. Raises what `generate` does."""
+        seeds = seeds_of(params, number)
+        missing = dict(enumerate(seeds))
+        if number > 1 and self._takes_n:
+            for event in self._together(messages, replace(params, seed=seeds[0]), seeds, cancel):
+                if isinstance(event, SampleFinished):
+                    del missing[event.number]
+                yield event
+            self._takes_n = cancel.is_set() or not missing
+        yield from one_by_one(self.generate, messages, params, missing, cancel, number)
+
+    def _together(
+        self, messages: Sequence[Message], params: GenerationParams, seeds: Sequence[int], cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As many of the samples as the server gives for one request; none when it does not know of that."""
+        replies = GrowingSamples(self.n_ctx, seeds, 0.0)
+        turn = AnsweringSeveral(self._served.endpoint.name, params, self._given, len(seeds))
+        trouble = None
+        try:
+            for said in self._replies(messages, turn, cancel):
+                yield from _noted(replies.take(said), turn.notices)
+        except Trouble as why:
+            trouble = why
+        for said in turn.complete():
+            yield from _noted(replies.take(said), turn.notices)
+        yield from _noted(replies.rest(FinishReason.ERROR if trouble else None), turn.notices)
+        if trouble and (turn.has_begun or trouble.status not in (400, 422, 500, 501) or overflow(trouble)):
+            raise self._error(trouble, self._served.endpoint.timeout)
+
+    def _replies(
+        self, messages: Sequence[Message], turn: Answering | AnsweringSeveral, cancel: Cancel
+    ) -> Iterator[Said | Generated | OfSample]:
         """Asks again, as long as nothing was said, when the server is busy, lost or does not take an option."""
         attempt, streams = 0, True
         while True:
@@ -170,8 +200,8 @@ class RemoteBackend:
                 return
 
     def _answer(
-        self, messages: Sequence[Message], turn: _Turn, cancel: Cancel, *, streams: bool
-    ) -> Iterator[Said | Generated]:
+        self, messages: Sequence[Message], turn: Answering | AnsweringSeveral, cancel: Cancel, *, streams: bool
+    ) -> Iterator[Said | Generated | OfSample]:
         """What one request brings. Raises Trouble."""
         assert self._server is not None
         body = request.body(self._served.model, messages, turn.wanted, self._refused, streams=streams)
@@ -194,9 +224,9 @@ class RemoteBackend:
             return
         if turn.usage and turn.usage.prompt_tokens:
             self._learn(_size(messages), turn.usage.prompt_tokens, turn)
-        yield turn.generated()
+        yield from turn.end()
 
-    def _learn(self, size: int, tokens: int, turn: _Turn) -> None:
+    def _learn(self, size: int, tokens: int, turn: Answering | AnsweringSeveral) -> None:
         """The server has counted so many tokens in a prompt of that size, or in what it has left of it."""
         if size > _CUT_FROM_BYTES and size / tokens > _CUT_BYTES_PER_TOKEN:
             turn.notices.append(
@@ -206,7 +236,7 @@ class RemoteBackend:
         else:
             self._bytes_per_token = size / tokens
 
-    def _refused_by(self, trouble: Trouble, turn: _Turn) -> frozenset[str]:
+    def _refused_by(self, trouble: Trouble, turn: Answering | AnsweringSeveral) -> frozenset[str]:
         """The options that the server has refused and that can be done without; the turn says which."""
         if overflow(trouble) is not None:
             return frozenset()
@@ -234,59 +264,11 @@ class RemoteBackend:
             self._server = None
 
 
-class _Turn:
-    """One answer, as its documents come.
-
-    has_begun: something of it was said. finish: how it ends in the server's words, "" as long as it does not.
-    """
-
-    def __init__(self, endpoint: str, params: GenerationParams, given: Collection[str]) -> None:
-        self._endpoint = endpoint
-        self._is_limited = params.max_tokens is not None
-        self.wanted: Mapping[str, Any] = request.options(params, given)
-        self.notices: list[str] = []
-        self.has_begun = False
-        self.usage: Usage | None = None
-        self.finish = ""
-        self._splitter = ReasoningSplitter("")
-        self._said = 0
-        self._asked_at = monotonic()
-        self._first_at = self._last_at = 0.0
-
-    def take(self, document: Document) -> Iterator[Said]:
-        """What it adds. Raises Trouble."""
-        piece = read(document)
-        self.usage, self.finish = piece.usage or self.usage, piece.finish or self.finish
-        if piece.text or piece.reasoning:
-            self._said += len(piece.text) + len(piece.reasoning)
-            if self._said > _MOST_SAID:
-                raise Trouble(Kind.HUGE)
-            self._last_at = monotonic()
-            self._first_at = self._first_at or self._last_at
-            self.has_begun = True
-            reasoning, text = self._splitter.feed(piece.text) if piece.text else ("", "")
-            if piece.reasoning or reasoning or text:
-                yield Said(piece.reasoning + reasoning, text, 0)
-
-    def rest(self) -> Iterator[Said]:
-        """What was held back because it might have been a mark."""
-        reasoning, text = self._splitter.close()
-        if reasoning or text:
-            yield Said(reasoning, text, 0)
-
-    def generated(self) -> Generated:
-        """The end. Raises Trouble when it is none of the answer's own."""
-        if not self.finish and not self.has_begun:
-            raise Trouble(Kind.BAD_STREAM)
-        reason = finish_reason(self.finish)
-        if reason is FinishReason.LENGTH and not self._is_limited:
-            limit = "its own limit, which --max-tokens may raise, or at the end of its context"
-            self.notices.append(f"{self._endpoint} has ended the answer at {limit}.")
-        usage = self.usage or Usage()
-        waited = (self._first_at or monotonic()) - self._asked_at
-        spent = self._last_at - self._first_at
-        speed = max(0, usage.completion_tokens - 1) / spent if spent > 0 else 0.0
-        return Generated(reason, usage, Timings(0.0, waited, waited, spent, speed))
+def _noted(events: Iterator[SampleEvent], notices: Sequence[str]) -> Iterator[SampleEvent]:
+    for event in events:
+        if isinstance(event, SampleFinished):
+            event = replace(event, reply=replace(event.reply, notices=tuple(notices)))
+        yield event
 
 
 def _size(messages: Sequence[Message]) -> int:

@@ -15,7 +15,7 @@ from phichat.engine.process import WORKER, Door, EngineProcess
 from phichat.engine.resident.address import Address, program_files
 from phichat.engine.resident.knocking import connected
 from phichat.engine.resident.stamps import stamp
-from phichat.gguf_header import split_parts
+from phichat.gguf_names import split_parts
 
 _BACKLOG = 128
 _RETRY_S = 0.02
