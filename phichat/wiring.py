@@ -12,7 +12,7 @@ from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
-from phichat.endpoints import Endpoint, served
+from phichat.endpoints import key_of, served
 from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.link import Deadlines
 from phichat.engine.resident.address import Address, Engines
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from phichat.engine.local import LocalBackend
     from phichat.engine.offload import OffloadPlan
     from phichat.engine.process import EngineProcess
-    from phichat.engine.remote.backend import RemoteBackend, ServedModel
+    from phichat.engine.remote.backend import RemoteBackend
+    from phichat.engine.remote.served import ServedModel
     from phichat.engine.resident.listing import Resident
     from phichat.engine.tuner import Found, Progress
     from phichat.engine.tuning import Preferences
@@ -126,17 +127,20 @@ def states_folder(config: Config, paths: Paths) -> StateFolder:
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
-    """The backend for the model of this run when it is an endpoint's. Nothing is sent yet."""
+    """The backend for the model of this run when it is an endpoint's. Nothing is sent yet. Raises ConfigError."""
     found = served(config.model, config.endpoints)
     if found is None:
         return None
     from phichat.engine.remote.backend import RemoteBackend
 
-    return RemoteBackend(found, _key_of(found.endpoint), config.given)
+    return RemoteBackend(found, key_of(found.endpoint, os.environ), config.given)
 
 
 def endpoint_models(config: Config, name: str, cancel: Cancel) -> Sequence[ServedModel]:
-    """What the server of that endpoint has. Raises UsageError, ExtraNotInstalled and EndpointError kinds."""
+    """What the server of that endpoint has.
+
+    Raises UsageError, ConfigError, ExtraNotInstalled and EndpointError kinds.
+    """
     endpoint = config.endpoints.get(name)
     if endpoint is None:
         known = "the endpoints are " + ", ".join(config.endpoints)
@@ -144,13 +148,9 @@ def endpoint_models(config: Config, name: str, cancel: Cancel) -> Sequence[Serve
             f"There is no endpoint {name}",
             known if config.endpoints else f"write [endpoints.{name}] with a base_url into config.toml",
         )
-    from phichat.engine.remote.backend import served_models
+    from phichat.engine.remote.served import served_models
 
-    return served_models(endpoint, _key_of(endpoint), cancel)
-
-
-def _key_of(endpoint: Endpoint) -> str:
-    return os.environ.get(endpoint.api_key_env, "").strip() if endpoint.api_key_env else ""
+    return served_models(endpoint, key_of(endpoint, os.environ), cancel)
 
 
 def leading_to(name: str, places: Sequence[str | None], config: Config, paths: Paths) -> str:

@@ -1,6 +1,5 @@
 """The same scenarios on a model in a process of our own and on the same model behind a real server."""
 
-import importlib.util
 import os
 import socket
 import subprocess
@@ -33,13 +32,10 @@ from phichat.transcript.recorder import Recorder
 from phichat.transcript.store import Store
 
 GREEDY = GenerationParams(temperature=0.0, max_tokens=48)
-SERVER_NEEDS = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
 
 
 def _others(model: Path) -> list[str]:
     """llama-cpp-python's own server."""
-    if missing := [name for name in SERVER_NEEDS if importlib.util.find_spec(name) is None]:
-        pytest.skip(f"llama_cpp.server needs {', '.join(missing)}")
     return ["llama_cpp.server", "--model", str(model), "--model_alias", "smol", "--n_ctx", "1024"]
 
 
