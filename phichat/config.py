@@ -43,12 +43,14 @@ class ServeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be set. given: the names of the options that somebody has set."""
+    """Everything that can be set. keep_alive: seconds. state_budget: bytes of KV states on disk, None for what
+    suits the disk. given: the names of the options that somebody has set."""
 
     model: str | None = None
     system: str | None = None
     log: bool = True
     keep_alive: float = 300.0
+    state_budget: int | None = None
     sampling: GenerationParams = field(default_factory=GenerationParams)
     engine: EngineOptions = field(default_factory=EngineOptions)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -128,6 +130,13 @@ def _duration(value: object) -> float:
     return _number(0, 1e9)(value)
 
 
+def _size(value: object) -> int:
+    """bytes, or a number with KB, MB, GB or TB"""
+    if isinstance(value, str) and value[-2:].upper() in _UNITS:
+        return int(_number(0, 1e6)(value[:-2]) * _UNITS[value[-2:].upper()])
+    return _integer(0, 2**63 - 1)(value)
+
+
 def _texts(value: object) -> tuple[str, ...]:
     """a text, or a list of texts"""
     texts = (value,) if isinstance(value, str) else value
@@ -136,11 +145,14 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
 _READERS: Mapping[str, Callable[[object], Any]] = {
     "model": _text,
     "system": _text,
     "log": _switch,
     "keep_alive": _duration,
+    "state_budget": _size,
     "temperature": _number(0, 100),
     "top_k": _integer(0, 2**31 - 1),
     "top_p": _number(0, 1),
@@ -164,7 +176,7 @@ _SERVE_READERS: Mapping[str, Callable[[object], Any]] = {
     "allow_hosts": _texts,
 }
 
-_PLAIN = ("model", "system", "log", "keep_alive", "endpoints", "serve")
+_PLAIN = ("model", "system", "log", "keep_alive", "state_budget", "endpoints", "serve")
 """The fields of Config that are settings themselves."""
 
 _ALIASES = {"temp": "temperature", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_predict": "max_tokens"}

@@ -129,6 +129,54 @@ class TurnFinished:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Several replies to one prompt are being written: so many of all are complete, so many tokens are written."""
+
+    complete: int
+    total: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFinished:
+    """One of several replies to one prompt has ended, as a turn does. number: from 0."""
+
+    number: int
+    reply: TurnFinished
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerGroup:
+    """Samples whose answers mean the same.
+
+    answer: as the first of them has it, None for those that have none. samples: their numbers.
+    """
+
+    answer: str | None
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """The complete ones of several replies to one prompt were compared.
+
+    by: what kind of answer. asked: for how many samples. groups: the largest first, those without an answer last.
+    winner: the sample that is the turn's reply.
+    """
+
+    by: str
+    asked: int
+    groups: tuple[AnswerGroup, ...]
+    winner: int
+
+    @property
+    def agreement(self) -> float:
+        """The share of the complete samples that say what most of them say; 0 when none says anything."""
+        largest = next((len(group.samples) for group in self.groups if group.answer is not None), 0)
+        return largest / max(1, sum(len(group.samples) for group in self.groups))
+
+
 Event = (
     TurnStarted
     | ModelChecking
@@ -140,5 +188,8 @@ Event = (
     | TextDelta
     | CodeChecked
     | NotKept
+    | Sampling
+    | SampleFinished
+    | Voted
     | TurnFinished
 )

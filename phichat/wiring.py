@@ -13,10 +13,11 @@ from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.endpoints import Endpoint, served
-from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent
+from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.link import Deadlines
 from phichat.engine.resident.address import Address, Engines
 from phichat.engine.resident.backend import ResidentBackend
+from phichat.engine.states import StateFolder
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
 from phichat.messages import GenerationParams, Message, ModelInfo
@@ -115,6 +116,11 @@ def chat_backend(config: Config, paths: Paths, *, is_choice: bool = True) -> Bac
     choice = library.choose(config.model)
     backend = _staying(choice, library, config, paths)
     return _Remembering(backend, choice, library.used, is_choice=is_choice and not choice.notice)
+
+
+def states_folder(config: Config, paths: Paths) -> StateFolder:
+    """Where the KV states of conversations are kept."""
+    return StateFolder(paths.states, config.state_budget)
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
@@ -230,6 +236,7 @@ def _backend_of(
     paths: Paths,
     start: Callable[[Deadlines], EngineProcess] | None = None,
     but: Address | None = None,
+    states: StateFolder | None = None,
 ) -> LocalBackend:
     """but: the engine that is to be loaded, of those that stay."""
     from phichat.engine.local import LocalBackend
@@ -253,6 +260,7 @@ def _backend_of(
         smaller=_smaller(library),
         start=start,
         make_room=room,
+        states=states,
     )
 
 
@@ -260,7 +268,7 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
     """One whose engine stays for the time that is set; a private one where that is none."""
 
     def private(start: Callable[[Deadlines], EngineProcess] | None = None) -> LocalBackend:
-        return _backend_of(choice, library, config, paths, start, address)
+        return _backend_of(choice, library, config, paths, start, address, states_folder(config, paths))
 
     engines = Engines.of(paths.cache) if config.keep_alive else None
     try:
@@ -406,6 +414,12 @@ class _Remembering:
                 speed = Speed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
                 self._used.note_speed(self._choice.model.path, speed)
             yield event
+
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`."""
+        return self._backend.sample(messages, params, number, cancel)
 
     def unload(self) -> None:
         """As `Backend.unload`."""

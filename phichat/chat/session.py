@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from phichat.chat.context import Fitted, Turn, fit
 from phichat.engine.backend import Backend, Cancel
 from phichat.errors import PhichatError
 from phichat.events import ContextTrimmed, Event, TurnFinished, TurnStarted
 from phichat.messages import FinishReason, GenerationParams, Message
+
+if TYPE_CHECKING:
+    from phichat.chat.voting import Poll
 
 
 class Session:
@@ -37,10 +41,32 @@ class Session:
 
         Setting `cancel` ends it with what was said until then, in loading and in the prompt too.
         """
+
+        def reply(messages: Sequence[Message]) -> Iterator[Event]:
+            return self._backend.generate(messages, params, cancel, self._owner())
+
+        return self._turn(prompt, params, cancel, reply)
+
+    def vote(self, prompt: str, params: GenerationParams, poll: Poll, cancel: Cancel) -> Iterator[Event]:
+        """As `send`, with the reply that most of several agree with."""
+        from phichat.chat.voting import elected
+
+        def reply(messages: Sequence[Message]) -> Iterator[Event]:
+            return elected(self._backend, messages, params, poll, cancel)
+
+        return self._turn(prompt, params, cancel, reply)
+
+    def _turn(
+        self,
+        prompt: str,
+        params: GenerationParams,
+        cancel: Cancel,
+        reply: Callable[[Sequence[Message]], Iterator[Event]],
+    ) -> Iterator[Event]:
         yield TurnStarted(prompt, self.system, params)
         finished = False
         try:
-            for event in self._events(prompt, params, cancel):
+            for event in self._events(prompt, params, cancel, reply):
                 finished = finished or isinstance(event, TurnFinished)
                 yield event
         except PhichatError:
@@ -48,7 +74,13 @@ class Session:
                 yield TurnFinished("", "", FinishReason.ERROR)
             raise
 
-    def _events(self, prompt: str, params: GenerationParams, cancel: Cancel) -> Iterator[Event]:
+    def _events(
+        self,
+        prompt: str,
+        params: GenerationParams,
+        cancel: Cancel,
+        reply: Callable[[Sequence[Message]], Iterator[Event]],
+    ) -> Iterator[Event]:
         yield from self._backend.load(cancel)
         fitted = None if cancel.is_set() else self._fitted(prompt, params, cancel)
         if fitted is None or cancel.is_set():
@@ -57,7 +89,7 @@ class Session:
             return
         if fitted.dropped_turns:
             yield ContextTrimmed(fitted.dropped_turns, fitted.tokens, self._backend.n_ctx)
-        for event in self._backend.generate(fitted.messages, params, cancel, self._owner()):
+        for event in reply(fitted.messages):
             if isinstance(event, TurnFinished):
                 if event.text:
                     self._history.append(Turn(prompt, event.text))

@@ -13,6 +13,7 @@ from phichat.events import Event
 from phichat.messages import GenerationParams
 
 if TYPE_CHECKING:
+    from phichat.chat.voting import Poll
     from phichat.transcript.recorder import Recorder
 
 
@@ -23,10 +24,12 @@ def run_turn(
     cancel: Cancel,
     recorder: Recorder | None = None,
     scope: CodeScope | None = None,
+    poll: Poll | None = None,
 ) -> Iterator[Event]:
     """One turn, checked against what the model was trained on and, with a recorder, kept.
 
-    Raises what `Session.send` raises.
+    poll: ask several times, for the answer that most replies agree on. Raises what `Session.send` raises.
     """
-    events = check_code(session.send(prompt, params, cancel), scope)
+    sent = session.vote(prompt, params, poll, cancel) if poll else session.send(prompt, params, cancel)
+    events = check_code(sent, scope)
     return recorder.record(events) if recorder else events

@@ -12,6 +12,7 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.interrupt import ctrl_c
 from phichat.cli.options import all_options, configure, keep_alive_option
 from phichat.cli.output import Output
+from phichat.cli.vote import Samples
 from phichat.code_report import CodeReport
 from phichat.errors import UsageError
 from phichat.events import (
@@ -24,12 +25,17 @@ from phichat.events import (
     NotKept,
     PromptProgress,
     ReasoningDelta,
+    SampleFinished,
+    Sampling,
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Voted,
 )
 from phichat.messages import FinishReason
 from phichat.paths import Paths
+
+_KINDS = ("auto", "number", "choice", "line", "code", "json")
 
 
 @click.command()
@@ -48,6 +54,12 @@ from phichat.paths import Paths
 @click.option("-R", "--hide-reasoning", is_flag=True, help="Do not show what the model thinks.")
 @click.option("-n", "--no-log", is_flag=True, help="Keep no transcript.")
 @click.option("--strict", is_flag=True, help="Exit 6 when the code check warns.")
+@click.option(
+    "--vote", type=click.IntRange(1, 1000), metavar="N", help="Sample N answers and print the one most agree on."
+)
+@click.option(
+    "--vote-by", type=click.Choice(_KINDS), help="What the answers are compared by; auto goes by their looks."
+)
 @click.option("--offline", is_flag=True, expose_value=False, help="Never connect anywhere but to an endpoint.")
 def ask(
     prompt: tuple[str, ...],
@@ -62,9 +74,13 @@ def ask(
     hide_reasoning: bool,
     no_log: bool,
     strict: bool,
+    vote: int | None,
+    vote_by: str | None,
     **flags: Any,
 ) -> int:
     """Ask a model one question. Text that is piped in stands before PROMPT."""
+    if vote_by and not vote:
+        raise UsageError("--vote-by says how answers are compared, and there is one", "add --vote 5")
     paths = Paths.find()
     config = configure(paths, pairs, log=False if no_log else None, **flags)
     from phichat.cli.attachments import compose
@@ -76,6 +92,12 @@ def ask(
     from phichat.chat.turn import run_turn
     from phichat.wiring import code_scope, past, recorder, session, suited
 
+    poll = None
+    if vote:
+        from phichat.chat.answers import By
+        from phichat.chat.voting import Poll
+
+        poll = Poll(vote, By(vote_by or By.AUTO))
     diagnostics = Diagnostics()
     before = past(paths, cid) if continues or cid is not None else None
     if before is not None:
@@ -96,7 +118,7 @@ def ask(
     try:
         with ctrl_c() as cancel:
             try:
-                for event in run_turn(conversation, whole, config.sampling, cancel, keeper, scope):
+                for event in run_turn(conversation, whole, config.sampling, cancel, keeper, scope, poll):
                     view.show(event)
             finally:
                 if view.finished is not None:
@@ -122,6 +144,7 @@ class _View:
         self._model = ""
         self._load_s = 0.0
         self._code = CodeReport()
+        self._samples = Samples()
         self.finished: TurnFinished | None = None
 
     def show(self, event: Event) -> None:
@@ -164,6 +187,9 @@ class _View:
                 self._code = event.report
             case NotKept():
                 tell.notice(f"This conversation is not being kept: {event.reason}.")
+            case Sampling() | SampleFinished() | Voted():
+                if progress := self._samples.take(event):
+                    tell.progress(progress)
             case TurnFinished():
                 self.finished = event
             case _:
@@ -185,6 +211,8 @@ class _View:
             self._output.end()
         else:
             self._output.text(self.finished.text)
+        if outcome := self._samples.outcome():
+            self._diagnostics.notice(outcome)
         for warning in self._code.warnings:
             self._diagnostics.notice(warning)
         if usage and self.finished.usage.prompt_tokens:
@@ -224,9 +252,12 @@ class _View:
                 "first_token_s": timings.first_token_s,
                 "generation_s": timings.generation_s,
                 "tokens_per_second": timings.tokens_per_second,
+                "restore_s": timings.restore_s,
+                "wait_s": timings.wait_s,
             },
             "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
             "code": self._code.document(),
+            **self._samples.document(),
         }
 
     def exit_code(self, *, strict: bool) -> ExitCode:
@@ -240,8 +271,10 @@ class _View:
 
 def _usage(finished: TurnFinished) -> str:
     usage, timings = finished.usage, finished.timings
+    others = f", waiting {timings.wait_s:.2f} s" if timings.wait_s >= 0.005 else ""
+    others += f", restoring {timings.restore_s:.2f} s" if timings.restore_s >= 0.005 else ""
     return (
         f"{usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} cached) in {timings.prompt_s:.2f} s, "
         f"{usage.completion_tokens:,} generated in {timings.generation_s:.2f} s, "
-        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s"
+        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s{others}"
     )

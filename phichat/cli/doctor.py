@@ -85,6 +85,7 @@ def _examine(config: Config, paths: Paths) -> Iterator[Finding]:
     yield Finding("built for", hello.system_info)
     yield from _machine(hello)
     yield from _disk(paths)
+    yield _states(config, paths)
     yield from _models(config, paths)
     yield from _trial(config, paths)
 
@@ -168,6 +169,16 @@ def _disk(paths: Paths) -> Iterator[Finding]:
         count = len(health.unlinked)
         found = f"{count} files of the hub cache, {size(health.unlinked_size)}, belong to no model"
         yield Finding("unlinked", found, Health.WARNING, f"remove them, such as {health.unlinked[0]}")
+
+
+def _states(config: Config, paths: Paths) -> Finding:
+    """The KV states on disk."""
+    from phichat.wiring import states_folder
+
+    folder = states_folder(config, paths)
+    if not folder.budget:
+        return Finding("KV states", f"{paths.states}, {size(folder.size)}; no more are kept")
+    return Finding("KV states", f"{paths.states}, {size(folder.size)} of at most {size(folder.budget)}")
 
 
 def _hub() -> Finding:

@@ -26,9 +26,12 @@ from phichat.events import (
     NotKept,
     PromptProgress,
     ReasoningDelta,
+    SampleFinished,
+    Sampling,
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Voted,
 )
 from phichat.messages import FinishReason
 from phichat.paths import expanded, write_atomically
@@ -110,6 +113,8 @@ class PlainChat:
                 if event.finish_reason is FinishReason.CANCELLED:
                     self._tell.notice("Stopped.")
             case TurnStarted() | ModelChecking() | ModelLoading() | PromptProgress():
+                pass
+            case Sampling() | SampleFinished() | Voted():
                 pass
             case _:
                 assert_never(event)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import assert_never
 
 from phichat.engine import protocol
-from phichat.engine.backend import Cancel, GenerationEvent
+from phichat.engine.backend import Cancel, GenerationEvent, SampleEvent
 from phichat.engine.link import EngineLink
 from phichat.engine.protocol import Failed, Failure, Reply
 from phichat.engine.reply import GrowingReply
+from phichat.engine.sampling import GrowingSamples, seeds_of
 from phichat.errors import (
     ContextOverflow,
     EngineError,
@@ -70,6 +71,21 @@ class Asking(ABC):
             yield reply.finished(FinishReason.ERROR)
             raise
         yield reply.finished()
+
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`. Raises what `generate` does."""
+        seeds = seeds_of(params, number)
+        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
+        replies = GrowingSamples(self.n_ctx, seeds, load_s)
+        try:
+            for said in self._ask(protocol.Sample(tuple(messages), params, seeds), cancel):
+                yield from replies.take(said)
+        except PhichatError:
+            yield from replies.rest(FinishReason.ERROR)
+            raise
+        yield from replies.rest()
 
     def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:
         """Replies without Failed: that is raised, or the end when it was cancelled."""

@@ -12,15 +12,18 @@ from phichat.events import (
     ModelReady,
     PromptProgress,
     ReasoningDelta,
+    SampleFinished,
+    Sampling,
     TextDelta,
     TurnFinished,
 )
 from phichat.messages import GenerationParams, Message
 
-__all__ = ["Backend", "Cancel", "GenerationEvent", "LoadEvent"]
+__all__ = ["Backend", "Cancel", "GenerationEvent", "LoadEvent", "SampleEvent"]
 
 LoadEvent = ModelChecking | ModelLoading | ModelReady
 GenerationEvent = PromptProgress | ReasoningDelta | TextDelta | TurnFinished
+SampleEvent = PromptProgress | Sampling | SampleFinished
 
 
 class Backend(Protocol):
@@ -50,6 +53,17 @@ class Backend(Protocol):
         error is raised; a set `cancel` ends it within half a second, with what was said.
 
         owner: the conversation that this belongs to, "" where nothing of it is to be kept.
+        """
+        ...
+
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """So many replies to messages that fit the context, each with a seed of its own: params.seed, or one that
+        is drawn, and those that follow it. The same seeds give the same replies again.
+
+        Each that has begun gets one SampleFinished, also before an error is raised; a set `cancel` ends them within
+        half a second, with what was said.
         """
         ...
 

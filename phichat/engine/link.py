@@ -28,16 +28,18 @@ from phichat.engine.protocol import (
     Hello,
     Loaded,
     Loading,
+    OfSample,
     Proving,
     Rendering,
     Reply,
     Request,
     Said,
+    Sampled,
     Staying,
 )
 from phichat.errors import EngineCrashed, EngineTimedOut
 
-_FINAL = (Hello, Loaded, Counted, Generated, Benched, Failed, Staying)
+_FINAL = (Hello, Loaded, Counted, Generated, Sampled, Benched, Failed, Staying)
 """The replies that end a request."""
 
 _BYTES_PER_S = 100_000_000
@@ -190,7 +192,7 @@ class EngineLink(ABC):
                     allowed, self._doing = self.deadlines.template, Doing.RENDERING
                 case Evaluating():
                     self._doing = Doing.READING
-                case Said():
+                case Said() | OfSample():
                     self._doing = Doing.GENERATING
                 case Proving():
                     self._doing = Doing.PROVING

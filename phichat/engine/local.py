@@ -20,7 +20,8 @@ from phichat.engine.link import Deadlines, EngineLink
 from phichat.engine.offload import CPU, OffloadPlan, plan, require_fit
 from phichat.engine.process import WORKER, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading
-from phichat.engine.verdicts import Verdict, Verdicts, subject
+from phichat.engine.states import StateFolder, identity
+from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
 from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelChecking, ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
@@ -70,7 +71,8 @@ class LocalBackend(Asking):
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
     this one does not fit. start: another way to start an engine process. make_room: asks those to leave who hold
-    memory without need, and says whether any did.
+    memory without need, and says whether any did. states: where KV
+    states are kept, None to keep and use none.
     """
 
     def __init__(
@@ -85,13 +87,14 @@ class LocalBackend(Asking):
         smaller: Sequence[tuple[str, int]] = (),
         start: Callable[[Deadlines], EngineProcess] | None = None,
         make_room: Callable[[], bool] | None = None,
+        states: StateFolder | None = None,
     ) -> None:
         super().__init__(name, path)
         self._options = options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
         self._start_one = start or (lambda deadlines: EngineProcess(deadlines, command))
         self._make_room = make_room
-        self._proof, self._smaller = proof, smaller
+        self._proof, self._smaller, self._states = proof, smaller, states
         self._running: _Running | None = None
 
     @property
@@ -164,10 +167,11 @@ class LocalBackend(Asking):
             if cancel.is_set():
                 return
             verdict = known or Verdict.WORKS
+            same = self._identity(header, Path(hello.library_file), about)
             while True:
                 try:
                     loaded = yield from self._load_in(
-                        process, header, where, threads, verdict, cancel, prove=known is None
+                        process, header, where, threads, verdict, cancel, same, prove=known is None
                     )
                     break
                 except EngineCrashed as crash:
@@ -212,6 +216,7 @@ class LocalBackend(Asking):
         threads: int,
         verdict: Verdict,
         cancel: Cancel,
+        identity: str,
         *,
         prove: bool,
     ) -> Generator[ModelLoading, None, Loaded | None]:
@@ -227,6 +232,9 @@ class LocalBackend(Asking):
             threads=threads,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
+            states=str(self._states.path) if self._states and identity else "",
+            state_budget=self._states.budget if self._states and identity else 0,
+            identity=identity,
         )
         process.deadlines = self._deadlines.for_model(where.total)
         for reply in process.ask(request, cancel):
@@ -242,6 +250,16 @@ class LocalBackend(Asking):
                 case _:
                     pass
         return None
+
+    def _identity(self, header: GgufHeader, library: Path, about: Subject) -> str:
+        """What a KV state has to agree with; "" where none are kept."""
+        if self._states is None:
+            return ""
+        sha256 = self._proof.sha256 if self._proof else ""
+        try:
+            return identity(sha256, self._path, header.data_offset, library, about.key)
+        except OSError:
+            return ""
 
     def _info(
         self, header: GgufHeader, where: OffloadPlan, threads: int, loaded: Loaded, hello: Hello, machine: Hardware

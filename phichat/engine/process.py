@@ -33,6 +33,9 @@ _ENVIRONMENT = {
     "GOMP_SPINCOUNT": "1000",
 }
 
+_EXITING_S = 0.05
+"""Between the moment a process that ends lets go of its files, and the moment it is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -131,12 +134,18 @@ class EngineProcess(EngineLink):
         self._close()
 
     def close(self) -> None:
-        """Let the child end: it does when the connection closes."""
+        """Let the child end: it does when the connection closes.
+
+        It lets go of its stderr first when it has KV states to write; that goes on without this process.
+        """
         self._connection.close()
-        try:
-            self._child.wait(0.5)
-        except subprocess.TimeoutExpired:
+        self._drain.join(0.5)
+        if self._drain.is_alive():
             self.kill()
+        try:
+            self._child.wait(_EXITING_S)
+        except subprocess.TimeoutExpired:
+            Thread(target=self._child.wait, daemon=True).start()  # so that it leaves no zombie
         self._close()
 
     def _close(self) -> None:

@@ -3,7 +3,7 @@
 Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
 its pickling methods are never used), so the same protocol serves a child and a resident process.
 A request is answered by any number of progress messages and then exactly one of `Loaded`,
-`Counted`, `Generated`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
+`Counted`, `Generated`, `Sampled`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
 An engine process may have several connections; each is answered on its own.
 """
 
@@ -37,6 +37,8 @@ class Load:
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
+    states: the folder of KV states, "" for none; state_budget: bytes that it may hold; identity: of the
+    model, the library and the machine, as far as it changes the numbers in them.
     """
 
     path: str
@@ -50,6 +52,9 @@ class Load:
     threads: int
     extra_buffers: bool
     prove: bool
+    states: str = ""
+    state_budget: int = 0
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,15 @@ class Generate:
     params: GenerationParams
     seed: int
     owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Reply several times, once with each of the seeds; nothing of it is kept."""
+
+    messages: tuple[Message, ...]
+    params: GenerationParams
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +221,19 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
+class OfSample:
+    """What is said in one of several replies, and at last what it was. number: the place of its seed."""
+
+    number: int
+    reply: Said | Generated
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """All have ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Benched:
     """Tokens per second of each repeat; bytes per second that memory could be read with."""
 
@@ -276,14 +303,28 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Bench, Cancel, Stay, Visit, Inquiry, Leave),
+        *(Load, Count, Generate, Sample, Bench, Cancel, Stay, Visit, Inquiry, Leave),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(Generated, Benched, Failed, Message, GenerationParams, Usage, Timings, ModelInfo, Card, Staying, State),
+        *(
+            Generated,
+            OfSample,
+            Sampled,
+            Benched,
+            Failed,
+            Message,
+            GenerationParams,
+            Usage,
+            Timings,
+            ModelInfo,
+            Card,
+            Staying,
+            State,
+        ),
     )
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Bench | Cancel | Stay | Leave
+Request = Load | Count | Generate | Sample | Bench | Cancel | Stay | Leave
 AtTheDoor = Visit | Inquiry | Leave
 Reply = (
     Hello
@@ -296,6 +337,8 @@ Reply = (
     | Alive
     | Said
     | Generated
+    | OfSample
+    | Sampled
     | Benched
     | Failed
     | Card

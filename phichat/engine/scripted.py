@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import sleep
 
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent, SampleEvent
+from phichat.engine.sampling import one_by_one, seeds_of
 from phichat.errors import EngineError
 from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
 from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Usage
@@ -87,6 +88,12 @@ class ScriptedBackend:
         )
         if reply.error:
             raise reply.error
+
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        seeds = dict(enumerate(seeds_of(params, number)))
+        return one_by_one(self.generate, messages, params, seeds, cancel, number)
 
     def unload(self) -> None:
         self.close()

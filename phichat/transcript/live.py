@@ -31,7 +31,9 @@ def begin_conversation(connection: sqlite3.Connection, id_: str, title: str, beg
     )
 
 
-def begin_turn(connection: sqlite3.Connection, conversation: str, record: TurnRecord) -> int:
+def begin_turn(
+    connection: sqlite3.Connection, conversation: str, record: TurnRecord, *, becomes_head: bool = True
+) -> int:
     """Write the prompt, make it the head and return its row.
 
     Raises TranscriptError when the conversation or the turn before it is not there, and sqlite3.Error kinds.
@@ -44,9 +46,10 @@ def begin_turn(connection: sqlite3.Connection, conversation: str, record: TurnRe
     if place is None or (place[1] is None and record.parent is not None):
         raise _removed()
     rowid = insert_turn(connection, place[0], record, parent=place[1], writer=os.getpid())
-    connection.execute(
-        "UPDATE conversation SET head = ?, updated_at = ? WHERE n = ?", (rowid, stamp(record.created_at), place[0])
-    )
+    if becomes_head:
+        connection.execute(
+            "UPDATE conversation SET head = ?, updated_at = ? WHERE n = ?", (rowid, stamp(record.created_at), place[0])
+        )
     return rowid
 
 

@@ -17,9 +17,11 @@ from phichat.events import (
     ModelReady,
     NotKept,
     ReasoningDelta,
+    SampleFinished,
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Voted,
 )
 from phichat.messages import FinishReason, ModelInfo
 from phichat.transcript.ids import ascending_ids
@@ -27,6 +29,8 @@ from phichat.transcript.records import TurnRecord
 from phichat.transcript.ticker import Ticker
 
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     from phichat.transcript.store import Store
 
 _DURABLE_S = 1.0
@@ -40,6 +44,8 @@ class _Turn:
     texts, reasonings: the pieces so far, the first `written` of each in the store. The thread that
     gets the events only appends to them, the other one only reads.
     path: of the model's file, as long as the store does not have the model.
+    samples: other replies to the prompt, by number, which stand beside it; sample_rows: where in the store. winner:
+    the one of them that is the turn's own.
     """
 
     record: TurnRecord
@@ -48,6 +54,9 @@ class _Turn:
     reasonings: list[str] = field(default_factory=list)
     written: tuple[int, int] = (0, 0)
     path: str | None = None
+    samples: dict[int, TurnRecord] = field(default_factory=dict)
+    sample_rows: dict[int, int] = field(default_factory=dict)
+    winner: int | None = None
     ticker: Ticker | None = None
 
 
@@ -150,6 +159,13 @@ class Recorder:
             case ContextTrimmed():
                 turn.record = replace(turn.record, dropped_turns=event.dropped_turns, n_ctx=event.n_ctx)
                 return
+            case SampleFinished():
+                now = datetime.now(UTC)
+                sample = replace(turn.record, id=self._new_id(now), created_at=now)
+                turn.samples[event.number] = _finished(sample, event.reply)
+            case Voted():
+                turn.winner = event.winner
+                return
             case TurnFinished():
                 self._end(turn, _finished(turn.record, event))
                 return
@@ -207,14 +223,34 @@ class Recorder:
             if durably:
                 self._durable_at = monotonic()
         turn.written = now
+        if len(turn.samples) > len(turn.sample_rows):
+            with self._store.database.writing() as connection:
+                rows = self._keep_samples(turn, connection)
+            turn.sample_rows |= rows
+
+    def _keep_samples(self, turn: _Turn, connection: Connection) -> dict[int, int]:
+        """Write the samples that are not in the store, but for the winner; where they are then."""
+        from phichat.transcript.live import begin_turn, finish_turn
+
+        assert self.conversation is not None
+        rows = {}
+        for number, record in tuple(turn.samples.items()):
+            if number not in turn.sample_rows and number != turn.winner:
+                rows[number] = begin_turn(connection, self.conversation, record, becomes_head=False)
+                finish_turn(connection, rows[number], record)
+        return rows
 
     def _finish(self, turn: _Turn) -> None:
         from phichat.transcript.live import finish_turn
+        from phichat.transcript.removal import drop_turns
 
         if turn.row is None:
             self._place(turn)
         assert self._store is not None and turn.row is not None
         with self._store.database.writing() as connection:
+            self._keep_samples(turn, connection)
+            if turn.winner in turn.sample_rows:
+                drop_turns(connection, [turn.sample_rows[turn.winner]])
             finish_turn(connection, turn.row, turn.record)
 
     def _attempt(self, step: Callable[[], None]) -> bool:

@@ -19,9 +19,12 @@ from phichat.events import (
     NotKept,
     PromptProgress,
     ReasoningDelta,
+    SampleFinished,
+    Sampling,
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Voted,
 )
 from phichat.messages import FinishReason, Timings, Usage
 from phichat.tui.pieces import Block, GrowingAnswer, Kind, Piece
@@ -82,6 +85,8 @@ class ShownTurn:
             case NotKept():
                 self.notices.append(f"This is not being kept: {event.reason}.")
             case TurnStarted() | ModelChecking() | ModelLoading() | PromptProgress():
+                pass
+            case Sampling() | SampleFinished() | Voted():
                 pass
             case _:
                 assert_never(event)

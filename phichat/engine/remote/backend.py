@@ -6,20 +6,19 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from phichat.endpoints import Endpoint, Served
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent
-from phichat.engine.protocol import Generated, Said
+from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent, SampleEvent
+from phichat.engine.protocol import Generated, OfSample, Said
 from phichat.engine.remote import request
-from phichat.engine.remote.stream import Document, finish_reason, read
 from phichat.engine.remote.trouble import Kind, Scrubber, Trouble, explain, overflow, refused_options
+from phichat.engine.remote.turn import Answering, AnsweringSeveral
 from phichat.engine.reply import GrowingReply
-from phichat.engine.text import ReasoningSplitter
+from phichat.engine.sampling import GrowingSamples, one_by_one, seeds_of
 from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
-from phichat.events import ModelReady
-from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Timings, Usage
+from phichat.events import ModelReady, SampleFinished
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
 
 if TYPE_CHECKING:
     from phichat.engine.remote.http import Server
@@ -62,6 +61,7 @@ class RemoteBackend:
         self._model = ServedModel("")
         self._refused: frozenset[str] = frozenset()
         self._bytes_per_token = _BYTES_PER_TOKEN
+        self._takes_n = True
 
     @property
     def n_ctx(self) -> int:
@@ -138,7 +138,7 @@ class RemoteBackend:
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`. Raises EndpointError kinds, ModelNotInstalled and ContextOverflow."""
         reply = GrowingReply(self.n_ctx, params.seed or 0, 0.0)
-        turn = _Turn(self._served.endpoint.name, params, self._given)
+        turn = Answering(self._served.endpoint.name, params, self._given)
         try:
             for said in self._replies(messages, turn, cancel):
                 yield from reply.take(said)
@@ -147,7 +147,41 @@ class RemoteBackend:
             raise self._error(trouble, self._served.endpoint.timeout) from None
         yield replace(reply.finished(), notices=tuple(turn.notices))
 
-    def _replies(self, messages: Sequence[Message], turn: _Turn, cancel: Cancel) -> Iterator[Said | Generated]:
+    def sample(
+        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`, in one request where the server takes the API's `n`. Raises what `generate` does."""
+        seeds = seeds_of(params, number)
+        missing = dict(enumerate(seeds))
+        if number > 1 and self._takes_n:
+            for event in self._together(messages, replace(params, seed=seeds[0]), seeds, cancel):
+                if isinstance(event, SampleFinished):
+                    del missing[event.number]
+                yield event
+            self._takes_n = cancel.is_set() or not missing
+        yield from one_by_one(self.generate, messages, params, missing, cancel, number)
+
+    def _together(
+        self, messages: Sequence[Message], params: GenerationParams, seeds: Sequence[int], cancel: Cancel
+    ) -> Iterator[SampleEvent]:
+        """As many of the samples as the server gives for one request; none when it does not know of that."""
+        replies = GrowingSamples(self.n_ctx, seeds, 0.0)
+        turn = AnsweringSeveral(self._served.endpoint.name, params, self._given, len(seeds))
+        trouble = None
+        try:
+            for said in self._replies(messages, turn, cancel):
+                yield from _noted(replies.take(said), turn.notices)
+        except Trouble as why:
+            trouble = why
+        for said in turn.complete():
+            yield from _noted(replies.take(said), turn.notices)
+        yield from _noted(replies.rest(FinishReason.ERROR if trouble else None), turn.notices)
+        if trouble and (turn.has_begun or trouble.status not in (400, 422, 500, 501) or overflow(trouble)):
+            raise self._error(trouble, self._served.endpoint.timeout)
+
+    def _replies(
+        self, messages: Sequence[Message], turn: Answering | AnsweringSeveral, cancel: Cancel
+    ) -> Iterator[Said | Generated | OfSample]:
         """Asks again, as long as nothing was said, when the server is busy, lost or does not take an option."""
         attempt, streams = 0, True
         while True:
@@ -173,8 +207,8 @@ class RemoteBackend:
                 return
 
     def _answer(
-        self, messages: Sequence[Message], turn: _Turn, cancel: Cancel, *, streams: bool
-    ) -> Iterator[Said | Generated]:
+        self, messages: Sequence[Message], turn: Answering | AnsweringSeveral, cancel: Cancel, *, streams: bool
+    ) -> Iterator[Said | Generated | OfSample]:
         """What one request brings. Raises Trouble."""
         assert self._server is not None
         body = request.body(self._served.model, messages, turn.wanted, self._refused, streams=streams)
@@ -189,11 +223,11 @@ class RemoteBackend:
         yield from turn.rest()
         if cancel.is_set():
             return
-        yield turn.generated()
+        yield from turn.end()
         if turn.usage and turn.usage.prompt_tokens:
             self._bytes_per_token = _size(messages) / turn.usage.prompt_tokens
 
-    def _refused_by(self, trouble: Trouble, turn: _Turn) -> frozenset[str]:
+    def _refused_by(self, trouble: Trouble, turn: Answering | AnsweringSeveral) -> frozenset[str]:
         """The options that the server has refused and that can be done without; the turn says which."""
         if overflow(trouble) is not None:
             return frozenset()
@@ -221,54 +255,11 @@ class RemoteBackend:
             self._server = None
 
 
-class _Turn:
-    """One answer, as its documents come.
-
-    has_begun: something of it was said. finish: how it ends in the server's words, "" as long as it does not.
-    """
-
-    def __init__(self, endpoint: str, params: GenerationParams, given: Collection[str]) -> None:
-        self._endpoint = endpoint
-        self._is_limited = params.max_tokens is not None
-        self.wanted: Mapping[str, Any] = request.options(params, given)
-        self.notices: list[str] = []
-        self.has_begun = False
-        self.usage: Usage | None = None
-        self.finish = ""
-        self._splitter = ReasoningSplitter("")
-        self._asked_at = monotonic()
-        self._first_at = self._last_at = 0.0
-
-    def take(self, document: Document) -> Iterator[Said]:
-        """What it adds. Raises Trouble."""
-        piece = read(document)
-        self.usage, self.finish = piece.usage or self.usage, piece.finish or self.finish
-        if piece.text or piece.reasoning:
-            self._last_at = monotonic()
-            self._first_at = self._first_at or self._last_at
-            self.has_begun = True
-            reasoning, text = self._splitter.feed(piece.text) if piece.text else ("", "")
-            if piece.reasoning or reasoning or text:
-                yield Said(piece.reasoning + reasoning, text, 0)
-
-    def rest(self) -> Iterator[Said]:
-        """What was held back because it might have been a mark."""
-        reasoning, text = self._splitter.close()
-        if reasoning or text:
-            yield Said(reasoning, text, 0)
-
-    def generated(self) -> Generated:
-        """The end. Raises Trouble when it is none of the answer's own."""
-        if not self.finish and not self.has_begun:
-            raise Trouble(Kind.BAD_STREAM)
-        reason = finish_reason(self.finish)
-        if reason is FinishReason.LENGTH and not self._is_limited:
-            self.notices.append(f"{self._endpoint} has ended the answer at its own limit; --max-tokens may raise it.")
-        usage = self.usage or Usage()
-        waited = (self._first_at or monotonic()) - self._asked_at
-        spent = self._last_at - self._first_at
-        speed = max(0, usage.completion_tokens - 1) / spent if spent > 0 else 0.0
-        return Generated(reason, usage, Timings(0.0, waited, waited, spent, speed))
+def _noted(events: Iterator[SampleEvent], notices: Sequence[str]) -> Iterator[SampleEvent]:
+    for event in events:
+        if isinstance(event, SampleFinished):
+            event = replace(event, reply=replace(event.reply, notices=tuple(notices)))
+        yield event
 
 
 def connect(endpoint: Endpoint, key: str) -> Server:

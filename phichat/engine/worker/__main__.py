@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, Timer
 from time import monotonic
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -35,6 +35,9 @@ _RENDERING_S = 15.0
 _HEARTBEAT_S = 0.5
 _PAUSE_S = 0.05
 """How soon a client that did not read is looked at again."""
+_IDLE_S = 0.3
+"""How long nobody has asked for anything before what was said is kept on the disk."""
+_LEAVING_S = 30.0
 _SHARES = 4
 """The part of a batch that is evaluated at once while others wait."""
 
@@ -47,7 +50,7 @@ class Worker:
         self._busy_at = monotonic()
         self.loaded = 0.0
         self._clients: list[Client] = []
-        self._inbox: SimpleQueue[Job] = SimpleQueue()
+        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._schedule = Schedule()
         self._current: Job | None = None
         self._hello: Reply | None = None
@@ -119,25 +122,54 @@ class Worker:
                     client.job.cancelled.set()
         self._clients.remove(client)
         self._built.pop(client, None)
-        if not self._clients and not self._stays:
-            # Nobody is left to answer: not even a batch that is being computed is worth finishing.
-            os._exit(0)
         if client.job:
             client.job.cancelled.set()
+        if not self._clients and not self._stays:
+            self.leave()
         client.close()
+
+    def leave(self) -> None:
+        """End this process, from any thread: now, or as soon as the states are kept that are worth it.
+
+        Not even a batch that is being computed is finished.
+        """
+        if self._model is None or not self._model.states.would_save:
+            os._exit(0)
+        # Who started this process listens there, and need not wait for what follows.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        rescue = Timer(_LEAVING_S, os._exit, (1,))
+        rescue.daemon = True
+        rescue.start()
+        for job in tuple(self._schedule.jobs):
+            job.cancelled.set()
+        self._inbox.put(None)
+
+    def _leave(self) -> None:
+        try:
+            self._model.states.save_all()
+        finally:
+            os._exit(0)
 
     def _take_in(self) -> None:
         """Requests that have come; waits for one when there is nothing else to do."""
-        with contextlib.suppress(Empty):
+        unsaved = self._model is not None and self._model.states.has_unsaved
+        try:
             if not self._schedule.jobs:
-                self._begin(self._inbox.get())
+                self._begin(self._inbox.get(timeout=_IDLE_S if unsaved else None))
             elif self._schedule.next() is None:
                 self._begin(self._inbox.get(timeout=_PAUSE_S))
             while True:
                 self._begin(self._inbox.get_nowait())
+        except Empty:
+            if unsaved and not self._schedule.jobs:
+                self._model.states.save_one()
 
-    def _begin(self, job: Job) -> None:
-        self._schedule.add(job, self._answer(job))
+    def _begin(self, job: Job | None) -> None:
+        if job is None:
+            self._leave()
+        else:
+            self._schedule.add(job, self._answer(job))
 
     def _step(self, job: Job) -> None:
         from phichat.engine.worker.sequences import RequestFailed
@@ -145,6 +177,7 @@ class Worker:
 
         assert job.steps is not None
         self._current, begun = job, monotonic()
+        job.waited_s += begun - job.rested_at
         try:
             job.waits = not next(job.steps)
         except StopIteration as end:
@@ -155,7 +188,8 @@ class Worker:
             self._done(job, Failed(Failure.TEMPLATE, str(why)))
         except MemoryError:
             self._done(job, Failed(Failure.MEMORY, "memory ran out"))
-        job.used_s += monotonic() - begun
+        job.rested_at = monotonic()
+        job.used_s += job.rested_at - begun
         self._beat()
 
     def _done(self, job: Job, reply: Reply) -> None:
@@ -195,6 +229,13 @@ class Worker:
 
                 prompt = self._prompt(job, request.messages)
                 return (yield from reply(self._model, prompt, request, self._stops, job, self._room(job), self._batch))
+            case protocol.Sample():
+                from phichat.engine.worker.samples import samples
+
+                prompt = self._prompt(job, request.messages)
+                return (
+                    yield from samples(self._model, prompt, request, self._stops, job, self._room(job), self._batch)
+                )
             case protocol.Bench():
                 from phichat.engine.worker.bench import bench
 

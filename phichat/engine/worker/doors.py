@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, RLock, Thread
 from time import monotonic, sleep
 from typing import Any, Protocol
 
@@ -54,6 +54,10 @@ class Host(Protocol):
         """Serve one who knows all there is to know."""
         ...
 
+    def leave(self) -> None:
+        """End the process, now or as soon as what is worth it is kept."""
+        ...
+
 
 class Doors:
     """One way in, for processes of the same user.
@@ -70,10 +74,9 @@ class Doors:
         self._library: tuple[tuple[str, str], ...] = ()
         self._keep_alive = 0.0
         self._seen_at = monotonic()
-        self._gate = Lock()
-        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
-            if number is not None:
-                signal.signal(number, lambda *_: self._leave())
+        self._gate = RLock()  # a signal may find it taken by the thread that handles it
+        self._ends = False
+        self._heed_signals()
         Thread(target=self._let_in, daemon=True).start()
 
     def stay(self, request: Stay) -> Staying:
@@ -91,6 +94,21 @@ class Doors:
             if self._host.clients <= client_count:
                 self._end()
         return Staying()
+
+    def _heed_signals(self) -> None:
+        if sys.platform == "win32":
+            signal.signal(signal.SIGTERM, lambda *_: self._leave())
+            return
+        # A handler runs in the main thread only, which may not wake up from its wait when another thread got the
+        # signal.
+        signals = {signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+        def wait() -> None:
+            signal.sigwait(signals)
+            self._leave()
+
+        Thread(target=wait, daemon=True).start()
 
     # Coming in
 
@@ -129,6 +147,8 @@ class Doors:
         assert self._card is not None
         current = are_current(self._card.files)
         with self._gate:
+            if self._ends:
+                return False
             if not current:
                 # What is loaded is not what was asked for.
                 if not self._host.clients:
@@ -186,11 +206,14 @@ class Doors:
 
     def _end(self) -> None:
         """Clear away what is this engine's, and be gone."""
+        if self._ends:
+            return
+        self._ends = True
         with contextlib.suppress(OSError), self._address.locked(patience_s=_CLEARING_S) as alone:
             # Without the lock somebody is opening a new door: theirs to clear away.
             if alone and self._found() == self._identity:
                 self._address.clear()
-        os._exit(0)
+        self._host.leave()
 
 
 def _sockets(handle: int) -> Callable[[], Any]:

@@ -62,8 +62,9 @@ class Client:
 class Job:
     """One request that is being answered.
 
-    used_s: seconds that its steps took; a newcomer starts with what the others have.
-    waits: it can do nothing until another job ends. sequence: where it is evaluated.
+    used_s: seconds that its steps took; a newcomer starts with what the others have. waited_s: seconds
+    before and between its steps; rested_at: when the last one ended.
+    waits: it can do nothing until another job ends. sequences: where it is evaluated.
     """
 
     def __init__(self, client: Client, request: Request) -> None:
@@ -71,9 +72,10 @@ class Job:
         self.cancelled = Event()
         self.received_at = monotonic()
         self.steps: Steps | None = None
-        self.used_s = 0.0
+        self.used_s = self.waited_s = 0.0
+        self.rested_at = self.received_at
         self.waits = False
-        self.sequence: Sequence | None = None
+        self.sequences: tuple[Sequence, ...] = ()
 
     def send(self, reply: Reply) -> None:
         """To who asked."""
@@ -118,8 +120,9 @@ class Schedule:
         others = [other for other in self.jobs if other is not job and other.client.is_behind]
         others += reversed(self.jobs[self.jobs.index(job) + 1 :])
         for other in others:
-            if other.sequence is not None and other.sequence.cached:
-                other.sequence.clear()
+            if held := [sequence for sequence in other.sequences if sequence.cached]:
+                for sequence in held:
+                    sequence.clear()
                 other.waits = True
                 return True
         return False

@@ -26,9 +26,12 @@ from phichat.events import (
     NotKept,
     PromptProgress,
     ReasoningDelta,
+    SampleFinished,
+    Sampling,
     TextDelta,
     TurnFinished,
     TurnStarted,
+    Voted,
 )
 from phichat.tui.bridge import TurnThread
 from phichat.tui.screens.prompting import PromptingScreen
@@ -230,7 +233,7 @@ class ChatScreen(PromptingScreen):
                     n_ctx=event.n_ctx or self.status.status.n_ctx,
                     tokens_per_second=event.timings.tokens_per_second,
                 )
-            case ContextTrimmed() | CodeChecked() | NotKept():
+            case ContextTrimmed() | CodeChecked() | NotKept() | Sampling() | SampleFinished() | Voted():
                 pass
             case _:
                 assert_never(event)

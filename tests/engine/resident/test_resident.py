@@ -228,6 +228,7 @@ def test_somebody_else_cannot_come_in_even_where_the_files_let_them(at_home: Hom
         "os.setuid(int(sys.argv[2])); ours = socket.socket(socket.AF_UNIX); ours.settimeout(5)\n"
         "try: ours.connect(sys.argv[1])\n"
         "except PermissionError: sys.exit('closed')\n"
+        "ours.settimeout(None)\n"
         "there = Connection(ours.detach())\n"
         "try: there.send_bytes(b'{\"\": \"Inquiry\"}'); there.recv_bytes(); sys.exit('let in')\n"
         "except (EOFError, OSError): sys.exit('refused')\n"
