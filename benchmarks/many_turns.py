@@ -32,9 +32,7 @@ COPIES = 2
 class Forgetful(ScriptedBackend):
     """Remembers nothing of what it was asked."""
 
-    def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
-    ) -> Iterator[object]:
+    def generate(self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel) -> Iterator[object]:
         self.prompts.clear()
         return super().generate(messages, params, cancel)
 
