@@ -240,6 +240,14 @@ class Worker:
                 from phichat.engine.worker.bench import bench
 
                 return bench(self._model, request, job.send)
+            case protocol.Tune():
+                from phichat.engine.worker.bench import tune
+
+                return tune(self._model, request, job.send)
+            case protocol.Weigh():
+                from phichat.engine.worker.bench import weigh
+
+                return weigh(self._model, request, job.send)
             case protocol.Stay():
                 if self._doors is None:
                     return Failed(Failure.LOAD, "there is no door")

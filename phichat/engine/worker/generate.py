@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 
 from phichat.engine.protocol import Evaluating, Failure, Generate, Generated
+from phichat.engine.worker.draft import Ahead
 from phichat.engine.worker.model import Model
 from phichat.engine.worker.prompt import Prompt
 from phichat.engine.worker.schedule import Job, Steps
@@ -97,9 +98,14 @@ def reply(
             return cancelled()
         writer = Writer(model, prompt, params, request.seed, stops, job.send)
         cleaning.callback(writer.close)
-        while (reason := writer.next()) is None:
+        ahead = Ahead(model.batch_costs, sequence, writer.tokens)
+        cleaning.callback(ahead.take_back)
+        while (reason := writer.next(ahead.place)) is None:
+            if ahead.has_come_true():
+                continue
             yield True
-            if not (yield from evaluate(writer.tokens)):
+            room = min(model.n_ctx - len(writer.tokens), batch() - 1, writer.left)
+            if not ahead.evaluate(room) and not (yield from evaluate(writer.tokens)):
                 reason = FinishReason.CANCELLED
                 break
     return writer.generated(reason, cached, started, evaluated, restore_s, waited_s)

@@ -36,7 +36,7 @@ _OTHERS_S = 3.0
 """How long another engine that has just left is waited for, while it writes what is asked for here."""
 _LARGE = 256_000_000
 
-_INDIFFERENT = ("path", "threads", "prove", "states", "state_budget")
+_INDIFFERENT = ("path", "threads", "prompt_threads", "batch_costs", "prove", "states", "state_budget")
 """The parts of Load that change no number in a state, or that `identity` says better."""
 
 
