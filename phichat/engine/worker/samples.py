@@ -168,7 +168,7 @@ class _Sampling:
         """Until only its last token is left to evaluate, whatever was taken from its sequence meanwhile."""
         begin, sequences = len(self._shared), self._model.sequences
         if len(one.sequence.cached) < begin:
-            source = next((other for other in self._job.sequences if sequences.can_copy(other, begin)), None)
+            source = next((other for other in self._job.sequences if sequences.has(other, begin)), None)
             if source:
                 one.sequence.clear()
                 sequences.copy(source, one.sequence, begin)

@@ -120,7 +120,7 @@ class States:
 
         def saved(stored: _Stored) -> float:
             same = state_file.shared(stored.head.tokens, wanted)
-            if same - live < _FEWEST_BACK or not (stored.head.divisible or same == stored.head.count):
+            if same - live < _FEWEST_BACK or not _useful(stored.head, same):
                 return 0.0
             return (same - live) * stored.head.seconds - 2 * stored.head.payload / _BYTES_PER_S
 
@@ -269,13 +269,10 @@ class States:
             file.close()
             _remove(part)
             return None
-        divisible = self._sequences.divisible and self._begin_of(sequence) == 0
+        # llama.cpp leaves out what is outside of the last window.
+        divisible = self._sequences.divisible and (not self._sequences.window or count <= self._sequences.window)
         head = Head(self._key, owner, tokens, token_s, divisible, size, "")
         return _Copy(part, file, head, payload, older, sequence.asked_ns)
-
-    def _begin_of(self, sequence: Sequence) -> int:
-        """The first position that is there; sliding windows may have left the beginning behind."""
-        return int(self._lib.llama_memory_seq_pos_min(self._memory, sequence.number))
 
     def _write(self, copy: _Copy) -> None:
         head = replace(copy.head, sha256=state_file.digest(copy.payload))
@@ -307,6 +304,7 @@ def _worth_leaving(more: int, token_s: float, back_s: float) -> bool:
 
 
 def _useful(head: Head, same: int) -> bool:
+    """Whether what begins with `same` tokens of a state can begin with what is in it."""
     return head.divisible or same == head.count
 
 
