@@ -17,8 +17,11 @@ from phichat.engine.worker.sequences import Decoded, RequestFailed, Sequence
 from phichat.engine.worker.voice import Writer
 from phichat.messages import FinishReason
 
-_WIDTH = 5
-"""Replies that are written at once."""
+_WIDTH = 6
+"""Replies that are written at once. More still pay: on two cores of an AMD EPYC, 1, 4, 5, 6, 8 and 12 of a 135M model
+gave 119, 187, 190, 204, 236 and 277 tokens a second in sum, and 4, 8 and 12 of a 3.8B one 1.3, 1.5 and 2.1 times as
+many as one. But who else asks the engine meanwhile needs a sequence too. The width is fixed, for another one rounds
+differently and so has other replies."""
 
 
 def samples(
