@@ -32,12 +32,14 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be set. given: the names of the options that somebody has set."""
+    """Everything that can be set. keep_alive: seconds. state_budget: bytes of KV states on disk, None for what
+    suits the disk. given: the names of the options that somebody has set."""
 
     model: str | None = None
     system: str | None = None
     log: bool = True
     keep_alive: float = 300.0
+    state_budget: int | None = None
     sampling: GenerationParams = field(default_factory=GenerationParams)
     engine: EngineOptions = field(default_factory=EngineOptions)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
@@ -116,6 +118,13 @@ def _duration(value: object) -> float:
     return _number(0, 1e9)(value)
 
 
+def _size(value: object) -> int:
+    """bytes, or a number with KB, MB, GB or TB"""
+    if isinstance(value, str) and value[-2:].upper() in _UNITS:
+        return int(_number(0, 1e6)(value[:-2]) * _UNITS[value[-2:].upper()])
+    return _integer(0, 2**63 - 1)(value)
+
+
 def _stop(value: object) -> tuple[str, ...]:
     """a text, or a list of texts"""
     texts = (value,) if isinstance(value, str) else value
@@ -124,11 +133,14 @@ def _stop(value: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
 _READERS: Mapping[str, Callable[[object], Any]] = {
     "model": _text,
     "system": _text,
     "log": _switch,
     "keep_alive": _duration,
+    "state_budget": _size,
     "temperature": _number(0, 100),
     "top_k": _integer(0, 2**31 - 1),
     "top_p": _number(0, 1),
@@ -145,7 +157,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "threads": _integer(1, 4096),
 }
 
-_PLAIN = ("model", "system", "log", "keep_alive", "endpoints")
+_PLAIN = ("model", "system", "log", "keep_alive", "state_budget", "endpoints")
 """The fields of Config that are settings themselves."""
 
 _ALIASES = {"temp": "temperature", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_predict": "max_tokens"}
@@ -184,6 +196,13 @@ def load(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = o
         settings["model"] = environ["PHICHAT_MODEL"]
     if environ.get("PHICHAT_NO_LOG"):
         settings["log"] = False
+    if environ.get("PHICHAT_KEEP_ALIVE"):
+        try:
+            settings["keep_alive"] = _duration(environ["PHICHAT_KEEP_ALIVE"])
+        except ValueError:
+            raise ConfigError(
+                f"PHICHAT_KEEP_ALIVE cannot be {environ['PHICHAT_KEEP_ALIVE']!r}", f"give it {_duration.__doc__}"
+            ) from None
     for name, value in flags.items():
         if value is not None:
             key, typed = read_option(name, value)

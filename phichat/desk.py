@@ -14,6 +14,7 @@ from phichat.chat.conversation import Conversation, Kept
 from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.engine.backend import Backend, Cancel
+from phichat.engine.states import StateFolder
 from phichat.errors import UsageError
 from phichat.events import ModelReady
 from phichat.messages import Message, Role
@@ -63,6 +64,7 @@ class Desk:
         self._deleted: list[str] = []
         self._lock = Lock()
         self.shelf = Shelf(paths)
+        self._states = StateFolder(paths.states)
         self._remembered = self._read()
 
     # Talking
@@ -138,7 +140,7 @@ class Desk:
         from phichat.transcript.recorder import Recorder
 
         recorder = Recorder(self.store, record.id, record.head) if record else Recorder(self.store)
-        return Kept(recorder, self.store)
+        return Kept(recorder, self.store, self._states.forget)
 
     # What was kept
 
@@ -179,6 +181,7 @@ class Desk:
     def delete(self, id: str) -> None:
         """Take a conversation out of the list; it is gone for good when phichat ends. Raises TranscriptError kinds."""
         self.store().hide(id)
+        self._states.forget(id)
         self._deleted.append(id)
 
     def restore(self) -> str:
@@ -232,7 +235,7 @@ class Desk:
             old, self._backend = self._backend, backend
         self._ready = None
         if old is not None:
-            old.close()
+            old.unload()
         self.model_name = name
 
     def unload(self) -> None:
@@ -241,7 +244,7 @@ class Desk:
             backend = self._backend
         self._ready = None
         if backend is not None:
-            backend.close()
+            backend.unload()
 
     def count(self, text: str, cancel: Cancel) -> int:
         """Tokens of a text in a prompt, 0 while no model is loaded. Raises EngineError kinds.

@@ -6,7 +6,6 @@ Layout: docs/gguf.md of the ggml project. `gguf_cursor` bounds what reading may 
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from phichat.errors import ModelFileError, ModelNotInstalled
 from phichat.gguf_cursor import Cursor, ReadAt, Value
+from phichat.gguf_names import split_parts
 from phichat.gguf_types import (
     DRAFT_ARCHITECTURES,
     EMBEDDING_ARCHITECTURES,
@@ -32,7 +32,6 @@ _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 _BEGINNING = 9
 _MAX_KEY = 1 << 10
 _MAX_TENSOR_NAME = 64  # GGML_MAX_NAME
-_SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +216,6 @@ def read_model(path: Path) -> GgufHeader:
         tensors += following.tensors
         size += following.file_size
     return replace(header, tensors=tuple(tensors), file_size=size)
-
-
-def split_parts(path: Path) -> tuple[Path, ...]:
-    """All files of the model that the name says this one belongs to, the first part first."""
-    match = _SPLIT_NAME.match(path.name)
-    if match is None or not 1 <= int(match["part"]) <= int(match["parts"]):
-        return (path,)
-    count = int(match["parts"])
-    return tuple(path.with_name(f"{match['stem']}-{part:05d}-of-{count:05d}.gguf") for part in range(1, count + 1))
 
 
 def _missing_part(part: Path, count: int) -> ModelFileError:

@@ -96,6 +96,8 @@ class Timings:
     prompt_s: rendering, tokenizing and evaluating the prompt.
     first_token_s: from the request to the first sampled token, loading not counted.
     generation_s: from the first sampled token to the last.
+    restore_s: looking for a kept KV state and bringing it back.
+    wait_s: until the first token, while the engine answered others.
     """
 
     load_s: float = 0.0
@@ -103,3 +105,5 @@ class Timings:
     first_token_s: float = 0.0
     generation_s: float = 0.0
     tokens_per_second: float = 0.0
+    restore_s: float = 0.0
+    wait_s: float = 0.0

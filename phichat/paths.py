@@ -61,6 +61,11 @@ class Paths:
         return self.cache / "headers"
 
     @property
+    def states(self) -> Path:
+        """The folder of KV states."""
+        return self.cache / "states"
+
+    @property
     def engine_verdicts(self) -> Path:
         """What was found out about the engine's library on this machine."""
         return self.cache / "engine.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,21 +14,26 @@ from phichat.code_report import CodeScope
 from phichat.config import Config
 from phichat.endpoints import Endpoint, served
 from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, SampleEvent
-from phichat.engine.fitting import Estimate, Machine, estimate, find_machine, fit
-from phichat.engine.local import LocalBackend
-from phichat.engine.offload import OffloadPlan
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.link import Deadlines
+from phichat.engine.resident.address import Address, Engines
+from phichat.engine.resident.backend import ResidentBackend
+from phichat.engine.states import StateFolder
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
-from phichat.gguf_header import GgufHeader, check_usable, read_model
 from phichat.messages import GenerationParams, Message, ModelInfo
-from phichat.models.checking import LoadCheck
 from phichat.models.library import Choice, Library
 from phichat.models.used import Speed, Used
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
+    # What a question to an engine that is there has no use for.
+    from phichat.engine.fitting import Estimate, Machine
+    from phichat.engine.local import LocalBackend
+    from phichat.engine.offload import OffloadPlan
+    from phichat.engine.process import EngineProcess
     from phichat.engine.remote.backend import RemoteBackend, ServedModel
+    from phichat.engine.resident.listing import Resident
+    from phichat.gguf_header import GgufHeader
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
@@ -107,7 +113,12 @@ def chat_backend(config: Config, paths: Paths) -> Backend:
         return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
-    return _Remembering(_backend_of(choice, library, config, paths), choice, library.used)
+    return _Remembering(_staying(choice, library, config, paths), choice, library.used)
+
+
+def states_folder(config: Config, paths: Paths) -> StateFolder:
+    """Where the KV states of conversations are kept."""
+    return StateFolder(paths.states, config.state_budget)
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
@@ -216,8 +227,28 @@ def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder
     return Recorder(opened, past.conversation.id, past.conversation.head)
 
 
-def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) -> LocalBackend:
+def _backend_of(
+    choice: Choice,
+    library: Library,
+    config: Config,
+    paths: Paths,
+    start: Callable[[Deadlines], EngineProcess] | None = None,
+    but: Address | None = None,
+    states: StateFolder | None = None,
+) -> LocalBackend:
+    """but: the engine that is to be loaded, of those that stay."""
+    from phichat.engine.local import LocalBackend
+    from phichat.engine.verdicts import Verdicts
+    from phichat.models.checking import LoadCheck
+
     model = choice.model
+
+    def room() -> bool:
+        from phichat.engine.resident.listing import make_room
+
+        engines = Engines.of(paths.cache)
+        return engines is not None and make_room(engines, but)
+
     return LocalBackend(
         model.name,
         model.path,
@@ -225,7 +256,54 @@ def _backend_of(choice: Choice, library: Library, config: Config, paths: Paths) 
         Verdicts(paths.engine_verdicts),
         proof=LoadCheck(model, library.proofs),
         smaller=_smaller(library),
+        start=start,
+        make_room=room,
+        states=states,
     )
+
+
+def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> Backend:
+    """One whose engine stays for the time that is set; a private one where that is none."""
+
+    def private(start: Callable[[Deadlines], EngineProcess] | None = None) -> LocalBackend:
+        return _backend_of(choice, library, config, paths, start, address, states_folder(config, paths))
+
+    engines = Engines.of(paths.cache) if config.keep_alive else None
+    try:
+        address = engines.address(choice.model.path, config.engine) if engines else None
+    except OSError:
+        address = None
+    if address is None:
+        return private()
+    return ResidentBackend(choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines())
+
+
+def engines_that_stay(paths: Paths) -> list[Resident]:
+    """Those of this home that are there now."""
+    from phichat.engine.resident.listing import residents
+
+    engines = Engines.of(paths.cache)
+    return list(residents(engines)) if engines else []
+
+
+def stop_engines(paths: Paths, model: str | None) -> list[Resident]:
+    """End those with that model in them, or all, and say which they were.
+
+    model: as `-m` takes it, or the name that `ps` shows. Raises UsageError and ConfigError.
+    """
+    from phichat.engine.resident.listing import stop
+
+    def is_meant(one: Resident) -> bool:
+        return model is None or (one.card is not None and (one.card.model.name == model or one.card.path == wanted))
+
+    wanted = ""
+    if model is not None:
+        with contextlib.suppress(ModelNotInstalled):
+            wanted = str(Library.open(paths).resolve(model).path.resolve())
+    meant = [one for one in engines_that_stay(paths) if is_meant(one)]
+    for one in meant:
+        stop(one.address)
+    return meant
 
 
 def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:
@@ -234,7 +312,7 @@ def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float
     Used(paths.model_uses).note_speed(backend.path, speed)
 
 
-RemoteHeader = Callable[[str], GgufHeader]
+RemoteHeader = Callable[[str], "GgufHeader"]
 """Reads the header of a model that is not here, by its spec. Raises PhichatError kinds."""
 
 
@@ -256,6 +334,8 @@ def fit_of(config: Config, paths: Paths, cancel: Cancel, remote: RemoteHeader | 
     remote: for a model that is not installed; without it there is only what is. Raises ModelNotInstalled,
     ModelFileError, UsageError, ConfigError and EngineError.
     """
+    from phichat.gguf_header import check_usable, read_model
+
     library = Library.open(paths)
     try:
         model = library.choose(config.model).model
@@ -275,6 +355,9 @@ def fit_header(
 
     Raises UsageError, ConfigError and EngineError.
     """
+    from phichat.engine.fitting import Estimate, estimate, find_machine, fit
+    from phichat.engine.verdicts import Verdicts
+
     machine = find_machine(cancel)
     if machine is None:
         return None
@@ -293,8 +376,9 @@ def _smaller(library: Library) -> list[tuple[str, int]]:
 class _Remembering:
     """A backend whose use and speed are remembered, and which says how its model was chosen."""
 
-    def __init__(self, backend: LocalBackend, choice: Choice, used: Used) -> None:
+    def __init__(self, backend: Backend, choice: Choice, used: Used) -> None:
         self._backend, self._choice, self._used = backend, choice, used
+        self._n_gpu_layers = 0
 
     @property
     def n_ctx(self) -> int:
@@ -304,6 +388,7 @@ class _Remembering:
         """As `Backend.load`."""
         for event in self._backend.load(cancel):
             if isinstance(event, ModelReady):
+                self._n_gpu_layers = event.model.n_gpu_layers
                 self._used.note(self._choice.model.path, chosen=not self._choice.notice)
                 if self._choice.notice:
                     event = replace(event, notices=(self._choice.notice, *event.notices))
@@ -319,7 +404,7 @@ class _Remembering:
         """As `Backend.generate`."""
         for event in self._backend.generate(messages, params, cancel, owner):
             if isinstance(event, TurnFinished) and event.usage.completion_tokens >= _TELLING_TOKENS:
-                speed = Speed(event.timings.tokens_per_second, self._backend.plan.n_gpu_layers, "ask")
+                speed = Speed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
                 self._used.note_speed(self._choice.model.path, speed)
             yield event
 
@@ -328,6 +413,10 @@ class _Remembering:
     ) -> Iterator[SampleEvent]:
         """As `Backend.sample`."""
         return self._backend.sample(messages, params, number, cancel)
+
+    def unload(self) -> None:
+        """As `Backend.unload`."""
+        self._backend.unload()
 
     def close(self) -> None:
         """As `Backend.close`."""

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Where a conversation is written: the recorder of its turns, and the store for everything else."""
+    """Where a conversation is written: the recorder of its turns, and the store for everything else.
+
+    forget: removes what the engine keeps of a conversation, by its id.
+    """
 
     recorder: Recorder
     store: Callable[[], Store]
+    forget: Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -127,6 +131,7 @@ class Conversation:
         self._turns = {id: other for id, other in self._turns.items() if id not in below}
         if self._kept and self.id:
             self._kept.store().remove_turn(self.id, turn)
+            self._kept.forget(self.id)
         if gone:
             self.stand_at(parent)
 

@@ -73,7 +73,9 @@ def stats_text(turn: TurnRecord) -> str:
     return (
         f"{usage.prompt_tokens:,} tokens of prompt, {usage.cached_tokens:,} of them found in the KV cache\n"
         f"{usage.completion_tokens:,} tokens of answer\n"
+        f"waiting      {times.wait_s:8.2f} s\n"
         f"loading      {times.load_s:8.2f} s\n"
+        f"restoring    {times.restore_s:8.2f} s\n"
         f"reading      {times.prompt_s:8.2f} s\n"
         f"first token  {times.first_token_s:8.2f} s\n"
         f"writing      {times.generation_s:8.2f} s, {times.tokens_per_second:.1f} tokens/s\n"

@@ -13,8 +13,8 @@ from phichat.cli.output import ReaderLeft, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
 _VERBS = (
-    *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "logs", "path", "pull", "rm"),
-    *("search", "show", "verify"),
+    *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "logs", "path", "ps", "pull", "rm"),
+    *("search", "show", "stop", "verify"),
 )
 _ALIASES = {"ls": "list"}
 

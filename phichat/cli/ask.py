@@ -10,7 +10,7 @@ import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.interrupt import ctrl_c
-from phichat.cli.options import all_options, configure
+from phichat.cli.options import all_options, configure, keep_alive_option
 from phichat.cli.output import Output
 from phichat.cli.vote import Samples
 from phichat.code_report import CodeReport
@@ -41,6 +41,7 @@ _KINDS = ("auto", "number", "choice", "line", "code", "json")
 @click.command()
 @click.argument("prompt", nargs=-1)
 @all_options
+@keep_alive_option
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Attach a text file; repeatable.")
 @click.option("-c", "--continue", "continues", is_flag=True, help="Go on with the newest conversation.")
@@ -251,6 +252,8 @@ class _View:
                 "first_token_s": timings.first_token_s,
                 "generation_s": timings.generation_s,
                 "tokens_per_second": timings.tokens_per_second,
+                "restore_s": timings.restore_s,
+                "wait_s": timings.wait_s,
             },
             "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
             "code": self._code.document(),
@@ -268,8 +271,10 @@ class _View:
 
 def _usage(finished: TurnFinished) -> str:
     usage, timings = finished.usage, finished.timings
+    others = f", waiting {timings.wait_s:.2f} s" if timings.wait_s >= 0.005 else ""
+    others += f", restoring {timings.restore_s:.2f} s" if timings.restore_s >= 0.005 else ""
     return (
         f"{usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} cached) in {timings.prompt_s:.2f} s, "
         f"{usage.completion_tokens:,} generated in {timings.generation_s:.2f} s, "
-        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s"
+        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s{others}"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import all_options, configure
+from phichat.cli.options import all_options, configure, keep_alive_option
 from phichat.errors import UsageError
 from phichat.paths import Paths
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @all_options
+@keep_alive_option
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
 @click.option("-c", "--continue", "continues", is_flag=True, help="Go on with the last conversation.")
 @click.option("--cid", metavar="ID", help="Go on with this conversation.")

@@ -85,6 +85,7 @@ def _examine(config: Config, paths: Paths) -> Iterator[Finding]:
     yield Finding("built for", hello.system_info)
     yield from _machine(hello)
     yield from _disk(paths)
+    yield _states(config, paths)
     yield from _models(config, paths)
     yield from _trial(config, paths)
 
@@ -95,7 +96,8 @@ def _settings(paths: Paths) -> Iterator[Finding]:
 
 
 def _hello() -> Hello | PhichatError:
-    from phichat.engine.process import Deadlines, EngineProcess
+    from phichat.engine.link import Deadlines
+    from phichat.engine.process import EngineProcess
 
     try:
         process = EngineProcess(Deadlines())
@@ -167,6 +169,16 @@ def _disk(paths: Paths) -> Iterator[Finding]:
         count = len(health.unlinked)
         found = f"{count} files of the hub cache, {size(health.unlinked_size)}, belong to no model"
         yield Finding("unlinked", found, Health.WARNING, f"remove them, such as {health.unlinked[0]}")
+
+
+def _states(config: Config, paths: Paths) -> Finding:
+    """The KV states on disk."""
+    from phichat.wiring import states_folder
+
+    folder = states_folder(config, paths)
+    if not folder.budget:
+        return Finding("KV states", f"{paths.states}, {size(folder.size)}; no more are kept")
+    return Finding("KV states", f"{paths.states}, {size(folder.size)} of at most {size(folder.budget)}")
 
 
 def _hub() -> Finding:

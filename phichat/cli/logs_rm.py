@@ -14,15 +14,19 @@ from phichat.paths import Paths
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def logs_rm(cids: tuple[str, ...], yes: bool) -> None:
     """Remove conversations so that nothing of them can be read in the file any more."""
+    from phichat.engine.states import StateFolder
     from phichat.wiring import store
 
-    kept = store(Paths.find())
+    paths = Paths.find()
+    kept = store(paths)
     try:
         ids = list(dict.fromkeys(kept.find(cid) for cid in cids))
         confirm(f"This removes {', '.join(ids)} for good", "Remove?", yes=yes)
         tell = Diagnostics()
         tell.progress("removing, from the full-text index too")
         erased = kept.remove(ids)
+        for id_ in ids:
+            StateFolder(paths.states).forget(id_)
         tell.clear_progress()
         if not erased:
             tell.notice(

@@ -37,6 +37,11 @@ _SAMPLING = (
     click.option("--seed", metavar="N", help="Makes a reply repeatable."),
     click.option("--max-tokens", metavar="N", help="End the reply after so many tokens."),
 )
+_KEEP_ALIVE = (
+    click.option(
+        "--keep-alive", metavar="TIME", help="How long the engine stays after the last answer: seconds, 5m, 0 for not."
+    ),
+)
 _DEBUG = (click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),)
 
 
@@ -52,6 +57,7 @@ def _with(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Comman
 debug_option = _with(_DEBUG)
 engine_options = _with(_ENGINE, _DEBUG)
 model_and_engine_options = _with(_MODEL, _ENGINE, _DEBUG)
+keep_alive_option = _with(_KEEP_ALIVE)
 all_options = _with(_MODEL, _SAMPLING, _ENGINE, _DEBUG)
 
 

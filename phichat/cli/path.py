@@ -7,14 +7,14 @@ import click
 from phichat.cli.output import Output
 from phichat.paths import Paths
 
-_PLACES = ("config", "data", "cache", "models", "logs")
+_PLACES = ("config", "data", "cache", "models", "logs", "states")
 
 
 @click.command()
 @click.argument("place", type=click.Choice(_PLACES), required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def path(place: str | None, as_json: bool) -> None:
-    """Print where settings, transcripts and models are kept."""
+    """Print where settings, transcripts, models and KV states are kept."""
     paths = Paths.find()
     places = {name: str(getattr(paths, name)) for name in _PLACES}
     output = Output()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
+from threading import Thread
 
 from phichat.code_report import CodeReport, CodeScope
 from phichat.events import CodeChecked, Event, TextDelta, TurnFinished
+
+_PLAIN = re.compile(r"(?!.*(?:import|install|add|uvx|pipx))[^\n`~(){}\[\]=;:_#<>|&$/\\\t]{0,200}", re.IGNORECASE)
+"""A line that can hold no code: answers of a word or two are not worth a parser."""
 
 _FENCE = re.compile(r"[ >\t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*(`{3,}|~{3,})(.*)")
 
@@ -20,16 +25,21 @@ def check_code(events: Iterator[Event], scope: CodeScope | None = None) -> Itera
     fences = FenceTracker()
     pieces: list[str] = []
     reported = CodeReport()
+    plain = True
     for event in events:
         match event:
             case TextDelta(text=text):
                 yield event
                 pieces.append(text)
+                if plain and not _is_plain("".join(pieces)):
+                    plain = False
+                    # The check and its lists take 0.1 s to come up, in which the model can go on.
+                    Thread(target=import_module, args=("phichat.codecheck.report",), daemon=True).start()
                 if not fences.feed(text):
                     continue
                 report = _check("".join(pieces), scope)
             case TurnFinished(text=text):
-                report = _check(text, scope) if text else reported
+                report = reported if _is_plain(text) else _check(text, scope)
             case _:
                 yield event
                 continue
@@ -38,6 +48,10 @@ def check_code(events: Iterator[Event], scope: CodeScope | None = None) -> Itera
             yield CodeChecked(report)
         if isinstance(event, TurnFinished):
             yield event
+
+
+def _is_plain(text: str) -> bool:
+    return _PLAIN.fullmatch(text.strip()) is not None
 
 
 def _check(text: str, scope: CodeScope | None) -> CodeReport:

@@ -67,6 +67,10 @@ class Backend(Protocol):
         """
         ...
 
+    def unload(self) -> None:
+        """Free the model's memory, unless others use it; the backend can load again."""
+        ...
+
     def close(self) -> None:
-        """Free the model; the backend can load again."""
+        """Let go of the model; an engine that stays keeps it for a while. The backend can load again."""
         ...

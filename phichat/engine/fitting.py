@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phichat.config import EngineOptions
@@ -12,8 +12,9 @@ from phichat.engine.bandwidth import card_bandwidth, memory_bandwidth
 from phichat.engine.cancel import Cancel
 from phichat.engine.footprint import repacked_types
 from phichat.engine.hardware import Hardware, probe_with
+from phichat.engine.link import Deadlines
 from phichat.engine.offload import CPU, OffloadPlan, OffloadRequest, bytes_read_per_token, plan
-from phichat.engine.process import Deadlines, EngineProcess
+from phichat.engine.process import EngineProcess
 from phichat.engine.verdicts import Verdict, Verdicts, subject
 from phichat.gguf_header import GgufHeader
 
@@ -72,6 +73,13 @@ def fit(header: GgufHeader, machine: Machine, options: EngineOptions, verdicts: 
     threads = options.threads or machine.hardware.physical_cores
     verdict = verdicts.lookup(subject(machine.library_file, header))
     return plan(header, machine.hardware, offload_request(options, threads, verdict))
+
+
+def is_cramped(where: OffloadPlan, header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> bool:
+    """Whether the plan would be a better one if all memory of the machine were free."""
+    devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
+    best = plan(header, replace(hardware, ram_available=hardware.ram_total, devices=devices), request)
+    return (where.fits, where.n_ctx, where.n_gpu_layers) != (best.fits, best.n_ctx, best.n_gpu_layers)
 
 
 def estimate(

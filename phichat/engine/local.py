@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from phichat.config import EngineOptions
 from phichat.engine import protocol
-from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent, SampleEvent
-from phichat.engine.fitting import BATCH, offload_request
+from phichat.engine.asking import Asking
+from phichat.engine.backend import Cancel, LoadEvent
+from phichat.engine.fitting import BATCH, is_cramped, offload_request
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
-from phichat.engine.offload import OffloadPlan, plan, require_fit
-from phichat.engine.process import WORKER, Deadlines, EngineProcess
-from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Reply
-from phichat.engine.reply import GrowingReply
-from phichat.engine.sampling import GrowingSamples, seeds_of
-from phichat.engine.verdicts import Verdict, Verdicts, subject
-from phichat.errors import (
-    ContextOverflow,
-    EngineCrashed,
-    EngineError,
-    EngineLoadFailed,
-    ModelDoesNotFit,
-    ModelFileError,
-    PhichatError,
-    TemplateError,
-)
+from phichat.engine.link import Deadlines, EngineLink
+from phichat.engine.offload import CPU, OffloadPlan, plan, require_fit
+from phichat.engine.process import WORKER, EngineProcess
+from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading
+from phichat.engine.states import StateFolder, identity
+from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
+from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelChecking, ModelLoading, ModelReady
 from phichat.gguf_header import GgufHeader, check_usable, read_model
-from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
+from phichat.messages import ModelInfo
 
 _SEQUENCES = 8
 """Conversations that a context holds at once. They share its cells, so that more cost no memory, but for models
 whose layers keep a state of fixed size."""
+
+
+_CRASHES = (
+    "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
+    "see `phichat doctor`."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +45,9 @@ class _Running:
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
-    threads: int
     loaded: Loaded
-    library: str
-    load_s: float
+    info: ModelInfo
+    notices: tuple[str, ...]
 
 
 class FileProof(Protocol):
@@ -70,11 +66,13 @@ class FileProof(Protocol):
         ...
 
 
-class LocalBackend:
+class LocalBackend(Asking):
     """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
-    this one does not fit.
+    this one does not fit. start: another way to start an engine process. make_room: asks those to leave who hold
+    memory without need, and says whether any did. states: where KV
+    states are kept, None to keep and use none.
     """
 
     def __init__(
@@ -87,18 +85,17 @@ class LocalBackend:
         command: Sequence[str] = WORKER,
         proof: FileProof | None = None,
         smaller: Sequence[tuple[str, int]] = (),
+        start: Callable[[Deadlines], EngineProcess] | None = None,
+        make_room: Callable[[], bool] | None = None,
+        states: StateFolder | None = None,
     ) -> None:
-        self._name, self._path, self._options = name, path, options
+        super().__init__(name, path)
+        self._options = options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
-        self._command = command
-        self._proof, self._smaller = proof, smaller
+        self._start_one = start or (lambda deadlines: EngineProcess(deadlines, command))
+        self._make_room = make_room
+        self._proof, self._smaller, self._states = proof, smaller, states
         self._running: _Running | None = None
-        self._unreported_load_s = 0.0
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
 
     @property
     def n_ctx(self) -> int:
@@ -122,7 +119,7 @@ class LocalBackend:
     @property
     def threads(self) -> int:
         """Threads that the engine computes with."""
-        return self._engine().threads
+        return self._engine().info.threads
 
     def _engine(self) -> _Running:
         if self._running is None:
@@ -139,7 +136,7 @@ class LocalBackend:
         started = monotonic()
         yield ModelLoading(self._name, 0.0)
         # The process starts up while the header is read.
-        process = self._start()
+        process, is_loaded = self._start(), False
         try:
             try:
                 header = read_model(self._path)
@@ -155,16 +152,26 @@ class LocalBackend:
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
             threads = self._options.threads or machine.physical_cores
-            where = plan(header, machine, offload_request(self._options, threads, known))
+            request = offload_request(self._options, threads, known)
+            where = plan(header, machine, request)
+            if self._make_room and is_cramped(where, header, machine, request) and self._make_room():
+                process.kill()
+                process = self._start()
+                hello = process.hello(cancel)
+                if hello is None:
+                    return
+                machine = probe_with(hello)
+                where = plan(header, machine, request)
             require_fit(where, self._name, self._smaller)
             yield from self._checked(cancel)
             if cancel.is_set():
                 return
             verdict = known or Verdict.WORKS
+            same = self._identity(header, Path(hello.library_file), about)
             while True:
                 try:
                     loaded = yield from self._load_in(
-                        process, header, where, threads, verdict, cancel, prove=known is None
+                        process, header, where, threads, verdict, cancel, same, prove=known is None
                     )
                     break
                 except EngineCrashed as crash:
@@ -178,12 +185,18 @@ class LocalBackend:
                 return
             if known is None:
                 self._verdicts.remember(about, verdict)
-            took = monotonic() - started
-            self._running = _Running(process, header, where, threads, loaded, hello.library_version, took)
-            self._unreported_load_s = took
-            yield self._ready(machine, found_out=verdict if known is None else None)
+            notices = [*where.notices, *loaded.notices]
+            if gpu := unused_gpu(machine):
+                notices.append(gpu)
+            info = self._info(header, where, threads, loaded, hello, machine)
+            self._running = _Running(process, header, where, loaded, info, tuple(notices))
+            is_loaded = True
+            self._unreported_load_s = monotonic() - started
+            if known is None and verdict is Verdict.CRASHES:
+                notices.append(_CRASHES)
+            yield ModelReady(info, str(self._path), loaded.n_ctx_train, self._unreported_load_s, tuple(notices))
         finally:
-            if self._running is None:
+            if not is_loaded:
                 process.kill()
 
     def _checked(self, cancel: Cancel) -> Iterator[ModelChecking]:
@@ -193,7 +206,7 @@ class LocalBackend:
                 yield ModelChecking(self._name, fraction)
 
     def _start(self) -> EngineProcess:
-        return EngineProcess(self._deadlines, self._command)
+        return self._start_one(self._deadlines)
 
     def _load_in(
         self,
@@ -203,6 +216,7 @@ class LocalBackend:
         threads: int,
         verdict: Verdict,
         cancel: Cancel,
+        identity: str,
         *,
         prove: bool,
     ) -> Generator[ModelLoading, None, Loaded | None]:
@@ -218,6 +232,9 @@ class LocalBackend:
             threads=threads,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
+            states=str(self._states.path) if self._states and identity else "",
+            state_budget=self._states.budget if self._states and identity else 0,
+            identity=identity,
         )
         process.deadlines = self._deadlines.for_model(where.total)
         for reply in process.ask(request, cancel):
@@ -234,77 +251,66 @@ class LocalBackend:
                     pass
         return None
 
-    def _ready(self, machine: Hardware, found_out: Verdict | None) -> ModelReady:
-        running = self._engine()
-        notices = [*running.plan.notices, *running.loaded.notices]
-        if gpu := unused_gpu(machine):
-            notices.append(gpu)
-        if found_out is Verdict.CRASHES:
-            notices.append(
-                "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
-                "see `phichat doctor`."
-            )
-        return ModelReady(
-            self._info(machine), str(self._path), running.loaded.n_ctx_train, running.load_s, tuple(notices)
-        )
+    def _identity(self, header: GgufHeader, library: Path, about: Subject) -> str:
+        """What a KV state has to agree with; "" where none are kept."""
+        if self._states is None:
+            return ""
+        sha256 = self._proof.sha256 if self._proof else ""
+        try:
+            return identity(sha256, self._path, header.data_offset, library, about.key)
+        except OSError:
+            return ""
 
-    def _info(self, machine: Hardware) -> ModelInfo:
-        running, status = self._engine(), self._path.stat()
+    def _info(
+        self, header: GgufHeader, where: OffloadPlan, threads: int, loaded: Loaded, hello: Hello, machine: Hardware
+    ) -> ModelInfo:
         return ModelInfo(
             name=self._name,
-            architecture=running.header.architecture,
+            architecture=header.architecture,
             sha256=self._proof.sha256 if self._proof else "",
-            size=running.header.file_size,
-            modified_ns=status.st_mtime_ns,
-            template_sha256=hashlib.sha256(running.header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
-            library=running.library,
-            n_ctx=running.loaded.n_ctx,
-            n_layers=running.header.block_count,
-            n_gpu_layers=running.plan.n_gpu_layers,
+            size=header.file_size,
+            modified_ns=self._path.stat().st_mtime_ns,
+            template_sha256=hashlib.sha256(header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
+            library=hello.library_version,
+            n_ctx=loaded.n_ctx,
+            n_layers=header.block_count,
+            n_gpu_layers=where.n_gpu_layers,
             devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
             cache_type_k=self._options.cache_type_k,
             cache_type_v=self._options.cache_type_v,
-            threads=running.threads,
+            threads=threads,
         )
 
     # Asking
 
-    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
-        """As `Backend.count`."""
-        for reply in self._ask(protocol.Count(tuple(messages)), cancel):
-            if isinstance(reply, protocol.Counted):
-                return reply.tokens
-        return 0
+    def _link(self) -> EngineLink:
+        return self._engine().process
 
-    def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
-    ) -> Iterator[GenerationEvent]:
-        """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
-        seed = params.seed if params.seed is not None else secrets.randbelow(2**32 - 1)
-        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        reply = GrowingReply(self.n_ctx, seed, load_s)
-        try:
-            for said in self._ask(protocol.Generate(tuple(messages), params, seed, owner), cancel):
-                yield from reply.take(said)
-        except PhichatError:
-            yield reply.finished(FinishReason.ERROR)
-            raise
-        yield reply.finished()
+    def _lost(self) -> None:
+        self._running = None
 
-    def sample(
-        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
-    ) -> Iterator[SampleEvent]:
-        """As `Backend.sample`. Raises what `generate` does."""
-        seeds = seeds_of(params, number)
-        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        replies = GrowingSamples(self.n_ctx, seeds, load_s)
-        try:
-            for said in self._ask(protocol.Sample(tuple(messages), params, seeds), cancel):
-                yield from replies.take(said)
-        except PhichatError:
-            yield from replies.rest(FinishReason.ERROR)
-            raise
-        yield from replies.rest()
+    def let_stay(
+        self, files: tuple[tuple[str, str], ...], program: tuple[tuple[str, str], ...], cancel: Cancel
+    ) -> None:
+        """Let others in to the engine, which goes on without this process. Only where it was started behind a door.
+
+        files, program: of the model and of the engine, as they were before it was loaded, each with its stamp.
+        Raises EngineError kinds.
+        """
+        running = self._engine()
+        card = protocol.Card(
+            model=running.info,
+            path=str(self._path.resolve()),
+            n_ctx_train=running.loaded.n_ctx_train,
+            memory=running.plan.total,
+            placement=_placement(running.plan, running.header.block_count),
+            notices=running.notices,
+            files=files,
+        )
+        for _ in self._ask(protocol.Stay(card, program), cancel):
+            pass
+        running.process.leave()
+        self._running = None
 
     def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
@@ -312,45 +318,19 @@ class LocalBackend:
             if isinstance(reply, (protocol.Evaluating, protocol.Benched)):
                 yield reply
 
-    def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:
-        """Replies without Failed: that is raised, or the end when it was cancelled."""
-        process = self._engine().process
-        try:
-            for reply in process.ask(request, cancel):
-                if isinstance(reply, Failed):
-                    if reply.failure is not Failure.CANCELLED:
-                        raise self._failure(reply)
-                    return
-                yield reply
-        finally:
-            if not process.alive:
-                self._running = None
-
-    def _failure(self, failed: Failed) -> PhichatError:
-        match failed.failure:
-            case Failure.OVERFLOW:
-                return ContextOverflow(failed.tokens, self._engine().loaded.n_ctx)
-            case Failure.TEMPLATE:
-                return TemplateError(
-                    f"The model's chat template refuses these messages ({failed.message})", "try another model"
-                )
-            case Failure.MEMORY:
-                return ModelDoesNotFit(
-                    f"{self._name} needs more memory than is free ({failed.message})",
-                    "try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
-                )
-            case Failure.LOAD | Failure.LIBRARY:
-                return EngineLoadFailed(
-                    f"llama.cpp cannot load {self._path} ({failed.message})",
-                    "download it again, or update llama-cpp-python if the model is newer",
-                )
-            case Failure.DECODE | Failure.CANCELLED:
-                return EngineError(f"llama.cpp could not evaluate the prompt ({failed.message})", "ask again")
-            case _:
-                assert_never(failed.failure)
+    def unload(self) -> None:
+        """As `Backend.unload`."""
+        self.close()
 
     def close(self) -> None:
         """As `Backend.close`."""
         if self._running:
             self._running.process.close()
             self._running = None
+
+
+def _placement(where: OffloadPlan, layers: int) -> str:
+    if not where.n_gpu_layers:
+        return CPU
+    devices = ", ".join(placement.device for placement in where.placements if placement.device != CPU)
+    return devices if where.n_gpu_layers > layers else f"{where.n_gpu_layers} of {layers + 1} layers on {devices}"

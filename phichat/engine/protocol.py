@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
+from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Role, Timings, Usage
 
 
 class Connection(Protocol):
@@ -37,6 +37,8 @@ class Load:
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
+    states: the folder of KV states, "" for none; state_budget: bytes that it may hold; identity: of the
+    model, the library and the machine, as far as it changes the numbers in them.
     """
 
     path: str
@@ -50,6 +52,9 @@ class Load:
     threads: int
     extra_buffers: bool
     prove: bool
+    states: str = ""
+    state_budget: int = 0
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,45 @@ class Bench:
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """End the request that is being answered."""
+
+
+# Requests to an engine that stays, through its door
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """From the starter, when the model is loaded: let others in, and go on when the last of them has left.
+
+    library: files that the engine is made of, each with what `stamp` says of it.
+    """
+
+    card: Card
+    library: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Answered by Loading until there is a Card, and from then on by what is asked for.
+
+    keep_alive: seconds without clients after which the engine may leave.
+    """
+
+    keep_alive: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Answered by a State."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Answered by the end of the connection when the engine has left, else by Staying.
+
+    at_once: whatever it has to do; else only when it has no clients.
+    """
+
+    at_once: bool
 
 
 # Replies
@@ -198,6 +242,43 @@ class Benched:
     memory_bandwidth: float
 
 
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a client needs to know of a loaded model.
+
+    memory: bytes that it was planned to take. placement: where it lies, for people. files: of the model, each with
+    what `stamp` says of it.
+    """
+
+    model: ModelInfo
+    path: str
+    n_ctx_train: int
+    memory: int
+    placement: str
+    notices: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """It does."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an engine that stays is at.
+
+    card: None while it loads. clients: that are connected. idle_s: since it had something to do.
+    expires_in_s: None while it has clients.
+    """
+
+    pid: int
+    card: Card | None
+    clients: int
+    idle_s: float
+    expires_in_s: float | None
+
+
 class Failure(StrEnum):
     """What a request failed of."""
 
@@ -222,14 +303,29 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Sample, Bench, Cancel),
+        *(Load, Count, Generate, Sample, Bench, Cancel, Stay, Visit, Inquiry, Leave),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(Generated, OfSample, Sampled, Benched, Failed, Message, GenerationParams, Usage, Timings),
+        *(
+            Generated,
+            OfSample,
+            Sampled,
+            Benched,
+            Failed,
+            Message,
+            GenerationParams,
+            Usage,
+            Timings,
+            ModelInfo,
+            Card,
+            Staying,
+            State,
+        ),
     )
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Sample | Bench | Cancel
+Request = Load | Count | Generate | Sample | Bench | Cancel | Stay | Leave
+AtTheDoor = Visit | Inquiry | Leave
 Reply = (
     Hello
     | Loading
@@ -245,6 +341,9 @@ Reply = (
     | Sampled
     | Benched
     | Failed
+    | Card
+    | Staying
+    | State
 )
 
 
@@ -265,7 +364,7 @@ def _typed(value: Any) -> Any:
     return value
 
 
-def send(connection: Connection, message: Request | Reply) -> int:
+def send(connection: Connection, message: Request | AtTheDoor | Reply) -> int:
     """Returns how many bytes the message took. Raises OSError when the other side is gone."""
     content = json.dumps(_plain(message)).encode()
     connection.send_bytes(content)

@@ -95,5 +95,8 @@ class ScriptedBackend:
         seeds = dict(enumerate(seeds_of(params, number)))
         return one_by_one(self.generate, messages, params, seeds, cancel, number)
 
+    def unload(self) -> None:
+        self.close()
+
     def close(self) -> None:
         self._loaded = False

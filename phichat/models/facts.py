@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phichat.errors import PhichatError
-from phichat.gguf_header import GgufHeader, check_usable, read_model, split_parts
+from phichat.gguf_names import split_parts
 from phichat.models.notes import Notes, stat_key
+
+if TYPE_CHECKING:
+    from phichat.gguf_header import GgufHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Headers:
 
 
 def _read(path: Path) -> Facts:
+    from phichat.gguf_header import check_usable, read_model
+
     try:
         header = read_model(path)
     except PhichatError as why:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from phichat.gguf_header import split_parts
+from phichat.gguf_names import split_parts
 from phichat.models.links import Links
 from phichat.models.places import Places, Source
 from phichat.models.registry import ModelSpec

@@ -57,7 +57,9 @@ def test_json(run: Run) -> None:
     document = json.loads(done.stdout)
     assert document["finish_reason"] == "length"
     assert document["usage"]["completion_tokens"] == 5
-    assert set(document["timings"]) == {"load_s", "prompt_s", "first_token_s", "generation_s", "tokens_per_second"}
+    assert set(document["timings"]) == {
+        *("load_s", "prompt_s", "first_token_s", "generation_s", "tokens_per_second", "restore_s", "wait_s")
+    }
     assert document["context"] == {"n_ctx": 8192, "dropped_turns": 0}
     assert (document["seed"], document["reasoning"]) == (3, "")
     assert len(document["conversation_id"]) == 14

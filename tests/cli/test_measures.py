@@ -45,6 +45,7 @@ def test_doctor_finds_a_healthy_machine_and_remembers_the_verdict(tmp_path: Path
     assert set(findings) >= {"Python", "library", "built for", "device", "cores", "memory", "models", "loads"}
     assert "works" in findings["CPU buffers"]["found"] or findings["CPU buffers"]["remedy"]
     assert (tmp_path / "cache" / "engine.json").is_file()
+    assert findings["KV states"]["found"].startswith(f"{tmp_path / 'cache' / 'states'}, 0.0 kB of at most")
 
 
 def test_doctor_names_the_remedy_for_a_model_that_does_not_load(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_doctor_names_the_remedy_for_a_model_that_does_not_load(tmp_path: Path) 
     assert all(finding["remedy"] for finding in bad)
 
 
-@pytest.mark.parametrize("place", ["config", "data", "cache", "models", "logs"])
+@pytest.mark.parametrize("place", ["config", "data", "cache", "models", "logs", "states"])
 def test_path(tmp_path: Path, place: str) -> None:
     shown = run(tmp_path, "path", place).stdout.strip()
     assert shown.startswith(str(tmp_path)) or place == "models"

@@ -16,8 +16,8 @@ from embedded import embedded_model
 from ggufs import write_tiny_llama
 from phichat.config import EngineOptions
 from phichat.engine.cancel import Cancel
+from phichat.engine.link import Deadlines, Doing, explain_death
 from phichat.engine.local import LocalBackend
-from phichat.engine.process import Deadlines, Doing, explain_death
 from phichat.engine.verdicts import Verdict, Verdicts
 from phichat.errors import (
     ContextOverflow,

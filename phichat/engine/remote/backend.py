@@ -244,6 +244,10 @@ class RemoteBackend:
     def _error(self, trouble: Trouble, waited_s: float) -> PhichatError:
         return explain(trouble, self._served, self._scrub, has_key=bool(self._key), waited_s=waited_s)
 
+    def unload(self) -> None:
+        """As `Backend.unload`."""
+        self.close()
+
     def close(self) -> None:
         """As `Backend.close`."""
         if self._server is not None:

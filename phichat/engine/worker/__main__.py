@@ -1,8 +1,9 @@
-"""The engine process: `python -m phichat.engine.worker HANDLE...`.
+"""The engine process: `python -m phichat.engine.worker HANDLE... [--door ADDRESS [LISTENER]]`.
 
 A HANDLE is the inherited end of a connection (see `phichat.engine.process`), the first one that of the
 supervisor. The process answers one request of each connection at a time, listens for Cancel meanwhile, and
-ends when the last connection does.
+ends when the last connection does, unless the supervisor has told it to stay. With a door others can come in then:
+ADDRESS is the path of its files without their endings, LISTENER the inherited socket.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, Timer
 from time import monotonic
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from phichat.engine import protocol
 from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Proving, Rendering, Reply
 from phichat.engine.worker.schedule import Client, Job, Schedule, Steps
 from phichat.messages import Message
+
+if TYPE_CHECKING:
+    from phichat.engine.worker.doors import Doors
 
 _RENDERING_S = 15.0
 """Longer than the supervisor waits for a template: this ends a process that has no supervisor any more."""
@@ -31,20 +35,22 @@ _RENDERING_S = 15.0
 _HEARTBEAT_S = 0.5
 _PAUSE_S = 0.05
 """How soon a client that did not read is looked at again."""
+_IDLE_S = 0.3
+"""How long nobody has asked for anything before what was said is kept on the disk."""
+_LEAVING_S = 30.0
 _SHARES = 4
 """The part of a batch that is evaluated at once while others wait."""
 
 
 class Worker:
-    """Any number of clients, at most one model.
+    """Any number of clients, at most one model. door: where others come in when it stays without its supervisor."""
 
-    stays: whether it goes on without clients.
-    """
-
-    def __init__(self, *, stays: bool = False) -> None:
-        self._stays = stays
+    def __init__(self, door: Callable[[Worker], Doors] | None = None) -> None:
+        self._stays = False
+        self._busy_at = monotonic()
+        self.loaded = 0.0
         self._clients: list[Client] = []
-        self._inbox: SimpleQueue[Job] = SimpleQueue()
+        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._schedule = Schedule()
         self._current: Job | None = None
         self._hello: Reply | None = None
@@ -53,14 +59,33 @@ class Worker:
         self._template: Any = None
         self._stops: tuple[str, ...] = ()
         self._built: dict[Client, tuple[tuple[Message, ...], Any]] = {}
+        self._doors = door(self) if door else None
+
+    @property
+    def clients(self) -> int:
+        """That are connected."""
+        return len(self._clients)
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since it had something to do."""
+        return 0.0 if any(client.job for client in tuple(self._clients)) else monotonic() - self._busy_at
 
     def attach(self, connection: protocol.Connection, *, patient: bool = True) -> None:
-        """Serve one more client, from any thread."""
-        client = Client(connection, patient=patient)
-        self._clients.append(client)
+        """Serve one more client, from any thread, and say Hello."""
+        client = self._entered(connection, patient=patient)
         if self._hello:
             client.send(self._hello)
+
+    def admit(self, connection: protocol.Connection) -> None:
+        """Serve one more client, from any thread, that knows what it has come to."""
+        self._entered(connection, patient=True)
+
+    def _entered(self, connection: protocol.Connection, *, patient: bool) -> Client:
+        client = Client(connection, patient=patient)
+        self._clients.append(client)
         Thread(target=self._listen, args=(client,), daemon=True).start()
+        return client
 
     def run(self) -> None:
         """Answer requests for ever."""
@@ -97,25 +122,52 @@ class Worker:
                     client.job.cancelled.set()
         self._clients.remove(client)
         self._built.pop(client, None)
-        if not self._clients and not self._stays:
-            # Nobody is left to answer: not even a batch that is being computed is worth finishing.
-            os._exit(0)
         if client.job:
             client.job.cancelled.set()
+        if not self._clients and not self._stays:
+            self.leave()
         client.close()
+
+    def leave(self) -> None:
+        """End this process, from any thread: now, or as soon as the states are kept that are worth it.
+
+        Not even a batch that is being computed is finished.
+        """
+        if self._model is None or not self._model.states.would_save:
+            os._exit(0)
+        # Who started this process listens there, and need not wait for what follows.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        rescue = Timer(_LEAVING_S, os._exit, (1,))
+        rescue.daemon = True
+        rescue.start()
+        self._inbox.put(None)
+
+    def _leave(self) -> None:
+        try:
+            self._model.states.save_all()
+        finally:
+            os._exit(0)
 
     def _take_in(self) -> None:
         """Requests that have come; waits for one when there is nothing else to do."""
-        with contextlib.suppress(Empty):
+        unsaved = self._model is not None and self._model.states.has_unsaved
+        try:
             if not self._schedule.jobs:
-                self._begin(self._inbox.get())
+                self._begin(self._inbox.get(timeout=_IDLE_S if unsaved else None))
             elif self._schedule.next() is None:
                 self._begin(self._inbox.get(timeout=_PAUSE_S))
             while True:
                 self._begin(self._inbox.get_nowait())
+        except Empty:
+            if unsaved and not self._schedule.jobs:
+                self._model.states.save_one()
 
-    def _begin(self, job: Job) -> None:
-        self._schedule.add(job, self._answer(job))
+    def _begin(self, job: Job | None) -> None:
+        if job is None:
+            self._leave()
+        else:
+            self._schedule.add(job, self._answer(job))
 
     def _step(self, job: Job) -> None:
         from phichat.engine.worker.sequences import RequestFailed
@@ -123,6 +175,7 @@ class Worker:
 
         assert job.steps is not None
         self._current, begun = job, monotonic()
+        job.waited_s += begun - job.rested_at
         try:
             job.waits = not next(job.steps)
         except StopIteration as end:
@@ -133,7 +186,8 @@ class Worker:
             self._done(job, Failed(Failure.TEMPLATE, str(why)))
         except MemoryError:
             self._done(job, Failed(Failure.MEMORY, "memory ran out"))
-        job.used_s += monotonic() - begun
+        job.rested_at = monotonic()
+        job.used_s += job.rested_at - begun
         self._beat()
 
     def _done(self, job: Job, reply: Reply) -> None:
@@ -141,6 +195,7 @@ class Worker:
         if job.client not in self._clients:
             self._built.pop(job.client, None)
         job.client.job = None
+        self._busy_at = monotonic()
         job.send(reply)
 
     def _beat(self) -> None:
@@ -183,6 +238,13 @@ class Worker:
                 from phichat.engine.worker.bench import bench
 
                 return bench(self._model, request, job.send)
+            case protocol.Stay():
+                if self._doors is None:
+                    return Failed(Failure.LOAD, "there is no door")
+                self._stays = True
+                return self._doors.stay(request)
+            case protocol.Leave():
+                return self._doors.leave_to(1) if self._doors else protocol.Staying()
             case protocol.Cancel():
                 raise AssertionError(request)
             case _:
@@ -207,7 +269,7 @@ class Worker:
             request,
             self._is_cancelled,
             self._beat,
-            lambda fraction: send(Loading(fraction)),
+            lambda fraction: self._loading(fraction, send),
         )
         if request.prove:
             send(Proving())
@@ -222,6 +284,10 @@ class Worker:
         if name != "file":
             notices.append(f"The file brings no chat template; {name}'s is used.")
         return Loaded(model.n_ctx, model.n_ctx_train, name, tuple(notices))
+
+    def _loading(self, fraction: float, send: Callable[[Reply], None]) -> None:
+        self.loaded = fraction
+        send(Loading(fraction))
 
     def _prompt(self, job: Job, messages: tuple[Message, ...]) -> Any:
         """The same messages are usually counted first and then answered."""
@@ -270,9 +336,20 @@ def _connect(handle: int) -> protocol.Connection:
     return Connection(handle)
 
 
+def _door(arguments: list[str]) -> Callable[[Worker], Doors] | None:
+    if not arguments:
+        return None
+    from phichat.engine.resident.address import Address
+    from phichat.engine.worker.doors import Doors
+
+    _, stem, *listener = arguments
+    return lambda worker: Doors(worker, Address(Path(stem)), int(listener[0]) if listener else None)
+
+
 if __name__ == "__main__":
     _prepare_process()
-    worker = Worker()
-    for number, handle in enumerate(sys.argv[1:]):
+    at = sys.argv.index("--door") if "--door" in sys.argv else len(sys.argv)
+    worker = Worker(_door(sys.argv[at:]))
+    for number, handle in enumerate(sys.argv[1:at]):
         worker.attach(_connect(int(handle)), patient=number > 0)
     worker.run()

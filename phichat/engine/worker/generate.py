@@ -58,12 +58,14 @@ def reply(
     Raises RequestFailed when the prompt leaves no room in the context or cannot be evaluated.
     """
     params, tokens, total = request.params, prompt.tokens, len(prompt.tokens)
-    started, cached = job.received_at, 0
+    started, cached, restore_s = job.received_at, 0, 0.0
     if total >= model.n_ctx:
         raise RequestFailed(Failure.OVERFLOW, "the prompt does not fit the context", total)
 
     def cancelled() -> Generated:
-        return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), Timings(prompt_s=monotonic() - started))
+        read_s = monotonic() - started - restore_s - job.waited_s
+        timings = Timings(prompt_s=read_s, restore_s=restore_s, wait_s=job.waited_s)
+        return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), timings)
 
     while (sequence := model.sequences.take(tokens)) is None:
         if job.cancelled.is_set():
@@ -79,6 +81,11 @@ def reply(
 
     with contextlib.ExitStack() as cleaning:
         cleaning.callback(model.sequences.release, sequence)
+        cleaning.callback(model.states.ended, sequence)
+        restoring = monotonic()
+        model.states.begin(sequence, tokens, request.owner, job.cancelled.is_set)
+        reading = monotonic()
+        restore_s, waited_s = reading - restoring, job.waited_s
         cached = len(sequence.cached)
         job.send(Evaluating(cached, total, cached))
         complete = yield from evaluate(tokens, lambda done: job.send(Evaluating(done, total, cached)))
@@ -86,6 +93,8 @@ def reply(
         evaluated = monotonic()
         if not complete:
             return cancelled()
+        model.states.learn(evaluated - reading - (job.waited_s - waited_s), total - cached)
+        waited_s = job.waited_s
         writer = Writer(model, prompt, params, request.seed, stops, job.send)
         cleaning.callback(writer.close)
         while (reason := writer.next()) is None:
@@ -93,4 +102,4 @@ def reply(
             if not (yield from evaluate(writer.tokens)):
                 reason = FinishReason.CANCELLED
                 break
-    return writer.generated(reason, cached, started, evaluated)
+    return writer.generated(reason, cached, started, evaluated, restore_s, waited_s)

@@ -9,6 +9,7 @@ from typing import Any
 from phichat.engine.protocol import Failure, Load
 from phichat.engine.worker.library import Log
 from phichat.engine.worker.sequences import RequestFailed, Sequences
+from phichat.engine.worker.states import States
 from phichat.engine.worker.vocabulary import Vocabulary
 from phichat.messages import GenerationParams
 
@@ -49,6 +50,7 @@ class Model:
             raise RequestFailed(Failure.LOAD, "the model keeps no context and cannot chat")
         recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
         self.sequences = Sequences(lib, log, self._context, request.sequences, divisible=not recurrent)
+        self.states = States(lib, self._context, self.sequences, request)
         # llama.cpp rounds up; what was asked for is what counts.
         self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self._context))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)

@@ -62,7 +62,8 @@ class Client:
 class Job:
     """One request that is being answered.
 
-    used_s: seconds that its steps took; a newcomer starts with what the others have.
+    used_s: seconds that its steps took; a newcomer starts with what the others have. waited_s: seconds
+    before and between its steps; rested_at: when the last one ended.
     waits: it can do nothing until another job ends. sequences: where it is evaluated.
     """
 
@@ -71,7 +72,8 @@ class Job:
         self.cancelled = Event()
         self.received_at = monotonic()
         self.steps: Steps | None = None
-        self.used_s = 0.0
+        self.used_s = self.waited_s = 0.0
+        self.rested_at = self.received_at
         self.waits = False
         self.sequences: tuple[Sequence, ...] = ()
 

@@ -35,7 +35,8 @@ class Decoded(Enum):
 class Sequence:
     """One conversation's place in the KV cache.
 
-    cached: the tokens whose keys and values are there, by position.
+    cached: the tokens whose keys and values are there, by position. owner: whose they are, "" when nothing of
+    them is to be kept; asked_ns: since when (`time.time_ns`).
     """
 
     def __init__(self, sequences: Sequences, number: int) -> None:
@@ -43,6 +44,7 @@ class Sequence:
         self.cached: list[int] = []
         self.used_at = 0.0
         self.busy = False
+        self.owner, self.asked_ns = "", 0
 
     def keep_prefix(self, tokens: Tokens[int]) -> int:
         """Cut the sequence down to what it has in common with tokens; how many that are.
@@ -78,7 +80,7 @@ class Sequences:
         """divisible: whether a sequence can be copied in part, which recurrent state cannot."""
         self._lib, self._log, self._context = lib, log, context
         self._memory = lib.llama_get_memory(context)
-        self._divisible = divisible
+        self.divisible = divisible
         self.all = tuple(Sequence(self, number) for number in range(count))
 
     def take(self, tokens: Tokens[int]) -> Sequence | None:
@@ -114,7 +116,7 @@ class Sequences:
 
     def can_copy(self, source: Sequence, length: int) -> bool:
         """Whether a sequence has that many tokens, and they can be had without what follows them."""
-        return len(source.cached) >= length and (self._divisible or len(source.cached) == length)
+        return len(source.cached) >= length and (self.divisible or len(source.cached) == length)
 
     def copy(self, source: Sequence, target: Sequence, length: int) -> None:
         """Let an empty sequence begin with the first `length` tokens of another, whose cells they share."""

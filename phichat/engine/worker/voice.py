@@ -105,17 +105,31 @@ class Writer:
             return FinishReason.LENGTH
         return None
 
-    def generated(self, reason: FinishReason, cached: int, started: float, evaluated: float) -> Generated:
-        """What the reply was. started, evaluated: when it was asked for, and when its prompt was evaluated."""
+    def generated(
+        self,
+        reason: FinishReason,
+        cached: int,
+        started: float,
+        evaluated: float,
+        restore_s: float = 0.0,
+        wait_s: float = 0.0,
+    ) -> Generated:
+        """What the reply was.
+
+        started, evaluated: when it was asked for, and when its prompt was evaluated; restore_s, wait_s: seconds
+        between them that went elsewhere.
+        """
         took = self._last_at - self._first_at
         return Generated(
             reason,
             Usage(self._prompt_size, cached, self.count),
             Timings(
-                prompt_s=evaluated - started,
+                prompt_s=evaluated - started - restore_s - wait_s,
                 first_token_s=(self._first_at or evaluated) - started,
                 generation_s=took,
                 tokens_per_second=(self.count - 1) / took if self.count > 1 and took > 0 else 0.0,
+                restore_s=restore_s,
+                wait_s=wait_s,
             ),
         )
 

@@ -212,7 +212,10 @@ class ActingScreen(Screen[None]):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.talk.remove(turn.id)
+                try:
+                    self.talk.remove(turn.id)
+                except PhichatError as error:
+                    self.tell(f"{error}", grave=True)
                 self.reshow()
 
         self.app.push_screen(Ask("Delete this turn and all that followed it?"), answered)

@@ -1,0 +1,34 @@
+"""`phichat stop`: the engines that stay are to leave."""
+
+from __future__ import annotations
+
+import click
+
+from phichat.cli.diagnostics import Diagnostics, ExitCode
+from phichat.cli.options import debug_option
+from phichat.cli.output import Output
+from phichat.errors import UsageError
+from phichat.paths import Paths
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--all", "everything", is_flag=True, help="All of them, as without MODEL.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@debug_option
+def stop(model: str | None, everything: bool, as_json: bool) -> int:
+    """End the engine that stays with MODEL in it, or all of them, whatever they have to do."""
+    if model is not None and everything:
+        raise UsageError("--all and a model exclude each other", "give one of them")
+    from phichat.wiring import stop_engines
+
+    stopped = stop_engines(Paths.find(), model)
+    if as_json:
+        Output().document([{"pid": one.pid, "model": one.model} for one in stopped])
+        return ExitCode.DONE
+    tell = Diagnostics()
+    for one in stopped:
+        tell.notice(f"Stopped {one.model or 'an engine'} ({one.pid}).")
+    if not stopped:
+        tell.notice(f"No engine with {model} is there." if model else "No engine is there.")
+    return ExitCode.DONE

@@ -1,0 +1,171 @@
+"""The file of one KV state.
+
+    magic | length of the JSON, uint32 | JSON | token ids, uint32 each | SHA-256 of all that | payload
+
+Numbers are little-endian. The JSON has the payload's size and SHA-256, so that no byte of the file is
+without a checksum, and what the state is about can be read without the payload.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+MAGIC = b"phichat KV 1\r\n\x1a\n"
+_LONGEST_JSON = 4096
+_TOKEN = 4
+_DIGEST = hashlib.sha256().digest_size
+_PIECE = 4 << 20
+
+
+class Damaged(Exception):
+    """The file is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a state is about.
+
+    key: what it was made with, 64 hex digits. tokens: the ids as uint32 in their order, see `pack`.
+    seconds: that evaluating one token took. divisible: whether it can be cut to the first of its tokens.
+    payload: bytes; sha256: of them, in hex.
+    """
+
+    key: str
+    owner: str
+    tokens: bytes
+    seconds: float
+    divisible: bool
+    payload: int
+    sha256: str
+
+    @property
+    def count(self) -> int:
+        """Tokens."""
+        return len(self.tokens) // _TOKEN
+
+
+def pack(tokens: list[int]) -> bytes:
+    """Token ids as they stand in the file."""
+    return struct.pack(f"<{len(tokens)}I", *tokens)
+
+
+def unpack(tokens: bytes) -> list[int]:
+    """What `pack` was given."""
+    return list(struct.unpack(f"<{len(tokens) // _TOKEN}I", tokens))
+
+
+def shared(one: bytes, other: bytes) -> int:
+    """How many tokens two packed lists begin with alike."""
+    least, most = 0, min(len(one), len(other)) // _TOKEN
+    while least < most:
+        middle = (least + most + 1) // 2
+        if one[: middle * _TOKEN] == other[: middle * _TOKEN]:
+            least = middle
+        else:
+            most = middle - 1
+    return least
+
+
+def size_of(tokens: int, payload: int) -> int:
+    """The most bytes that a file with so much in it has."""
+    return len(MAGIC) + 4 + _LONGEST_JSON + tokens * _TOKEN + _DIGEST + payload
+
+
+def digest(payload: Any) -> str:
+    """A payload's SHA-256."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def write(path: Path, head: Head, payload: Any) -> None:
+    """Fill a file that is there already, and wait until the disk has it. Raises OSError."""
+    about = {
+        "key": head.key,
+        "owner": head.owner,
+        "tokens": head.count,
+        "seconds": head.seconds,
+        "divisible": head.divisible,
+        "payload": head.payload,
+        "sha256": head.sha256,
+    }
+    document = json.dumps(about).encode()
+    begin = MAGIC + len(document).to_bytes(4, "little") + document + head.tokens
+    with path.open("r+b") as file:
+        file.write(begin + hashlib.sha256(begin).digest())
+        view = memoryview(payload).cast("B")
+        for at in range(0, len(view), _PIECE):
+            file.write(view[at : at + _PIECE])
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_head(file: BufferedReader) -> Head:
+    """The head of a file whose size agrees with it; the payload is next. Raises Damaged and OSError."""
+    size = os.fstat(file.fileno()).st_size
+    begin = _exactly(file, len(MAGIC) + 4)
+    length = int.from_bytes(begin[len(MAGIC) :], "little")
+    if not begin.startswith(MAGIC) or length > _LONGEST_JSON:
+        raise Damaged("it does not begin as a state does")
+    document = _exactly(file, length)
+    about = _about(document)
+    rest = size - len(begin) - length - _DIGEST - about["payload"]
+    if about["tokens"] * _TOKEN != rest:
+        raise Damaged("its size is another")
+    tokens = _exactly(file, rest)
+    if hashlib.sha256(begin + document + tokens).digest() != _exactly(file, _DIGEST):
+        raise Damaged("its head has changed")
+    return Head(**{**about, "tokens": tokens})
+
+
+def _about(document: bytes) -> dict[str, Any]:
+    kinds = {
+        **{"key": str, "owner": str, "sha256": str, "seconds": float, "divisible": bool},
+        **{"tokens": int, "payload": int},
+    }
+    try:
+        about = json.loads(document)
+    except (ValueError, RecursionError) as why:
+        raise Damaged("it has no JSON") from why
+    if not isinstance(about, dict) or {name: type(value) for name, value in about.items()} != kinds:
+        raise Damaged("its JSON is another")
+    if about["tokens"] < 0 or about["payload"] < 0:
+        raise Damaged("it has impossible sizes")
+    return about
+
+
+def read_payload(file: BufferedReader, head: Head) -> ctypes.Array[ctypes.c_uint8]:
+    """The payload, from where `read_head` has stopped. Raises Damaged, OSError and MemoryError."""
+    try:
+        payload = (ctypes.c_uint8 * head.payload)()
+    except (ValueError, OverflowError) as why:
+        raise MemoryError from why
+    checksum = hashlib.sha256()
+    for piece in _pieces(memoryview(payload).cast("B")):
+        # What was just read is still in the processor's cache.
+        if file.readinto(piece) != len(piece):
+            raise Damaged("it is cut off")
+        checksum.update(piece)
+    if checksum.hexdigest() != head.sha256:
+        raise Damaged("its payload has changed")
+    return payload
+
+
+def _pieces(view: memoryview) -> Iterator[memoryview]:
+    for at in range(0, len(view), _PIECE):
+        yield view[at : at + _PIECE]
+
+
+def _exactly(file: BufferedReader, count: int) -> bytes:
+    content = file.read(count)
+    if len(content) != count:
+        raise Damaged("it is cut off")
+    return content

@@ -1,0 +1,17 @@
+"""The names of GGUF files that are parts of one model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
+
+
+def split_parts(path: Path) -> tuple[Path, ...]:
+    """All files of the model that the name says this one belongs to, the first part first."""
+    match = _SPLIT_NAME.match(path.name)
+    if match is None or not 1 <= int(match["part"]) <= int(match["parts"]):
+        return (path,)
+    count = int(match["parts"])
+    return tuple(path.with_name(f"{match['stem']}-{part:05d}-of-{count:05d}.gguf") for part in range(1, count + 1))
