@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -53,7 +53,7 @@ class Head:
         return len(self.tokens) // _TOKEN
 
 
-def pack(tokens: list[int]) -> bytes:
+def pack(tokens: Sequence[int]) -> bytes:
     """Token ids as they stand in the file."""
     return struct.pack(f"<{len(tokens)}I", *tokens)
 
