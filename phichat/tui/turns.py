@@ -123,6 +123,10 @@ class ShownTurn:
         shown += self._end()
         return shown
 
+    def forget(self) -> None:
+        """Keep no blocks until somebody wants to see them again."""
+        self._answer = GrowingAnswer()
+
     def _prompt(self) -> list[Piece]:
         lines = self.prompt.split("\n", FOLDED_PROMPT)
         if self.unfolded or len(lines) <= FOLDED_PROMPT:

@@ -76,9 +76,7 @@ class Doors:
         self._seen_at = monotonic()
         self._gate = RLock()  # a signal may find it taken by the thread that handles it
         self._ends = False
-        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
-            if number is not None:
-                signal.signal(number, lambda *_: self._leave())
+        self._heed_signals()
         Thread(target=self._let_in, daemon=True).start()
 
     def stay(self, request: Stay) -> Staying:
@@ -96,6 +94,21 @@ class Doors:
             if self._host.clients <= client_count:
                 self._end()
         return Staying()
+
+    def _heed_signals(self) -> None:
+        if sys.platform == "win32":
+            signal.signal(signal.SIGTERM, lambda *_: self._leave())
+            return
+        # A handler runs in the main thread only, which may not wake up from its wait when another thread got the
+        # signal.
+        signals = {signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+        def wait() -> None:
+            signal.sigwait(signals)
+            self._leave()
+
+        Thread(target=wait, daemon=True).start()
 
     # Coming in
 
@@ -125,6 +138,8 @@ class Doors:
                 with self._gate:
                     if request.at_once or (self._open.is_set() and not self._host.clients):
                         self._end()
+                if self._ends:
+                    Event().wait()  # the end of the connection says it
                 protocol.send(connection, Staying())
             case protocol.Inquiry():
                 protocol.send(connection, self._state())
@@ -138,9 +153,10 @@ class Doors:
                 return False
             if not current:
                 # What is loaded is not what was asked for.
-                if not self._host.clients:
+                if self._host.clients:
+                    protocol.send(connection, self._state())
+                else:
                     self._end()
-                protocol.send(connection, self._state())
                 return False
             self._keep_alive = max(self._keep_alive, keep_alive)
             self._seen_at = monotonic()
