@@ -41,6 +41,7 @@ def samples(
         if job.cancelled.is_set():
             return Sampled()
         yield False
+    model.states.begin(first, prompt.tokens, "", job.cancelled.is_set)
     sampling = _Sampling(model, prompt, request, stops, job, first, make_room, batch)
     try:
         yield from sampling.run()

@@ -67,10 +67,10 @@ class Sequence:
         self._all.remove(self.number, 0)
         self.cached.clear()
 
-    def decode(self, tokens: Tokens[int]) -> Decoded:
-        """Append at most a batch of tokens, with logits for the last; what was evaluated before a
-        cancel stays. Raises RequestFailed."""
-        return self._all.decode([(self, tokens)])
+    def decode(self, tokens: Tokens[int], *, every: bool = False) -> Decoded:
+        """Append at most a batch of tokens, with logits for the last, or for every one; what was evaluated
+        before a cancel stays. Raises RequestFailed."""
+        return self._all.decode([(self, tokens)], every=every)
 
 
 class Sequences:
@@ -106,7 +106,7 @@ class Sequences:
                     self.copy(longest, other, shared)
                 best = other
         best.keep_prefix(tokens)
-        best.busy = True
+        best.busy, best.owner = True, ""
         return best
 
     def release(self, sequence: Sequence) -> None:
@@ -135,8 +135,8 @@ class Sequences:
         """Take the tokens from `begin` on out of a sequence; False where its memory cannot do that."""
         return bool(self._lib.llama_memory_seq_rm(self._memory, number, begin, -1))
 
-    def decode(self, parts: Tokens[tuple[Sequence, Tokens[int]]]) -> Decoded:
-        """Evaluate one batch: for each sequence the tokens to append, with logits for the last of each.
+    def decode(self, parts: Tokens[tuple[Sequence, Tokens[int]]], *, every: bool = False) -> Decoded:
+        """Evaluate one batch: for each sequence the tokens to append, with logits for the last of each or for all.
 
         Logits are kept by their place in the batch. Raises RequestFailed.
         """
@@ -151,7 +151,7 @@ class Sequences:
             place[at:end] = range(begin, begin + len(tokens))
             number = ctypes.pointer(lib.llama_seq_id(sequence.number))
             of[at:end] = [number] * len(tokens)
-            wanted[end - 1] = 1
+            wanted[at if every else end - 1 : end] = [1] * (len(tokens) if every else 1)
             at = end
         counts = (ctypes.c_int32 * total)(*[1] * total)
         batch = lib.llama_batch(total, token, None, place, counts, of, wanted)

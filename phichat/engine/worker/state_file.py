@@ -11,9 +11,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -23,7 +24,8 @@ MAGIC = b"phichat KV 1\r\n\x1a\n"
 _LONGEST_JSON = 4096
 _TOKEN = 4
 _DIGEST = hashlib.sha256().digest_size
-_PIECE = 4 << 20
+_PIECE = 256 << 10
+"""Bytes that a processor keeps near: each is hashed when it was just read."""
 
 
 class Damaged(Exception):
@@ -53,7 +55,7 @@ class Head:
         return len(self.tokens) // _TOKEN
 
 
-def pack(tokens: list[int]) -> bytes:
+def pack(tokens: Sequence[int]) -> bytes:
     """Token ids as they stand in the file."""
     return struct.pack(f"<{len(tokens)}I", *tokens)
 
@@ -142,26 +144,20 @@ def _about(document: bytes) -> dict[str, Any]:
     return about
 
 
-def read_payload(file: BufferedReader, head: Head) -> ctypes.Array[ctypes.c_uint8]:
-    """The payload, from where `read_head` has stopped. Raises Damaged, OSError and MemoryError."""
-    try:
-        payload = (ctypes.c_uint8 * head.payload)()
-    except (ValueError, OverflowError) as why:
-        raise MemoryError from why
-    checksum = hashlib.sha256()
-    for piece in _pieces(memoryview(payload).cast("B")):
-        # What was just read is still in the processor's cache.
-        if file.readinto(piece) != len(piece):
-            raise Damaged("it is cut off")
-        checksum.update(piece)
+def map_payload(file: BufferedReader, head: Head) -> ctypes.Array[ctypes.c_uint8]:
+    """The payload, from where `read_head` has stopped, as memory that the system takes from the file.
+
+    All of it is read before, so that a disk that cannot read it says so here, and needs no memory twice.
+    Raises Damaged and OSError.
+    """
+    begin, checksum = file.tell(), hashlib.sha256()
+    piece = memoryview(bytearray(_PIECE))
+    while count := file.readinto(piece):
+        checksum.update(piece[:count])
     if checksum.hexdigest() != head.sha256:
         raise Damaged("its payload has changed")
-    return payload
-
-
-def _pieces(view: memoryview) -> Iterator[memoryview]:
-    for at in range(0, len(view), _PIECE):
-        yield view[at : at + _PIECE]
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return (ctypes.c_uint8 * head.payload).from_buffer(mapped, begin)
 
 
 def _exactly(file: BufferedReader, count: int) -> bytes:

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Tokens
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -35,7 +36,7 @@ _OTHERS_S = 3.0
 """How long another engine that has just left is waited for, while it writes what is asked for here."""
 _LARGE = 256_000_000
 
-_INDIFFERENT = ("path", "threads", "prove", "states", "state_budget")
+_INDIFFERENT = ("path", "threads", "prompt_threads", "batch_costs", "prove", "states", "state_budget")
 """The parts of Load that change no number in a state, or that `identity` says better."""
 
 
@@ -87,7 +88,7 @@ class States:
 
     # Restoring
 
-    def begin(self, sequence: Sequence, tokens: list[int], conversation: str, cancelled: Callable[[], bool]) -> None:
+    def begin(self, sequence: Sequence, tokens: Tokens[int], conversation: str, cancelled: Callable[[], bool]) -> None:
         """A conversation takes a sequence: bring back what is kept of its prompt, where that pays."""
         sequence.owner, sequence.asked_ns = owner_mark(conversation), time.time_ns()
         if self._folder is None:
@@ -159,34 +160,28 @@ class States:
     def _restore(self, stored: _Stored, sequence: Sequence) -> bool:
         """Whether the sequence holds the state now. If this process dies of it, nobody tries it again."""
         path, trial = stored.file.path, stored.file.path.with_suffix(TRIED)
-        if not _has_memory(stored.head.payload):
-            return False
         try:
             path.rename(trial)
-            with trial.open("rb") as content:
-                if state_file.read_head(content) != stored.head:
-                    raise Damaged("it is another now")
-                payload = state_file.read_payload(content, stored.head)
+            held = self._put(trial, stored.head, sequence)
+            os.utime(trial)
         except Damaged:
             _remove(trial)
             return False
         except OSError:
             return False
-        except MemoryError:
-            self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
-            return False
-        if self._put(stored.head, payload, sequence):
-            os.utime(trial)
-            self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
-            return True
-        if any(other.busy for other in self._sequences.all if other is not sequence):
-            # They have the room that it needs.
+        if held or any(other.busy for other in self._sequences.all if other is not sequence):
+            # Where it is not held, they have the room that it needs.
             self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
         else:
             _remove(trial)
-        return False
+        return held
 
-    def _put(self, head: Head, payload: Any, sequence: Sequence) -> bool:
+    def _put(self, path: Path, head: Head, sequence: Sequence) -> bool:
+        """Raises Damaged and OSError, before the library has seen anything."""
+        with path.open("rb") as content:
+            if state_file.read_head(content) != head:
+                raise Damaged("it is another now")
+            payload = state_file.map_payload(content, head)
         sequence.clear()
         while True:
             taken = self._lib.llama_state_seq_set_data(self._context, payload, head.payload, sequence.number)
@@ -235,14 +230,14 @@ class States:
         if self._writer:
             self._writer.join()
         for sequence in sorted(self._sequences.all, key=lambda one: -one.asked_ns):
-            if sequence.owner and (copy := self._copied(sequence, _worth_leaving)):
+            if copy := self._copied(sequence, _worth_leaving):
                 self._write(copy)
 
     def _copied(self, sequence: Sequence, worth: Callable[[int, float, float], bool]) -> _Copy | None:
         """A copy of what a sequence holds, with its place on the disk; None when it is not worth it."""
         assert self._folder is not None
         count, token_s, owner = len(sequence.cached), self._token_s, sequence.owner
-        if count < _FEWEST or self._folder.is_forgotten(owner, sequence.asked_ns):
+        if not owner or count < _FEWEST or self._folder.is_forgotten(owner, sequence.asked_ns):
             return None
         size = int(self._lib.llama_state_seq_get_size(self._context, sequence.number))
         back_s = size / _BYTES_PER_S

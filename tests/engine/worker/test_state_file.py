@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phichat.engine.worker.state_file import MAGIC, Damaged, Head, digest, pack, read_head, read_payload, shared, write
+from phichat.engine.worker.state_file import MAGIC, Damaged, Head, digest, map_payload, pack, read_head, shared, write
 from phichat.engine.worker.state_file import unpack as unpacked
 
 TOKENS = st.lists(st.integers(0, 2**32 - 1), max_size=60)
@@ -22,7 +22,7 @@ def written(path: Path, tokens: list[int], payload: bytes) -> bytes:
 def read(path: Path) -> tuple[Head, bytes]:
     with path.open("rb") as file:
         head = read_head(file)
-        return head, bytes(read_payload(file, head))
+        return head, bytes(map_payload(file, head))
 
 
 @pytest.fixture(scope="module")
