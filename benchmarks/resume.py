@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,8 @@ _WORDS = [
     "sail",
     "deck",
 ]
+_LONG = 16
+"""Tokens of an answer."""
 _NEW = "Tell me in a few words which of these things was named first, which last, and which of them you like best."
 
 
@@ -104,37 +107,42 @@ def _conversation(chance: random.Random, tokens: int, engine: LocalBackend) -> l
 
 
 def _identity(model: Path, folder: Path, conversations: int) -> None:
-    """Each conversation: two turns, a third one on a fork of the first, a fourth with the second one edited."""
+    """Each conversation: two turns, a fork of the first, a turn after the second, and the first one edited."""
     restarted, alive, read = [], [], []
+    cached = prompts = 0
     for number in range(conversations):
         chance = random.Random(1000 + number)
-        story = " ".join(chance.choices(_WORDS, k=chance.randrange(120, 400)))
-        first = [Message(Role.USER, f"{story}\nWhat is this about?")]
         kept, unkept = folder / f"talk{number}", folder / f"unkept{number}"
-        plans = _plans(model, folder, first, chance)
-        restarted.append(list(_each_in_an_engine_of_its_own(model, folder, kept, plans)))
         with engine_keeping(model, folder, unkept, budget=0) as engine:
-            alive.append([ask_engine(engine, messages, 24) for messages in plans])
+            plans, answers = _talk(engine, chance)
+        alive.append(answers)
+        restarted.append(list(_each_in_an_engine_of_its_own(model, folder, kept, plans)))
         read.append(list(_each_in_an_engine_of_its_own(model, folder, unkept, plans, budget=0)))
-    total = sum(map(len, restarted))
-    cached = sum(answer.usage.cached_tokens for answers in restarted for answer in answers)
-    prompts = sum(answer.usage.prompt_tokens for answers in restarted for answer in answers)
-    say(f"{conversations} conversations, {total} answers; {cached / prompts:.0%} of the prompts' tokens brought back")
-    verdict("the same as without a restart", _same(restarted, alive) / total, 1.0)
-    say(f"the same as when everything is read again: {_same(restarted, read)} of {total}")
-    say(f"the engine that stays, against reading again: {_same(alive, read)} of {total}")
+        shutil.rmtree(kept)
+        cached += sum(answer.usage.cached_tokens for answer in restarted[-1][1:])
+        prompts += sum(answer.usage.prompt_tokens for answer in restarted[-1][1:])
+        if number % 10 == 9 or number == conversations - 1:
+            total = sum(map(len, restarted))
+            say(
+                f"{number + 1} conversations, {total} answers, {cached / prompts:.0%} of the later prompts' tokens "
+                f"brought back; the same with a restart as without: {_same(restarted, alive)}, as when everything "
+                f"is read again: {_same(restarted, read)} (without a restart: {_same(alive, read)})"
+            )
+    verdict("the same with a restart as without", _same(restarted, alive) / total, 1.0)
 
 
-def _plans(model: Path, folder: Path, first: list[Message], chance: random.Random) -> list[list[Message]]:
-    """What is asked, one after the other. Answers are taken from an engine that keeps nothing."""
-    with engine_keeping(model, folder, folder / "nothing", budget=0) as engine:
-        answer = Message(Role.ASSISTANT, ask_engine(engine, first, 24).text)
-    words = chance.sample(_WORDS, 3)
-    second = [*first, answer, Message(Role.USER, f"What about the {words[0]}?")]
-    fork = [*first, answer, Message(Role.USER, f"Forget it. Who has a {words[1]}?")]
+def _talk(engine: LocalBackend, chance: random.Random) -> tuple[list[list[Message]], list[TurnFinished]]:
+    """What is asked, one after the other, and what an engine answers that is there all along."""
+    story, words = " ".join(chance.choices(_WORDS, k=chance.randrange(110, 240))), chance.sample(_WORDS, 3)
+    first = [Message(Role.USER, f"{story}\nWhat is this about?")]
+    answers = [ask_engine(engine, first, _LONG)]
+    begun = [*first, Message(Role.ASSISTANT, answers[0].text)]
+    second = [*begun, Message(Role.USER, f"What about the {words[0]}?")]
+    fork = [*begun, Message(Role.USER, f"Forget it. Who has a {words[1]}?")]
     third = [*second, Message(Role.ASSISTANT, "Nothing."), Message(Role.USER, "Why?")]
-    edited = [Message(Role.USER, first[0].text.replace("What is this about?", f"Is there a {words[2]}?"))]
-    return [first, second, fork, third, edited]
+    edited = [Message(Role.USER, f"{story}\nIs there a {words[2]}?")]
+    later = [second, fork, third, edited]
+    return [first, *later], answers + [ask_engine(engine, messages, _LONG) for messages in later]
 
 
 def _each_in_an_engine_of_its_own(
@@ -142,7 +150,7 @@ def _each_in_an_engine_of_its_own(
 ) -> Iterator[TurnFinished]:
     for messages in plans:
         with engine_keeping(model, folder, kept, budget) as engine:
-            yield ask_engine(engine, messages, 24)
+            yield ask_engine(engine, messages, _LONG)
 
 
 def _same(some: list[list[TurnFinished]], others: list[list[TurnFinished]]) -> int:

@@ -22,7 +22,7 @@ from common import say
 from engines import ask_engine, engine_keeping
 
 from phichat.engine.states import WHOLE, StateFolder
-from phichat.engine.worker.state_file import Head, digest, map_payload, read_head, write
+from phichat.engine.worker.state_file import Head, create, digest, map_payload, read_head, write
 from phichat.errors import EngineCrashed
 from phichat.messages import Message, Role
 
@@ -125,7 +125,8 @@ def _signed(damage: Callable[[Head, bytes, random.Random], tuple[Head, bytes]]) 
             head = read_head(file)
             payload = bytes(map_payload(file, head))
         head, payload = damage(head, payload, chance)
-        write(path, replace(head, payload=len(payload), sha256=digest(payload)), payload)
+        path.unlink()
+        write(create(path, 0), replace(head, payload=len(payload), sha256=digest(payload)), payload)
 
     return done
 

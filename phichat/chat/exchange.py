@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from phichat.engine.backend import Backend, Cancel
+from phichat.engine.backend import Backend, Cancel, SampleEvent
 from phichat.errors import ContextOverflow, PhichatError
-from phichat.events import Event, TurnFinished, TurnStarted
+from phichat.events import Event, SampleFinished, TurnFinished, TurnStarted
 from phichat.messages import FinishReason, GenerationParams, Message, Role
 
 
 def exchange(
-    backend: Backend, messages: Sequence[Message], params: GenerationParams, cancel: Cancel
+    backend: Backend, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, replies: int = 1
 ) -> Iterator[Event]:
     """A turn like `Session.send`'s, but of messages that are sent as they are, with nothing left out.
 
-    Raises what the backend raises, and ContextOverflow, after the TurnFinished.
+    replies: how many; of several each is a SampleFinished, and the first is the turn's. Raises what the backend
+    raises, and ContextOverflow, after the TurnFinished.
     """
     prompt = next((message.text for message in reversed(messages) if message.role is Role.USER), "")
     yield TurnStarted(prompt, system_of(messages), params)
@@ -28,13 +29,24 @@ def exchange(
             return
         if tokens >= backend.n_ctx > 0:
             raise ContextOverflow(tokens, backend.n_ctx)
-        for event in backend.generate(messages, params, cancel):
+        asked = backend.generate(messages, params, cancel)
+        for event in asked if replies == 1 else _several(backend.sample(messages, params, replies, cancel)):
             finished = finished or isinstance(event, TurnFinished)
             yield event
     except PhichatError:
         if not finished:
             yield TurnFinished("", "", FinishReason.ERROR)
         raise
+
+
+def _several(events: Iterator[SampleEvent]) -> Iterator[Event]:
+    """With a TurnFinished: that of the first reply, or of a cancel before it."""
+    first = TurnFinished("", "", FinishReason.CANCELLED)
+    for event in events:
+        if isinstance(event, SampleFinished) and event.number == 0:
+            first = event.reply
+        yield event
+    yield first
 
 
 def system_of(messages: Sequence[Message]) -> str | None:

@@ -156,9 +156,9 @@ class _Completions:
         clock = asyncio.get_running_loop().call_later(house.limits.answer_s, answer.stop, Why.TIME)
         try:
             if what.streams:
-                await _stream(answer, offer, send, Chunks(offer.name, what.tells_usage), house)
+                await _stream(answer, offer, send, Chunks(offer.name, what.replies, what.tells_usage), house)
             else:
-                await _send_whole(answer, offer, send, house)
+                await _send_whole(answer, offer, send, what.replies, house)
         finally:
             clock.cancel()
             answer.stop(Why.LEFT)
@@ -167,7 +167,7 @@ class _Completions:
         kept = self._house.kept
 
         def work(backend: Backend, cancel: Cancel) -> Iterator[Event]:
-            events = exchange(backend, what.messages, what.params(offer.params), cancel)
+            events = exchange(backend, what.messages, what.params(offer.params), cancel, what.replies)
             return kept(offer, what.messages, events) if kept else events
 
         return work
@@ -222,10 +222,12 @@ async def _left(receive: Receive) -> None:
 async def _stream(answer: Answer, offer: Offer, send: Send, chunks: Chunks, house: House) -> None:
     """Raises PhichatError kinds while nothing has been sent; later ones are sent."""
     begun = False
+    replies: list[TurnFinished] = []
     try:
         while (events := await answer.events(house.limits.silence_s)) is not None:
-            frames = [part for event in events if (part := _frame(event, answer, chunks))]
             _note(events, offer, house)
+            replies += _replies(events, chunks.replies)
+            frames = [part for event in events if (part := _frame(event, answer, chunks))]
             if not begun and _is_evaluating(events):
                 begun = True
                 await send(_start("text/event-stream"))
@@ -235,11 +237,13 @@ async def _stream(answer: Answer, offer: Offer, send: Send, chunks: Chunks, hous
     except PhichatError as error:
         if not begun:
             raise refused(error, offer.hide_path) from error
-        await send(_part(frame(error_document(refused(error, offer.hide_path)))))
+        end = frame(error_document(refused(error, offer.hide_path)))
+    else:
+        end = frame(error_document(stopped())) if answer.why is Why.STOPPED or not replies else chunks.last(replies)
     if not begun:
         # It was ended before the model had read the prompt.
         raise _ended_early(answer)
-    await send(_part(b"", more=False))
+    await send(_part(end, more=False))
 
 
 def _frame(event: Event, answer: Answer, chunks: Chunks) -> bytes:
@@ -248,12 +252,10 @@ def _frame(event: Event, answer: Answer, chunks: Chunks) -> bytes:
             return chunks.reasoning(event.text)
         case TextDelta():
             return chunks.text(event.text)
-        case TurnFinished(finish_reason=FinishReason.ERROR):
-            return b""  # the error follows
-        case TurnFinished() if answer.why is Why.STOPPED:
-            return frame(error_document(stopped()))
+        case SampleFinished():
+            return b"" if _is_broken_off(event.reply, answer) else chunks.sample(event.number, event.reply)
         case TurnFinished():
-            return chunks.last(event)
+            return b"" if _is_broken_off(event, answer) or chunks.replies > 1 else chunks.end(event)
         case (
             TurnStarted()
             | ModelChecking()
@@ -264,7 +266,6 @@ def _frame(event: Event, answer: Answer, chunks: Chunks) -> bytes:
             | CodeChecked()
             | NotKept()
             | Sampling()
-            | SampleFinished()
             | Voted()
         ):
             return b""
@@ -272,18 +273,32 @@ def _frame(event: Event, answer: Answer, chunks: Chunks) -> bytes:
             assert_never(event)
 
 
-async def _send_whole(answer: Answer, offer: Offer, send: Send, house: House) -> None:
+def _is_broken_off(reply: TurnFinished, answer: Answer) -> bool:
+    """Whether an error follows instead of an end."""
+    return reply.finish_reason is FinishReason.ERROR or answer.why is Why.STOPPED
+
+
+def _replies(events: list[Event], number: int) -> list[TurnFinished]:
+    """Those that have ended: of several not the turn's end, which says once more what one of them was."""
+    if number == 1:
+        return [event for event in events if isinstance(event, TurnFinished)]
+    return [event.reply for event in events if isinstance(event, SampleFinished)]
+
+
+async def _send_whole(answer: Answer, offer: Offer, send: Send, number: int, house: House) -> None:
     """Raises PhichatError kinds."""
-    finished: TurnFinished | None = None
+    came: list[Event] = []
     try:
         while (events := await answer.events(house.limits.silence_s)) is not None:
             _note(events, offer, house)
-            finished = next((event for event in events if isinstance(event, TurnFinished)), finished)
+            came += events
     except PhichatError as error:
         raise refused(error, offer.hide_path) from error
-    if finished is None or answer.why is Why.STOPPED or (answer.why and not finished.text):
+    came.sort(key=lambda event: event.number if isinstance(event, SampleFinished) else 0)
+    replies = _replies(came, number)
+    if not replies or answer.why is Why.STOPPED or (answer.why and not any(reply.text for reply in replies)):
         raise _ended_early(answer)
-    body = encoded(completion(offer.name, finished))
+    body = encoded(completion(offer.name, replies))
     await send(_start("application/json", (b"content-length", str(len(body)).encode())))
     await send(_part(body, more=False))
 

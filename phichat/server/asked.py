@@ -15,6 +15,7 @@ MOST_BODY = 8 << 20
 """Bytes."""
 
 _MOST_STOPS = 16
+_MOST_REPLIES = 16
 _SHOWN = 80
 _SEEDS = 2**32 - 1
 _NO_LIMIT = -1
@@ -39,7 +40,6 @@ _OPTIONS = {
 """Fields that are numbers, and the options they set; the first three of the API, the others of llama.cpp and vLLM."""
 
 _CHANGES_THE_ANSWER = {
-    "n": (1,),
     "tools": ([],),
     "functions": ([],),
     "tool_choice": ("none", "auto"),
@@ -75,13 +75,16 @@ that ask for nothing. Every other unknown field is for the service, not for the 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A chat completion. model: "" leaves it to the server. options: of GenerationParams, those that were given."""
+    """A chat completion. model: "" leaves it to the server. options: of GenerationParams, those that were given.
+
+    replies: how many."""
 
     model: str
     messages: tuple[Message, ...]
     options: Mapping[str, Any]
     streams: bool
     tells_usage: bool
+    replies: int
 
     def params(self, usual: GenerationParams) -> GenerationParams:
         """How to sample; usual: where nothing was asked for. Its max_tokens is the most that anybody gets."""
@@ -107,6 +110,7 @@ def read(body: bytes) -> Asked:
         _options(fields),
         _switch(fields, "stream"),
         _switch({name: value for name, value in about_the_stream.items() if value is not None}, "include_usage"),
+        _replies(fields.get("n", 1)),
     )
 
 
@@ -140,6 +144,12 @@ def _refuse_what_is_not_done(fields: Mapping[str, Any]) -> None:
 def _same(value: object, harmless: object) -> bool:
     """Equal, but that true is not 1."""
     return value == harmless and isinstance(value, bool) == isinstance(harmless, bool)
+
+
+def _replies(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_REPLIES:
+        raise _unusable("n", f"a whole number from 1 to {_MOST_REPLIES}")
+    return value
 
 
 def _switch(fields: Mapping[str, Any], name: str) -> bool:

@@ -19,7 +19,7 @@ from phichat.errors import (
     UsageError,
 )
 from phichat.events import TurnFinished
-from phichat.messages import FinishReason, Usage
+from phichat.messages import FinishReason
 from phichat.server.menu import Offer
 from phichat.terminal import to_json
 
@@ -47,16 +47,17 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """The documents of one streamed completion. tells_usage: its last one counts tokens."""
+    """The documents of one streamed completion of so many replies. tells_usage: its last one counts tokens."""
 
     model: str
+    replies: int
     tells_usage: bool
     id: str = field(default_factory=new_id)
     created: int = field(default_factory=lambda: int(time()))
 
     def first(self) -> bytes:
         """Who speaks."""
-        return self._choice({"role": "assistant", "content": ""})
+        return b"".join(self._choice({"role": "assistant", "content": ""}, at) for at in range(self.replies))
 
     def text(self, text: str) -> bytes:
         """A piece of the answer."""
@@ -66,15 +67,22 @@ class Chunks:
         """A piece of what is thought before it."""
         return self._choice({"reasoning_content": text})
 
-    def last(self, finished: TurnFinished) -> bytes:
-        """The end, and what it took."""
-        end = self._choice({}, finish_reason(finished.finish_reason))
-        if self.tells_usage:
-            end += frame(self._document([], counted(finished.usage)))
-        return end + DONE
+    def sample(self, number: int, reply: TurnFinished) -> bytes:
+        """One of several replies, whole."""
+        reasoning = self._choice({"reasoning_content": reply.reasoning}, number) if reply.reasoning else b""
+        text = self._choice({"content": reply.text}, number) if reply.text else b""
+        return reasoning + text + self._choice({}, number, finish_reason(reply.finish_reason))
 
-    def _choice(self, delta: Document, ended: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": ended}
+    def end(self, reply: TurnFinished) -> bytes:
+        """The end of the only reply."""
+        return self._choice({}, 0, finish_reason(reply.finish_reason))
+
+    def last(self, replies: Sequence[TurnFinished]) -> bytes:
+        """The end of all, and what they took."""
+        return (frame(self._document([], counted(replies))) if self.tells_usage else b"") + DONE
+
+    def _choice(self, delta: Document, index: int = 0, ended: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": ended}
         return frame(self._document([choice], None))
 
     def _document(self, choices: Sequence[Document], usage: Document | None) -> Document:
@@ -88,20 +96,23 @@ class Chunks:
         return {**document, "usage": usage} if self.tells_usage else document
 
 
-def completion(model: str, finished: TurnFinished) -> Document:
+def completion(model: str, replies: Sequence[TurnFinished]) -> Document:
     """A whole completion."""
-    message: Document = {"role": "assistant", "content": finished.text, "refusal": None}
-    if finished.reasoning:
-        message["reasoning_content"] = finished.reasoning
-    ended = finish_reason(finished.finish_reason)
     return {
         "id": new_id(),
         "object": "chat.completion",
         "created": int(time()),
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": ended}],
-        "usage": counted(finished.usage),
+        "choices": [_whole(index, reply) for index, reply in enumerate(replies)],
+        "usage": counted(replies),
     }
+
+
+def _whole(index: int, reply: TurnFinished) -> Document:
+    message: Document = {"role": "assistant", "content": reply.text, "refusal": None}
+    if reply.reasoning:
+        message["reasoning_content"] = reply.reasoning
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason(reply.finish_reason)}
 
 
 def finish_reason(reason: FinishReason) -> str:
@@ -109,13 +120,14 @@ def finish_reason(reason: FinishReason) -> str:
     return "stop" if reason is FinishReason.STOP else "length"
 
 
-def counted(usage: Usage) -> Document:
-    """Tokens."""
+def counted(replies: Sequence[TurnFinished]) -> Document:
+    """Tokens; the replies share their prompt."""
+    prompt, completed = replies[0].usage, sum(reply.usage.completion_tokens for reply in replies)
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "prompt_tokens": prompt.prompt_tokens,
+        "completion_tokens": completed,
+        "total_tokens": prompt.prompt_tokens + completed,
+        "prompt_tokens_details": {"cached_tokens": prompt.cached_tokens},
     }
 
 

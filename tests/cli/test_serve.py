@@ -163,7 +163,9 @@ def test_the_same_seed_gives_the_same_answer_again(served: Running) -> None:
             .message.content
             for seed in (7, 8, 7)
         ]
+        several = client.chat.completions.create(model="", messages=LONG, temperature=1.5, seed=7, max_tokens=12, n=3)  # type: ignore[arg-type]
     assert said[0] == said[2] != said[1]
+    assert len({choice.message.content for choice in several.choices}) == 3
 
 
 def test_text_of_any_kind_reaches_the_model(served: Running) -> None:

@@ -89,6 +89,29 @@ def test_a_streamed_answer(served: Served) -> None:
     assert "usage" not in streamed(served)[-2]
 
 
+def test_several_replies_to_one_prompt(tmp_path: Path) -> None:
+    replies = [Reply(["one"]), Reply(["two"]), Reply(["three"])]
+    backend = ScriptedBackend(replies)
+    with serving(tmp_path, lambda config, paths: backend) as served:
+        document = served.post({**HELLO, "n": 3})[2]
+        assert [choice["index"] for choice in document["choices"]] == [0, 1, 2]
+        assert [choice["message"]["content"] for choice in document["choices"]] == ["one", "two", "three"]
+        assert document["usage"]["completion_tokens"] == 3
+        assert document["usage"]["prompt_tokens"] == 1
+        backend.prompts.clear()
+        *chunks, counted, done = streamed(served, n=3, stream_options={"include_usage": True})
+    said = dict.fromkeys(range(3), "")
+    ends = []
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        said[choice["index"]] += choice["delta"].get("content", "")
+        ends += [choice["finish_reason"]] if choice["finish_reason"] else []
+    assert said == {0: "one", 1: "two", 2: "three"}
+    assert ends == ["stop"] * 3
+    assert counted["usage"]["completion_tokens"] == 3
+    assert done == b"[DONE]"
+
+
 def test_the_whole_conversation_is_asked_and_nothing_left_out(served: Served, backend: ScriptedBackend) -> None:
     backend.context = 12
     said = [

@@ -83,6 +83,19 @@ def end(address: Address) -> None:
             process.wait(_GONE_S)
 
 
+def is_gone(address: Address, within_s: float) -> bool:
+    """Whether there is no engine of that address any more, at last."""
+    import psutil
+
+    process = engine_process(address)
+    try:
+        if process is not None:
+            process.wait(within_s)
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
 def _wants_to_go_on(pid: int) -> bool:
     """Whether a thread of it waits for a processor or a disk; False where the system does not tell."""
     if sys.platform != "linux":

@@ -10,8 +10,11 @@ from phichat.engine import protocol
 from phichat.engine.cancel import Cancel
 from phichat.engine.protocol import Card, State
 from phichat.engine.resident.address import Address, Engines
-from phichat.engine.resident.condition import end, engine_process
+from phichat.engine.resident.condition import end, engine_process, is_gone
 from phichat.engine.resident.knocking import Absence, connected, knock
+
+_SAVING_S = 4.0
+"""Longer than an engine takes, or is given, to keep its states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,8 @@ def _clear(address: Address) -> None:
 
 def stop(address: Address) -> None:
     """Whatever it has to do, the engine there ends."""
-    with contextlib.suppress(OSError):
-        if knock(address, protocol.Leave(at_once=True), Cancel()) is not Absence.NOBODY:
-            end(address)
+    if not _left(address, at_once=True):
+        end(address)
 
 
 def make_room(engines: Engines, but: Address | None) -> bool:
@@ -67,16 +69,18 @@ def make_room(engines: Engines, but: Address | None) -> bool:
     left = False
     for idle in residents(engines):
         if idle.address != but and idle.state and idle.state.card and not idle.state.clients:
-            left = _left(idle.address) or left
+            left = _left(idle.address, at_once=False) or left
     return left
 
 
-def _left(address: Address) -> bool:
+def _left(address: Address, *, at_once: bool) -> bool:
     """Whether the engine there leaves: its connections end when its memory is free."""
     try:
-        found = knock(address, protocol.Leave(at_once=False), Cancel())
+        found = knock(address, protocol.Leave(at_once), Cancel())
     except OSError:
         return False
     if not isinstance(found, Absence):
         found[0].close()
-    return found is Absence.NOBODY
+        return False
+    # One that keeps its states first does not answer meanwhile.
+    return found is Absence.NOBODY or is_gone(address, _SAVING_S)

@@ -138,6 +138,8 @@ class Doors:
                 with self._gate:
                     if request.at_once or (self._open.is_set() and not self._host.clients):
                         self._end()
+                if self._ends:
+                    Event().wait()  # the end of the connection says it
                 protocol.send(connection, Staying())
             case protocol.Inquiry():
                 protocol.send(connection, self._state())
@@ -151,9 +153,10 @@ class Doors:
                 return False
             if not current:
                 # What is loaded is not what was asked for.
-                if not self._host.clients:
+                if self._host.clients:
+                    protocol.send(connection, self._state())
+                else:
                     self._end()
-                protocol.send(connection, self._state())
                 return False
             self._keep_alive = max(self._keep_alive, keep_alive)
             self._seen_at = monotonic()

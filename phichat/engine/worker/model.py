@@ -51,7 +51,8 @@ class Model:
         recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
         self.batch_costs = () if recurrent else request.batch_costs
         """For speculation; empty where what was guessed wrong could not be taken back."""
-        self.sequences = Sequences(lib, log, self._context, request.sequences, divisible=not recurrent)
+        window = lib.llama_model_n_swa(self._model)
+        self.sequences = Sequences(lib, log, self._context, request.sequences, divisible=not recurrent, window=window)
         self.states = States(lib, self._context, self.sequences, request)
         # llama.cpp rounds up; what was asked for is what counts.
         self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self._context))

@@ -8,17 +8,19 @@ without a checksum, and what the state is about can be read without the payload.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAGIC = b"phichat KV 1\r\n\x1a\n"
 _LONGEST_JSON = 4096
@@ -87,8 +89,37 @@ def digest(payload: Any) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def write(path: Path, head: Head, payload: Any) -> None:
-    """Fill a file that is there already, and wait until the disk has it. Raises OSError."""
+def create(path: Path, size: int) -> BinaryIO:
+    """A file of that size to fill, which others can see to be at work. Raises OSError."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags, 0o600), "wb")
+    if sys.platform != "win32":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+    file.truncate(size)
+    return file
+
+
+def is_written(path: Path) -> bool:
+    """Whether somebody is filling a file now; locks end with their process. Where it cannot be told: True."""
+    if sys.platform == "win32":
+        return path.exists()
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def write(file: BinaryIO, head: Head, payload: Any) -> None:
+    """Fill what `create` has made, wait until the disk has it, and close it. Raises OSError."""
     about = {
         "key": head.key,
         "owner": head.owner,
@@ -100,7 +131,7 @@ def write(path: Path, head: Head, payload: Any) -> None:
     }
     document = json.dumps(about).encode()
     begin = MAGIC + len(document).to_bytes(4, "little") + document + head.tokens
-    with path.open("r+b") as file:
+    with file:
         file.write(begin + hashlib.sha256(begin).digest())
         view = memoryview(payload).cast("B")
         for at in range(0, len(view), _PIECE):

@@ -13,13 +13,13 @@ from collections.abc import Sequence as Tokens
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, BinaryIO
 
 from phichat.engine.protocol import Load
 from phichat.engine.states import PART, TRIED, WHOLE, StateFile, StateFolder, owner_mark
 from phichat.engine.worker import state_file
 from phichat.engine.worker.sequences import Sequence, Sequences
-from phichat.engine.worker.state_file import Damaged, Head
+from phichat.engine.worker.state_file import Damaged, Head, is_written
 
 _FEWEST = 128
 """Tokens that are worth a file."""
@@ -51,6 +51,7 @@ class _Copy:
     """A state on its way to the disk. older: what it replaces. since_ns: when its conversation was spoken in."""
 
     part: Path
+    file: BinaryIO
     head: Head
     payload: Any
     older: tuple[Path, ...]
@@ -91,6 +92,7 @@ class States:
     def begin(self, sequence: Sequence, tokens: Tokens[int], conversation: str, cancelled: Callable[[], bool]) -> None:
         """A conversation takes a sequence: bring back what is kept of its prompt, where that pays."""
         sequence.owner, sequence.asked_ns = owner_mark(conversation), time.time_ns()
+        self._unsaved.discard(sequence)  # what the last one has left there may not be kept under another name
         if self._folder is None:
             return
         self._wait_for_writer(sequence.owner, cancelled)
@@ -107,9 +109,8 @@ class States:
         assert self._folder is not None
         until = time.monotonic() + _OTHERS_S
         while owner and not self._is_writing and time.monotonic() < until and not cancelled():
-            recent = time.time_ns() - int(_OTHERS_S * 1e9)
             if not any(
-                file.kind == PART and (file.key, file.owner) == (self._key[:16], owner) and file.changed_ns > recent
+                file.kind == PART and (file.key, file.owner) == (self._key[:16], owner) and is_written(file.path)
                 for file in self._folder.files()
             ):
                 return
@@ -120,7 +121,7 @@ class States:
 
         def saved(stored: _Stored) -> float:
             same = state_file.shared(stored.head.tokens, wanted)
-            if same - live < _FEWEST_BACK or not (stored.head.divisible or same == stored.head.count):
+            if same - live < _FEWEST_BACK or not _useful(stored.head, same):
                 return 0.0
             return (same - live) * stored.head.seconds - 2 * stored.head.payload / _BYTES_PER_S
 
@@ -259,28 +260,25 @@ class States:
         part = self._folder.new_file(self._key, owner, count * token_s)
         try:
             payload = (ctypes.c_uint8 * size)()
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             # Others who make room at the same time see what this one is going to take.
-            os.truncate(part, total)
+            file = state_file.create(part, total)
         except (OSError, MemoryError):
             _remove(part)
             return None
         copied = self._lib.llama_state_seq_get_data(self._context, payload, size, sequence.number)
         if copied != size or not self._folder.make_room(0, older):
+            file.close()
             _remove(part)
             return None
-        divisible = self._sequences.divisible and self._begin_of(sequence) == 0
+        # llama.cpp leaves out what is outside of the last window.
+        divisible = self._sequences.divisible and (not self._sequences.window or count <= self._sequences.window)
         head = Head(self._key, owner, tokens, token_s, divisible, size, "")
-        return _Copy(part, head, payload, older, sequence.asked_ns)
-
-    def _begin_of(self, sequence: Sequence) -> int:
-        """The first position that is there; sliding windows may have left the beginning behind."""
-        return int(self._lib.llama_memory_seq_pos_min(self._memory, sequence.number))
+        return _Copy(part, file, head, payload, older, sequence.asked_ns)
 
     def _write(self, copy: _Copy) -> None:
         head = replace(copy.head, sha256=state_file.digest(copy.payload))
         try:
-            state_file.write(copy.part, head, copy.payload)
+            state_file.write(copy.file, head, copy.payload)
         except OSError:
             _remove(copy.part)
             return
@@ -307,6 +305,7 @@ def _worth_leaving(more: int, token_s: float, back_s: float) -> bool:
 
 
 def _useful(head: Head, same: int) -> bool:
+    """Whether what begins with `same` tokens of a state can begin with what is in it."""
     return head.divisible or same == head.count
 
 

@@ -52,6 +52,8 @@ _LONGEST_S = 0.3
 _TYPING_S = 0.1
 """After a key nothing is drawn for so long, if the answer was drawn less than _LONGEST_S ago: keys come first."""
 _TWICE_S = 1.5
+_NEW_OBJECTS = 10_000
+"""Before the collector looks for garbage among them: a drawing makes thousands."""
 
 
 class ChatScreen(PromptingScreen):
@@ -108,7 +110,11 @@ class ChatScreen(PromptingScreen):
 
     def begin(self) -> None:
         """What need not be there when the screen is first drawn."""
-        self._settle()
+        # What has lived until now stays: the collector, which stops all threads, need not go through it again.
+        # Once only, for what is frozen is never found to be garbage.
+        gc.freeze()
+        gc.set_threshold(_NEW_OBJECTS)
+        gc.enable()
         self.load()
         self.look_for_models()
 
@@ -154,12 +160,6 @@ class ChatScreen(PromptingScreen):
 
         self._preload = TurnThread(events, self._wake)
         self._preload.start()
-
-    def _settle(self) -> None:
-        """What has lived until now stays: the collector, which stops all threads, need not go through it again."""
-        gc.collect(1)
-        gc.freeze()
-        gc.enable()
 
     def _loading(self) -> None:
         if self._preload is None:
@@ -287,7 +287,6 @@ class ChatScreen(PromptingScreen):
             same = self.talk.siblings(live.id)
             live.sibling, live.siblings = same.index(live.id) + 1, len(same)
             live.version += 1
-        self.call_after_refresh(self._settle)
 
     # Stopping
 

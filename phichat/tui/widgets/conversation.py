@@ -132,7 +132,8 @@ class Conversation(ScrollView, can_focus=True):
         if len(self._turns) - self._first > _AT_MOST:
             self._first = len(self._turns) - _AT_FIRST
             for earlier in self._turns[: self._first]:
-                self._layouts.pop(earlier, None)
+                if self._layouts.pop(earlier, None):
+                    earlier.forget()
         self._lay_out()
         self._follow()
 
