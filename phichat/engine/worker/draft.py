@@ -59,7 +59,8 @@ class Ahead:
         if self._drafter is None or len(self._sequence.cached) != len(self._tokens) - 1:
             return False
         guesses = self._drafter.guess(room)
-        if not guesses:
+        # What cannot be cut off again would have to be evaluated again, with all that is before it.
+        if not guesses or not self._sequence.can_be_cut(len(self._sequence.cached) - 1):
             return False
         if self._sequence.decode((self._tokens[-1], *guesses), every=True) is not Decoded.DONE:
             self._sequence.cut(len(self._tokens) - 1)

@@ -58,9 +58,13 @@ class Sequence:
 
     def cut(self, length: int) -> None:
         """Forget what is behind the first `length` tokens."""
-        if length < len(self.cached) and not (self._all.has(self, length) and self._all.remove(self.number, length)):
+        if length < len(self.cached) and not (self.can_be_cut(length) and self._all.remove(self.number, length)):
             self.clear()
         del self.cached[length:]
+
+    def can_be_cut(self, length: int) -> bool:
+        """Whether its first `length` tokens can be had without what follows them."""
+        return self._all.has(self, length)
 
     def clear(self) -> None:
         """Forget everything that was evaluated."""
