@@ -80,6 +80,7 @@ class ShownTurn:
             case TurnFinished():
                 self._end_thinking()
                 self.text, self.reasoning, self.finished = event.text, event.reasoning, event
+                self.notices += event.notices
             case ModelReady():
                 self.notices += event.notices
             case NotKept():

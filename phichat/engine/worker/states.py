@@ -92,6 +92,7 @@ class States:
     def begin(self, sequence: Sequence, tokens: Tokens[int], conversation: str, cancelled: Callable[[], bool]) -> None:
         """A conversation takes a sequence: bring back what is kept of its prompt, where that pays."""
         sequence.owner, sequence.asked_ns = owner_mark(conversation), time.time_ns()
+        self._unsaved.discard(sequence)  # what the last one has left there may not be kept under another name
         if self._folder is None:
             return
         self._wait_for_writer(sequence.owner, cancelled)
