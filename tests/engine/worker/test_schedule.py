@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ if sys.platform == "win32":
 
 GREEDY = GenerationParams(temperature=0, max_tokens=24)
 QUESTIONS = ("What is the capital of France?", "Count from one to ten.", "Name three colours.", "Who wrote Hamlet?")
+BRIEF = {**os.environ, "GOMP_SPINCOUNT": "1000"}
+"""As `phichat.engine.process` starts it: threads that spin for long starve each other on a busy machine."""
 FINAL = (protocol.Loaded, protocol.Generated, protocol.Sampled, protocol.Counted, protocol.Failed)
 
 
@@ -30,7 +33,7 @@ def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> I
     """The clients' connections to a process that has the model loaded."""
     pairs = [Pipe() for _ in range(clients)]
     handles = [theirs.fileno() for _, theirs in pairs]
-    child = subprocess.Popen([*WORKER, *map(str, handles)], pass_fds=handles)
+    child = subprocess.Popen([*WORKER, *map(str, handles)], pass_fds=handles, env=BRIEF)
     ours = [mine for mine, _ in pairs]
     for _, theirs in pairs:
         theirs.close()
@@ -162,7 +165,7 @@ def test_what_another_conversation_begins_with_is_not_evaluated_again() -> None:
 
 def test_who_asks_before_a_model_is_there_is_told() -> None:
     mine, theirs = Pipe()
-    with subprocess.Popen([*WORKER, str(theirs.fileno())], pass_fds=[theirs.fileno()]):
+    with subprocess.Popen([*WORKER, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=BRIEF):
         theirs.close()
         protocol.receive(mine)
         protocol.send(mine, question("Hello?"))
