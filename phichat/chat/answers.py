@@ -211,7 +211,7 @@ def strict_choice(text: str) -> Answer | None:
     """A choice where the text is plainly one."""
     text = _without_emphasis(text[-_LONGEST:])
     for part in _marked(text):
-        if (letter := _LETTER.match(part)) and not (letter["letter"] == "a" and part[letter.end() :].strip()):
+        if (letter := _LETTER.match(part)) and not (letter["letter"] in "aI" and part[letter.end() :].strip()):
             return _lettered(letter)
         if option := _OPTION.match(part.lstrip(" (")):
             return _lettered(option)

@@ -21,7 +21,6 @@ from phichat.events import (
     TextDelta,
     TurnFinished,
     TurnStarted,
-    Voted,
 )
 from phichat.messages import FinishReason, ModelInfo
 from phichat.transcript.ids import ascending_ids
@@ -163,10 +162,11 @@ class Recorder:
                 now = datetime.now(UTC)
                 sample = replace(turn.record, id=self._new_id(now), created_at=now)
                 turn.samples[event.number] = _finished(sample, event.reply)
-            case Voted():
-                turn.winner = event.winner
-                return
             case TurnFinished():
+                mine = (event.seed, event.text, event.reasoning)
+                turn.winner = next(
+                    (at for at, it in turn.samples.items() if (it.seed, it.text, it.reasoning) == mine), None
+                )
                 self._end(turn, _finished(turn.record, event))
                 return
             case _:

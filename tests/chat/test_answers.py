@@ -126,6 +126,8 @@ def test_a_letter_is_the_same_however_it_is_given(letter: str, way: str) -> None
         ("(b)", "B"),
         ("A dog is nice", None),
         ("I think so", None),
+        ("Answer: I think so", None),
+        ("The answer is a dog", None),
         ("Nobody knows", None),
     ],
 )

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from phichat.chat.exchange import exchange
 from phichat.chat.session import Session
 from phichat.chat.turn import run_turn
+from phichat.chat.voting import Poll
 from phichat.engine.cancel import Cancel
 from phichat.engine.scripted import Reply, ScriptedBackend
 from phichat.errors import EngineCrashed
-from phichat.events import Event, NotKept, ReasoningDelta, TextDelta, TurnFinished, TurnStarted
-from phichat.messages import FinishReason, GenerationParams
+from phichat.events import Event, NotKept, ReasoningDelta, SampleFinished, TextDelta, TurnFinished, TurnStarted
+from phichat.messages import FinishReason, GenerationParams, Message, Role
 from phichat.transcript.recorder import Recorder
 from phichat.transcript.records import TurnRecord
 from phichat.transcript.search import Filters
@@ -147,6 +149,31 @@ def test_regenerated_replies_stand_beside_each_other(path: Path) -> None:
     assert [turn.text for turn in conversation.branch()] == ["a", "c"]
     store.remove_turn(conversation.id, str(conversation.head))
     assert [turn.text for turn in store.conversation(conversation.id).branch()] == ["a"]
+
+
+def test_each_of_several_samples_is_kept_once_as_soon_as_it_is_complete(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path))
+    replies = [Reply(["41"]), Reply(["42"]), Reply(["42"]), Reply(["43"], delay_s=0.5)]
+    session, params = Session(ScriptedBackend(replies)), GenerationParams(seed=7)
+    for event in run_turn(session, "How many?", params, Cancel(), recorder, poll=Poll(4)):
+        if isinstance(event, SampleFinished) and event.number == 2:
+            until(lambda: sorted(turn.text for turn in turns_in(path)) == ["", "41", "42", "42"])
+    recorder.close()
+    store = Store.open(path)
+    kept = store.conversation(recorder.conversation or "")
+    store.close()
+    assert [(turn.text, turn.seed) for turn in kept.branch()] == [("42", 8)]
+    assert sorted(turn.text for turn in kept.turns) == ["41", "42", "42", "43"]
+    assert {turn.parent for turn in kept.turns} == {None}
+
+
+def test_several_replies_without_a_vote_are_kept_once_too(path: Path) -> None:
+    recorder = Recorder(lambda: Store.open(path))
+    asked = (Message(Role.USER, "How many?"),)
+    backend = ScriptedBackend([Reply(["41"]), Reply(["42"])])
+    list(recorder.record(exchange(backend, asked, GenerationParams(seed=7), Cancel(), 2)))
+    recorder.close()
+    assert sorted(turn.text for turn in turns_in(path)) == ["41", "42"]
 
 
 def test_a_store_that_cannot_be_had_is_told_once_and_takes_nothing(tmp_path: Path) -> None:
