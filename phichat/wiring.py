@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from phichat.engine.remote.backend import RemoteBackend
     from phichat.engine.remote.served import ServedModel
     from phichat.engine.resident.listing import Resident
-    from phichat.engine.tuner import Found, Progress
     from phichat.engine.tuning import Preferences
     from phichat.gguf_header import GgufHeader
     from phichat.transcript.recorder import Recorder
@@ -95,10 +94,13 @@ def code_scope(config: Config, paths: Paths) -> CodeScope | None:
     return spec.scope if spec else None
 
 
-def local_backend(config: Config, paths: Paths) -> LocalBackend:
-    """The backend for the model of this run. Raises ModelNotInstalled, UsageError and ConfigError."""
+def local_backend(config: Config, paths: Paths, preferences: Preferences | None = None) -> LocalBackend:
+    """The backend for the model of this run. preferences: instead of what was measured here.
+
+    Raises ModelNotInstalled, UsageError and ConfigError.
+    """
     library = Library.open(paths)
-    return _backend_of(library.choose(config.model), library, config, paths)
+    return _backend_of(library.choose(config.model), library, config, paths, preferences=preferences)
 
 
 def session(config: Config, paths: Paths, past: Past | None = None, keeper: Recorder | None = None) -> Session:
@@ -324,24 +326,6 @@ def stop_engines(paths: Paths, model: str | None) -> list[Resident]:
     for one in meant:
         stop(one.address)
     return meant
-
-
-def tune(config: Config, paths: Paths, cancel: Cancel) -> Generator[Progress, None, Found | None]:
-    """Measure how this run's model is best computed here, and remember it; None when cancelled.
-
-    Raises ModelNotInstalled, UsageError, ConfigError and what loading raises.
-    """
-    from phichat.engine.tuner import measure
-    from phichat.engine.tuning import Tunings
-
-    library = Library.open(paths)
-    choice = library.choose(config.model)
-
-    def backend(preferences: Preferences, threads: int | None) -> LocalBackend:
-        given = replace(config, engine=replace(config.engine, threads=threads))
-        return _backend_of(choice, library, given, paths, preferences=preferences)
-
-    return (yield from measure(backend, Tunings(paths.engine_tunings), cancel))
 
 
 def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:

@@ -18,6 +18,7 @@ from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.config import Config
+    from phichat.engine.local import LocalBackend
     from phichat.engine.protocol import Benched, Evaluating
     from phichat.engine.tuner import Found
     from phichat.events import ModelChecking, ModelLoading, ModelReady
@@ -126,13 +127,18 @@ def _measured(config: Config, paths: Paths, prompt: int, generated: int, repeats
 
 
 def _tuned(config: Config, paths: Paths) -> dict[str, Any] | None:
+    from phichat.engine.tuner import measure
+    from phichat.engine.tuning import Preferences, Tunings
     from phichat.events import ModelReady
-    from phichat.wiring import tune
+    from phichat.wiring import local_backend
+
+    def backend(preferences: Preferences, threads: int | None) -> LocalBackend:
+        return local_backend(replace(config, engine=replace(config.engine, threads=threads)), paths, preferences)
 
     diagnostics, name, told = Diagnostics(), "", set[str]()
     with ctrl_c() as cancel:
         found: Found | None = None
-        measuring = tune(config, paths, cancel)
+        measuring = measure(backend, Tunings(paths.engine_tunings), cancel)
         while True:
             try:
                 event = next(measuring)
