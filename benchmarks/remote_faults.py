@@ -94,8 +94,8 @@ def meet(fault: Fault, seed: int) -> list[str]:
     with serving(fault.make(said, random_)) as server, tempfile.TemporaryDirectory() as folder:
         server.key = "another" if fault.wrong_key else KEY
         url = server.url.replace("http:", "https:") if fault.https else server.url
-        # On a busy machine this server may itself take longer than a second to say a word.
-        patience_s = 1 if "said nothing" in fault.says else 30
+        # On a busy machine this server may itself take seconds to say a word.
+        patience_s = 4 if "said nothing" in fault.says else 30
         env = environment(Path(folder)) | {"LAB_KEY": KEY, "PYTHONIOENCODING": "utf-8", "OPENAI_LOG": ""}
         config = subprocess.run(phichat("path", "config"), env=env, capture_output=True, text=True, check=True)
         place = Path(config.stdout.strip())
