@@ -20,9 +20,13 @@ from termios import TIOCSWINSZ
 from echo import drain, read_until
 from scripted_chat import ANSWER
 
+from phichat.config import Config
+from phichat.desk import Desk
 from phichat.engine.cancel import Cancel
 from phichat.engine.scripted import Reply, ScriptedBackend
 from phichat.messages import GenerationParams, Message
+from phichat.paths import Paths
+from phichat.tui.app import PhichatApp
 
 FIRST = 200
 COPIES = 2
@@ -37,14 +41,9 @@ class Forgetful(ScriptedBackend):
         return super().generate(messages, params, cancel)
 
 
-def chat(folder: Path) -> None:
-    from phichat.config import Config
-    from phichat.desk import Desk
-    from phichat.paths import Paths
-    from phichat.tui.app import PhichatApp
-
+def desk(folder: Path) -> Desk:
     backend = Forgetful([Reply([piece + " " for piece in ANSWER.split(" ")])], 4096)
-    PhichatApp(Desk(Config(), Paths(folder, folder, folder, folder), lambda model: backend)).run()
+    return Desk(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
 
 
 def resident(pid: int) -> int:
@@ -66,7 +65,7 @@ def main() -> None:
             drain(terminal, 0.5)
             for turn in range(1, turns + 1):
                 os.write(terminal, b"go %d\r" % turn)
-                read_until(terminal, (b" tokens \xc2\xb7 ", b" tokens "), 20)
+                read_until(terminal, (b" tokens ",), 20)
                 drain(terminal, 0.05)
                 if turn % 100 == 0:
                     drain(terminal, 0.5)
@@ -76,6 +75,8 @@ def main() -> None:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        kept = desk(Path(folder)).listed("")[0].about
+    sys.stdout.write(f"kept: {kept}\n")
     grown = held[turns] - held[FIRST]
     text = (turns - FIRST) * len(ANSWER) * COPIES // 1024
     sys.stdout.write(f"{grown:,} kB more than after {FIRST} turns, of which text {text:,} kB\n")
@@ -83,6 +84,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--chat"]:
-        chat(Path(sys.argv[2]))
+        PhichatApp(desk(Path(sys.argv[2]))).run()
     else:
         main()

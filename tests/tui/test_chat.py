@@ -80,13 +80,13 @@ def test_an_answer_that_grew_is_drawn_as_one_that_is_drawn_anew(tmp_path: Path) 
     words = [f"word{number} " + "\n\n" * (number % 40 == 39) for number in range(600)]
 
     async def play() -> None:
-        async with running(desk(tmp_path, Reply(words, delay_s=0.003))) as pilot:
+        async with running(desk(tmp_path, Reply(words, delay_s=0.001))) as pilot:
             await pilot.press(*"Go", "enter")
             # Words typed and views moved while it grows.
             await pilot.press(*"typed", "pageup", "pageup")
             await asyncio.sleep(0.6)
             await pilot.press("ctrl+end", "pageup", "ctrl+end")
-            await until(pilot, " tokens ")
+            await until(pilot, "600 tokens")
             views = []
             for width in (None, 60, 80):
                 if width is not None:

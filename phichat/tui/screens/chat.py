@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
-from time import monotonic
+from time import monotonic, thread_time
 from typing import ClassVar, assert_never
 
 from textual.app import ComposeResult
@@ -45,15 +45,15 @@ from phichat.tui.widgets.welcome import Welcome
 
 _INTERVAL_S = 1 / 15
 """Between two drawings of a growing answer. The engine computes on every core, so each drawing costs it."""
-_SHARE = 8
-"""And at least so many times what the last drawing took."""
+_SHARE = 20
+"""And at least so many times the processor time that this thread has used since the drawing before: 5 % of a core."""
 _LONGEST_S = 0.3
 """But never longer: a first drawing that had to import things says nothing about the next."""
 _TYPING_S = 0.1
 """After a key nothing is drawn for so long, if the answer was drawn less than _LONGEST_S ago: keys come first."""
 _TWICE_S = 1.5
-_NEW_OBJECTS = 10_000
-"""Before the collector looks for garbage among them: a drawing makes thousands."""
+_GARBAGE = (2_000, 10, 50)
+"""Thresholds of the collector. A drawing makes thousands of objects; to look through all takes as long as several."""
 
 
 class ChatScreen(PromptingScreen):
@@ -85,6 +85,7 @@ class ChatScreen(PromptingScreen):
         self._cancel: Cancel | None = None
         self._load_cancel: Cancel | None = None
         self._drawn_at = self._typed_at = 0.0
+        self._worked = 0.0
         self._interval = _INTERVAL_S
         self._waits = False
         self._interrupted_at = 0.0
@@ -113,7 +114,7 @@ class ChatScreen(PromptingScreen):
         # What has lived until now stays: the collector, which stops all threads, need not go through it again.
         # Once only, for what is frozen is never found to be garbage.
         gc.freeze()
-        gc.set_threshold(_NEW_OBJECTS)
+        gc.set_threshold(*_GARBAGE)
         gc.enable()
         self.load()
         self.look_for_models()
@@ -146,6 +147,7 @@ class ChatScreen(PromptingScreen):
 
         self._turn = TurnThread(events, self._wake)
         self._say("starting")
+        self._worked = thread_time()
         self._turn.start()
 
     def _wake(self) -> None:
@@ -206,7 +208,6 @@ class ChatScreen(PromptingScreen):
         running, live = self._turn, self._live
         if running is None or live is None:
             return
-        began = monotonic()
         events, done, error = running.take()
         for event in events:
             live.apply(event)
@@ -216,8 +217,9 @@ class ChatScreen(PromptingScreen):
         if done:
             self._end(live)
         self.conversation.changed(live)
+        worked, self._worked = self._worked, thread_time()
         self._drawn_at = monotonic()
-        self._interval = min(_LONGEST_S, max(_INTERVAL_S, _SHARE * (self._drawn_at - began)))
+        self._interval = min(_LONGEST_S, max(_INTERVAL_S, _SHARE * (self._worked - worked)))
 
     def _follow(self, event: Event) -> None:
         match event:
