@@ -43,18 +43,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="phichat-benchmark-") as name:
         folder = Path(name)
         talks = []
+        began = time.monotonic()
         with engine_keeping(given.model, folder, folder / "none", 0) as engine:
             talk: list[Message] = []
             for asked in _ASKED:
                 talk = [*talk, Message(Role.USER, asked if talk else _STORY * 12 + asked)]
-                began = time.monotonic()
                 answer = ask_engine(engine, talk, 8).text
-                talks.append((talk, answer, time.monotonic() - began))
+                talks.append((talk, answer))
                 talk = [*talk, Message(Role.ASSISTANT, answer)]
+        took = time.monotonic() - began
         wrong = killed = answered = resumed = 0
         states = StateFolder(folder / "states")
         while killed < given.kills:
-            asked, expected, took = talks[killed % len(talks)]
+            asked, expected = talks[killed % len(talks)]
             with engine_keeping(given.model, folder, states.path) as engine:
                 process = psutil.Process(engine.pid)
                 timer = Timer(chance.uniform(0, took + _SAVING_S), _kill, (process,))

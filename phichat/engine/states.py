@@ -37,7 +37,9 @@ _ABANDONED_S = 60.0
 """Since the last byte of a file that is being written or restored, after which nobody is at it any more."""
 _REMEMBERED_S = 30 * 86_400.0
 """How long it is known who is not to be kept; engines that knew them have ended by then."""
-_DAY_S = 86_400.0
+_RECENT_S = 600.0
+"""After which a state that was not used again is worth half as much. What is said just now comes before what was
+measured a little slower some time ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class StateFile:
     def value(self, now: float) -> float:
         """Seconds saved per byte, less the longer nobody used it."""
         age = max(0.0, now - self.changed_ns / 1e9)
-        return self.seconds / (1 + age / _DAY_S) / max(1, self.size)
+        return self.seconds / (1 + age / _RECENT_S) / max(1, self.size)
 
 
 class StateFolder:
