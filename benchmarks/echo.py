@@ -15,27 +15,30 @@ import struct
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
 
 
-def read_until(terminal: int, word: bytes, timeout_s: float) -> bytes:
-    """What was written, up to and with `word`."""
+def read_until(terminal: int, words: Sequence[bytes], timeout_s: float) -> bytes:
+    """What was written, up to and with one of the words."""
     seen, end = b"", time.perf_counter() + timeout_s
-    while word not in seen:
+    while not any(word in seen for word in words):
         ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.perf_counter()))
         if not ready:
-            raise SystemExit(f"{word!r} was never drawn; last came {seen[-300:]!r}")
+            raise SystemExit(f"none of {words!r} was drawn; last came {seen[-300:]!r}")
         seen += os.read(terminal, 1 << 16)
     return seen
 
 
-def drain(terminal: int, seconds: float) -> None:
-    end = time.perf_counter() + seconds
+def drain(terminal: int, seconds: float) -> bytes:
+    """What is written in so many seconds."""
+    seen, end = b"", time.perf_counter() + seconds
     while (left := end - time.perf_counter()) > 0:
         if select.select([terminal], [], [], left)[0]:
-            os.read(terminal, 1 << 16)
+            seen += os.read(terminal, 1 << 16)
+    return seen
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def main() -> None:
         ioctl(terminal, TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         took = []
         try:
-            read_until(terminal, b"scripted", 20)
+            read_until(terminal, (b"scripted",), 20)
             drain(terminal, 1)
             os.write(terminal, b"go\r")
             drain(terminal, 3)
@@ -57,7 +60,7 @@ def main() -> None:
                 letter = chr(0x1401 + key).encode()  # Canadian syllabics
                 began = time.perf_counter()
                 os.write(terminal, letter)
-                read_until(terminal, letter, 10)
+                read_until(terminal, (letter,), 10)
                 took.append(time.perf_counter() - began)
                 drain(terminal, 0.05)
                 if key % 40 == 39:

@@ -76,7 +76,7 @@ FAULTS = (
     Fault("HTML login page", lambda said, r: _page(200), "web page", 0),
     Fault("wrong key", lambda said, r: Answer(said), "does not take the key", 0, wrong_key=True),
     Fault("TLS error", lambda said, r: Answer(said), "No secure connection", 0, https=True),
-    Fault("huge line", lambda said, r: Answer((*said, HUGE)), "more in one piece"),
+    Fault("huge line", lambda said, r: Answer((*said, HUGE)), "more than any answer"),
     Fault("error in the stream", lambda said, r: Answer((*said, _error(f"CUDA error {KEY}"))), "reports an error"),
     Fault("unknown model", lambda said, r: _refusing(404, "no model tiny"), "no model tiny", 0, code=3),
     Fault("prompt too long", lambda said, r: _refusing(400, FULL), "holds 512", 0, code=5),

@@ -1,5 +1,5 @@
 """From Esc to "stopped" on the screen, in a real pseudo-terminal on the embedded model: while it writes, and
-while it reads a prompt of about 3,000 tokens.
+while it reads a prompt of about 3,000 tokens. An answer that ends by itself before Esc is asked for again.
 
     python benchmarks/tui_stop.py [TIMES]
 """
@@ -21,20 +21,25 @@ from echo import drain, read_until
 LONG = "the quick brown fox jumps over the lazy dog " * 330
 
 
-def stop(terminal: int, prompt: str, until: bytes, wait_s: float) -> float:
-    """Seconds from Esc to "stopped"."""
+ENDED = b" tokens \xc2\xb7 "
+"""Stands below an answer, behind "stopped" where it was."""
+
+
+def stop(terminal: int, prompt: str, until: bytes, wait_s: float) -> float | None:
+    """Seconds from Esc to "stopped"; None where the answer ended by itself."""
     paste = len(prompt) > 100
     os.write(terminal, b"\x1b[200~" * paste + prompt.encode() + b"\x1b[201~" * paste)
     drain(terminal, 0.3)
     os.write(terminal, b"\r")
-    read_until(terminal, until, 60)
-    drain(terminal, wait_s)
+    seen = read_until(terminal, (until,), 60) + drain(terminal, wait_s)
+    if ENDED in seen:
+        return None
     began = time.perf_counter()
     os.write(terminal, b"\x1b")
-    read_until(terminal, b"stopped", 5)
+    seen = read_until(terminal, (b"stopped", ENDED), 5)
     took = time.perf_counter() - began
     drain(terminal, 0.3)
-    return took
+    return took if b"stopped" in seen else None
 
 
 def main() -> None:
@@ -46,17 +51,18 @@ def main() -> None:
             os.execv(sys.executable, [sys.executable, "-m", "phichat", "chat"])
         ioctl(terminal, TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         try:
-            read_until(terminal, b"CPU", 60)
+            read_until(terminal, (b"CPU",), 60)
             drain(terminal, 0.5)
             for name, prompt, until in (
                 ("writing", "Tell a very long story.", b"writing"),
                 ("reading", LONG, b"reading"),
             ):
-                took = []
-                for number in range(times):
+                took: list[float] = []
+                while len(took) < times:
                     os.write(terminal, b"/new\r")
                     drain(terminal, 0.3)
-                    took.append(stop(terminal, prompt, until, 0.2 + number % 7 / 20))
+                    one = stop(terminal, prompt, until, 0.2 + len(took) % 7 / 20)
+                    took += [one] if one is not None else []
                 took.sort()
                 sys.stdout.write(
                     f"{name}: median {took[len(took) // 2] * 1000:.0f} ms, "

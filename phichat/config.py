@@ -20,14 +20,29 @@ CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How a model is loaded. ctx_size in tokens, None for what suits the model and the machine;
-    threads None for one a physical core."""
+    """How a model is loaded. ctx_size in tokens, and the types of the KV cache: None for what suits the model and
+    the machine; threads None for what was measured, else one a physical core.
+
+    draft: guess tokens from what was said before: "lookup" always, "auto" where `bench --tune` found that it pays.
+    """
 
     ctx_size: int | None = None
     n_gpu_layers: GpuLayers = "auto"
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
     threads: int | None = None
+    draft: Literal["auto", "lookup", "off"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """`[serve]`: where `phichat serve` listens. api_key_env: the variable that holds the key, "" for none; the key
+    itself is nowhere in here. allow_hosts: further names that clients may use."""
+
+    host: str = "127.0.0.1"
+    port: int = 1618
+    api_key_env: str = ""
+    allow_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,7 @@ class Config:
     sampling: GenerationParams = field(default_factory=GenerationParams)
     engine: EngineOptions = field(default_factory=EngineOptions)
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    serve: ServeOptions = field(default_factory=ServeOptions)
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
     def suited(self, sampling: Mapping[str, Any]) -> Config:
@@ -111,6 +127,13 @@ def _gpu_layers(value: object) -> GpuLayers:
     return _integer(0, 10_000)(value)
 
 
+def _draft(value: object) -> str:
+    """auto, lookup or off; a second model cannot draft"""
+    if value not in ("auto", "lookup", "off"):
+        raise ValueError
+    return str(value)
+
+
 def _duration(value: object) -> float:
     """seconds, or a number with s, m or h"""
     if isinstance(value, str) and value[-1:] in "smh" and value[:-1]:
@@ -125,7 +148,7 @@ def _size(value: object) -> int:
     return _integer(0, 2**63 - 1)(value)
 
 
-def _stop(value: object) -> tuple[str, ...]:
+def _texts(value: object) -> tuple[str, ...]:
     """a text, or a list of texts"""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, (tuple, list)) or not all(isinstance(text, str) and text for text in texts):
@@ -149,15 +172,23 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "repeat_last_n": _integer(0, 2**31 - 1),
     "seed": _integer(0, 2**32 - 2),
     "max_tokens": _integer(1, 2**31 - 1),
-    "stop": _stop,
+    "stop": _texts,
     "ctx_size": _integer(1, 2**31 - 1),
     "n_gpu_layers": _gpu_layers,
     "cache_type_k": _cache_type,
     "cache_type_v": _cache_type,
     "threads": _integer(1, 4096),
+    "draft": _draft,
 }
 
-_PLAIN = ("model", "system", "log", "keep_alive", "state_budget", "endpoints")
+_SERVE_READERS: Mapping[str, Callable[[object], Any]] = {
+    "host": _text,
+    "port": _integer(0, 65_535),
+    "api_key_env": _text,
+    "allow_hosts": _texts,
+}
+
+_PLAIN = ("model", "system", "log", "keep_alive", "state_budget", "endpoints", "serve")
 """The fields of Config that are settings themselves."""
 
 _ALIASES = {"temp": "temperature", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_predict": "max_tokens"}
@@ -215,7 +246,7 @@ def load(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = o
         **{name: settings[name] for name in _PLAIN if name in settings},
         sampling=GenerationParams(**pick(GenerationParams)),
         engine=EngineOptions(**pick(EngineOptions)),
-        given=frozenset(settings) - {"endpoints"},
+        given=frozenset(settings) - {"endpoints", "serve"},
     )
 
 
@@ -237,9 +268,32 @@ def _read_file(file: Path) -> dict[str, Any]:
         if name == "endpoints":
             settings[name] = read_endpoints(value, file)
             continue
+        if name == "serve":
+            settings[name] = _read_serve(value, file)
+            continue
         try:
             key, typed = read_option(name, value)
         except UsageError as why:
             raise ConfigError(f"{file}: {why.message}", why.next_step) from why
         settings[key] = typed
     return settings
+
+
+def _read_serve(value: object, file: Path) -> ServeOptions:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: serve is no table", "write [serve] with its settings under it")
+    given: dict[str, Any] = {}
+    for key, setting in value.items():
+        reader = _SERVE_READERS.get(key)
+        if reader is None:
+            raise ConfigError(
+                f"{file}: serve.{key} is no setting of `phichat serve`",
+                "keep the key in an environment variable and name that by api_key_env"
+                if "key" in key
+                else "the settings are " + ", ".join(_SERVE_READERS),
+            )
+        try:
+            given[key] = reader(setting)
+        except (ValueError, TypeError, OverflowError):
+            raise ConfigError(f"{file}: serve.{key} cannot be used", f"give it {reader.__doc__}") from None
+    return ServeOptions(**given)

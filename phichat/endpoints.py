@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from phichat.errors import ConfigError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_LONGEST_COMMAND_S = 60.0
+"""Whoever asks for a password or a fingerprint needs that long."""
+
 _CARRIES_THE_KEY = ("authorization", "api-key", "x-api-key")
 _MADE_BY_HTTP = ("host", "content-length", "content-type", "transfer-encoding", "connection")
 
@@ -21,9 +25,10 @@ _MADE_BY_HTTP = ("host", "content-length", "content-type", "transfer-encoding", 
 class Endpoint:
     """A server that speaks the OpenAI HTTP API.
 
-    base_url: up to and with `/v1`, as in the OpenAI clients. api_key_env: the variable that holds the key, "" for
-    none; the key itself is nowhere in here. model: the default one, "" for what the server has. api_version: of
-    Azure. timeout: seconds of silence after which the server counts as gone.
+    base_url: up to and with `/v1`, as in the OpenAI clients. api_key_env: the variable that holds the key, or
+    api_key_command: what is run to get it, both empty for none; the key itself is nowhere in here. model: the
+    default one, "" for what the server has. api_version: of Azure. timeout: seconds of silence after which the
+    server counts as gone.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_version: str = ""
     timeout: float = 300.0
+    api_key_command: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +94,16 @@ def _variable(value: object) -> str:
     return _text(value)
 
 
+def _command(value: object) -> tuple[str, ...]:
+    """a command that writes the key to its standard output, such as "pass show lab", with quotes closed"""
+    words = tuple(shlex.split(_text(value)))
+    if not words:
+        raise ValueError
+    return words
+
+
 def _headers(value: object) -> Mapping[str, str]:
-    """a table of texts; the key goes into the variable that api_key_env names"""
+    """a table of texts; the key comes by api_key_env or api_key_command"""
     if not isinstance(value, dict):
         raise ValueError
     headers = {name: _text(content) for name, content in value.items()}
@@ -115,8 +129,9 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "headers": _headers,
     "api_version": _text,
     "timeout": _seconds,
+    "api_key_command": _command,
 }
-_SHOWS_NO_VALUE = ("api_key_env", "headers", "base_url")
+_SHOWS_NO_VALUE = ("api_key_env", "api_key_command", "headers", "base_url")
 """Where a key may have been put by mistake: a message must not repeat it."""
 
 
@@ -137,7 +152,7 @@ def _endpoint(name: str, table: object, file: Path) -> Endpoint:
     for key, value in table.items():
         if key not in _READERS:
             known = "the settings are " + ", ".join(_READERS)
-            in_file = "keep the key in an environment variable and name that by api_key_env"
+            in_file = "name the environment variable that holds it by api_key_env, or give an api_key_command"
             raise ConfigError(
                 f"{where}.{key} is no setting of an endpoint", in_file if key in ("api_key", "key") else known
             )
@@ -148,4 +163,50 @@ def _endpoint(name: str, table: object, file: Path) -> Endpoint:
             raise ConfigError(f"{where}.{key} cannot be {what}", f"give it {_READERS[key].__doc__}") from None
     if "base_url" not in given:
         raise ConfigError(f"{where} has no base_url", "give it an address such as http://localhost:8000/v1")
+    if {"api_key_env", "api_key_command"} <= set(given):
+        raise ConfigError(f"{where} has an api_key_env and an api_key_command", "keep one of them")
     return Endpoint(name, **given)
+
+
+def key_of(endpoint: Endpoint, environment: Mapping[str, str]) -> str:
+    """The endpoint's key, "" where it has none. Raises ConfigError, which repeats nothing of it.
+
+    A command is run as it is, without a shell, and sees nothing of what is piped in; the first line it writes is
+    the key. What else it says is not shown, because nobody knows whether a key is in it.
+    """
+    if endpoint.api_key_command:
+        source = f"The api_key_command under [endpoints.{endpoint.name}]"
+        key = _written_by(endpoint.api_key_command, source)
+    elif endpoint.api_key_env:
+        source = f"The variable {endpoint.api_key_env}"
+        key = environment.get(endpoint.api_key_env, "").strip()
+    else:
+        return ""
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{source} gives something that no server takes as a key", "see what it holds")
+    return key
+
+
+def _written_by(command: tuple[str, ...], source: str) -> str:
+    import subprocess
+
+    by_hand = "run it by hand to see what it says"
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_LONGEST_COMMAND_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"{source} has not ended within {_LONGEST_COMMAND_S:g} s", by_hand) from None
+    except OSError as why:
+        raise ConfigError(f"{source} cannot be run ({why.strerror})", "check how it is written") from None
+    if done.returncode:
+        raise ConfigError(f"{source} has ended with status {done.returncode}", by_hand)
+    key = done.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
+    if not key:
+        raise ConfigError(f"{source} has written no key", by_hand)
+    return key

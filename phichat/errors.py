@@ -23,6 +23,8 @@
     │   ├── ConversationNotFound no conversation, or more than one, goes by that id
     │   └── TranscriptFileError  a file is no transcript that can be imported
     ├── ExtraNotInstalled        a package that only some need is not here
+    ├── ServeError               the address of `phichat serve` cannot be listened at
+    ├── RequestRefused           a client of `phichat serve` asks for what it does not get
     └── EngineError              the engine process failed
         ├── EngineLoadFailed     llama.cpp refused the file
         ├── EngineCrashed        the process died
@@ -35,6 +37,8 @@ Front ends turn them into text and an exit code in one place each; nothing else 
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class PhichatError(Exception):
@@ -175,6 +179,33 @@ class TranscriptFileError(TranscriptError):
 
 class ExtraNotInstalled(PhichatError):
     """A package that only some need is not installed."""
+
+
+class ServeError(PhichatError):
+    """`phichat serve` cannot listen where it should."""
+
+
+class RequestRefused(PhichatError):
+    """A client of `phichat serve` asks for what it does not get.
+
+    status: of HTTP. code: the word that programs look for. param: the field of the request that is at fault.
+    retry_after: seconds after which asking again may help. facts: what else programs may want to know.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        next_step: str,
+        *,
+        status: int = 400,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+        facts: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(message, next_step)
+        self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
+        self.facts = facts or {}
 
 
 class EngineError(PhichatError):

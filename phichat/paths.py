@@ -69,6 +69,11 @@ class Paths:
         """What was found out about the engine's library on this machine."""
         return self.cache / "engine.json"
 
+    @property
+    def engine_tunings(self) -> Path:
+        """What was measured of the engine on this machine."""
+        return self.cache / "tuning.json"
+
     @classmethod
     def find(cls, environ: Mapping[str, str] = os.environ) -> Paths:
         """PHICHAT_HOME holds everything when it is set; else the platform's own folders."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.code_report import CodeScope
 from phichat.config import Config
-from phichat.endpoints import Endpoint, served
+from phichat.endpoints import key_of, served
 from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.link import Deadlines
 from phichat.engine.resident.address import Address, Engines
@@ -31,14 +31,17 @@ if TYPE_CHECKING:
     from phichat.engine.local import LocalBackend
     from phichat.engine.offload import OffloadPlan
     from phichat.engine.process import EngineProcess
-    from phichat.engine.remote.backend import RemoteBackend, ServedModel
+    from phichat.engine.remote.backend import RemoteBackend
+    from phichat.engine.remote.served import ServedModel
     from phichat.engine.resident.listing import Resident
+    from phichat.engine.tuner import Found, Progress
+    from phichat.engine.tuning import Preferences
     from phichat.gguf_header import GgufHeader
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
     from phichat.transcript.store import Store
 
-_RECORDING_PATIENCE_S = 2.0
+RECORDING_PATIENCE_S = 2.0
 """How long an answer waits for another process that writes transcripts, before it goes on without."""
 
 _TELLING_TOKENS = 16
@@ -104,16 +107,18 @@ def session(config: Config, paths: Paths, past: Past | None = None, keeper: Reco
     return Session(chat_backend(config, paths), config.system, history, lambda: (keeper and keeper.conversation) or "")
 
 
-def chat_backend(config: Config, paths: Paths) -> Backend:
+def chat_backend(config: Config, paths: Paths, *, is_choice: bool = True) -> Backend:
     """The backend for the model of this run: of an endpoint, or a file here whose use and speed are remembered.
 
-    Raises ModelNotInstalled, UsageError and ConfigError.
+    is_choice: whether the user has named the model, so that it is the one to go on with. Raises
+    ModelNotInstalled, UsageError and ConfigError.
     """
     if remote := remote_backend(config):
         return remote
     library = Library.open(paths)
     choice = library.choose(config.model)
-    return _Remembering(_staying(choice, library, config, paths), choice, library.used)
+    backend = _staying(choice, library, config, paths)
+    return _Remembering(backend, choice, library.used, is_choice=is_choice and not choice.notice)
 
 
 def states_folder(config: Config, paths: Paths) -> StateFolder:
@@ -122,17 +127,20 @@ def states_folder(config: Config, paths: Paths) -> StateFolder:
 
 
 def remote_backend(config: Config) -> RemoteBackend | None:
-    """The backend for the model of this run when it is an endpoint's. Nothing is sent yet."""
+    """The backend for the model of this run when it is an endpoint's. Nothing is sent yet. Raises ConfigError."""
     found = served(config.model, config.endpoints)
     if found is None:
         return None
     from phichat.engine.remote.backend import RemoteBackend
 
-    return RemoteBackend(found, _key_of(found.endpoint), config.given)
+    return RemoteBackend(found, key_of(found.endpoint, os.environ), config.given)
 
 
 def endpoint_models(config: Config, name: str, cancel: Cancel) -> Sequence[ServedModel]:
-    """What the server of that endpoint has. Raises UsageError, ExtraNotInstalled and EndpointError kinds."""
+    """What the server of that endpoint has.
+
+    Raises UsageError, ConfigError, ExtraNotInstalled and EndpointError kinds.
+    """
     endpoint = config.endpoints.get(name)
     if endpoint is None:
         known = "the endpoints are " + ", ".join(config.endpoints)
@@ -140,13 +148,9 @@ def endpoint_models(config: Config, name: str, cancel: Cancel) -> Sequence[Serve
             f"There is no endpoint {name}",
             known if config.endpoints else f"write [endpoints.{name}] with a base_url into config.toml",
         )
-    from phichat.engine.remote.backend import served_models
+    from phichat.engine.remote.served import served_models
 
-    return served_models(endpoint, _key_of(endpoint), cancel)
-
-
-def _key_of(endpoint: Endpoint) -> str:
-    return os.environ.get(endpoint.api_key_env, "").strip() if endpoint.api_key_env else ""
+    return served_models(endpoint, key_of(endpoint, os.environ), cancel)
 
 
 def leading_to(name: str, places: Sequence[str | None], config: Config, paths: Paths) -> str:
@@ -220,7 +224,7 @@ def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder
     from phichat.transcript.store import Store
 
     def opened() -> Store:
-        return Store.open(paths.logs, patience_s=_RECORDING_PATIENCE_S)
+        return Store.open(paths.logs, patience_s=RECORDING_PATIENCE_S)
 
     if past is None:
         return Recorder(opened)
@@ -232,12 +236,14 @@ def _backend_of(
     library: Library,
     config: Config,
     paths: Paths,
-    start: Callable[[Deadlines], EngineProcess] | None = None,
+    start: Callable[[Deadlines, int], EngineProcess] | None = None,
     but: Address | None = None,
     states: StateFolder | None = None,
+    preferences: Preferences | None = None,
 ) -> LocalBackend:
-    """but: the engine that is to be loaded, of those that stay."""
+    """but: the engine that is to be loaded, of those that stay. preferences: instead of what was measured here."""
     from phichat.engine.local import LocalBackend
+    from phichat.engine.tuning import Tunings
     from phichat.engine.verdicts import Verdicts
     from phichat.models.checking import LoadCheck
 
@@ -259,13 +265,14 @@ def _backend_of(
         start=start,
         make_room=room,
         states=states,
+        preferences=preferences or Tunings(paths.engine_tunings),
     )
 
 
 def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> Backend:
     """One whose engine stays for the time that is set; a private one where that is none."""
 
-    def private(start: Callable[[Deadlines], EngineProcess] | None = None) -> LocalBackend:
+    def private(start: Callable[[Deadlines, int], EngineProcess] | None = None) -> LocalBackend:
         return _backend_of(choice, library, config, paths, start, address, states_folder(config, paths))
 
     engines = Engines.of(paths.cache) if config.keep_alive else None
@@ -275,7 +282,20 @@ def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> 
         address = None
     if address is None:
         return private()
-    return ResidentBackend(choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines())
+
+    def spin_count() -> int:
+        from phichat.engine.tuning import Tunings, spin_count_for
+
+        return spin_count_for(choice.model.path, Tunings(paths.engine_tunings))
+
+    return ResidentBackend(
+        choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines(), spin_count
+    )
+
+
+def engines_can_stay(config: Config, paths: Paths) -> bool:
+    """Whether several backends of one model share an engine, which outlasts them; else each has one of its own."""
+    return bool(config.keep_alive) and Engines.of(paths.cache) is not None
 
 
 def engines_that_stay(paths: Paths) -> list[Resident]:
@@ -304,6 +324,24 @@ def stop_engines(paths: Paths, model: str | None) -> list[Resident]:
     for one in meant:
         stop(one.address)
     return meant
+
+
+def tune(config: Config, paths: Paths, cancel: Cancel) -> Generator[Progress, None, Found | None]:
+    """Measure how this run's model is best computed here, and remember it; None when cancelled.
+
+    Raises ModelNotInstalled, UsageError, ConfigError and what loading raises.
+    """
+    from phichat.engine.tuner import measure
+    from phichat.engine.tuning import Tunings
+
+    library = Library.open(paths)
+    choice = library.choose(config.model)
+
+    def backend(preferences: Preferences, threads: int | None) -> LocalBackend:
+        given = replace(config, engine=replace(config.engine, threads=threads))
+        return _backend_of(choice, library, given, paths, preferences=preferences)
+
+    return (yield from measure(backend, Tunings(paths.engine_tunings), cancel))
 
 
 def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:
@@ -376,9 +414,9 @@ def _smaller(library: Library) -> list[tuple[str, int]]:
 class _Remembering:
     """A backend whose use and speed are remembered, and which says how its model was chosen."""
 
-    def __init__(self, backend: Backend, choice: Choice, used: Used) -> None:
+    def __init__(self, backend: Backend, choice: Choice, used: Used, *, is_choice: bool) -> None:
         self._backend, self._choice, self._used = backend, choice, used
-        self._n_gpu_layers = 0
+        self._is_choice, self._n_gpu_layers = is_choice, 0
 
     @property
     def n_ctx(self) -> int:
@@ -389,7 +427,7 @@ class _Remembering:
         for event in self._backend.load(cancel):
             if isinstance(event, ModelReady):
                 self._n_gpu_layers = event.model.n_gpu_layers
-                self._used.note(self._choice.model.path, chosen=not self._choice.notice)
+                self._used.note(self._choice.model.path, chosen=self._is_choice)
                 if self._choice.notice:
                     event = replace(event, notices=(self._choice.notice, *event.notices))
             yield event

@@ -37,10 +37,10 @@ class Home:
         return self.engines.address(model, OPTIONS)
 
     def backend(self, model: Path, keep_alive: float = 60) -> ResidentBackend:
-        def local(start: Callable[[Deadlines], EngineProcess] | None) -> LocalBackend:
+        def local(start: Callable[[Deadlines, int], EngineProcess] | None) -> LocalBackend:
             return LocalBackend(model.stem, model, OPTIONS, Verdicts(self.cache / "engine.json"), start=start)
 
-        return ResidentBackend(model.stem, model, self.address(model), keep_alive, local, Deadlines())
+        return ResidentBackend(model.stem, model, self.address(model), keep_alive, local, Deadlines(), lambda: 1000)
 
     def pids(self) -> list[int]:
         return [one.pid for one in residents(self.engines)]

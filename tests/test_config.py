@@ -33,6 +33,13 @@ def test_engine_options_and_aliases(tmp_path: Path) -> None:
     assert found.keep_alive == 300
 
 
+@pytest.mark.parametrize(
+    ("value", "size"), [("0", 0), (0, 0), ("4GB", 4 * 10**9), ("1.5 mb", 1_500_000), (123, 123), ("2TB", 2 * 10**12)]
+)
+def test_sizes_are_bytes_or_have_a_unit(value: object, size: int) -> None:
+    assert config.read_option("state_budget", value) == ("state_budget", size)
+
+
 def test_no_log_from_the_environment(tmp_path: Path) -> None:
     assert not load(tmp_path, "log = true", {"PHICHAT_NO_LOG": "1"}).log
 
@@ -49,6 +56,9 @@ def test_no_log_from_the_environment(tmp_path: Path) -> None:
         ("n_gpu_layers", "many"),
         ("cache_type_k", "q9"),
         ("threads", "0"),
+        ("state_budget", "much"),
+        ("state_budget", "-1GB"),
+        ("state_budget", "GB"),
         ("nonsense", "1"),
     ],
 )

@@ -1,11 +1,13 @@
 """What config.toml may say of a server, and what `-m` means then."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from phichat.config import load
-from phichat.endpoints import Endpoint, served
+from phichat.endpoints import Endpoint, key_of, served
 from phichat.errors import ConfigError
 
 
@@ -44,6 +46,9 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
         ('base_url = "http://lab"\nmodels = "x"', "endpoints.lab.models is no setting"),
         ('base_url = "http://[::1"', "endpoints.lab.base_url cannot be this"),
         ('base_url = "http://lab:99999"', "endpoints.lab.base_url cannot be this"),
+        ('base_url = "http://lab"\napi_key_command = "echo \'sk-secret"', "with quotes closed"),
+        ('base_url = "http://lab"\napi_key_command = ["echo", "sk-secret"]', "cannot be this"),
+        ('base_url = "http://lab"\napi_key_env = "K"\napi_key_command = "echo sk-secret"', "keep one of them"),
     ],
 )
 def test_what_cannot_be_used_is_named_and_no_key_is_repeated(tmp_path: Path, text: str, words: str) -> None:
@@ -71,3 +76,52 @@ def test_which_names_mean_an_endpoint() -> None:
     assert meant("lab/microsoft/phi-4") == "lab/microsoft/phi-4"
     assert meant("lab/") == "lab/phi-4"
     assert [meant(name) for name in ("./lab", "phi-4", "labs/x", "/lab/x", "", None)] == [None] * 6
+
+
+def test_the_key_of_a_variable() -> None:
+    lab = Endpoint("lab", "http://lab/v1", "LAB_KEY")
+    assert key_of(lab, {"LAB_KEY": " sk-secret\n"}) == "sk-secret"
+    assert key_of(lab, {}) == key_of(Endpoint("lab", "http://lab/v1"), {"LAB_KEY": "sk-secret"}) == ""
+    for odd in ("sk-\nsecret", "sk-sécret", "sk-\x00secret"):
+        with pytest.raises(ConfigError, match="The variable LAB_KEY gives something") as raised:
+            key_of(lab, {"LAB_KEY": odd})
+        assert "secret" not in str(raised.value)
+
+
+def python(program: str) -> str:
+    return shlex.join([sys.executable, "-c", program])
+
+
+def by_command(folder: Path, command: str) -> Endpoint:
+    return read(folder, f'[endpoints.lab]\nbase_url = "http://lab"\napi_key_command = {_toml(command)}\n')["lab"]
+
+
+def _toml(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def test_the_key_of_a_command(tmp_path: Path) -> None:
+    program = "import sys; print('sk-secret', sys.stdin.read()); print('user: me'); print('hm', file=sys.stderr)"
+    lab = by_command(tmp_path, python(program))
+    assert key_of(lab, {}) == "sk-secret"
+    assert "secret" not in repr(lab)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (python("print('sk-secret'); exit(3)"), "has ended with status 3; run it by hand"),
+        (python("pass"), "has written no key"),
+        (python("print('sk-\\x07secret')"), "no server takes as a key"),
+        ("no-such-command sk-secret", "cannot be run ("),
+        (f"{shlex.quote(sys.executable)} -c 'print()' && echo sk-secret", "has written no key"),
+    ],
+)
+def test_a_command_that_gives_no_key_is_told_and_nothing_of_it(
+    tmp_path: Path, command: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        key_of(by_command(tmp_path, command), {})
+    assert words in str(raised.value)
+    assert "[endpoints.lab]" in str(raised.value)
+    assert "secret" not in f"{raised.value!r}{raised.value}{raised.value.__cause__}{''.join(capfd.readouterr())}"

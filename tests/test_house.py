@@ -17,6 +17,8 @@ HEAVY = (
     "platformdirs",
     "markdown_it",
     "pygments",
+    "starlette",
+    "uvicorn",
 )
 
 

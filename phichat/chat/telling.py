@@ -42,9 +42,12 @@ def context_text(talk: Conversation) -> str:
     branch = talk.branch
     if not branch:
         return "\n".join([*lines, "No turn yet"])
-    last, before, dropped = branch[-1], system, 0
+    last, before, dropped, answered = branch[-1], system, 0, 0
     for number, turn in enumerate(branch, 1):
-        seen = "left out, there is no room for it" if number <= last.dropped_turns else "seen"
+        answered += bool(turn.text)
+        seen = "seen" if turn.text or turn is last else "not sent again, for it has no answer"
+        if turn.text and turn is not last and answered <= last.dropped_turns:
+            seen = "left out to make room"
         prompt, answer = about_tokens(turn.prompt), ""
         if turn.usage:
             # What the model read more of than after the turn before, unless that was cut or thought aloud.

@@ -14,7 +14,7 @@ from phichat.errors import OutputError, PhichatError, UsageError
 
 _VERBS = (
     *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "logs", "path", "ps", "pull", "rm"),
-    *("search", "show", "stop", "verify"),
+    *("search", "serve", "show", "stop", "verify"),
 )
 _ALIASES = {"ls": "list"}
 

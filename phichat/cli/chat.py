@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
         raise UsageError(
             "The full-screen chat needs a terminal on stdin and stdout", 'ask with `phichat ask "..."`, or use --plain'
         )
+    if not plain:
+        # What is made until something is drawn stays; to look for garbage in it would only delay that.
+        gc.disable()
     paths = Paths.find()
     config = configure(paths, log=False if no_log else None, **flags)
     from phichat.desk import Desk
@@ -45,6 +49,8 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
         return PlainChat(desk, conversation).run()
     # Textual waits so many ms for what may follow Esc, 100 if not told: that long an answer would not be stopped.
     os.environ.setdefault("ESCDELAY", "25")
+    # Textual draws at the next of so many moments a second: at 60, what is typed is seen 8 ms later.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
     from phichat.tui.app import PhichatApp
 
     return play(PhichatApp(desk, conversation))

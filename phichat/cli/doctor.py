@@ -190,6 +190,23 @@ def _hub() -> Finding:
         return Finding("hub", why.message, Health.BAD, why.next_step)
 
 
+def _tunings(paths: Paths) -> Iterator[Finding]:
+    """What `bench --tune` found, here or on another machine with the same home."""
+    from phichat.engine.tuning import Tunings
+
+    for entry in Tunings(paths.engine_tunings).all().values():
+        match entry:
+            case {"cpu": str(cpu), "sizes": [int(least), int(most)]}:
+                models = f"models of {size(least)} to {size(most)} on {cpu}"
+            case _:
+                continue
+        match entry:
+            case {"threads": int(threads), "prompt_threads": int(prompt)}:
+                yield Finding("tuned", f"{threads} threads to write and {prompt} to read, {models}")
+            case {"spin_count": int(count)}:
+                yield Finding("tuned", f"{count:,} spins at a barrier, {models}")
+
+
 def _trial(config: Config, paths: Paths) -> Iterator[Finding]:
     """Load the chosen model, then tell every verdict there is."""
     from phichat.engine.verdicts import Verdict, Verdicts
@@ -208,6 +225,7 @@ def _trial(config: Config, paths: Paths) -> Iterator[Finding]:
         yield Finding("loads", why.message, Health.BAD, why.next_step)
     finally:
         backend.close()
+    yield from _tunings(paths)
     for entry in Verdicts(paths.engine_verdicts).all().values():
         crashes = entry["verdict"] == Verdict.CRASHES
         library = Path(entry["library"]).name

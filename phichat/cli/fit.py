@@ -51,6 +51,8 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
         },
         "n_ctx": where.n_ctx,
         "max_ctx": where.max_ctx,
+        "cache_type_k": where.type_k,
+        "cache_type_v": where.type_v,
         "n_gpu_layers": where.n_gpu_layers,
         "layers": fitted.layers,
         "tokens_per_second": fitted.speed.tokens_per_second,

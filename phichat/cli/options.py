@@ -24,9 +24,18 @@ _MODEL = (
 _ENGINE = (
     click.option("--ctx-size", metavar="N", help="Context in tokens."),
     click.option("--n-gpu-layers", metavar="auto|all|N", help="Layers that go to the GPU."),
-    click.option("--cache-type-k", metavar="TYPE", help="Type of the KV cache's keys: f16, q8_0, ..."),
+    click.option(
+        "--cache-type-k",
+        metavar="TYPE",
+        help="Type of the KV cache's keys; default: f16, or q8_0 where memory is short.",
+    ),
     click.option("--cache-type-v", metavar="TYPE", help="Type of the KV cache's values."),
-    click.option("--threads", metavar="N", help="CPU threads; default: one a physical core."),
+    click.option("--threads", metavar="N", help="CPU threads; default: as `bench --tune` found, else one a core."),
+    click.option(
+        "--draft",
+        metavar="auto|lookup|off",
+        help="Guess tokens from what was said before; auto: where `bench --tune` found that it pays.",
+    ),
 )
 _SAMPLING = (
     click.option("--temp", "--temperature", "temperature", metavar="T", help="0 decodes greedily."),
@@ -57,6 +66,7 @@ def _with(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Comman
 debug_option = _with(_DEBUG)
 engine_options = _with(_ENGINE, _DEBUG)
 model_and_engine_options = _with(_MODEL, _ENGINE, _DEBUG)
+model_options = _with(_MODEL, _SAMPLING, _ENGINE)
 keep_alive_option = _with(_KEEP_ALIVE)
 all_options = _with(_MODEL, _SAMPLING, _ENGINE, _DEBUG)
 

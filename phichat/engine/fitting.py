@@ -9,6 +9,7 @@ from pathlib import Path
 
 from phichat.config import EngineOptions
 from phichat.engine.bandwidth import card_bandwidth, memory_bandwidth
+from phichat.engine.caches import USUAL_CACHE_TYPE, plan_with_cache
 from phichat.engine.cancel import Cancel
 from phichat.engine.footprint import repacked_types
 from phichat.engine.hardware import Hardware, probe_with
@@ -55,31 +56,35 @@ def find_machine(cancel: Cancel) -> Machine | None:
         process.close()
 
 
-def offload_request(options: EngineOptions, threads: int, verdict: Verdict | None) -> OffloadRequest:
-    """What the planner is asked when a model is loaded with these options."""
-    return OffloadRequest(
+def place(header: GgufHeader, hardware: Hardware, options: EngineOptions, verdict: Verdict | None) -> OffloadPlan:
+    """The plan for loading a model with these options. Raises UsageError for an unknown KV cache type."""
+    request = OffloadRequest(
         n_ctx=options.ctx_size,
         n_gpu_layers=options.n_gpu_layers,
-        type_k=options.cache_type_k,
-        type_v=options.cache_type_v,
+        type_k=options.cache_type_k or USUAL_CACHE_TYPE,
+        type_v=options.cache_type_v or USUAL_CACHE_TYPE,
         n_ubatch=BATCH,
-        n_threads=threads,
+        n_threads=options.threads or hardware.physical_cores,
         repack=frozenset() if verdict is Verdict.CRASHES else repacked_types(platform.machine()),
     )
+    chosen = options.cache_type_k or options.cache_type_v
+    return plan(header, hardware, request) if chosen else plan_with_cache(header, hardware, request)
 
 
 def fit(header: GgufHeader, machine: Machine, options: EngineOptions, verdicts: Verdicts) -> OffloadPlan:
     """The plan that loading the model would follow. Raises UsageError for an unknown KV cache type."""
-    threads = options.threads or machine.hardware.physical_cores
-    verdict = verdicts.lookup(subject(machine.library_file, header))
-    return plan(header, machine.hardware, offload_request(options, threads, verdict))
+    return place(header, machine.hardware, options, verdicts.lookup(subject(machine.library_file, header)))
 
 
-def is_cramped(where: OffloadPlan, header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> bool:
+def is_cramped(
+    where: OffloadPlan, header: GgufHeader, hardware: Hardware, options: EngineOptions, verdict: Verdict | None
+) -> bool:
     """Whether the plan would be a better one if all memory of the machine were free."""
     devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
-    best = plan(header, replace(hardware, ram_available=hardware.ram_total, devices=devices), request)
-    return (where.fits, where.n_ctx, where.n_gpu_layers) != (best.fits, best.n_ctx, best.n_gpu_layers)
+    empty = replace(hardware, ram_available=hardware.ram_total, devices=devices)
+    best = place(header, empty, options, verdict)
+    same = (where.fits, where.n_ctx, where.n_gpu_layers, where.type_k)
+    return same != (best.fits, best.n_ctx, best.n_gpu_layers, best.type_k)
 
 
 def estimate(

@@ -125,6 +125,13 @@ def usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = None)
     return max(1, cores)
 
 
+def usable_cpus() -> int:
+    """Logical CPUs that this process may use, at least 1."""
+    import psutil
+
+    return len(_affinity()) or psutil.cpu_count(logical=True) or 1
+
+
 def unused_gpu(
     hardware: Hardware,
     *,

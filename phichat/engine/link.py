@@ -35,11 +35,13 @@ from phichat.engine.protocol import (
     Said,
     Sampled,
     Staying,
+    Tuned,
+    Weighed,
 )
 from phichat.engine.wires import wait
 from phichat.errors import EngineCrashed, EngineTimedOut
 
-_FINAL = (Hello, Loaded, Counted, Generated, Sampled, Benched, Failed, Staying)
+_FINAL = (Hello, Loaded, Counted, Generated, Sampled, Benched, Tuned, Weighed, Failed, Staying)
 """The replies that end a request."""
 
 _BYTES_PER_S = 100_000_000
@@ -135,7 +137,7 @@ class EngineLink(ABC):
         match request:
             case protocol.Load():
                 self._doing = Doing.LOADING
-            case protocol.Bench():
+            case protocol.Bench() | protocol.Tune() | protocol.Weigh():
                 self._doing = Doing.MEASURING
             case _:
                 self._doing = Doing.READING

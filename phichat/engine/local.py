@@ -13,14 +13,15 @@ from phichat.config import EngineOptions
 from phichat.engine import protocol
 from phichat.engine.asking import Asking
 from phichat.engine.backend import Cancel, LoadEvent
-from phichat.engine.fitting import BATCH, is_cramped, offload_request
+from phichat.engine.fitting import BATCH, is_cramped, place
 from phichat.engine.footprint import recurrent_state
 from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
 from phichat.engine.link import Deadlines, EngineLink
-from phichat.engine.offload import CPU, OffloadPlan, plan, require_fit
+from phichat.engine.offload import CPU, OffloadPlan, require_fit
 from phichat.engine.process import WORKER, EngineProcess
 from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading
 from phichat.engine.states import StateFolder, identity
+from phichat.engine.tuning import ASSUMED_BATCH_COSTS, Fixed, Measured, Preferences, Threads, spin_count_for
 from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
 from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelChecking, ModelLoading, ModelReady
@@ -45,7 +46,9 @@ class _Running:
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
+    threads: Threads
     loaded: Loaded
+    hello: Hello
     info: ModelInfo
     notices: tuple[str, ...]
 
@@ -71,8 +74,8 @@ class LocalBackend(Asking):
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
     this one does not fit. start: another way to start an engine process. make_room: asks those to leave who hold
-    memory without need, and says whether any did. states: where KV
-    states are kept, None to keep and use none.
+    memory without need, and says whether any did. states: where KV states are kept, None to keep and use none.
+    preferences: what was measured here.
     """
 
     def __init__(
@@ -85,14 +88,16 @@ class LocalBackend(Asking):
         command: Sequence[str] = WORKER,
         proof: FileProof | None = None,
         smaller: Sequence[tuple[str, int]] = (),
-        start: Callable[[Deadlines], EngineProcess] | None = None,
+        start: Callable[[Deadlines, int], EngineProcess] | None = None,
         make_room: Callable[[], bool] | None = None,
         states: StateFolder | None = None,
+        preferences: Preferences | None = None,
     ) -> None:
         super().__init__(name, path)
         self._options = options
         self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
-        self._start_one = start or (lambda deadlines: EngineProcess(deadlines, command))
+        self._start_one = start or (lambda deadlines, spin: EngineProcess(deadlines, command, spin_count=spin))
+        self._preferences = preferences or Fixed()
         self._make_room = make_room
         self._proof, self._smaller, self._states = proof, smaller, states
         self._running: _Running | None = None
@@ -117,9 +122,14 @@ class LocalBackend(Asking):
         return self._engine().process.pid
 
     @property
-    def threads(self) -> int:
-        """Threads that the engine computes with."""
-        return self._engine().info.threads
+    def threads(self) -> Threads:
+        """What the engine computes with."""
+        return self._engine().threads
+
+    @property
+    def library_file(self) -> Path:
+        """The shared library that the engine has loaded."""
+        return Path(self._engine().hello.library_file)
 
     def _engine(self) -> _Running:
         if self._running is None:
@@ -151,18 +161,17 @@ class LocalBackend(Asking):
             machine = probe_with(hello)
             about = subject(Path(hello.library_file), header)
             known = self._verdicts.lookup(about)
-            threads = self._options.threads or machine.physical_cores
-            request = offload_request(self._options, threads, known)
-            where = plan(header, machine, request)
-            if self._make_room and is_cramped(where, header, machine, request) and self._make_room():
+            where = place(header, machine, self._options, known)
+            if self._make_room and is_cramped(where, header, machine, self._options, known) and self._make_room():
                 process.kill()
                 process = self._start()
                 hello = process.hello(cancel)
                 if hello is None:
                     return
                 machine = probe_with(hello)
-                where = plan(header, machine, request)
+                where = place(header, machine, self._options, known)
             require_fit(where, self._name, self._smaller)
+            computing = self._computing(hello, machine, header, where)
             yield from self._checked(cancel)
             if cancel.is_set():
                 return
@@ -171,7 +180,7 @@ class LocalBackend(Asking):
             while True:
                 try:
                     loaded = yield from self._load_in(
-                        process, header, where, threads, verdict, cancel, same, prove=known is None
+                        process, header, where, computing, verdict, cancel, same, prove=known is None
                     )
                     break
                 except EngineCrashed as crash:
@@ -188,8 +197,8 @@ class LocalBackend(Asking):
             notices = [*where.notices, *loaded.notices]
             if gpu := unused_gpu(machine):
                 notices.append(gpu)
-            info = self._info(header, where, threads, loaded, hello, machine)
-            self._running = _Running(process, header, where, loaded, info, tuple(notices))
+            info = self._info(header, where, computing.threads, loaded, hello, machine)
+            self._running = _Running(process, header, where, computing.threads, loaded, hello, info, tuple(notices))
             is_loaded = True
             self._unreported_load_s = monotonic() - started
             if known is None and verdict is Verdict.CRASHES:
@@ -206,14 +215,28 @@ class LocalBackend(Asking):
                 yield ModelChecking(self._name, fraction)
 
     def _start(self) -> EngineProcess:
-        return self._start_one(self._deadlines)
+        return self._start_one(self._deadlines, spin_count_for(self._path, self._preferences))
+
+    def _computing(self, hello: Hello, machine: Hardware, header: GgufHeader, where: OffloadPlan) -> Measured:
+        offloaded, given = where.n_gpu_layers > 0, self._options.threads
+        measured = self._preferences.measured(Path(hello.library_file), header, offloaded=offloaded)
+        usual = given or machine.physical_cores
+        threads = measured.threads if measured and not given else Threads(usual, usual)
+        match self._options.draft:
+            case "off":
+                return Measured(threads)
+            case "auto":
+                # Costs hold for the threads that they were measured with.
+                return Measured(threads, measured.batch_costs if measured and threads == measured.threads else ())
+            case "lookup":
+                return Measured(threads, (measured and measured.batch_costs) or ASSUMED_BATCH_COSTS)
 
     def _load_in(
         self,
         process: EngineProcess,
         header: GgufHeader,
         where: OffloadPlan,
-        threads: int,
+        computing: Measured,
         verdict: Verdict,
         cancel: Cancel,
         identity: str,
@@ -227,9 +250,11 @@ class LocalBackend(Asking):
             sequences=1 if recurrent_state(header) else _SEQUENCES,
             n_gpu_layers=where.n_gpu_layers,
             tensor_split=where.tensor_split,
-            type_k=self._options.cache_type_k,
-            type_v=self._options.cache_type_v,
-            threads=threads,
+            type_k=where.type_k,
+            type_v=where.type_v,
+            threads=computing.threads.generation,
+            prompt_threads=computing.threads.prompt,
+            batch_costs=computing.batch_costs,
             extra_buffers=verdict is not Verdict.CRASHES,
             prove=prove,
             states=str(self._states.path) if self._states and identity else "",
@@ -262,7 +287,7 @@ class LocalBackend(Asking):
             return ""
 
     def _info(
-        self, header: GgufHeader, where: OffloadPlan, threads: int, loaded: Loaded, hello: Hello, machine: Hardware
+        self, header: GgufHeader, where: OffloadPlan, threads: Threads, loaded: Loaded, hello: Hello, machine: Hardware
     ) -> ModelInfo:
         return ModelInfo(
             name=self._name,
@@ -276,9 +301,9 @@ class LocalBackend(Asking):
             n_layers=header.block_count,
             n_gpu_layers=where.n_gpu_layers,
             devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
-            cache_type_k=self._options.cache_type_k,
-            cache_type_v=self._options.cache_type_v,
-            threads=threads,
+            cache_type_k=where.type_k,
+            cache_type_v=where.type_v,
+            threads=threads.generation,
         )
 
     # Asking
@@ -316,6 +341,18 @@ class LocalBackend(Asking):
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
             if isinstance(reply, (protocol.Evaluating, protocol.Benched)):
+                yield reply
+
+    def tune(self, request: protocol.Tune, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Tuned]:
+        """Measure numbers of threads; ends with Tuned, or with nothing more when cancelled."""
+        for reply in self._ask(request, cancel):
+            if isinstance(reply, (protocol.Evaluating, protocol.Tuned)):
+                yield reply
+
+    def weigh(self, request: protocol.Weigh, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Weighed]:
+        """Measure sizes of batches; ends with Weighed, or with nothing more when cancelled."""
+        for reply in self._ask(request, cancel):
+            if isinstance(reply, (protocol.Evaluating, protocol.Weighed)):
                 yield reply
 
     def unload(self) -> None:

@@ -78,12 +78,14 @@ class OffloadPlan:
     n_gpu_layers: repeating layers on GPUs, and 1 more with the output layer. tensor_split: layers of each
     device, empty with fewer than two. placements: the CPU first. reclaimable: of the CPU's weights, mapped
     pages of which a repacked copy exists, which the system drops when memory gets scarce; resident at first.
-    max_ctx: the largest context that fits with these n_gpu_layers asked for, 0 when none does.
+    max_ctx: the largest context that fits with what was asked for beside it, 0 when none does.
     room: bytes on the cards, or of RAM where that is more, that any model may be planned with.
     remedy: the option that makes it fit, as a next step; "" when it fits, or when no option does.
     """
 
     n_ctx: int
+    type_k: str
+    type_v: str
     n_gpu_layers: int
     tensor_split: tuple[float, ...]
     placements: tuple[Placement, ...]
@@ -124,7 +126,7 @@ def plan(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> Off
     Raises UsageError for an unknown KV cache type.
     """
     machine = _Machine(
-        header, hardware, request, _cards(hardware), footprint.weights(header, _repack(hardware, request))
+        header, hardware, request, offload_devices(hardware), footprint.weights(header, _repack(hardware, request))
     )
     n_ctx = request.n_ctx or machine.chosen_context()
     layout = machine.best(n_ctx)
@@ -132,6 +134,8 @@ def plan(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> Off
     used = sum(layout.layers)
     return OffloadPlan(
         n_ctx=n_ctx,
+        type_k=request.type_k,
+        type_v=request.type_v,
         n_gpu_layers=used,
         tensor_split=tuple(float(count) for count in layout.layers) if used and len(layout.layers) > 1 else (),
         placements=layout.placements,
@@ -189,7 +193,7 @@ def bytes_read_per_token(header: GgufHeader) -> int:
     return total
 
 
-def _cards(hardware: Hardware) -> tuple[Device, ...]:
+def offload_devices(hardware: Hardware) -> tuple[Device, ...]:
     """The devices that llama.cpp offloads to: integrated ones only where there is no card."""
     if not hardware.offload_supported:
         return ()
@@ -202,7 +206,7 @@ def _cards(hardware: Hardware) -> tuple[Device, ...]:
 
 def _repack(hardware: Hardware, request: OffloadRequest) -> frozenset[str]:
     # With a GPU backend, llama.cpp prefers its pinned host buffers to the repacking ones.
-    return frozenset() if _cards(hardware) else request.repack
+    return frozenset() if offload_devices(hardware) else request.repack
 
 
 @dataclass(frozen=True, slots=True)

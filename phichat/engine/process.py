@@ -23,14 +23,18 @@ from phichat.errors import EngineCrashed, EngineError
 WORKER = (sys.executable, "-P", "-m", "phichat.engine.worker")
 """The command that starts an engine process; the handle of its connection is its argument."""
 
+SPIN_VARIABLE = "GOMP_SPINCOUNT"
+"""How long GNU's OpenMP spins at a barrier before it sleeps."""
+
+USUAL_SPIN_COUNT = 1000
+"""OpenMP's own default of 300,000 starves the very thread it waits for as soon as another program wants a core.
+On two cores with one of them busy, a 135M model generated 1 to 5 tokens a second with that and 35 with this, a
+3.8B one 4 at 10,000 and 10 with this; on idle cores it costs 1 to 4 %. At 100 idle cores lose half of their speed.
+`bench --tune` measures what suits a machine."""
+
 _ENVIRONMENT = {
     # An abort would start a debugger otherwise.
     "GGML_NO_BACKTRACE": "1",
-    # How long GNU's OpenMP spins at a barrier before it sleeps. Its default of 300,000 starves the very
-    # thread it waits for as soon as another program wants a core. On two cores with one of them busy, a
-    # 135M model generated 1 to 5 tokens a second with the default and 35 with this, a 3.8B one 4 at 10,000
-    # and 10 with this; on idle cores it costs 1 to 4 %. At 100 idle cores lose half of their speed.
-    "GOMP_SPINCOUNT": "1000",
 }
 
 _EXITING_S = 0.05
@@ -51,10 +55,17 @@ class Door:
 class EngineProcess(EngineLink):
     """One child, started with spawn semantics: nothing of this process is in it but one connection, and the door.
 
+    spin_count: for OpenMP's barriers; one that the user has set comes before it.
     Raises EngineCrashed when the system cannot start it.
     """
 
-    def __init__(self, deadlines: Deadlines, command: Sequence[str] = WORKER, door: Door | None = None) -> None:
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        command: Sequence[str] = WORKER,
+        door: Door | None = None,
+        spin_count: int = USUAL_SPIN_COUNT,
+    ) -> None:
         ours, theirs = Pipe(duplex=True)
         super().__init__(deadlines, ours)
         handle = theirs.fileno()
@@ -63,7 +74,7 @@ class EngineProcess(EngineLink):
         if door is not None:
             arguments += ["--door", str(door.address.stem), *map(str, handles[1:])]
         self._log = door.address.log if door else None
-        environment = {**_ENVIRONMENT, **os.environ}
+        environment = {**_ENVIRONMENT, SPIN_VARIABLE: str(spin_count), **os.environ}
         special: dict[str, Any]
         try:
             if sys.platform == "win32":

@@ -3,7 +3,8 @@
 Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
 its pickling methods are never used), so the same protocol serves a child and a resident process.
 A request is answered by any number of progress messages and then exactly one of `Loaded`,
-`Counted`, `Generated`, `Sampled`, `Benched` or `Failed`. Only `Cancel` may be sent while a request is answered.
+`Counted`, `Generated`, `Sampled`, `Benched`, `Tuned`, `Weighed` or `Failed`. Only `Cancel` may be sent while a
+request is answered.
 An engine process may have several connections; each is answered on its own.
 """
 
@@ -34,6 +35,8 @@ class Load:
     """Load a model and make its context. Sizes in tokens.
 
     sequences: how many conversations the context may hold at once; they share its n_ctx cells.
+    threads, prompt_threads: to generate with, and to evaluate prompts with, 0 for as many.
+    batch_costs: sizes of batches and what they cost in terms of a token, to speculate by; empty to do without.
     extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
     prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
     types shows it here, in a process that is there to be lost.
@@ -55,6 +58,8 @@ class Load:
     states: str = ""
     state_budget: int = 0
     identity: str = ""
+    prompt_threads: int = 0
+    batch_costs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,30 @@ class Bench:
     prompt_tokens: int
     generated_tokens: int
     repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """Time reading and writing with each of these numbers of threads in turn, about so many seconds each.
+
+    threads: the first one is what the others are compared with.
+    """
+
+    threads: tuple[int, ...]
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Time batches of these sizes in turn, the first one a single token, with logits for each of their tokens, and
+    compare those with what single tokens give."""
+
+    threads: int
+    prompt_threads: int
+    sizes: tuple[int, ...]
+    rounds: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +272,31 @@ class Benched:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """Tokens per second with so many threads, one of each round."""
+
+    threads: int
+    prompt: tuple[float, ...]
+    generation: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """trials: in the order of the request."""
+
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Seconds that a batch of each size took, one of each round; whether its logits are exactly those of single
+    tokens."""
+
+    seconds: tuple[tuple[float, ...], ...]
+    exact: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What a client needs to know of a loaded model.
 
@@ -303,13 +357,16 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Sample, Bench, Cancel, Stay, Visit, Inquiry, Leave),
+        *(Load, Count, Generate, Sample, Bench, Tune, Weigh, Cancel, Stay, Visit, Inquiry, Leave),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
         *(
             Generated,
             OfSample,
             Sampled,
             Benched,
+            Trial,
+            Tuned,
+            Weighed,
             Failed,
             Message,
             GenerationParams,
@@ -324,7 +381,7 @@ _KINDS: Mapping[str, Any] = {
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Sample | Bench | Cancel | Stay | Leave
+Request = Load | Count | Generate | Sample | Bench | Tune | Weigh | Cancel | Stay | Leave
 AtTheDoor = Visit | Inquiry | Leave
 Reply = (
     Hello
@@ -340,6 +397,8 @@ Reply = (
     | OfSample
     | Sampled
     | Benched
+    | Tuned
+    | Weighed
     | Failed
     | Card
     | Staying

@@ -48,15 +48,21 @@ def subject(library_file: Path, header: GgufHeader) -> Subject:
     files = sorted(path for path in library_file.parent.glob("*") if path.is_file() and "ggml" in path.name)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     weights = ",".join(sorted({GGML_TYPES[tensor.ggml_type].name for tensor in header.tensors}))
-    return Subject(_cpu(), f"{library_file} {stats}", weights)
+    return Subject(cpu(), f"{library_file} {stats}", weights)
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """What the system says of this machine's."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n", 1)[0].splitlines()
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
     return "\n".join(line for line in lines if line.startswith(("model", "vendor", "flags", "Features", "CPU part")))
+
+
+def cpu_name(about: str) -> str:
+    """The product's name in what `cpu` gave."""
+    return next((line.split(":", 1)[1].strip() for line in about.splitlines() if "name" in line), about)
 
 
 class Verdicts:
@@ -84,8 +90,12 @@ class Verdicts:
     def remember(self, about: Subject, verdict: Verdict) -> None:
         """Keep a verdict."""
         known = dict(self.all())
-        cpu = next((line.split(":", 1)[1].strip() for line in about.cpu.splitlines() if "name" in line), about.cpu)
-        entry = {"verdict": verdict, "cpu": cpu, "library": about.library.split(" [")[0], "weights": about.weights}
+        entry = {
+            "verdict": verdict,
+            "cpu": cpu_name(about.cpu),
+            "library": about.library.split(" [")[0],
+            "weights": about.weights,
+        }
         known[about.key] = entry
         try:
             write_atomically(self._file, json.dumps(known, indent=1).encode())

@@ -100,19 +100,29 @@ class Library:
         path = expanded(wanted)
         if _is_path(wanted) and path.exists():
             return self._at(path)
-        name = re.sub(r"/(?:resolve|blob)/[^/]+/", "/", _HUB_SITES.sub("", wanted)).split("?")[0].rstrip("/")
-        spec = next((spec for spec in self.registry.values() if spec.is_called(name)), None)
+        if found := self.called(wanted):
+            return found
+        if path.is_file():
+            return self._at(path)
+        raise self._not_installed(wanted)
+
+    def called(self, wanted: str) -> ModelFile | None:
+        """The installed model of a registry name, an alias, any spec or name; never what a path leads to.
+
+        Raises UsageError where several could be meant.
+        """
+        name = _name_in(wanted)
+        spec = self._spec(name)
         found = [model for model in self.installed if spec and model.spec == spec]
         found = found or [model for model in self.installed if model.is_called(name)] or self._of_spec(name)
         distinct = _distinct(found)
         if len(distinct) > 1:
             names = ", ".join(f"{model.name} ({model.path})" for model in distinct)
             raise UsageError(f"{wanted} could be any of {names}", "give the path of the one that is meant")
-        if distinct:
-            return distinct[0]
-        if path.is_file():
-            return self._at(path)
-        raise self._not_installed(wanted, name, spec)
+        return distinct[0] if distinct else None
+
+    def _spec(self, name: str) -> ModelSpec | None:
+        return next((spec for spec in self.registry.values() if spec.is_called(name)), None)
 
     def _at(self, path: Path) -> ModelFile:
         """The model at a path: an installed one where it is one of those, for more is known of them."""
@@ -133,7 +143,9 @@ class Library:
         exact = [model for model in models if quantization_in(model.path.name) == wanted]
         return exact or ([] if match["quantization"] else models)
 
-    def _not_installed(self, wanted: str, name: str, spec: ModelSpec | None) -> ModelNotInstalled:
+    def _not_installed(self, wanted: str) -> ModelNotInstalled:
+        name = _name_in(wanted)
+        spec = self._spec(name)
         if spec is not None:
             return ModelNotInstalled(f"{spec.name} is not installed", f"download it with `phichat pull {spec.name}`")
         match = _SPEC.fullmatch(name)
@@ -151,6 +163,11 @@ class Library:
 
         names = {name.lower(): name for name in (*self.registry, *(model.name for model in self.installed))}
         return [names[close] for close in difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.0)]
+
+
+def _name_in(wanted: str) -> str:
+    """What is named, also by the address of a page of a hub."""
+    return re.sub(r"/(?:resolve|blob)/[^/]+/", "/", _HUB_SITES.sub("", wanted)).split("?")[0].rstrip("/")
 
 
 def _is_path(wanted: str) -> bool:

@@ -42,6 +42,8 @@ class Ticker:
         pause = GATHER_S
         while self._woken.wait() and not self._stopped.wait(pause):
             self._woken.clear()
+            if self._stopped.is_set():  # its own wake-up may just have been cleared
+                return
             if self._step():
                 pause = GATHER_S
             else:

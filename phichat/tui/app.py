@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from textual import constants
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.events import Event, Paste
 from textual.screen import Screen
 from textual.theme import Theme
@@ -23,8 +26,6 @@ from phichat.terminal import clean_line
 from phichat.tui.help import palette
 from phichat.tui.screens.chat import ChatScreen
 from phichat.tui.widgets.prompt import Prompt
-
-_NARROW = 80
 
 HIGH_CONTRAST = Theme(
     name="high-contrast",
@@ -57,14 +58,29 @@ class PhichatApp(App[None]):
     def __init__(self, desk: Desk, talk: Conversation | None = None) -> None:
         super().__init__()
         self.desk, self._first = desk, talk
-        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (_NARROW, "-wide")]
         self.report: Path | None = None
         self.register_theme(HIGH_CONTRAST)
         self.theme = desk.theme if desk.theme in self.available_themes else "textual-dark"
 
+    def get_driver_class(self) -> type[Driver]:
+        """On Linux and macOS one that knows Esc at once, unless the environment names another."""
+        if sys.platform == "win32" or constants.DRIVER is not None:
+            return super().get_driver_class()
+        from phichat.tui.driver import TerminalDriver
+
+        return TerminalDriver
+
+    def get_default_screen(self) -> ChatScreen:
+        """The chat itself: a screen beneath it would be styled and drawn before it."""
+        return ChatScreen(self.desk, self._first)
+
     def on_mount(self) -> None:
-        self.push_screen(ChatScreen(self.desk, self._first))
         self.theme_changed_signal.subscribe(self, lambda theme: self.desk.choose_theme(theme.name))
+
+    def on_ready(self) -> None:
+        """Something is drawn: now there is time for the model."""
+        if (screen := self._chat) is not None:
+            screen.begin()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         """What Ctrl+P lists: what the keys and the slash commands do. Textual's own would speak of other things."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import cache
 from typing import ClassVar
 
@@ -33,19 +34,26 @@ class _Image(ImageItem):
         yield Text.assemble("[image: ", self.text, f" {self.destination}]", end="")
 
 
-class MarkdownText(Markdown):
-    """Sanitised Markdown source, for a Rich console."""
-
+class _Markdown(Markdown):
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
         "heading_open": _Heading,
         "image": _Image,
     }
 
-    def __init__(self, source: str, code_theme: str) -> None:
-        super().__init__("", code_theme=code_theme, hyperlinks=False)
-        self.markup = source
-        self.parsed = parser().parse(source)
+
+@cache
+def _empty(code_theme: str) -> _Markdown:
+    # Rich makes a parser of its own each time, which takes as long as the parsing.
+    return _Markdown("", code_theme=code_theme, hyperlinks=False)
+
+
+def markdown_text(source: str, code_theme: str) -> Markdown:
+    """Sanitised Markdown source, for a Rich console."""
+    text = copy(_empty(code_theme))
+    text.markup = source
+    text.parsed = parser().parse(source)
+    return text
 
 
 def console(styles: Mapping[str, str]) -> Console:

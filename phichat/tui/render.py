@@ -67,13 +67,13 @@ class Renderer:
         from rich.padding import Padding
         from rich.text import Text
 
-        from phichat.tui.markdown import MarkdownText
+        from phichat.tui.markdown import markdown_text
 
         text = clean(piece.text).expandtabs(TAB)
         look = self.look
         match piece.kind:
             case Kind.MARKDOWN:
-                return self._rendered(MarkdownText(text, self._code_theme))
+                return self._rendered(markdown_text(text, self._code_theme))
             case Kind.CODE:
                 return self._rendered(self._code(text, piece.language))
             case Kind.PLAIN:

@@ -80,6 +80,7 @@ class ShownTurn:
             case TurnFinished():
                 self._end_thinking()
                 self.text, self.reasoning, self.finished = event.text, event.reasoning, event
+                self.notices += event.notices
             case ModelReady():
                 self.notices += event.notices
             case NotKept():
@@ -122,6 +123,10 @@ class ShownTurn:
             shown += (Piece(Kind.WARNING, line) for line in self.warnings(block))
         shown += self._end()
         return shown
+
+    def forget(self) -> None:
+        """Keep no blocks until somebody wants to see them again."""
+        self._answer = GrowingAnswer()
 
     def _prompt(self) -> list[Piece]:
         lines = self.prompt.split("\n", FOLDED_PROMPT)

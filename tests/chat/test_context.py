@@ -34,13 +34,51 @@ def test_what_is_sent_fits_and_is_the_newest(
     assert list(fitted.messages[1:-1]) == kept
 
 
-@given(turns, st.integers(20, 200))
-def test_no_turn_is_left_out_that_would_have_fitted(history: list[Turn], n_ctx: int) -> None:
-    fitted = fit(None, history, "p", words, n_ctx, None)
-    if fitted.dropped_turns:
-        one_more = history[fitted.dropped_turns - 1 :]
-        messages = [message for turn in one_more for message in turn.messages()]
-        assert words([*messages, Message(Role.USER, "p")]) > n_ctx - n_ctx // 4
+@given(turns, st.text("p ", min_size=1, max_size=30), st.integers(20, 200))
+def test_no_more_is_left_out_than_makes_room_for_some_turns(history: list[Turn], prompt: str, n_ctx: int) -> None:
+    try:
+        fitted = fit(None, history, prompt, words, n_ctx, None)
+    except ContextOverflow:
+        return
+    room = n_ctx - n_ctx // 4
+    sizes = [words(turn.messages()) for turn in history]
+    alone = words([Message(Role.USER, prompt)])
+    fitting = [dropped for dropped in range(len(history) + 1) if alone + sum(sizes[dropped:]) <= room]
+    needed = min(fitting, default=len(history))
+    assert fitted.dropped_turns >= needed
+    # What could have stayed is at most three quarters of what there is room for, and never the last turn.
+    assert sum(sizes[needed : fitted.dropped_turns]) <= 0.75 * max(0, room - alone)
+    if needed == 0 or needed < len(history):
+        assert fitted.dropped_turns < max(1, len(history))
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12)), max_size=80), st.integers(250, 500), st.booleans())
+def test_a_growing_conversation_is_cut_once_for_each_quarter_of_the_context(
+    sizes: list[tuple[int, int]], n_ctx: int, unbounded: bool
+) -> None:
+    history: list[Turn] = []
+    cuts = []
+    for asked, answered in sizes:
+        fitted = fit("be brief", history, "w " * asked, words, n_ctx, None if unbounded else 20)
+        cuts.append(fitted.dropped_turns)
+        history.append(Turn("w " * asked, "x " * answered))
+    assert cuts == sorted(cuts)
+    grown = sum(words(turn.messages()) for turn in history)
+    assert len(set(cuts)) <= 1 + grown // (n_ctx // 4)
+
+
+def test_a_huge_turn_is_left_out_only_when_it_must_be() -> None:
+    small, huge = Turn("w " * 6, "x"), Turn("w " * 55, "x")
+    for before in range(8):
+        fitted = fit(None, [*[small] * before, huge, small], "p", words, 120, None)
+        assert fitted.messages[-5:-3] == huge.messages()
+    assert fit(None, [huge, huge], "p", words, 120, None).dropped_turns == 1
+
+
+def test_a_larger_context_takes_in_again_what_was_left_out() -> None:
+    history = [Turn("w " * 10, "x " * 10)] * 20
+    assert fit(None, history, "p", words, 200, None).dropped_turns > 10
+    assert fit(None, history, "p", words, 800, None).dropped_turns == 0
 
 
 def test_both_numbers_are_told() -> None:

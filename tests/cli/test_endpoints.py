@@ -133,3 +133,15 @@ def test_ctrl_c_keeps_what_was_said(environment: dict[str, str], server: Endpoin
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=20)
     assert (said, process.returncode) == (b"Once upon\n", 130)
+
+
+def test_without_the_extra_it_says_what_to_install(environment: dict[str, str], server: EndpointServer) -> None:
+    program = "import sys; sys.modules['openai'] = None; from phichat.cli import main; main()"
+    command = [sys.executable, "-c", program, "ask", "-m", "lab", "Hello?"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "phichat: Endpoints need the package openai, which is not installed; "
+        "install it with `pip install 'phichat-cli[remote]'`.\n"
+    )
+    assert server.asked == []

@@ -13,6 +13,7 @@ import pytest
 from embedded import embedded_model, without_machine_remarks
 from phichat.cli.times import span
 from phichat.code_report import CodeReport
+from phichat.engine.states import WHOLE, StateFolder
 from phichat.errors import UsageError
 from phichat.messages import FinishReason, ModelInfo
 from phichat.transcript.records import ConversationRecord, TurnRecord
@@ -149,6 +150,15 @@ def test_a_conversation_to_read(run: Run, filled: Store) -> None:
     assert "\x1b" not in shown
     assert "In Africa." in run("logs", "show", "abc", "--branch", "t2").stdout
     assert "abd2, abc1" in one_sentence(run("logs", "show", "ab"))
+
+
+def test_a_removed_conversation_leaves_no_kv_state(run: Run, filled: Store, tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "home" / "cache" / "states")
+    folder.path.mkdir(parents=True)
+    for owner in ("abc1", "abd2"):
+        folder.new_file("0" * 64, owner, 1.0).with_suffix(WHOLE).touch()
+    assert run("logs", "rm", "-y", "abc").returncode == 0
+    assert [file.owner for file in folder.files()] == ["abd2"]
 
 
 def test_fork_rename_remove_and_stats(run: Run, filled: Store, tmp_path: Path) -> None:

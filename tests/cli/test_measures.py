@@ -37,6 +37,35 @@ def test_bench_for_people(tmp_path: Path) -> None:
     assert "tokens/s" in shown
 
 
+def test_bench_tunes_and_what_it_found_is_used_and_shown(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "tiny.gguf"))
+    document = json.loads(run(tmp_path, "bench", model, "--tune", "--json").stdout)
+    assert document["trials"][0]["threads"] == document["usual_threads"]
+    tried = [trial["threads"] for trial in document["trials"]]
+    assert {document["threads"], document["prompt_threads"]} <= set(tried)
+    assert bool(document["spins"]) == (document["spin_count"] is not None)
+    kept = json.loads((tmp_path / "cache" / "tuning.json").read_text())
+    assert document["remembered_in"] == str(tmp_path / "cache" / "tuning.json")
+    # What another measurement might have found is used, unless the user says otherwise.
+    other = {key: {**entry, "threads": 1, "prompt_threads": 3} for key, entry in kept.items()}
+    (tmp_path / "cache" / "tuning.json").write_text(json.dumps(other))
+    short = ("-p", "8", "-n", "4", "-r", "1", "--json")
+    measured = json.loads(run(tmp_path, "bench", model, *short).stdout)
+    assert (measured["threads"], measured["prompt_threads"]) == (1, 3)
+    measured = json.loads(run(tmp_path, "bench", model, *short, "--threads", "2").stdout)
+    assert (measured["threads"], measured["prompt_threads"]) == (2, 2)
+    findings = json.loads(run(tmp_path, "doctor", "-m", model, "--json").stdout)
+    assert any("1 threads to write and 3 to read" in one["found"] for one in findings if one["subject"] == "tuned")
+
+
+def test_threads_that_are_given_are_not_tuned(tmp_path: Path) -> None:
+    model = str(write_tiny_llama(tmp_path / "tiny.gguf"))
+    done = run(tmp_path, "bench", model, "--tune", "--threads", "2")
+    assert done.returncode == 2
+    assert "--threads" in done.stderr
+    assert not (tmp_path / "cache" / "tuning.json").exists()
+
+
 def test_doctor_finds_a_healthy_machine_and_remembers_the_verdict(tmp_path: Path) -> None:
     embedded_model()
     done = run(tmp_path, "doctor", "--json")

@@ -162,12 +162,24 @@ def test_the_embedded_model_gives_the_same_samples_again(run: Run) -> None:
     assert first["usage"]["prompt_tokens"] > 0
 
 
+def piece(at: int, text: str, finish: str | None) -> dict[str, Any]:
+    choice = {"index": at, "delta": {"content": text}, "finish_reason": finish}
+    return {"object": "chat.completion.chunk", "choices": [choice]}
+
+
+def test_a_stream_that_is_cut_off_keeps_all_that_was_said(run: Run, server: EndpointServer) -> None:
+    server.answers.clear()
+    server.answers.append(Answer((piece(0, "42", "stop"), piece(1, "It is", None)), then="close"))
+    done = run("-m", "lab", "--vote", "2", "--json", "How many?")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    samples = [(sample["text"], sample["finish_reason"]) for sample in document["vote"]["samples"]]
+    assert samples == [("42", "stop"), ("It is", "error")]
+    assert (document["text"], document["finish_reason"]) == ("42", "error")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_counts_what_is_complete(environment: dict[str, str], server: EndpointServer) -> None:
-    def piece(at: int, text: str, finish: str | None) -> dict[str, Any]:
-        choice = {"index": at, "delta": {"content": text}, "finish_reason": finish}
-        return {"object": "chat.completion.chunk", "choices": [choice]}
-
     server.answers.clear()
     said = (piece(0, "42", "stop"), piece(1, "It is", None), piece(2, "42", "stop"))
     server.answers.append(Answer(said, then="stall"))

@@ -18,6 +18,7 @@ from phichat.config import EngineOptions
 from phichat.engine.cancel import Cancel
 from phichat.engine.link import Deadlines, Doing, explain_death
 from phichat.engine.local import LocalBackend
+from phichat.engine.tuning import Fixed
 from phichat.engine.verdicts import Verdict, Verdicts
 from phichat.errors import (
     ContextOverflow,
@@ -312,6 +313,29 @@ for _ in engine.load(Cancel()): pass
 print(engine.pid, flush=True)
 for _ in engine.generate([Message(Role.USER, "word " * 1500)], GenerationParams(), Cancel()): pass
 """
+
+
+@pytest.mark.parametrize("params", [GREEDY, GenerationParams(temperature=0.9, seed=5, max_tokens=24)])
+def test_guessing_does_not_change_the_answer(tmp_path: Path, params: GenerationParams) -> None:
+    text = "One two three four five six seven eight nine ten. " * 3
+    prompt, texts = [Message(Role.USER, f"Repeat this word by word: {text}")], []
+    for draft in ("off", "lookup"):
+        engine = backend(embedded_model(), tmp_path, draft=draft)
+        load(engine)
+        texts.append([ask(engine, prompt, params).text for _ in range(2)])
+        engine.close()
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the environment of a process")
+def test_a_preferred_spin_count_reaches_the_engine(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    engine = LocalBackend(
+        "t", path, EngineOptions(ctx_size=512), Verdicts(tmp_path / "engine.json"), preferences=Fixed(300)
+    )
+    load(engine)
+    assert b"GOMP_SPINCOUNT=300" in Path(f"/proc/{engine.pid}/environ").read_bytes().split(b"\0")
+    engine.close()
 
 
 def test_no_engine_outlives_its_parent(tmp_path: Path) -> None:

@@ -8,8 +8,26 @@ from phichat.engine import protocol
 from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
 
 MESSAGES = [
-    protocol.Load("/a b.gguf", 8192, 512, 8, 3, (1.0, 2.0), "f16", "q8_0", 4, True, False),
+    protocol.Load(
+        "/a b.gguf",
+        8192,
+        512,
+        8,
+        3,
+        (1.0, 2.0),
+        "f16",
+        "q8_0",
+        4,
+        True,
+        False,
+        prompt_threads=8,
+        batch_costs=((2, 1.5),),
+    ),
+    protocol.Tune((4, 1, 2), 5, 0.5),
+    protocol.Tuned((protocol.Trial(4, (1.0, 2.5), (3.0,)),)),
     protocol.Generate((Message(Role.USER, "é\x00\ud800"),), GenerationParams(stop=("x",)), 7),
+    protocol.Weigh(4, 8, (1, 2), 3, 0.5),
+    protocol.Weighed(((0.25, 0.5), (1.0,)), (True, False)),
     protocol.Cancel(),
     protocol.Hello("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),
     protocol.Said("a", "", 1),

@@ -17,7 +17,7 @@ from phichat.engine.cancel import Cancel
 from phichat.engine.local import LocalBackend
 from phichat.engine.states import WHOLE, StateFolder
 from phichat.engine.verdicts import Verdicts
-from phichat.events import TurnFinished
+from phichat.events import SampleFinished, TurnFinished
 from phichat.messages import GenerationParams, Message, Role
 
 GREEDY = GenerationParams(temperature=0, max_tokens=8)
@@ -189,3 +189,13 @@ def test_the_budget_holds(start: Start, home: Path) -> None:
     gone(engine)
     assert owners(home) == ["other"]
     assert StateFolder(home / "states").size <= budget
+
+
+def test_several_samples_are_brought_back_to_and_not_kept(past: Past, tmp_path: Path) -> None:
+    shutil.copytree(past.folder, tmp_path, dirs_exist_ok=True)
+    before, engine = owners(tmp_path), backend(tmp_path)
+    events = list(engine.sample(past.messages, GenerationParams(seed=1, max_tokens=8), 3, Cancel()))
+    cached = {event.reply.usage.cached_tokens for event in events if isinstance(event, SampleFinished)}
+    assert min(cached) > MOST
+    gone(engine)
+    assert owners(tmp_path) == before

@@ -76,6 +76,31 @@ def test_escape_stops_an_answer_and_what_was_said_stays(tmp_path: Path) -> None:
     run(play())
 
 
+def test_an_answer_that_grew_is_drawn_as_one_that_is_drawn_anew(tmp_path: Path) -> None:
+    lines = [f"{number}. item **{number}**\n\n" for number in range(60)] + ["```python\n", *["a = 1\n"] * 40, "```\n"]
+
+    async def play() -> None:
+        async with running(desk(tmp_path, Reply(lines, delay_s=0.003))) as pilot:
+            await pilot.press(*"Go", "enter")
+            # Words typed and views moved while it grows.
+            await pilot.press(*"typed", "pageup", "pageup")
+            await asyncio.sleep(0.6)
+            await pilot.press("ctrl+end", "pageup", "ctrl+end")
+            await until(pilot, " tokens ")
+            views = []
+            for width in (80, 60, 80):
+                await pilot.resize_terminal(width, 30)
+                await pilot.press("ctrl+end")
+                await pilot.pause()
+                end = seen(pilot)
+                await pilot.press("pageup")
+                await pilot.pause()
+                views.append((end, seen(pilot)))
+            assert views[0] == views[2] != views[1]
+
+    run(play())
+
+
 def test_what_a_model_writes_cannot_steer_the_terminal(tmp_path: Path) -> None:
     async def play() -> None:
         evil = "\x1b]52;c;ZXZpbA==\x07 \x9b31m [bold]not markup[/] \u202e"

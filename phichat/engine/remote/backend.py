@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
 
-from phichat.endpoints import Endpoint, Served
+from phichat.endpoints import Served
 from phichat.engine.backend import Cancel, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.protocol import Generated, OfSample, Said
 from phichat.engine.remote import request
+from phichat.engine.remote.served import ABOUT_S, ServedModel, context_of_llama_server, models_of
+from phichat.engine.remote.server import Server
 from phichat.engine.remote.trouble import Kind, Scrubber, Trouble, explain, overflow, refused_options
 from phichat.engine.remote.turn import Answering, AnsweringSeveral
 from phichat.engine.reply import GrowingReply
@@ -20,15 +22,9 @@ from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
 from phichat.events import ModelReady, SampleFinished
 from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo
 
-if TYPE_CHECKING:
-    from phichat.engine.remote.http import Server
-
 _RETRIES = 3
 _LONGEST_PAUSE_S = 30.0
 """A server that asks to wait longer is not waited for."""
-
-_ABOUT_S = 5.0
-"""How long an answer waits for what the server says about its models."""
 
 _NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens", "stream_options": ""}
 """How the user knows an option, "" where nobody has asked for it."""
@@ -36,14 +32,11 @@ _NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_
 _BYTES_PER_TOKEN = 4.0
 """Of most prose and code, until the server has counted a prompt."""
 
+_CUT_BYTES_PER_TOKEN, _CUT_FROM_BYTES = 12.0, 8_000
+"""A server that counts so few tokens in so much text has hardly read all of it."""
 
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model as the server tells of it. n_ctx: in tokens, 0 when it does not say."""
-
-    id: str
-    n_ctx: int = 0
-    owned_by: str = ""
+_COUNT_S = 2.0
+"""How long a complete answer waits for the server to count it."""
 
 
 class RemoteBackend:
@@ -75,7 +68,7 @@ class RemoteBackend:
         """
         if self._server is not None:
             return
-        server = connect(self._served.endpoint, self._key)
+        server = Server(self._served.endpoint, self._key)
         model = self._found(server, cancel)
         if model is None or cancel.is_set():
             server.close()
@@ -91,12 +84,12 @@ class RemoteBackend:
         if wanted and self._served.endpoint.api_version:
             return ServedModel(wanted)  # Azure has deployments, and lists something else
         try:
-            models = _models(server, cancel, _ABOUT_S)
+            models = models_of(server, cancel, ABOUT_S)
         except Trouble as trouble:
             # What is wrong is told when it matters: not every server lists its models.
             if not wanted or trouble.kind is Kind.REFUSED:
                 server.close()
-                raise self._error(trouble, _ABOUT_S) from None
+                raise self._error(trouble, ABOUT_S) from None
         if cancel.is_set():
             return None
         if not wanted and len(models) != 1:
@@ -109,7 +102,7 @@ class RemoteBackend:
             )
         model = next((model for model in models if model.id == wanted or not wanted), ServedModel(wanted))
         if not model.n_ctx and model.owned_by == "llamacpp":
-            model = replace(model, n_ctx=_context_of_llama_server(server, cancel))
+            model = replace(model, n_ctx=context_of_llama_server(server, cancel))
         return model
 
     def _notices(self) -> Iterator[str]:
@@ -142,9 +135,9 @@ class RemoteBackend:
         try:
             for said in self._replies(messages, turn, cancel):
                 yield from reply.take(said)
-        except Trouble as trouble:
+        except (Trouble, ExtraNotInstalled) as why:
             yield replace(reply.finished(FinishReason.ERROR), notices=tuple(turn.notices))
-            raise self._error(trouble, self._served.endpoint.timeout) from None
+            raise self._error(why, self._served.endpoint.timeout) if isinstance(why, Trouble) else why from None
         yield replace(reply.finished(), notices=tuple(turn.notices))
 
     def sample(
@@ -212,9 +205,15 @@ class RemoteBackend:
         """What one request brings. Raises Trouble."""
         assert self._server is not None
         body = request.body(self._served.model, messages, turn.wanted, self._refused, streams=streams)
+        patience_s = self._served.endpoint.timeout
+
+        def silence_s() -> float:
+            return min(_COUNT_S, patience_s) if turn.finish else patience_s
+
         try:
-            for document in self._server.complete(body, cancel, self._served.endpoint.timeout):
-                yield from turn.take(document)
+            with closing(self._server.complete(body, cancel, silence_s)) as documents:
+                for document in documents:
+                    yield from turn.take(document)
         except Trouble as trouble:
             # An answer that has said how it ends needs no more of the connection.
             if not turn.finish or trouble.kind not in (Kind.CUT, Kind.LOST, Kind.SILENT):
@@ -223,9 +222,19 @@ class RemoteBackend:
         yield from turn.rest()
         if cancel.is_set():
             return
-        yield from turn.end()
         if turn.usage and turn.usage.prompt_tokens:
-            self._bytes_per_token = _size(messages) / turn.usage.prompt_tokens
+            self._learn(_size(messages), turn.usage.prompt_tokens, turn)
+        yield from turn.end()
+
+    def _learn(self, size: int, tokens: int, turn: Answering | AnsweringSeveral) -> None:
+        """The server has counted so many tokens in a prompt of that size, or in what it has left of it."""
+        if size > _CUT_FROM_BYTES and size / tokens > _CUT_BYTES_PER_TOKEN:
+            turn.notices.append(
+                f"{self._served.endpoint.name} counts {tokens:,} tokens in a prompt of {size:,} bytes: it may have cut "
+                "it to its context, which is set where the server is started."
+            )
+        else:
+            self._bytes_per_token = size / tokens
 
     def _refused_by(self, trouble: Trouble, turn: Answering | AnsweringSeveral) -> frozenset[str]:
         """The options that the server has refused and that can be done without; the turn says which."""
@@ -242,7 +251,7 @@ class RemoteBackend:
         return refused
 
     def _error(self, trouble: Trouble, waited_s: float) -> PhichatError:
-        return explain(trouble, self._served, self._scrub, has_key=bool(self._key), waited_s=waited_s)
+        return explain(trouble, self._served, self._key, waited_s)
 
     def unload(self) -> None:
         """As `Backend.unload`."""
@@ -260,69 +269,6 @@ def _noted(events: Iterator[SampleEvent], notices: Sequence[str]) -> Iterator[Sa
         if isinstance(event, SampleFinished):
             event = replace(event, reply=replace(event.reply, notices=tuple(notices)))
         yield event
-
-
-def connect(endpoint: Endpoint, key: str) -> Server:
-    """Nothing is sent yet. Raises ExtraNotInstalled."""
-    try:
-        from phichat.engine.remote.http import Server
-    except ModuleNotFoundError as why:
-        raise ExtraNotInstalled(
-            "Endpoints need the package openai, which is not installed",
-            "install it with `pip install 'phichat-cli[remote]'`",
-            detail=str(why),
-        ) from None
-    return Server(endpoint, key)
-
-
-def served_models(endpoint: Endpoint, key: str, cancel: Cancel) -> list[ServedModel]:
-    """What the server has, in its order; empty when cancelled.
-
-    Raises ExtraNotInstalled and EndpointError kinds.
-    """
-    scrub = Scrubber([key, *endpoint.headers.values()])
-    server = connect(endpoint, key)
-    try:
-        return _models(server, cancel, endpoint.timeout)
-    except Trouble as trouble:
-        whom = Served(endpoint, endpoint.model)
-        raise explain(trouble, whom, scrub, has_key=bool(key), waited_s=endpoint.timeout) from None
-    finally:
-        server.close()
-
-
-def _models(server: Server, cancel: Cancel, silence_s: float) -> list[ServedModel]:
-    document = server.models(cancel, silence_s)
-    if document is None:
-        return []
-    listed = document.get("data")
-    if not isinstance(listed, list):
-        raise Trouble(Kind.BAD_STREAM, body=document)
-    return [_model(entry) for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-
-def _model(entry: Mapping[str, Any]) -> ServedModel:
-    meta = entry.get("meta")
-    tells = {**(meta if isinstance(meta, dict) else {}), **entry}
-    # Of vLLM; OpenRouter and others; Groq; LM Studio; llama-server.
-    names = ("max_model_len", "context_length", "context_window", "loaded_context_length", "n_ctx")
-    n_ctx = next((tells[name] for name in names if _is_context(tells.get(name))), 0)
-    owner = entry.get("owned_by")
-    return ServedModel(entry["id"], n_ctx, owner if isinstance(owner, str) else "")
-
-
-def _context_of_llama_server(server: Server, cancel: Cancel) -> int:
-    try:
-        said = server.beside_api("/props", cancel, _ABOUT_S)
-    except Trouble:
-        return 0  # a server that keeps it to itself
-    settings = said.get("default_generation_settings") if said else None
-    n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else 0
-    return n_ctx if isinstance(n_ctx, int) and _is_context(n_ctx) else 0
-
-
-def _is_context(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
 
 
 def _size(messages: Sequence[Message]) -> int:

@@ -1,26 +1,23 @@
-"""One exchange with a server at a time, in a thread of its own, so that whoever waits can leave at once."""
+"""A server by HTTP: the only user of openai and of the library below it, both imported when something is asked."""
 
 from __future__ import annotations
 
 import contextlib
 import email.utils
-import socket
 import ssl
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from multiprocessing.connection import wait
-from threading import Thread, current_thread
+from threading import current_thread
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from phichat import __version__
 from phichat.endpoints import Endpoint
-from phichat.engine.cancel import Cancel
-from phichat.engine.remote.stream import MOST, Document, Events, Whole, document
+from phichat.engine.remote.exchange import Exchange
+from phichat.engine.remote.stream import MOST, Events, Whole, document
 from phichat.engine.remote.trouble import Kind, Trouble
 
 _CONNECT_S = 10.0
@@ -30,88 +27,70 @@ _OF_HTTP = frozenset(
 _ERROR_BYTES = 1 << 18
 """As much of an error page is read."""
 
+_OF_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+"""Asked directly, whatever proxy the environment names."""
 
-class Server:
-    """The server of an endpoint.
 
-    key: what proves who asks, "" for nothing. It goes into headers and nowhere else.
+class Http:
+    """The libraries, set up for an endpoint.
+
+    key: what proves who asks, "" for nothing. It goes into headers and nowhere else. Raises Trouble when the
+    address, or what the environment says of proxies and certificates, cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
-        self._base_url, self._api_version = endpoint.base_url, endpoint.api_version
-        self._headers = {"user-agent": f"phichat/{__version__}", **_credentials(endpoint, key), **endpoint.headers}
-        limits = httpx2.Limits(max_keepalive_connections=0)
-        self._http = httpx2.Client(
-            timeout=httpx2.Timeout(endpoint.timeout, connect=min(_CONNECT_S, endpoint.timeout)),
-            limits=limits,
-            follow_redirects=False,
-            event_hooks={"request": [self._prepare], "response": [_bound]},
-        )
-        self._client = _client(endpoint, self._http)
+        own = {"user-agent": f"phichat/{__version__}", "accept-encoding": "identity"}
+        self._headers = {**own, **_credentials(endpoint, key), **endpoint.headers}
+        try:
+            self._http = httpx2.Client(
+                timeout=httpx2.Timeout(endpoint.timeout, connect=min(_CONNECT_S, endpoint.timeout)),
+                limits=httpx2.Limits(max_keepalive_connections=0),
+                follow_redirects=False,
+                event_hooks={"request": [self._prepare], "response": [_bound]},
+                mounts=dict.fromkeys(f"all://{host}" for host in _OF_THIS_MACHINE),
+            )
+            self._client = _client(endpoint, self._http)
+        except (httpx2.InvalidURL, ImportError, OSError, ValueError) as why:
+            # An address, a proxy or a file of certificates in the environment that the library cannot use.
+            raise Trouble(Kind.UNREACHABLE, detail=str(why)) from None
 
     def close(self) -> None:
-        """Let go of everything; nothing can be asked any more."""
+        """Let go of everything."""
         self._http.close()
 
-    def complete(self, body: Mapping[str, Any], cancel: Cancel, silence_s: float) -> Iterator[Document]:
-        """The documents of a chat completion as they come; ends early when cancelled.
+    def complete(self, body: Mapping[str, Any], exchange: Exchange) -> None:
+        """The documents of a chat completion as they come. Raises Trouble."""
+        # The library's own reading of the stream knows no bounds, and parses every event into a model.
+        with _as_trouble(exchange), self._client.chat.completions.create(**body) as stream:
+            exchange.has_answer, answer = True, stream.response
+            kind = answer.headers.get("content-type", "").lower()
+            if "html" in kind:
+                raise Trouble(Kind.WEB_PAGE)
+            decoder = Whole() if "application/json" in kind else Events()
+            for piece in answer.iter_bytes():
+                before = decoder.lines
+                exchange.put_each(decoder.feed(piece), is_alive=lambda: decoder.lines > before)  # noqa: B023
+                if decoder.is_done or exchange.is_left:
+                    return
+            exchange.put_each(decoder.close(), is_alive=lambda: False)
+            if not decoder.is_done:
+                raise Trouble(Kind.BAD_STREAM if decoder.lines and not decoder.documents else Kind.CUT)
 
-        silence_s: how long the server may say nothing. Raises Trouble.
-        """
-
-        def work(exchange: _Exchange) -> None:
-            # The library's own reading of the stream knows no bounds, and parses every event into a model.
-            with self._client.chat.completions.create(**body) as stream:
-                exchange.has_answer, answer = True, stream.response
-                kind = answer.headers.get("content-type", "").lower()
-                if "html" in kind:
-                    raise Trouble(Kind.WEB_PAGE)
-                decoder = Whole() if "application/json" in kind else Events()
-                for piece in answer.iter_bytes():
-                    before = decoder.lines
-                    exchange.put_each(decoder.feed(piece), is_alive=lambda: decoder.lines > before)  # noqa: B023
-                    if decoder.is_done or exchange.is_left:
-                        return
-                exchange.put_each(decoder.close(), is_alive=lambda: False)
-                if not decoder.is_done:
-                    raise Trouble(Kind.BAD_STREAM if decoder.lines and not decoder.documents else Kind.CUT)
-
-        return self._exchange(work, cancel, silence_s)
-
-    def models(self, cancel: Cancel, silence_s: float) -> Document | None:
-        """What /v1/models says; None when cancelled. Raises Trouble."""
-        query = "?" + urlencode({"api-version": self._api_version}) if self._api_version else ""
-        return self._get(f"{self._base_url}/models{query}", cancel, silence_s)
-
-    def beside_api(self, path: str, cancel: Cancel, silence_s: float) -> Document | None:
-        """What the server says at a path of its own; None when cancelled. Raises Trouble."""
-        return self._get(self._base_url.removesuffix("/v1") + path, cancel, silence_s)
-
-    def _get(self, url: str, cancel: Cancel, silence_s: float) -> Document | None:
-        def work(exchange: _Exchange) -> None:
-            with self._http.stream("GET", url) as answer:
-                content = bytearray()
-                for piece in answer.iter_bytes():
-                    content += piece
-                    if len(content) > MOST:
-                        raise Trouble(Kind.HUGE)
-                is_page = "html" in answer.headers.get("content-type", "").lower()
-                if answer.status_code != 200:
-                    body = None if is_page else _parsed(bytes(content))
-                    raise Trouble(Kind.STATUS, answer.status_code, body, _retry_after(answer.headers))
-                if is_page:
-                    raise Trouble(Kind.WEB_PAGE)
-                exchange.put_each(iter((document(bytes(content)),)), is_alive=lambda: True)
-
-        return next(self._exchange(work, cancel, silence_s), None)
-
-    def _exchange(self, work: Callable[[_Exchange], None], cancel: Cancel, silence_s: float) -> Iterator[Document]:
-        exchange = _Exchange(work)
-        exchange.start()
-        try:
-            yield from exchange.documents(cancel, silence_s)
-        finally:
-            exchange.leave()
+    def get(self, url: str, exchange: Exchange) -> None:
+        """The JSON document there. Raises Trouble."""
+        with _as_trouble(exchange), self._http.stream("GET", url) as answer:
+            content = bytearray()
+            for piece in answer.iter_bytes():
+                content += piece
+                if len(content) > MOST:
+                    raise Trouble(Kind.HUGE)
+            is_page = "html" in answer.headers.get("content-type", "").lower()
+            if answer.status_code != 200:
+                body = None if is_page else _parsed(bytes(content))
+                raise Trouble(Kind.STATUS, answer.status_code, body, _retry_after(answer.headers))
+            if is_page:
+                raise Trouble(Kind.WEB_PAGE)
+            exchange.put_each(iter((document(bytes(content)),)), is_alive=lambda: True)
 
     def _prepare(self, request: httpx2.Request) -> None:
         """Only the headers that are meant: the library adds some about this machine, and takes more from
@@ -120,87 +99,8 @@ class Server:
             del request.headers[name]
         request.headers.update(self._headers)
         exchange = current_thread()
-        assert isinstance(exchange, _Exchange)
+        assert isinstance(exchange, Exchange)
         request.extensions = {**request.extensions, "trace": exchange.saw}
-
-
-class _Exchange(Thread):
-    """A request, and its answer as it comes.
-
-    Left by its user it closes its connection, in whatever state that is. has_answer: one has begun to come.
-    """
-
-    def __init__(self, work: Callable[[_Exchange], None]) -> None:
-        super().__init__(name="phichat-endpoint", daemon=True)
-        self._work = work
-        self._items: deque[Document | Trouble | None] = deque()
-        self._news, self._tell = socket.socketpair()
-        self._tell.settimeout(0)
-        self._connected: Any = None
-        self.has_answer = self.is_left = False
-
-    def run(self) -> None:
-        """In the thread."""
-        try:
-            self._work(self)
-        except Exception as why:
-            trouble = _trouble_of(why)
-            if trouble is None:
-                raise
-            if self.has_answer and trouble.kind is Kind.LOST:
-                trouble.kind = Kind.CUT
-            self._items.append(trouble)
-        finally:
-            self._items.append(None)
-            self._wake()
-
-    def saw(self, name: str, info: Mapping[str, Any]) -> None:
-        """The transport tells of the connection, which may come too late."""
-        if name.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self._connected = info.get("return_value")
-            if self.is_left:
-                self._hang_up()
-
-    def put_each(self, documents: Iterator[Document], is_alive: Callable[[], bool]) -> None:
-        """Hand them over; is_alive: whether to tell of life even when there are none. Raises what they raise."""
-        before = len(self._items)
-        try:
-            self._items.extend(documents)
-        finally:
-            if len(self._items) > before or is_alive():
-                self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake then
-            self._tell.send(b"\0")
-
-    def documents(self, cancel: Cancel, silence_s: float) -> Iterator[Document]:
-        """For its user. Raises Trouble."""
-        while True:
-            arrived = wait([cancel, self._news], silence_s)  # type: ignore[list-item]
-            if cancel.is_set():
-                return
-            if not arrived:
-                raise Trouble(Kind.SILENT)
-            self._news.recv(4096)
-            while self._items:
-                item = self._items.popleft()
-                if item is None:
-                    return
-                if isinstance(item, Trouble):
-                    raise item
-                yield item
-
-    def leave(self) -> None:
-        """Nobody listens any more."""
-        self.is_left = True
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        connected = self._connected
-        if connected is not None:
-            with contextlib.suppress(OSError):  # it is closed already
-                connected.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def _client(endpoint: Endpoint, http: httpx2.Client) -> openai.OpenAI:
@@ -246,8 +146,23 @@ class _AtMost(httpx2.SyncByteStream):
 
 
 def _bound(response: httpx2.Response) -> None:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Trouble(Kind.BAD_STREAM, detail="it is compressed, which was not asked for")  # and may have no bounds
     if response.status_code >= 300 and isinstance(response.stream, httpx2.SyncByteStream):
         response.stream = _AtMost(response.stream)
+
+
+@contextlib.contextmanager
+def _as_trouble(exchange: Exchange) -> Iterator[None]:
+    try:
+        yield
+    except Exception as why:
+        trouble = _trouble_of(why)
+        if trouble is None:
+            raise
+        if exchange.has_answer and trouble.kind is Kind.LOST:
+            trouble.kind = Kind.CUT
+        raise trouble from None
 
 
 def _trouble_of(why: Exception) -> Trouble | None:
@@ -272,12 +187,14 @@ def _of_connection(why: Exception) -> Trouble:
         if not isinstance(cause, Exception):
             break
         causes.append(cause)
+    if isinstance(causes[-1], Trouble):
+        return causes[-1]
     deepest = str(causes[-1])
 
     def among(*kinds: type[Exception]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    if among(ssl.SSLError):
+    if among(ssl.SSLError) and among(httpx2.ConnectError):
         return Trouble(Kind.TLS, detail=deepest)
     if among(ConnectionRefusedError):
         return Trouble(Kind.REFUSED)

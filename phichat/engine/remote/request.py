@@ -20,7 +20,7 @@ _OF_OTHERS = {
     "repeat_penalty": ("repeat_penalty", "repetition_penalty"),  # llama.cpp's word, and vLLM's
     "repeat_last_n": ("repeat_last_n",),
 }
-OF_THE_SERVER = ("ctx_size", "n_gpu_layers", "cache_type_k", "cache_type_v", "threads")
+OF_THE_SERVER = ("ctx_size", "n_gpu_layers", "cache_type_k", "cache_type_v", "threads", "draft")
 """Options that a server was started with."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -27,8 +28,7 @@ class Events:
     """
 
     def __init__(self) -> None:
-        self._begun: list[bytes] = []
-        self._begun_size = 0
+        self._begun = bytearray()
         self._held = b""
         self._data: list[bytes] = []
         self._size = 0
@@ -42,25 +42,26 @@ class Events:
             piece, self._held = piece[:-1], b"\r"
         *lines, rest = _LINE_END.split(piece)
         for line in lines:
-            yield from self._line(b"".join((*self._begun, line)))
-            self._begun, self._begun_size = [], 0
-        self._begun.append(rest)
-        self._begun_size += len(rest)
-        if self._begun_size > MOST:
+            yield from self._line(bytes(self._begun) + line)
+            self._begun.clear()
+        self._begun += rest
+        if len(self._begun) > MOST:
             raise Trouble(Kind.HUGE)
 
     def close(self) -> Iterator[Document]:
         """What the last event holds whose end did not come. Raises Trouble."""
-        for line in (b"".join(self._begun), b""):
+        for line in (bytes(self._begun), b""):
             yield from self._line(line)
 
     def _line(self, line: bytes) -> Iterator[Document]:
+        if not self.lines:
+            line = line.removeprefix(codecs.BOM_UTF8)
         self.lines += bool(line)
         if line:
             name, _, value = line.partition(b":")
-            if name == b"data":
+            if name in (b"data", b"error"):  # older llama-servers tell of an error so
                 self._data.append(value.removeprefix(b" "))
-                self._size += len(value)
+                self._size += len(line)
                 if self._size > MOST:
                     raise Trouble(Kind.HUGE)
             return
@@ -98,7 +99,7 @@ class Whole:
 def document(content: bytes) -> Document:
     """A JSON object. Raises Trouble."""
     try:
-        value = json.loads(content.decode("utf-8", "replace"))
+        value = json.loads(content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise Trouble(Kind.BAD_JSON) from None
     if not isinstance(value, dict):
@@ -118,17 +119,16 @@ class Piece:
 
 def read(said: Document) -> Piece:
     """One chunk of a chat completion, or a whole one. Raises Trouble when it is neither, or an error."""
-    if said.get("error"):
-        raise Trouble(Kind.SAID, body=said)
     choices = said.get("choices")
+    if said.get("error") or (choices is None and {"message", "detail"} & set(said)):
+        raise Trouble(Kind.SAID, body=said)
     usage = _usage(said.get("usage"))
     if not isinstance(choices, list):
         if usage is None and said.get("object") != "chat.completion.chunk":
             raise Trouble(Kind.BAD_STREAM)
         return Piece(usage=usage)
-    if not choices:
-        return Piece(usage=usage)
-    choice = choices[0] if isinstance(choices[0], dict) else {}
+    # What a server says of others beside the first is not mixed into it.
+    choice = min((one for one in choices if isinstance(one, dict)), key=_index, default={})
     delta = choice.get("delta") or choice.get("message") or {}
     if not isinstance(delta, dict):
         raise Trouble(Kind.BAD_STREAM)
@@ -138,6 +138,11 @@ def read(said: Document) -> Piece:
         _text(choice.get("finish_reason")),
         usage,
     )
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _text(value: object) -> str:
@@ -159,7 +164,7 @@ def _usage(value: object) -> Usage | None:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 < value < 1 << 53 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 53 else 0
 
 
 def finish_reason(finish: str) -> FinishReason:

@@ -66,6 +66,13 @@ class Trouble(Exception):
         """The server's own words."""
         return message_of(self.body)
 
+    @property
+    def error(self) -> Mapping[str, object]:
+        """The error document, empty where there is none."""
+        body = self.body if isinstance(self.body, Mapping) else {}
+        error = body.get("error", body)
+        return error if isinstance(error, Mapping) else {}
+
 
 def message_of(body: object) -> str:
     """The message in an error document, however it is wrapped; the beginning of anything else."""
@@ -128,9 +135,7 @@ def overflow(trouble: Trouble) -> tuple[int, int] | None:
     """(prompt tokens, context) when the prompt was refused for its length, 0 for what the server does not tell."""
     if trouble.kind not in (Kind.STATUS, Kind.SAID) or trouble.status in (401, 403, 404, 429):
         return None
-    body = trouble.body
-    error = body.get("error", body) if isinstance(body, Mapping) else {}
-    error = error if isinstance(error, Mapping) else {}
+    error = trouble.error
     said = trouble.said.lower().replace(",", "")
     named = {"context_length_exceeded", "exceed_context_size_error"} & {str(error.get(key)) for key in ("code", "type")}
     if not named and not (trouble.status in (0, 400, 413, 422, 500) and _OVERFLOW.search(said)):
@@ -166,8 +171,9 @@ def refused_options(trouble: Trouble, sent: Sequence[str]) -> frozenset[str]:
     return named if _NOT_TAKEN.search(said) else named & {"max_tokens"}
 
 
-def explain(trouble: Trouble, model: Served, scrub: Scrubber, *, has_key: bool, waited_s: float) -> PhichatError:
-    """The error that a user sees. has_key: one was sent. waited_s: how long the server may be silent."""
+def explain(trouble: Trouble, model: Served, key: str, waited_s: float = 0.0) -> PhichatError:
+    """The error that a user sees. key: what was sent, "" for none. waited_s: how long the server may be silent."""
+    scrub = Scrubber([key, *model.endpoint.headers.values()])
     name, address = model.endpoint.name, model.endpoint.base_url
     words = _clipped(scrub(trouble.said))
     detail = scrub("\n".join(filter(None, (trouble.detail, _whole(trouble.body)))))
@@ -220,11 +226,11 @@ def explain(trouble: Trouble, model: Served, scrub: Scrubber, *, has_key: bool, 
                 "check that base_url leads to an OpenAI-compatible API, or ask again",
             )
         case Kind.HUGE:
-            return error(
-                EndpointError, f"{at} sends more in one piece than any answer takes", "check what is at base_url"
-            )
+            return error(EndpointError, f"{at} sends more than any answer takes", "check what is at base_url")
         case Kind.FILTERED:
             return error(EndpointError, f"The content filter of {name} has ended the answer", "put it another way")
+        case Kind.STATUS if trouble.error.get("code") == "content_filter":
+            return error(EndpointError, f"The content filter of {name} does not take the prompt", "put it another way")
         case Kind.TOOLS:
             return error(
                 EndpointError,
@@ -234,7 +240,7 @@ def explain(trouble: Trouble, model: Served, scrub: Scrubber, *, has_key: bool, 
         case Kind.SAID:
             return error(EndpointError, f"{name} reports an error in its answer{behind}", "ask again")
         case Kind.STATUS:
-            return _of_status(trouble, model, behind, detail, has_key=has_key)
+            return _of_status(trouble, model, behind, detail, has_key=bool(key))
         case _:
             assert_never(trouble.kind)
 
@@ -243,8 +249,10 @@ def _of_status(trouble: Trouble, model: Served, behind: str, detail: str, *, has
     name, endpoint, status = model.endpoint.name, model.endpoint, trouble.status
     if status in (401, 403):
         variable = endpoint.api_key_env
-        if has_key:
+        if has_key and variable:
             step = f"check what the variable {variable} holds"
+        elif has_key:
+            step = f"check what api_key_command under [endpoints.{name}] gives"
         elif variable:
             step = f"set the variable {variable} to the key"
         else:

@@ -15,6 +15,9 @@ from phichat.engine.remote.trouble import Kind, Trouble
 from phichat.engine.text import ReasoningSplitter
 from phichat.messages import FinishReason, GenerationParams, Timings, Usage
 
+_MOST_SAID = 16 << 20
+"""Characters of an answer: more than any context holds."""
+
 
 class Answering:
     """One answer, as its documents come.
@@ -31,6 +34,7 @@ class Answering:
         self.usage: Usage | None = None
         self.finish = ""
         self._splitter = ReasoningSplitter("")
+        self._said = 0
         self._asked_at = monotonic()
         self._first_at = self._last_at = 0.0
 
@@ -39,6 +43,9 @@ class Answering:
         piece = read(document)
         self.usage, self.finish = piece.usage or self.usage, piece.finish or self.finish
         if piece.text or piece.reasoning:
+            self._said += len(piece.text) + len(piece.reasoning)
+            if self._said > _MOST_SAID:
+                raise Trouble(Kind.HUGE)
             self._last_at = monotonic()
             self._first_at = self._first_at or self._last_at
             self.has_begun = True
@@ -62,7 +69,8 @@ class Answering:
             raise Trouble(Kind.BAD_STREAM)
         reason = finish_reason(self.finish)
         if reason is FinishReason.LENGTH and not self._is_limited:
-            self.notices.append(f"{self._endpoint} has ended the answer at its own limit; --max-tokens may raise it.")
+            limit = "its own limit, which --max-tokens may raise, or at the end of its context"
+            self.notices.append(f"{self._endpoint} has ended the answer at {limit}.")
         usage = self.usage or Usage()
         waited = (self._first_at or monotonic()) - self._asked_at
         spent = self._last_at - self._first_at

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TRIES = 20
 """More often than an engine is found gone when ten clients kill and start them, and no endless loop."""
 
-Local = Callable[[Callable[[Deadlines], "EngineProcess"] | None], "LocalBackend"]
+Local = Callable[[Callable[[Deadlines, int], "EngineProcess"] | None], "LocalBackend"]
 """Makes the backend that plans and loads; given a way to start the engine process, None for a private one."""
 
 
@@ -35,15 +35,22 @@ class ResidentBackend(Asking):
     """One GGUF file, in an engine that others use too and that stays when they have left.
 
     Where that is not to be had (an engine too busy to answer, a folder that cannot be used) it has one of its own.
-    keep_alive: seconds that the engine shall stay without clients.
+    keep_alive: seconds that the engine shall stay without clients. spin_count: that an engine is started with.
     """
 
     def __init__(
-        self, name: str, path: Path, address: Address, keep_alive: float, local: Local, deadlines: Deadlines
+        self,
+        name: str,
+        path: Path,
+        address: Address,
+        keep_alive: float,
+        local: Local,
+        deadlines: Deadlines,
+        spin_count: Callable[[], int],
     ) -> None:
         super().__init__(name, path)
         self._address, self._keep_alive, self._local = address, keep_alive, local
-        self._deadlines = deadlines
+        self._deadlines, self._spin_count = deadlines, spin_count
         self._visitor: Visitor | None = None
         self._private: LocalBackend | None = None
 
@@ -135,7 +142,7 @@ class ResidentBackend(Asking):
         from phichat.engine.resident.opening import model_files, opened, program
 
         files = model_files(self._path)
-        opening = opened(self._address, self._deadlines, cancel)
+        opening = opened(self._address, self._deadlines, self._spin_count(), cancel)
         if opening is None:
             return
         try:

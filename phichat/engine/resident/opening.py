@@ -27,7 +27,7 @@ class Opening:
     Made with the address locked. Raises OSError, and EngineCrashed when no process can be started.
     """
 
-    def __init__(self, address: Address, deadlines: Deadlines) -> None:
+    def __init__(self, address: Address, deadlines: Deadlines, spin_count: int) -> None:
         self._address = address
         address.clear()
         self._listener = None if sys.platform == "win32" else _listening(address)
@@ -36,19 +36,19 @@ class Opening:
             if self._listener is None:
                 address.key.touch(mode=0o600)
                 address.key.write_bytes(secrets.token_bytes(32))
-            self._first = self._started(deadlines)
+            self._first = self._started(deadlines, spin_count)
         except BaseException:
             self.close()
             raise
 
-    def start(self, deadlines: Deadlines) -> EngineProcess:
+    def start(self, deadlines: Deadlines, spin_count: int) -> EngineProcess:
         """An engine process behind this door."""
         first, self._first = self._first, None
-        return first or self._started(deadlines)
+        return first or self._started(deadlines, spin_count)
 
-    def _started(self, deadlines: Deadlines) -> EngineProcess:
+    def _started(self, deadlines: Deadlines, spin_count: int) -> EngineProcess:
         handle = self._listener.fileno() if self._listener else None
-        process = EngineProcess(deadlines, WORKER, Door(self._address, handle))
+        process = EngineProcess(deadlines, WORKER, Door(self._address, handle), spin_count)
         if self._listener is None:
             until = time.monotonic() + deadlines.start
             while process.alive and time.monotonic() < until:
@@ -67,7 +67,7 @@ class Opening:
             self._listener.close()
 
 
-def opened(address: Address, deadlines: Deadlines, cancel: Cancel) -> Opening | None:
+def opened(address: Address, deadlines: Deadlines, spin_count: int, cancel: Cancel) -> Opening | None:
     """A door at the address, and an engine behind it; None where there is one already, or when cancelled.
 
     Raises OSError where there can be none, and EngineCrashed.
@@ -82,7 +82,7 @@ def opened(address: Address, deadlines: Deadlines, cancel: Cancel) -> Opening | 
         if there is not None:
             there.close()
             return None
-        return Opening(address, deadlines)
+        return Opening(address, deadlines, spin_count)
 
 
 def _listening(address: Address) -> socket.socket:

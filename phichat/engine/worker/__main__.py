@@ -141,6 +141,8 @@ class Worker:
         rescue = Timer(_LEAVING_S, os._exit, (1,))
         rescue.daemon = True
         rescue.start()
+        for job in tuple(self._schedule.jobs):
+            job.cancelled.set()
         self._inbox.put(None)
 
     def _leave(self) -> None:
@@ -238,6 +240,14 @@ class Worker:
                 from phichat.engine.worker.bench import bench
 
                 return bench(self._model, request, job.send)
+            case protocol.Tune():
+                from phichat.engine.worker.bench import tune
+
+                return tune(self._model, request, job.send)
+            case protocol.Weigh():
+                from phichat.engine.worker.bench import weigh
+
+                return weigh(self._model, request, job.send)
             case protocol.Stay():
                 if self._doors is None:
                     return Failed(Failure.LOAD, "there is no door")

@@ -76,9 +76,7 @@ class Doors:
         self._seen_at = monotonic()
         self._gate = RLock()  # a signal may find it taken by the thread that handles it
         self._ends = False
-        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
-            if number is not None:
-                signal.signal(number, lambda *_: self._leave())
+        self._heed_signals()
         Thread(target=self._let_in, daemon=True).start()
 
     def stay(self, request: Stay) -> Staying:
@@ -96,6 +94,21 @@ class Doors:
             if self._host.clients <= client_count:
                 self._end()
         return Staying()
+
+    def _heed_signals(self) -> None:
+        if sys.platform == "win32":
+            signal.signal(signal.SIGTERM, lambda *_: self._leave())
+            return
+        # A handler runs in the main thread only, which may not wake up from its wait when another thread got the
+        # signal.
+        signals = {signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+        def wait() -> None:
+            signal.sigwait(signals)
+            self._leave()
+
+        Thread(target=wait, daemon=True).start()
 
     # Coming in
 

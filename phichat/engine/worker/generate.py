@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 
 from phichat.engine.protocol import Evaluating, Failure, Generate, Generated
+from phichat.engine.worker.draft import Ahead
 from phichat.engine.worker.model import Model
 from phichat.engine.worker.prompt import Prompt
 from phichat.engine.worker.schedule import Job, Steps
@@ -91,15 +92,20 @@ def reply(
         complete = yield from evaluate(tokens, lambda done: job.send(Evaluating(done, total, cached)))
         model.synchronize()
         evaluated = monotonic()
+        model.states.learn(evaluated - reading - (job.waited_s - waited_s), len(sequence.cached) - cached)
+        waited_s = job.waited_s
         if not complete:
             return cancelled()
-        model.states.learn(evaluated - reading - (job.waited_s - waited_s), total - cached)
-        waited_s = job.waited_s
         writer = Writer(model, prompt, params, request.seed, stops, job.send)
         cleaning.callback(writer.close)
-        while (reason := writer.next()) is None:
+        ahead = Ahead(model.batch_costs, sequence, writer.tokens)
+        cleaning.callback(ahead.take_back)
+        while (reason := writer.next(ahead.place)) is None:
+            if ahead.has_come_true():
+                continue
             yield True
-            if not (yield from evaluate(writer.tokens)):
+            room = min(model.n_ctx - len(writer.tokens), batch() - 1, writer.left)
+            if not ahead.evaluate(room) and not (yield from evaluate(writer.tokens)):
                 reason = FinishReason.CANCELLED
                 break
     return writer.generated(reason, cached, started, evaluated, restore_s, waited_s)

@@ -49,7 +49,10 @@ class Model:
         if not lib.llama_get_memory(self._context):
             raise RequestFailed(Failure.LOAD, "the model keeps no context and cannot chat")
         recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
-        self.sequences = Sequences(lib, log, self._context, request.sequences, divisible=not recurrent)
+        self.batch_costs = () if recurrent else request.batch_costs
+        """For speculation; empty where what was guessed wrong could not be taken back."""
+        window = lib.llama_model_n_swa(self._model)
+        self.sequences = Sequences(lib, log, self._context, request.sequences, divisible=not recurrent, window=window)
         self.states = States(lib, self._context, self.sequences, request)
         # llama.cpp rounds up; what was asked for is what counts.
         self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self._context))
@@ -88,7 +91,7 @@ class Model:
         params = lib.llama_context_default_params()
         params.n_ctx = request.n_ctx
         params.n_batch = params.n_ubatch = request.n_batch
-        params.n_threads = params.n_threads_batch = request.threads
+        params.n_threads, params.n_threads_batch = request.threads, request.prompt_threads or request.threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.type_k = getattr(lib, _TYPES[request.type_k])
         params.type_v = getattr(lib, _TYPES[request.type_v])
@@ -122,9 +125,17 @@ class Model:
         self._lib.llama_model_meta_val_str(self._model, b"general.architecture", buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
+    def use_threads(self, count: int, prompt_count: int) -> None:
+        """Compute single tokens and larger batches with so many from now on."""
+        self._lib.llama_set_n_threads(self._context, count, prompt_count)
+
     def synchronize(self) -> None:
         """Wait until everything submitted is computed: GPU backends return before."""
         self._lib.llama_synchronize(self._context)
+
+    def logits(self, place: int) -> bytes:
+        """Of one place in the batch evaluated last."""
+        return ctypes.string_at(self._lib.llama_get_logits_ith(self._context, place), 4 * self.vocabulary.size)
 
     def sampler(self, params: GenerationParams, seed: int, prompt: Sequence[int]) -> Sampler:
         """A chain for one reply; the repeat penalty knows the end of the prompt."""

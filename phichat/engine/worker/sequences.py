@@ -50,7 +50,7 @@ class Sequence:
         """Cut the sequence down to what it has in common with tokens; how many that are.
 
         The last token is always evaluated again: its logits are needed. A memory that cannot be
-        cut (recurrent layers) is cleared.
+        cut (recurrent layers, a sliding window that is past) is cleared.
         """
         same = common(self.cached, tokens[:-1])
         self.cut(same)
@@ -58,7 +58,7 @@ class Sequence:
 
     def cut(self, length: int) -> None:
         """Forget what is behind the first `length` tokens."""
-        if length < len(self.cached) and not self._all.remove(self.number, length):
+        if length < len(self.cached) and not (self._all.has(self, length) and self._all.remove(self.number, length)):
             self.clear()
         del self.cached[length:]
 
@@ -67,20 +67,21 @@ class Sequence:
         self._all.remove(self.number, 0)
         self.cached.clear()
 
-    def decode(self, tokens: Tokens[int]) -> Decoded:
-        """Append at most a batch of tokens, with logits for the last; what was evaluated before a
-        cancel stays. Raises RequestFailed."""
-        return self._all.decode([(self, tokens)])
+    def decode(self, tokens: Tokens[int], *, every: bool = False) -> Decoded:
+        """Append at most a batch of tokens, with logits for the last, or for every one; what was evaluated
+        before a cancel stays. Raises RequestFailed."""
+        return self._all.decode([(self, tokens)], every=every)
 
 
 class Sequences:
     """All of a context's. They share its cells; `lib` and `memory` are llama.cpp's."""
 
-    def __init__(self, lib: Any, log: Log, context: Any, count: int, *, divisible: bool) -> None:
-        """divisible: whether a sequence can be copied in part, which recurrent state cannot."""
+    def __init__(self, lib: Any, log: Log, context: Any, count: int, *, divisible: bool, window: int) -> None:
+        """divisible: whether a sequence can be copied in part, which recurrent state cannot. window: tokens that
+        the layers see which do not see all, 0 when there are none."""
         self._lib, self._log, self._context = lib, log, context
         self._memory = lib.llama_get_memory(context)
-        self.divisible = divisible
+        self.divisible, self.window = divisible, window
         self.all = tuple(Sequence(self, number) for number in range(count))
 
     def take(self, tokens: Tokens[int]) -> Sequence | None:
@@ -100,13 +101,13 @@ class Sequences:
         if begins[best.number] < len(best.cached) or shared > begins[best.number]:
             # It would lose something: rather one that is empty or was not used for longest.
             other = min(idle, key=lambda one: (bool(one.cached), one.used_at))
-            if other is not longest and self.can_copy(longest, shared):
+            if other is not longest and self.has(longest, shared):
                 other.clear()
                 if shared:
                     self.copy(longest, other, shared)
                 best = other
         best.keep_prefix(tokens)
-        best.busy = True
+        best.busy, best.owner = True, ""
         return best
 
     def release(self, sequence: Sequence) -> None:
@@ -114,9 +115,13 @@ class Sequences:
         sequence.busy = False
         sequence.used_at = monotonic()
 
-    def can_copy(self, source: Sequence, length: int) -> bool:
+    def has(self, source: Sequence, length: int) -> bool:
         """Whether a sequence has that many tokens, and they can be had without what follows them."""
-        return len(source.cached) >= length and (self.divisible or len(source.cached) == length)
+        if len(source.cached) <= length:
+            return len(source.cached) == length
+        # A state that was brought back has only the last window, and cells that are out of it may be taken.
+        begin = self._lib.llama_memory_seq_pos_min(self._memory, source.number)
+        return self.divisible and begin <= max(0, length - self.window)
 
     def copy(self, source: Sequence, target: Sequence, length: int) -> None:
         """Let an empty sequence begin with the first `length` tokens of another, whose cells they share."""
@@ -135,8 +140,8 @@ class Sequences:
         """Take the tokens from `begin` on out of a sequence; False where its memory cannot do that."""
         return bool(self._lib.llama_memory_seq_rm(self._memory, number, begin, -1))
 
-    def decode(self, parts: Tokens[tuple[Sequence, Tokens[int]]]) -> Decoded:
-        """Evaluate one batch: for each sequence the tokens to append, with logits for the last of each.
+    def decode(self, parts: Tokens[tuple[Sequence, Tokens[int]]], *, every: bool = False) -> Decoded:
+        """Evaluate one batch: for each sequence the tokens to append, with logits for the last of each or for all.
 
         Logits are kept by their place in the batch. Raises RequestFailed.
         """
@@ -151,7 +156,7 @@ class Sequences:
             place[at:end] = range(begin, begin + len(tokens))
             number = ctypes.pointer(lib.llama_seq_id(sequence.number))
             of[at:end] = [number] * len(tokens)
-            wanted[end - 1] = 1
+            wanted[at if every else end - 1 : end] = [1] * (len(tokens) if every else 1)
             at = end
         counts = (ctypes.c_int32 * total)(*[1] * total)
         batch = lib.llama_batch(total, token, None, place, counts, of, wanted)

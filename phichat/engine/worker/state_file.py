@@ -8,22 +8,26 @@ without a checksum, and what the state is about can be read without the payload.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAGIC = b"phichat KV 1\r\n\x1a\n"
 _LONGEST_JSON = 4096
 _TOKEN = 4
 _DIGEST = hashlib.sha256().digest_size
-_PIECE = 4 << 20
+_PIECE = 256 << 10
+"""Bytes that a processor keeps near: each is hashed when it was just read."""
 
 
 class Damaged(Exception):
@@ -53,7 +57,7 @@ class Head:
         return len(self.tokens) // _TOKEN
 
 
-def pack(tokens: list[int]) -> bytes:
+def pack(tokens: Sequence[int]) -> bytes:
     """Token ids as they stand in the file."""
     return struct.pack(f"<{len(tokens)}I", *tokens)
 
@@ -85,8 +89,37 @@ def digest(payload: Any) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def write(path: Path, head: Head, payload: Any) -> None:
-    """Fill a file that is there already, and wait until the disk has it. Raises OSError."""
+def create(path: Path, size: int) -> BinaryIO:
+    """A file of that size to fill, which others can see to be at work. Raises OSError."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags, 0o600), "wb")
+    if sys.platform != "win32":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # not every file system has locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+    file.truncate(size)
+    return file
+
+
+def is_written(path: Path) -> bool:
+    """Whether somebody is filling a file now; locks end with their process. Where it cannot be told: True."""
+    if sys.platform == "win32":
+        return path.exists()
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def write(file: BinaryIO, head: Head, payload: Any) -> None:
+    """Fill what `create` has made, wait until the disk has it, and close it. Raises OSError."""
     about = {
         "key": head.key,
         "owner": head.owner,
@@ -98,7 +131,7 @@ def write(path: Path, head: Head, payload: Any) -> None:
     }
     document = json.dumps(about).encode()
     begin = MAGIC + len(document).to_bytes(4, "little") + document + head.tokens
-    with path.open("r+b") as file:
+    with file:
         file.write(begin + hashlib.sha256(begin).digest())
         view = memoryview(payload).cast("B")
         for at in range(0, len(view), _PIECE):
@@ -142,26 +175,20 @@ def _about(document: bytes) -> dict[str, Any]:
     return about
 
 
-def read_payload(file: BufferedReader, head: Head) -> ctypes.Array[ctypes.c_uint8]:
-    """The payload, from where `read_head` has stopped. Raises Damaged, OSError and MemoryError."""
-    try:
-        payload = (ctypes.c_uint8 * head.payload)()
-    except (ValueError, OverflowError) as why:
-        raise MemoryError from why
-    checksum = hashlib.sha256()
-    for piece in _pieces(memoryview(payload).cast("B")):
-        # What was just read is still in the processor's cache.
-        if file.readinto(piece) != len(piece):
-            raise Damaged("it is cut off")
-        checksum.update(piece)
+def map_payload(file: BufferedReader, head: Head) -> ctypes.Array[ctypes.c_uint8]:
+    """The payload, from where `read_head` has stopped, as memory that the system takes from the file.
+
+    All of it is read before, so that a disk that cannot read it says so here, and needs no memory twice.
+    Raises Damaged and OSError.
+    """
+    begin, checksum = file.tell(), hashlib.sha256()
+    piece = memoryview(bytearray(_PIECE))
+    while count := file.readinto(piece):
+        checksum.update(piece[:count])
     if checksum.hexdigest() != head.sha256:
         raise Damaged("its payload has changed")
-    return payload
-
-
-def _pieces(view: memoryview) -> Iterator[memoryview]:
-    for at in range(0, len(view), _PIECE):
-        yield view[at : at + _PIECE]
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return (ctypes.c_uint8 * head.payload).from_buffer(mapped, begin)
 
 
 def _exactly(file: BufferedReader, count: int) -> bytes:

@@ -9,16 +9,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Tokens
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, BinaryIO
 
 from phichat.engine.protocol import Load
 from phichat.engine.states import PART, TRIED, WHOLE, StateFile, StateFolder, owner_mark
 from phichat.engine.worker import state_file
 from phichat.engine.worker.sequences import Sequence, Sequences
-from phichat.engine.worker.state_file import Damaged, Head
+from phichat.engine.worker.state_file import Damaged, Head, is_written
 
 _FEWEST = 128
 """Tokens that are worth a file."""
@@ -35,7 +36,7 @@ _OTHERS_S = 3.0
 """How long another engine that has just left is waited for, while it writes what is asked for here."""
 _LARGE = 256_000_000
 
-_INDIFFERENT = ("path", "threads", "prove", "states", "state_budget")
+_INDIFFERENT = ("path", "threads", "prompt_threads", "batch_costs", "prove", "states", "state_budget")
 """The parts of Load that change no number in a state, or that `identity` says better."""
 
 
@@ -50,6 +51,7 @@ class _Copy:
     """A state on its way to the disk. older: what it replaces. since_ns: when its conversation was spoken in."""
 
     part: Path
+    file: BinaryIO
     head: Head
     payload: Any
     older: tuple[Path, ...]
@@ -87,9 +89,10 @@ class States:
 
     # Restoring
 
-    def begin(self, sequence: Sequence, tokens: list[int], conversation: str, cancelled: Callable[[], bool]) -> None:
+    def begin(self, sequence: Sequence, tokens: Tokens[int], conversation: str, cancelled: Callable[[], bool]) -> None:
         """A conversation takes a sequence: bring back what is kept of its prompt, where that pays."""
         sequence.owner, sequence.asked_ns = owner_mark(conversation), time.time_ns()
+        self._unsaved.discard(sequence)  # what the last one has left there may not be kept under another name
         if self._folder is None:
             return
         self._wait_for_writer(sequence.owner, cancelled)
@@ -106,9 +109,8 @@ class States:
         assert self._folder is not None
         until = time.monotonic() + _OTHERS_S
         while owner and not self._is_writing and time.monotonic() < until and not cancelled():
-            recent = time.time_ns() - int(_OTHERS_S * 1e9)
             if not any(
-                file.kind == PART and (file.key, file.owner) == (self._key[:16], owner) and file.changed_ns > recent
+                file.kind == PART and (file.key, file.owner) == (self._key[:16], owner) and is_written(file.path)
                 for file in self._folder.files()
             ):
                 return
@@ -119,7 +121,7 @@ class States:
 
         def saved(stored: _Stored) -> float:
             same = state_file.shared(stored.head.tokens, wanted)
-            if same - live < _FEWEST_BACK or not (stored.head.divisible or same == stored.head.count):
+            if same - live < _FEWEST_BACK or not _useful(stored.head, same):
                 return 0.0
             return (same - live) * stored.head.seconds - 2 * stored.head.payload / _BYTES_PER_S
 
@@ -159,34 +161,28 @@ class States:
     def _restore(self, stored: _Stored, sequence: Sequence) -> bool:
         """Whether the sequence holds the state now. If this process dies of it, nobody tries it again."""
         path, trial = stored.file.path, stored.file.path.with_suffix(TRIED)
-        if not _has_memory(stored.head.payload):
-            return False
         try:
             path.rename(trial)
-            with trial.open("rb") as content:
-                if state_file.read_head(content) != stored.head:
-                    raise Damaged("it is another now")
-                payload = state_file.read_payload(content, stored.head)
+            held = self._put(trial, stored.head, sequence)
+            os.utime(trial)
         except Damaged:
             _remove(trial)
             return False
         except OSError:
             return False
-        except MemoryError:
-            self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
-            return False
-        if self._put(stored.head, payload, sequence):
-            os.utime(trial)
-            self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
-            return True
-        if any(other.busy for other in self._sequences.all if other is not sequence):
-            # They have the room that it needs.
+        if held or any(other.busy for other in self._sequences.all if other is not sequence):
+            # Where it is not held, they have the room that it needs.
             self._settle(trial, path, stored.file.owner, stored.file.changed_ns)
         else:
             _remove(trial)
-        return False
+        return held
 
-    def _put(self, head: Head, payload: Any, sequence: Sequence) -> bool:
+    def _put(self, path: Path, head: Head, sequence: Sequence) -> bool:
+        """Raises Damaged and OSError, before the library has seen anything."""
+        with path.open("rb") as content:
+            if state_file.read_head(content) != head:
+                raise Damaged("it is another now")
+            payload = state_file.map_payload(content, head)
         sequence.clear()
         while True:
             taken = self._lib.llama_state_seq_set_data(self._context, payload, head.payload, sequence.number)
@@ -235,14 +231,14 @@ class States:
         if self._writer:
             self._writer.join()
         for sequence in sorted(self._sequences.all, key=lambda one: -one.asked_ns):
-            if sequence.owner and (copy := self._copied(sequence, _worth_leaving)):
+            if copy := self._copied(sequence, _worth_leaving):
                 self._write(copy)
 
     def _copied(self, sequence: Sequence, worth: Callable[[int, float, float], bool]) -> _Copy | None:
         """A copy of what a sequence holds, with its place on the disk; None when it is not worth it."""
         assert self._folder is not None
         count, token_s, owner = len(sequence.cached), self._token_s, sequence.owner
-        if count < _FEWEST or self._folder.is_forgotten(owner, sequence.asked_ns):
+        if not owner or count < _FEWEST or self._folder.is_forgotten(owner, sequence.asked_ns):
             return None
         size = int(self._lib.llama_state_seq_get_size(self._context, sequence.number))
         back_s = size / _BYTES_PER_S
@@ -264,28 +260,25 @@ class States:
         part = self._folder.new_file(self._key, owner, count * token_s)
         try:
             payload = (ctypes.c_uint8 * size)()
-            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             # Others who make room at the same time see what this one is going to take.
-            os.truncate(part, total)
+            file = state_file.create(part, total)
         except (OSError, MemoryError):
             _remove(part)
             return None
         copied = self._lib.llama_state_seq_get_data(self._context, payload, size, sequence.number)
         if copied != size or not self._folder.make_room(0, older):
+            file.close()
             _remove(part)
             return None
-        divisible = self._sequences.divisible and self._begin_of(sequence) == 0
+        # llama.cpp leaves out what is outside of the last window.
+        divisible = self._sequences.divisible and (not self._sequences.window or count <= self._sequences.window)
         head = Head(self._key, owner, tokens, token_s, divisible, size, "")
-        return _Copy(part, head, payload, older, sequence.asked_ns)
-
-    def _begin_of(self, sequence: Sequence) -> int:
-        """The first position that is there; sliding windows may have left the beginning behind."""
-        return int(self._lib.llama_memory_seq_pos_min(self._memory, sequence.number))
+        return _Copy(part, file, head, payload, older, sequence.asked_ns)
 
     def _write(self, copy: _Copy) -> None:
         head = replace(copy.head, sha256=state_file.digest(copy.payload))
         try:
-            state_file.write(copy.part, head, copy.payload)
+            state_file.write(copy.file, head, copy.payload)
         except OSError:
             _remove(copy.part)
             return
@@ -312,6 +305,7 @@ def _worth_leaving(more: int, token_s: float, back_s: float) -> bool:
 
 
 def _useful(head: Head, same: int) -> bool:
+    """Whether what begins with `same` tokens of a state can begin with what is in it."""
     return head.divisible or same == head.count
 
 

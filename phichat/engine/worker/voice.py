@@ -90,6 +90,11 @@ class Writer:
         """Tokens of the reply."""
         return len(self.tokens) - self._prompt_size
 
+    @property
+    def left(self) -> int:
+        """Tokens that may still be chosen, but for the one that ends it."""
+        return (self._most or self._model.n_ctx) - self.count - 1
+
     def next(self, at: int = -1) -> FinishReason | None:
         """Choose a token from the logits at that place of the batch; the reason when the reply ends with that."""
         token = self._sampler.next(at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from threading import Thread
 
+from textual.events import Resize
 from textual.timer import Timer
 
 from phichat.desk import EXPORTS, Listed
@@ -35,6 +36,9 @@ class BrowsingScreen(CommandingScreen):
     def say_beside(self, word: str) -> None:
         """What goes on in the background, in the line of status."""
         raise NotImplementedError
+
+    def on_resize(self, event: Resize) -> None:
+        self.sidebar.fit(event.size.width)
 
     # Moving
 
@@ -111,7 +115,7 @@ class BrowsingScreen(CommandingScreen):
             found = next((turn for turn in self.conversation.turns if turn.id == one.turn), None)
             # Only what is laid out can be scrolled to; the first screen may just have gone.
             self.call_after_refresh(self.conversation.select, found)
-        if self.has_class("-narrow") or self.app.size.width < 80:
+        if self.sidebar.is_alone:
             self.sidebar.toggle()
 
     def _rename(self, one: Listed) -> None:

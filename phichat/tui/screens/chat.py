@@ -49,7 +49,11 @@ _SHARE = 8
 """And at least so many times what the last drawing took."""
 _LONGEST_S = 0.3
 """But never longer: a first drawing that had to import things says nothing about the next."""
+_TYPING_S = 0.1
+"""After a key nothing is drawn for so long, if the answer was drawn less than _LONGEST_S ago: keys come first."""
 _TWICE_S = 1.5
+_NEW_OBJECTS = 10_000
+"""Before the collector looks for garbage among them: a drawing makes thousands."""
 
 
 class ChatScreen(PromptingScreen):
@@ -80,7 +84,7 @@ class ChatScreen(PromptingScreen):
         self._live: ShownTurn | None = None
         self._cancel: Cancel | None = None
         self._load_cancel: Cancel | None = None
-        self._drawn_at = 0.0
+        self._drawn_at = self._typed_at = 0.0
         self._interval = _INTERVAL_S
         self._waits = False
         self._interrupted_at = 0.0
@@ -103,9 +107,16 @@ class ChatScreen(PromptingScreen):
         text, pastes = self.desk.draft()
         self.prompt.fill(text, pastes)
         self.status.status = Status(model=self.desk.model_name)
-        self.call_after_refresh(self._settle)
-        self.call_after_refresh(self.load)
-        self.call_after_refresh(self.look_for_models)
+
+    def begin(self) -> None:
+        """What need not be there when the screen is first drawn."""
+        # What has lived until now stays: the collector, which stops all threads, need not go through it again.
+        # Once only, for what is frozen is never found to be garbage.
+        gc.freeze()
+        gc.set_threshold(_NEW_OBJECTS)
+        gc.enable()
+        self.load()
+        self.look_for_models()
 
     @property
     def is_busy(self) -> bool:
@@ -150,11 +161,6 @@ class ChatScreen(PromptingScreen):
         self._preload = TurnThread(events, self._wake)
         self._preload.start()
 
-    def _settle(self) -> None:
-        """What has lived until now stays: the collector, which stops all threads, need not go through it again."""
-        gc.collect(1)
-        gc.freeze()
-
     def _loading(self) -> None:
         if self._preload is None:
             return
@@ -180,15 +186,23 @@ class ChatScreen(PromptingScreen):
             return
         if self._waits:
             return
-        due = self._drawn_at + self._interval - monotonic()
+        self._draw_when_due()
+
+    def _draw_when_due(self) -> None:
+        self._waits = False
+        quiet = min(self._typed_at + _TYPING_S, self._drawn_at + _LONGEST_S)
+        due = max(self._drawn_at + self._interval, quiet) - monotonic()
         if due <= 0:
             self._draw()
         else:
             self._waits = True
-            self.set_timer(due, self._draw)
+            self.set_timer(due, self._draw_when_due)
+
+    def on_text_area_changed(self) -> None:
+        self._typed_at = monotonic()
+        super().on_text_area_changed()
 
     def _draw(self) -> None:
-        self._waits = False
         running, live = self._turn, self._live
         if running is None or live is None:
             return
@@ -273,7 +287,6 @@ class ChatScreen(PromptingScreen):
             same = self.talk.siblings(live.id)
             live.sibling, live.siblings = same.index(live.id) + 1, len(same)
             live.version += 1
-        self.call_after_refresh(self._settle)
 
     # Stopping
 

@@ -28,6 +28,9 @@ _MORE = 20
 _AT_MOST = 40
 """Turns that stay laid out while one reads the end, so that memory does not grow with a long talk."""
 
+_DRAWN_AT_MOST = 1_000
+"""Lines whose drawing is kept, more than a screen has."""
+
 
 @dataclass(slots=True, eq=False)
 class _Layout:
@@ -99,6 +102,8 @@ class Conversation(ScrollView, can_focus=True):
         self._follows = True
         self._renderer: Renderer | None = None
         self._style = self._selected_style = Style()
+        self._strips: dict[int, Strip] = {}
+        """Lines as they were drawn: a view that moves by a line draws the others again."""
 
     # What is shown
 
@@ -127,7 +132,8 @@ class Conversation(ScrollView, can_focus=True):
         if len(self._turns) - self._first > _AT_MOST:
             self._first = len(self._turns) - _AT_FIRST
             for earlier in self._turns[: self._first]:
-                self._layouts.pop(earlier, None)
+                if self._layouts.pop(earlier, None):
+                    earlier.forget()
         self._lay_out()
         self._follow()
 
@@ -136,9 +142,11 @@ class Conversation(ScrollView, can_focus=True):
         known = self._layouts.get(turn)
         self._measure()
         if known is not None and known is self._layouts.get(turn) and turn is self._turns[-1]:
-            self.refresh_lines(self._tops[-1] + known.kept, self.virtual_size.height)
+            first = self._tops[-1] + known.kept
+            self._strips = {at: strip for at, strip in self._strips.items() if at < first}
+            self.refresh_lines(first, self.virtual_size.height)
         else:
-            self.refresh()
+            self._redraw()
         if self._follows:
             self._follow()
 
@@ -168,6 +176,11 @@ class Conversation(ScrollView, can_focus=True):
 
     def _lay_out(self) -> None:
         self._measure()
+        self._redraw()
+
+    def _redraw(self) -> None:
+        """Draw all lines anew."""
+        self._strips.clear()
         self.refresh()
 
     def _measure(self) -> None:
@@ -243,6 +256,7 @@ class Conversation(ScrollView, can_focus=True):
         # Called for each change of focus too, which changes no colour.
         if self._renderer is not None:
             self._style = self.rich_style
+            self._strips.clear()
             if self._renderer.look != self._look():
                 self._renderer = None
                 self._lay_out()
@@ -264,8 +278,16 @@ class Conversation(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         width = self.scrollable_content_region.width
-        style = self._style
         at = self.scroll_offset.y + y
+        known = self._strips.get(at)
+        if known is None or known.cell_length != width:
+            if len(self._strips) >= _DRAWN_AT_MOST:
+                self._strips.clear()
+            known = self._strips[at] = self._drawn(at, width)
+        return known
+
+    def _drawn(self, at: int, width: int) -> Strip:
+        style = self._style
         strip = self._line(at)
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(at)) is not None:
@@ -303,7 +325,7 @@ class Conversation(ScrollView, can_focus=True):
         return selection.extract(text), "\n"
 
     def selection_updated(self, selection: Selection | None) -> None:
-        self.refresh()
+        self._redraw()
 
     # Acting
 
@@ -311,7 +333,7 @@ class Conversation(ScrollView, can_focus=True):
         if turn is not self._selected:
             self._selected = turn
             self.post_message(self.Selected(turn))
-            self.refresh()
+            self._redraw()
 
     def select(self, turn: ShownTurn | None) -> None:
         """Select a turn and bring it into view."""

@@ -17,6 +17,8 @@ from textual.widgets.option_list import Option
 from phichat.desk import END, FOUND, Listed
 from phichat.terminal import clean_line
 
+_NARROW = 80
+"""Columns of the terminal below which there is no room for anything beside it."""
 _KEYS = "Enter opens; Down goes to the list:\nr rename d delete u undo x export"
 
 
@@ -77,6 +79,15 @@ class Sidebar(Vertical):
     @property
     def is_open(self) -> bool:
         return self.has_class("-open")
+
+    def fit(self, width: int) -> None:
+        """Take all columns of a narrow terminal."""
+        self.set_class(width < _NARROW, "-alone")
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it hides the conversation."""
+        return self.has_class("-alone")
 
     def toggle(self) -> None:
         """Show or hide it; shown, it asks for its list and takes the keys."""

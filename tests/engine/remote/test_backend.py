@@ -11,7 +11,8 @@ import pytest
 from endpoint_server import KEY, Answer, EndpointServer, chunk, saying, serving, usage
 from phichat.endpoints import Endpoint, Served
 from phichat.engine.cancel import Cancel
-from phichat.engine.remote.backend import RemoteBackend, served_models
+from phichat.engine.remote.backend import RemoteBackend
+from phichat.engine.remote.served import served_models
 from phichat.errors import (
     ContextOverflow,
     EndpointDenied,
@@ -182,7 +183,7 @@ HELD = chunk(content="Once upon")
         (Answer((HELD,), then="close"), EndpointUnreachable, "before it was complete"),
         (Answer((HELD, b"data: {oh no\n\n")), EndpointError, "no chat completion"),
         (Answer((HELD, b'data: ["x"]\n\n')), EndpointError, "no chat completion"),
-        (Answer((HELD, b"data: " + b"x" * (5 << 20))), EndpointError, "more in one piece"),
+        (Answer((HELD, b"data: " + b"x" * (5 << 20))), EndpointError, "more than any answer"),
         (Answer((HELD, {"error": {"message": "CUDA\nerror"}})), EndpointError, "(CUDA error)"),
         (Answer((HELD, chunk("content_filter"))), EndpointError, "content filter"),
         (Answer((HELD, chunk("tool_calls"))), EndpointError, "calls a tool"),

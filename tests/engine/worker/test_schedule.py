@@ -22,7 +22,7 @@ if sys.platform == "win32":
 
 GREEDY = GenerationParams(temperature=0, max_tokens=24)
 QUESTIONS = ("What is the capital of France?", "Count from one to ten.", "Name three colours.", "Who wrote Hamlet?")
-FINAL = (protocol.Loaded, protocol.Generated, protocol.Counted, protocol.Failed)
+FINAL = (protocol.Loaded, protocol.Generated, protocol.Sampled, protocol.Counted, protocol.Failed)
 
 
 @contextmanager
@@ -96,6 +96,31 @@ def test_more_clients_than_sequences_wait_for_each_other() -> None:
         for client, asked in zip(clients, QUESTIONS, strict=True):
             protocol.send(client, question(asked))
         assert all(text(replies) for replies in answers(clients).values())
+
+
+def test_samples_are_written_beside_answers_and_are_what_they_would_be_alone() -> None:
+    asked = (Message(Role.USER, QUESTIONS[2]),)
+    samples = protocol.Sample(asked, GenerationParams(max_tokens=12), (1, 2, 3))
+
+    def said(replies: list[protocol.Reply]) -> dict[int, str]:
+        pieces = [reply for reply in replies if isinstance(reply, protocol.OfSample)]
+        return {
+            number: "".join(
+                one.reply.text for one in pieces if one.number == number and isinstance(one.reply, protocol.Said)
+            )
+            for number in range(3)
+        }
+
+    with engine(embedded_model(), 1) as (one,):
+        protocol.send(one, samples)
+        alone = said(answer(one))
+    assert all(alone.values())
+    with engine(embedded_model(), 2, sequences=4) as clients:
+        protocol.send(clients[0], question(QUESTIONS[0]))
+        protocol.send(clients[1], samples)
+        together = answers(clients)
+    assert said(together[clients[1]]) == alone
+    assert text(together[clients[0]])
 
 
 def test_two_answers_that_do_not_fit_the_context_together_come_both() -> None:

@@ -1,28 +1,44 @@
 """A state that is not exactly what was written is no state."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phichat.engine.worker.state_file import MAGIC, Damaged, Head, digest, pack, read_head, read_payload, shared, write
-from phichat.engine.worker.state_file import unpack as unpacked
+from phichat.engine.worker.state_file import (
+    MAGIC,
+    Damaged,
+    Head,
+    create,
+    digest,
+    is_written,
+    map_payload,
+    pack,
+    read_head,
+    shared,
+    unpack,
+    write,
+)
 
 TOKENS = st.lists(st.integers(0, 2**32 - 1), max_size=60)
 
 
 def written(path: Path, tokens: list[int], payload: bytes) -> bytes:
-    path.touch()
-    write(path, Head("k" * 64, "owner", pack(tokens), 0.02, True, len(payload), digest(payload)), payload)
+    path.unlink(missing_ok=True)
+    file = create(path, 10_000)
+    assert is_written(path)
+    write(file, Head("k" * 64, "owner", pack(tokens), 0.02, True, len(payload), digest(payload)), payload)
+    assert not is_written(path) or sys.platform == "win32"
     return path.read_bytes()
 
 
 def read(path: Path) -> tuple[Head, bytes]:
     with path.open("rb") as file:
         head = read_head(file)
-        return head, bytes(read_payload(file, head))
+        return head, bytes(map_payload(file, head))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +51,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_written_is_read(path: Path, tokens: list[int], payload: bytes) -> None:
     written(path, tokens, payload)
     head, content = read(path)
-    assert (unpacked(head.tokens), head.count, content) == (tokens, len(tokens), payload)
+    assert (unpack(head.tokens), head.count, content) == (tokens, len(tokens), payload)
 
 
 @settings(deadline=None)  # a disk takes the time it takes

@@ -1,0 +1,54 @@
+"""One reply in a conversation that somebody else keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from phichat.engine.backend import Backend, Cancel, SampleEvent
+from phichat.errors import ContextOverflow, PhichatError
+from phichat.events import Event, SampleFinished, TurnFinished, TurnStarted
+from phichat.messages import FinishReason, GenerationParams, Message, Role
+
+
+def exchange(
+    backend: Backend, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, replies: int = 1
+) -> Iterator[Event]:
+    """A turn like `Session.send`'s, but of messages that are sent as they are, with nothing left out.
+
+    replies: how many; of several each is a SampleFinished, and the first is the turn's. Raises what the backend
+    raises, and ContextOverflow, after the TurnFinished.
+    """
+    prompt = next((message.text for message in reversed(messages) if message.role is Role.USER), "")
+    yield TurnStarted(prompt, system_of(messages), params)
+    finished = False
+    try:
+        yield from backend.load(cancel)
+        tokens = 0 if cancel.is_set() else backend.count(messages, cancel)
+        if cancel.is_set():
+            yield TurnFinished("", "", FinishReason.CANCELLED)
+            return
+        if tokens >= backend.n_ctx > 0:
+            raise ContextOverflow(tokens, backend.n_ctx)
+        asked = backend.generate(messages, params, cancel)
+        for event in asked if replies == 1 else _several(backend.sample(messages, params, replies, cancel)):
+            finished = finished or isinstance(event, TurnFinished)
+            yield event
+    except PhichatError:
+        if not finished:
+            yield TurnFinished("", "", FinishReason.ERROR)
+        raise
+
+
+def _several(events: Iterator[SampleEvent]) -> Iterator[Event]:
+    """With a TurnFinished: that of the first reply, or of a cancel before it."""
+    first = TurnFinished("", "", FinishReason.CANCELLED)
+    for event in events:
+        if isinstance(event, SampleFinished) and event.number == 0:
+            first = event.reply
+        yield event
+    yield first
+
+
+def system_of(messages: Sequence[Message]) -> str | None:
+    """What all system messages say."""
+    return "\n\n".join(message.text for message in messages if message.role is Role.SYSTEM) or None
