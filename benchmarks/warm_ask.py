@@ -1,6 +1,7 @@
 """What a question costs that finds the model awake, beside what the same takes with `llm`.
 
-Each round asks an engine that stays for one token, and then `llm -m SmolLM2` for the same, where that is installed.
+Each round asks an engine that stays for one token, and then `llm -m SmolLM2`, where that is installed, which can only
+be asked for the whole answer: a short one by this prompt.
 
     python benchmarks/warm_ask.py [--rounds 15]
 """
@@ -44,7 +45,7 @@ def main() -> None:
                 asked.append(took)
                 beyond.append(took - json.loads(document)["timings"]["first_token_s"] * 1000)
                 if llm:
-                    others.append(timed([llm, "-m", "SmolLM2", "-o", "max_tokens", "1", "-n", given.prompt], env)[0])
+                    others.append(timed([llm, "-m", "SmolLM2", "-n", given.prompt], env)[0])
         finally:
             subprocess.run(phichat("stop"), env=env, check=True, capture_output=True)
     rows = [
