@@ -67,9 +67,9 @@ def phichat_home() -> Iterator[dict[str, str]]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This process's environment with another PHICHAT_HOME, and no model chosen by it."""
+    """This process's environment with another PHICHAT_HOME, no model chosen by it, and no engine that stays."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PHICHAT_")}
-    return kept | {"PHICHAT_HOME": str(home), "NO_COLOR": "1"}
+    return kept | {"PHICHAT_HOME": str(home), "PHICHAT_KEEP_ALIVE": "0", "NO_COLOR": "1"}
 
 
 def phichat(*arguments: object) -> list[str]:

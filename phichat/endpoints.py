@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from phichat.errors import ConfigError
 
@@ -78,6 +77,8 @@ def _text(value: object) -> str:
 def _address(value: object) -> str:
     """an address such as http://localhost:8000/v1, without a user, a query or a fragment"""
     address = _text(value).rstrip("/")
+    from urllib.parse import urlsplit
+
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError

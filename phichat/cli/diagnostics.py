@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from enum import IntEnum
 from pathlib import Path
 from typing import TextIO
@@ -103,6 +102,8 @@ class Diagnostics:
         """Tell what happened and what to try."""
         self.notice(str(error))
         if debug:
+            import traceback
+
             self._write(clean("".join(traceback.format_exception(error)) + error.detail) + "\n")
         return exit_code(error)
 

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Timer
 from time import monotonic
@@ -39,6 +38,7 @@ from phichat.engine.protocol import (
     Tuned,
     Weighed,
 )
+from phichat.engine.wires import wait
 from phichat.errors import EngineCrashed, EngineTimedOut
 
 _FINAL = (Hello, Loaded, Counted, Generated, Sampled, Benched, Tuned, Weighed, Failed, Staying)

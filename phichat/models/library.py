@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -160,6 +159,8 @@ class Library:
 
     def nearest(self, wanted: str) -> Sequence[str]:
         """The three names, of the registry and of what is installed, that are most like it."""
+        import difflib
+
         names = {name.lower(): name for name in (*self.registry, *(model.name for model in self.installed))}
         return [names[close] for close in difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.0)]
 

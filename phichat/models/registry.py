@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def read_registry(own: Path | None = None) -> Mapping[str, ModelSpec]:
     An own entry under a shipped name overrides the keys it gives; with another repository or file, nothing
     that is said of the shipped file holds for it. Raises ConfigError naming file and line.
     """
-    shipped = files("phichat") / "models.toml"
+    shipped = Path(__file__).parents[1] / "models.toml"
     if not shipped.is_file():
         # A checkout keeps the list beside the package, where people look for it.
         shipped = Path(__file__).parents[2] / "models.toml"

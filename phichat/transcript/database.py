@@ -8,7 +8,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import mkstemp
 from threading import RLock
 from time import monotonic, sleep
 
@@ -69,6 +68,8 @@ class Database:
 
     def copy_to(self, target: Path) -> None:
         """A copy as of one moment, put in place in one step, readable by its owner only."""
+        from tempfile import mkstemp
+
         if (target.exists() and target.samefile(self.path)) or target.with_name(f"{target.name}-wal").exists():
             raise TranscriptError(f"{target} is a store in use", "give the copy another name")
         with self._lock, self._told():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phichat.errors import ConversationNotFound, TranscriptError
 from phichat.messages import ModelInfo
@@ -17,7 +18,9 @@ from phichat.transcript.migrations import MIGRATIONS, Migration
 from phichat.transcript.records import ConversationRecord, ConversationSummary, ModelStats, StoreStats, TurnRecord
 from phichat.transcript.removal import drop_turns, erase_traces
 from phichat.transcript.rows import insert_turn, moment, read_turns, stamp
-from phichat.transcript.search import Filters, Found, index_pending, listing_conditions, search
+
+if TYPE_CHECKING:
+    from phichat.transcript.search import Filters, Found
 
 _CANDIDATES = 5
 
@@ -75,6 +78,8 @@ class Store:
         """The newest first. limit: None for all. filters: what to leave out."""
         where, values = "", dict[str, object]()
         if filters:
+            from phichat.transcript.search import listing_conditions
+
             where, values = listing_conditions(filters)
         with self.database.reading() as connection:
             return [
@@ -221,6 +226,8 @@ class Store:
 
     def search(self, query: str, filters: Filters, limit: int, *, as_typed: bool = False) -> Found:
         """The best hits for whatever people type. as_typed: the last word may be unfinished."""
+        from phichat.transcript.search import search
+
         return search(self.database, query, filters, limit, as_typed=as_typed)
 
     def stats(self) -> StoreStats:
@@ -244,6 +251,8 @@ class Store:
 
     def index(self) -> None:
         """Do now what the next search would begin with: worth it after many were added."""
+        from phichat.transcript.search import index_pending
+
         index_pending(self.database)
 
     def _change(self, id_: str, assignment: str, value: object) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import sys
 from enum import Enum
-from multiprocessing.connection import Connection, wait
 from time import monotonic
 from typing import Any
 
@@ -15,6 +14,7 @@ from phichat.engine.cancel import Cancel
 from phichat.engine.protocol import AtTheDoor, Reply
 from phichat.engine.resident.address import Address
 from phichat.engine.resident.condition import Condition, condition, end
+from phichat.engine.wires import SocketConnection, wait
 
 _ANSWER_S = 0.7
 """An engine answers the door from a thread of its own, also while it computes."""
@@ -46,7 +46,7 @@ def connected(address: Address) -> Any | None:
             ours.connect(address.socket)
             ours.settimeout(None)
             failed.pop_all()
-            return Connection(ours.detach())
+            return SocketConnection(ours)
     except (FileNotFoundError, ConnectionError, EOFError):
         return None
 
@@ -71,7 +71,7 @@ def knock(address: Address, request: AtTheDoor, cancel: Cancel) -> tuple[Any, Re
             return Absence.NOBODY
         while True:
             arrived = wait(waited_for, _ANSWER_S if connection else 0)
-            if connection in arrived:
+            if connection and connection in arrived:
                 try:
                     reply = protocol.receive(connection)
                 except (EOFError, OSError):

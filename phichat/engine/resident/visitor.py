@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 from collections.abc import Generator
-from multiprocessing.connection import wait
 from time import monotonic
 from typing import Any
 
@@ -17,6 +16,7 @@ from phichat.engine.link import Deadlines, EngineLink, explain_death, last_words
 from phichat.engine.protocol import Card, Loading, Reply
 from phichat.engine.resident.address import Address
 from phichat.engine.resident.condition import end
+from phichat.engine.wires import wait
 from phichat.errors import EngineCrashed
 
 _LEAVING_S = 2.0
