@@ -31,7 +31,7 @@ def stop(terminal: int, prompt: str, until: bytes, wait_s: float) -> float | Non
     os.write(terminal, b"\x1b[200~" * paste + prompt.encode() + b"\x1b[201~" * paste)
     drain(terminal, 0.3)
     os.write(terminal, b"\r")
-    seen = read_until(terminal, (until,), 60) + drain(terminal, wait_s)
+    seen = read_until(terminal, (until, ENDED), 60) + drain(terminal, wait_s)
     if ENDED in seen:
         return None
     began = time.perf_counter()

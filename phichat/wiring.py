@@ -17,7 +17,6 @@ from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, 
 from phichat.engine.link import Deadlines
 from phichat.engine.resident.address import Address, Engines
 from phichat.engine.resident.backend import ResidentBackend
-from phichat.engine.states import StateFolder
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
 from phichat.messages import GenerationParams, Message, ModelInfo
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from phichat.engine.remote.backend import RemoteBackend
     from phichat.engine.remote.served import ServedModel
     from phichat.engine.resident.listing import Resident
+    from phichat.engine.states import StateFolder
     from phichat.engine.tuning import Preferences
     from phichat.gguf_header import GgufHeader
     from phichat.transcript.recorder import Recorder
@@ -125,6 +125,8 @@ def chat_backend(config: Config, paths: Paths, *, is_choice: bool = True) -> Bac
 
 def states_folder(config: Config, paths: Paths) -> StateFolder:
     """Where the KV states of conversations are kept."""
+    from phichat.engine.states import StateFolder
+
     return StateFolder(paths.states, config.state_budget)
 
 

@@ -8,6 +8,8 @@ import sys
 
 def main() -> None:
     """The `phichat` command."""
+    # Nothing of what a start imports is garbage: to look for some 200 times is what it takes longest over.
+    gc.set_threshold(20_000)
     try:
         from phichat.cli.app import run
 

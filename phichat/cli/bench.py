@@ -19,7 +19,8 @@ from phichat.paths import Paths
 if TYPE_CHECKING:
     from phichat.config import Config
     from phichat.engine.local import LocalBackend
-    from phichat.engine.protocol import Benched, Evaluating
+    from phichat.engine.measuring import Benched
+    from phichat.engine.protocol import Evaluating
     from phichat.engine.tuner import Found
     from phichat.events import ModelChecking, ModelLoading, ModelReady
 
@@ -85,8 +86,8 @@ def _tell(event: ModelChecking | ModelLoading | ModelReady | Evaluating, diagnos
 
 
 def _measured(config: Config, paths: Paths, prompt: int, generated: int, repeats: int) -> dict[str, Any] | None:
+    from phichat.engine.measuring import Bench, Benched
     from phichat.engine.offload import bytes_read_per_token
-    from phichat.engine.protocol import Bench, Benched
     from phichat.events import ModelReady
     from phichat.wiring import local_backend, remember_speed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,7 +60,7 @@ class Asking(ABC):
         self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
-        seed = params.seed if params.seed is not None else secrets.randbelow(2**32 - 1)
+        (seed,) = seeds_of(params, 1)
         load_s, self._unreported_load_s = self._unreported_load_s, 0.0
         reply = GrowingReply(self.n_ctx, seed, load_s)
         try:

@@ -18,7 +18,6 @@ from typing import Any
 from phichat.engine import protocol
 from phichat.engine.cancel import Cancel
 from phichat.engine.protocol import (
-    Benched,
     Counted,
     Evaluating,
     Failed,
@@ -27,6 +26,7 @@ from phichat.engine.protocol import (
     Hello,
     Loaded,
     Loading,
+    Measurement,
     OfSample,
     Proving,
     Rendering,
@@ -35,13 +35,11 @@ from phichat.engine.protocol import (
     Said,
     Sampled,
     Staying,
-    Tuned,
-    Weighed,
 )
 from phichat.engine.wires import wait
 from phichat.errors import EngineCrashed, EngineTimedOut
 
-_FINAL = (Hello, Loaded, Counted, Generated, Sampled, Benched, Tuned, Weighed, Failed, Staying)
+_FINAL = (Hello, Loaded, Counted, Generated, Sampled, Measurement, Failed, Staying)
 """The replies that end a request."""
 
 _BYTES_PER_S = 100_000_000
@@ -137,7 +135,7 @@ class EngineLink(ABC):
         match request:
             case protocol.Load():
                 self._doing = Doing.LOADING
-            case protocol.Bench() | protocol.Tune() | protocol.Weigh():
+            case protocol.Measure():
                 self._doing = Doing.MEASURING
             case _:
                 self._doing = Doing.READING

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 from phichat.config import EngineOptions
-from phichat.engine import protocol
+from phichat.engine import measuring, protocol
 from phichat.engine.asking import Asking
 from phichat.engine.backend import Cancel, LoadEvent
 from phichat.engine.fitting import BATCH, is_cramped, place
@@ -337,22 +337,22 @@ class LocalBackend(Asking):
         running.process.leave()
         self._running = None
 
-    def bench(self, request: protocol.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Benched]:
+    def bench(self, request: measuring.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | measuring.Benched]:
         """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
-            if isinstance(reply, (protocol.Evaluating, protocol.Benched)):
+            if isinstance(reply, (protocol.Evaluating, measuring.Benched)):
                 yield reply
 
-    def tune(self, request: protocol.Tune, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Tuned]:
+    def tune(self, request: measuring.Tune, cancel: Cancel) -> Iterator[protocol.Evaluating | measuring.Tuned]:
         """Measure numbers of threads; ends with Tuned, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
-            if isinstance(reply, (protocol.Evaluating, protocol.Tuned)):
+            if isinstance(reply, (protocol.Evaluating, measuring.Tuned)):
                 yield reply
 
-    def weigh(self, request: protocol.Weigh, cancel: Cancel) -> Iterator[protocol.Evaluating | protocol.Weighed]:
+    def weigh(self, request: measuring.Weigh, cancel: Cancel) -> Iterator[protocol.Evaluating | measuring.Weighed]:
         """Measure sizes of batches; ends with Weighed, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
-            if isinstance(reply, (protocol.Evaluating, protocol.Weighed)):
+            if isinstance(reply, (protocol.Evaluating, measuring.Weighed)):
                 yield reply
 
     def unload(self) -> None:

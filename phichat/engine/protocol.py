@@ -3,7 +3,7 @@
 Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
 its pickling methods are never used), so the same protocol serves a child and a resident process.
 A request is answered by any number of progress messages and then exactly one of `Loaded`,
-`Counted`, `Generated`, `Sampled`, `Benched`, `Tuned`, `Weighed` or `Failed`. Only `Cancel` may be sent while a
+`Counted`, `Generated`, `Sampled`, a `Measurement` or `Failed`. Only `Cancel` may be sent while a
 request is answered.
 An engine process may have several connections; each is answered on its own.
 """
@@ -25,6 +25,18 @@ class Connection(Protocol):
     def send_bytes(self, buf: bytes, /) -> None: ...
     def recv_bytes(self) -> bytes: ...
     def close(self) -> None: ...
+
+
+class Measure:
+    """A request of `phichat.engine.measuring`."""
+
+    __slots__ = ()
+
+
+class Measurement:
+    """A reply of `phichat.engine.measuring`."""
+
+    __slots__ = ()
 
 
 # Requests
@@ -84,39 +96,6 @@ class Sample:
     messages: tuple[Message, ...]
     params: GenerationParams
     seeds: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """Time a prompt of so many tokens, then so many generated ones, each from an empty context."""
-
-    prompt_tokens: int
-    generated_tokens: int
-    repeats: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tune:
-    """Time reading and writing with each of these numbers of threads in turn, about so many seconds each.
-
-    threads: the first one is what the others are compared with.
-    """
-
-    threads: tuple[int, ...]
-    rounds: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Weigh:
-    """Time batches of these sizes in turn, the first one a single token, with logits for each of their tokens, and
-    compare those with what single tokens give."""
-
-    threads: int
-    prompt_threads: int
-    sizes: tuple[int, ...]
-    rounds: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,40 +242,6 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
-class Benched:
-    """Tokens per second of each repeat; bytes per second that memory could be read with."""
-
-    prompt: tuple[float, ...]
-    generation: tuple[float, ...]
-    memory_bandwidth: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """Tokens per second with so many threads, one of each round."""
-
-    threads: int
-    prompt: tuple[float, ...]
-    generation: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """trials: in the order of the request."""
-
-    trials: tuple[Trial, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Weighed:
-    """Seconds that a batch of each size took, one of each round; whether its logits are exactly those of single
-    tokens."""
-
-    seconds: tuple[tuple[float, ...], ...]
-    exact: tuple[bool, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Card:
     """What a client needs to know of a loaded model.
 
@@ -357,31 +302,15 @@ class Failed:
 _KINDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Sample, Bench, Tune, Weigh, Cancel, Stay, Visit, Inquiry, Leave),
+        *(Load, Count, Generate, Sample, Cancel, Stay, Visit, Inquiry, Leave),
         *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(
-            Generated,
-            OfSample,
-            Sampled,
-            Benched,
-            Trial,
-            Tuned,
-            Weighed,
-            Failed,
-            Message,
-            GenerationParams,
-            Usage,
-            Timings,
-            ModelInfo,
-            Card,
-            Staying,
-            State,
-        ),
+        *(Generated, OfSample, Sampled, Failed, Card, Staying, State),
+        *(Message, GenerationParams, Usage, Timings, ModelInfo),
     )
 }
 _ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
 
-Request = Load | Count | Generate | Sample | Bench | Tune | Weigh | Cancel | Stay | Leave
+Request = Load | Count | Generate | Sample | Measure | Cancel | Stay | Leave
 AtTheDoor = Visit | Inquiry | Leave
 Reply = (
     Hello
@@ -396,9 +325,7 @@ Reply = (
     | Generated
     | OfSample
     | Sampled
-    | Benched
-    | Tuned
-    | Weighed
+    | Measurement
     | Failed
     | Card
     | Staying
@@ -418,9 +345,17 @@ def _typed(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_typed(item) for item in value)
     if isinstance(value, dict):
-        kind = _KINDS[value.pop("")]
+        kind = _kind(value.pop(""))
         return kind(**{k: _ENUMS[k](v) if k in _ENUMS else _typed(v) for k, v in value.items()})
     return value
+
+
+def _kind(name: str) -> Any:
+    if name in _KINDS:
+        return _KINDS[name]
+    from phichat.engine import measuring
+
+    return measuring.KINDS[name]
 
 
 def send(connection: Connection, message: Request | AtTheDoor | Reply) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
@@ -19,7 +19,8 @@ _SEEDS = 2**32 - 1
 
 def seeds_of(params: GenerationParams, number: int) -> tuple[int, ...]:
     """The seeds of so many samples: the one given or drawn, and those that follow it."""
-    first = params.seed if params.seed is not None else secrets.randbelow(_SEEDS)
+    drawn = int.from_bytes(os.urandom(4), "big") % _SEEDS
+    first = params.seed if params.seed is not None else drawn
     return tuple((first + at) % _SEEDS for at in range(number))
 
 

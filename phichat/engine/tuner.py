@@ -15,8 +15,9 @@ from statistics import median
 from phichat.engine.backend import Cancel, LoadEvent
 from phichat.engine.hardware import usable_cores, usable_cpus
 from phichat.engine.local import LocalBackend
+from phichat.engine.measuring import Trial, Tune, Tuned, Weigh, Weighed
 from phichat.engine.process import SPIN_VARIABLE, USUAL_SPIN_COUNT
-from phichat.engine.protocol import Evaluating, Trial, Tune, Tuned, Weigh, Weighed
+from phichat.engine.protocol import Evaluating
 from phichat.engine.tuning import (
     BatchCosts,
     Fixed,

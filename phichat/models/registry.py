@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,7 @@ def read_registry(own: Path | None = None) -> Mapping[str, ModelSpec]:
     An own entry under a shipped name overrides the keys it gives; with another repository or file, nothing
     that is said of the shipped file holds for it. Raises ConfigError naming file and line.
     """
-    shipped = Path(__file__).parents[1] / "models.toml"
-    if not shipped.is_file():
-        # A checkout keeps the list beside the package, where people look for it.
-        shipped = Path(__file__).parents[2] / "models.toml"
-    lists = [_List.read("models.toml", shipped.read_bytes())]
+    lists = [_shipped()]
     if own is not None:
         try:
             lists.append(_List.read(str(own), own.read_bytes()))
@@ -76,6 +73,16 @@ def read_registry(own: Path | None = None) -> Mapping[str, ModelSpec]:
                 if key not in found[name]:
                     raise each.mistake(name, "", f"has no {key}", f"add a line {key} = ...")
     return {name: ModelSpec(name, **entry) for name, entry in found.items()}
+
+
+@cache
+def _shipped() -> _List:
+    # Asked for several times in a run, of which reading it is a good part where the engine is there already.
+    path = Path(__file__).parents[1] / "models.toml"
+    if not path.is_file():
+        # A checkout keeps the list beside the package, where people look for it.
+        path = Path(__file__).parents[2] / "models.toml"
+    return _List.read("models.toml", path.read_bytes())
 
 
 _OF_THE_FILE = ("revision", "quantization", "size", "sha256", "package")

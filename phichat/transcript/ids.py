@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable
 from datetime import datetime
 
@@ -15,7 +15,8 @@ _TIME, _CHANCE = 9, 5
 
 def new_id(when: datetime) -> str:
     """An id that sorts by `when`, among others at least a millisecond away."""
-    number = max(0, int(when.timestamp() * 1000)) << 5 * _CHANCE | secrets.randbits(5 * _CHANCE)
+    chance = int.from_bytes(os.urandom(4), "big") % (1 << 5 * _CHANCE)
+    number = max(0, int(when.timestamp() * 1000)) << 5 * _CHANCE | chance
     return "".join(_ALPHABET[number >> 5 * at & 31] for at in reversed(range(_TIME + _CHANCE)))
 
 

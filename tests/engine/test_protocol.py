@@ -4,7 +4,7 @@ from multiprocessing.connection import Pipe
 
 import pytest
 
-from phichat.engine import protocol
+from phichat.engine import measuring, protocol
 from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
 
 MESSAGES = [
@@ -23,11 +23,11 @@ MESSAGES = [
         prompt_threads=8,
         batch_costs=((2, 1.5),),
     ),
-    protocol.Tune((4, 1, 2), 5, 0.5),
-    protocol.Tuned((protocol.Trial(4, (1.0, 2.5), (3.0,)),)),
+    measuring.Tune((4, 1, 2), 5, 0.5),
+    measuring.Tuned((measuring.Trial(4, (1.0, 2.5), (3.0,)),)),
     protocol.Generate((Message(Role.USER, "é\x00\ud800"),), GenerationParams(stop=("x",)), 7),
-    protocol.Weigh(4, 8, (1, 2), 3, 0.5),
-    protocol.Weighed(((0.25, 0.5), (1.0,)), (True, False)),
+    measuring.Weigh(4, 8, (1, 2), 3, 0.5),
+    measuring.Weighed(((0.25, 0.5), (1.0,)), (True, False)),
     protocol.Cancel(),
     protocol.Hello("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),
     protocol.Said("a", "", 1),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.engine.protocol import Trial, Weighed
+from phichat.engine.measuring import Trial, Weighed
 from phichat.engine.tuner import Batch, SpinTrial, chosen, chosen_spin, usable_costs, weighed_batches
 from phichat.engine.tuning import Measured, Threads, Tunings, candidates, fastest
 from shapes import PHI4, PHI4_MINI

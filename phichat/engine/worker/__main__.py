@@ -236,18 +236,10 @@ class Worker:
                 return (
                     yield from samples(self._model, prompt, request, self._stops, job, self._room(job), self._batch)
                 )
-            case protocol.Bench():
-                from phichat.engine.worker.bench import bench
+            case protocol.Measure():
+                from phichat.engine.worker.bench import measurement
 
-                return bench(self._model, request, job.send)
-            case protocol.Tune():
-                from phichat.engine.worker.bench import tune
-
-                return tune(self._model, request, job.send)
-            case protocol.Weigh():
-                from phichat.engine.worker.bench import weigh
-
-                return weigh(self._model, request, job.send)
+                return measurement(self._model, request, job.send)
             case protocol.Stay():
                 if self._doors is None:
                     return Failed(Failure.LOAD, "there is no door")

@@ -8,7 +8,8 @@ from statistics import median
 from time import perf_counter
 
 from phichat.engine.bandwidth import memory_bandwidth
-from phichat.engine.protocol import Bench, Benched, Evaluating, Failure, Reply, Trial, Tune, Tuned, Weigh, Weighed
+from phichat.engine.measuring import Bench, Benched, Trial, Tune, Tuned, Weigh, Weighed
+from phichat.engine.protocol import Evaluating, Failure, Measure, Measurement, Reply
 from phichat.engine.worker.model import Model
 from phichat.engine.worker.sequences import Decoded, RequestFailed
 
@@ -87,6 +88,19 @@ class _Stopwatch:
     def _decode(self, at: int, count: int, *, every: bool = False) -> None:
         if self._sequence.decode(self._tokens[at : at + count], every=every) is not Decoded.DONE:
             raise RequestFailed(Failure.CANCELLED, "the measurement was cancelled")
+
+
+def measurement(model: Model, request: Measure, send: Callable[[Reply], None]) -> Measurement:
+    """What is asked for, of the loaded model. Raises RequestFailed when cancelled."""
+    match request:
+        case Bench():
+            return bench(model, request, send)
+        case Tune():
+            return tune(model, request, send)
+        case Weigh():
+            return weigh(model, request, send)
+        case _:
+            raise AssertionError(request)
 
 
 def bench(model: Model, request: Bench, send: Callable[[Reply], None]) -> Benched:
