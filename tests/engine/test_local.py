@@ -139,14 +139,14 @@ def test_cancel_in_the_prompt_and_the_engine_stays(engine: LocalBackend) -> None
 
 
 def test_cancel_while_generating_keeps_the_text_and_the_cache(engine: LocalBackend) -> None:
-    cancel, said = Cancel(), ""
-    for event in engine.generate(HAIKU, ENDLESS, cancel):
+    cancel, said, asked = Cancel(), "", [Message(Role.USER, "Write a haiku about the sea. " * 12)]
+    for event in engine.generate(asked, ENDLESS, cancel):
         if isinstance(event, TextDelta):
             said += event.text
             cancel.set()
     assert isinstance(event, TurnFinished)
     assert (event.finish_reason, event.text) == (FinishReason.CANCELLED, said)
-    assert ask(engine, HAIKU).usage.cached_tokens == event.usage.prompt_tokens - 1
+    assert ask(engine, asked).usage.cached_tokens == event.usage.prompt_tokens - 1
 
 
 def test_cancel_while_loading_leaves_no_process(tmp_path: Path) -> None:

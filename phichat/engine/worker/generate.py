@@ -68,7 +68,7 @@ def reply(
         timings = Timings(prompt_s=read_s, restore_s=restore_s, wait_s=job.waited_s)
         return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), timings)
 
-    while (sequence := model.sequences.take(tokens)) is None:
+    while (sequence := model.states.take(tokens, job.client.may_go_on)) is None:
         if job.cancelled.is_set():
             return cancelled()
         yield False

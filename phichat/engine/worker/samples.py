@@ -40,7 +40,7 @@ def samples(
     total = len(prompt.tokens)
     if total >= model.n_ctx:
         raise RequestFailed(Failure.OVERFLOW, "the prompt does not fit the context", total)
-    while (first := model.sequences.take(prompt.tokens)) is None:
+    while (first := model.states.take(prompt.tokens, job.client.may_go_on)) is None:
         if job.cancelled.is_set():
             return Sampled()
         yield False

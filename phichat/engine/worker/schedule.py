@@ -29,6 +29,7 @@ class Client:
     def __init__(self, connection: protocol.Connection, *, patient: bool) -> None:
         self.connection = connection
         self.job: Job | None = None
+        self._is_gone = False
         self._out: SimpleQueue[Reply | None] | None = None
         if patient:
             self._out = SimpleQueue()
@@ -52,8 +53,13 @@ class Client:
         """Whether it does not read what it is sent."""
         return self._out is not None and self._out.qsize() > _FAR_BEHIND
 
+    def may_go_on(self) -> bool:
+        """Whether it is there to ask for more."""
+        return not self._is_gone
+
     def close(self) -> None:
         """It is gone."""
+        self._is_gone = True
         if self._out is not None:
             self._out.put(None)
         self.connection.close()

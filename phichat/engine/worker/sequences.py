@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from enum import Enum
 from itertools import takewhile
@@ -11,6 +12,11 @@ from typing import Any
 
 from phichat.engine.protocol import Failure
 from phichat.engine.worker.library import Log
+
+
+FEWEST_SHARED = 64
+"""Tokens in common with somebody else's, that are worth sharing. Fewer are evaluated in no time; and an answer whose
+prompt was evaluated from the beginning is, to the bit, the one that an engine gives which was just started."""
 
 
 class RequestFailed(Exception):
@@ -36,7 +42,8 @@ class Sequence:
     """One conversation's place in the KV cache.
 
     cached: the tokens whose keys and values are there, by position. owner: whose they are, "" when nothing of
-    them is to be kept; asked_ns: since when (`time.time_ns`).
+    them is to be kept; asked_ns: since when (`time.time_ns`). is_wanted: whether whoever it was evaluated for is
+    there to go on with it.
     """
 
     def __init__(self, sequences: Sequences, number: int) -> None:
@@ -45,6 +52,7 @@ class Sequence:
         self.used_at = 0.0
         self.busy = False
         self.owner, self.asked_ns = "", 0
+        self.is_wanted: Callable[[], bool] = bool
 
     def keep_prefix(self, tokens: Tokens[int]) -> int:
         """Cut the sequence down to what it has in common with tokens; how many that are.
@@ -55,6 +63,11 @@ class Sequence:
         same = common(self.cached, tokens[:-1])
         self.cut(same)
         return len(self.cached)
+
+    def of_use(self, tokens: Tokens[int]) -> int:
+        """How many of its first tokens may be kept for those: all that it has, or enough to be worth it."""
+        same = common(self.cached, tokens[:-1])
+        return same if same >= FEWEST_SHARED or same == len(self.cached) else 0
 
     def cut(self, length: int) -> None:
         """Forget what is behind the first `length` tokens."""
@@ -97,8 +110,7 @@ class Sequences:
         idle = [one for one in self.all if not one.busy]
         if not idle:
             return None
-        needed = tokens[:-1]
-        begins = {one.number: common(one.cached, needed) for one in self.all}
+        begins = {one.number: one.of_use(tokens) for one in self.all}
         best = max(idle, key=lambda one: (begins[one.number], one.used_at))
         longest = max(self.all, key=lambda one: begins[one.number])
         shared = begins[longest.number]
@@ -110,6 +122,8 @@ class Sequences:
                 if shared:
                     self.copy(longest, other, shared)
                 best = other
+        if not begins[best.number]:
+            best.clear()
         best.keep_prefix(tokens)
         best.busy, best.owner = True, ""
         return best

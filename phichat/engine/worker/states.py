@@ -18,14 +18,14 @@ from typing import Any, BinaryIO
 from phichat.engine.protocol import Load
 from phichat.engine.states import PART, TRIED, WHOLE, StateFile, StateFolder, owner_mark
 from phichat.engine.worker import state_file
-from phichat.engine.worker.sequences import Sequence, Sequences
+from phichat.engine.worker.sequences import FEWEST_SHARED, Sequence, Sequences, common
 from phichat.engine.worker.state_file import Damaged, Head, is_written
 
 _FEWEST = 128
 """Tokens that are worth a file."""
 _FEWEST_MORE = 8
 """Tokens more than any state has, that are worth a new one when the engine leaves."""
-_FEWEST_BACK = 32
+_FEWEST_BACK = FEWEST_SHARED
 """Tokens more than the KV cache has already, that are worth restoring a state."""
 _BYTES_PER_S = 300e6
 """How fast a state is brought back, at worst: a disk of the slower kind, or a processor without instructions for
@@ -86,6 +86,38 @@ class States:
     @property
     def _token_s(self) -> float:
         return self._read_s / self._read_tokens if self._read_tokens else 0.0
+
+    # Giving way
+
+    def take(self, tokens: Tokens[int], is_wanted: Callable[[], bool]) -> Sequence | None:
+        """A sequence for those tokens, as `Sequences.take`. is_wanted: whether who asks may go on with it later.
+
+        While nobody else is answered, what rests gives its cells up where it can be had again, so that the cells
+        in use are those that an engine would use which was just started: in others, attention is summed in
+        another order and rounds otherwise, and it has all of them to pass.
+        """
+        if not any(one.busy for one in self._sequences.all):
+            best = max(self._sequences.all, key=lambda one: one.of_use(tokens))
+            for one in self._sequences.all:
+                length = common(one.cached, tokens[:-1]) if one is best and one.of_use(tokens) else 0
+                if length < len(one.cached) and self._can_be_had_again(one, length):
+                    one.cut(length)
+        taken = self._sequences.take(tokens)
+        if taken:
+            taken.is_wanted = is_wanted
+        return taken
+
+    def _can_be_had_again(self, sequence: Sequence, length: int) -> bool:
+        """Whether little is lost when it is cut to that length."""
+        if len(sequence.cached) - length < _FEWEST:
+            return True
+        if not sequence.owner:
+            return not sequence.is_wanted()
+        if self._folder is None:
+            return False
+        tokens = state_file.pack(sequence.cached)
+        same = max((state_file.shared(stored.head.tokens, tokens) for stored in self._stored()), default=0)
+        return len(sequence.cached) - same < _FEWEST or self._save(sequence, _worth_leaving)
 
     # Restoring
 
@@ -217,12 +249,18 @@ class States:
 
     def save_one(self) -> None:
         """Copy one state, and write it in another thread; nothing while one is being written."""
+        if not self._is_writing:
+            self._save(self._unsaved.pop(), _worth_staying)
+
+    def _save(self, sequence: Sequence, worth: Callable[[int, float, float], bool]) -> bool:
+        """Whether its state will be on the disk when another thread has written it."""
         if self._is_writing:
-            return
-        copy = self._copied(self._unsaved.pop(), _worth_staying)
+            return False
+        copy = self._copied(sequence, worth)
         if copy:
             self._writer = Thread(target=self._write, args=(copy,), daemon=True)
             self._writer.start()
+        return copy is not None
 
     def save_all(self) -> None:
         """Write what is worth it before the engine leaves."""

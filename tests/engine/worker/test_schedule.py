@@ -94,6 +94,20 @@ def test_clients_who_ask_at_once_get_what_they_would_get_alone() -> None:
     assert [text(together[client]) for client in clients] == alone
 
 
+def test_an_answer_does_not_depend_on_what_was_asked_before() -> None:
+    asked = (QUESTIONS[0], "Tell me about the sea. " * 30, *QUESTIONS[1:], QUESTIONS[0])
+    alone = {}
+    for one in asked:
+        with engine(embedded_model(), 1) as (client,):
+            protocol.send(client, question(one))
+            alone[one] = text(answer(client))
+    with engine(embedded_model(), len(asked)) as clients:
+        for one, client in zip(asked, clients, strict=True):
+            protocol.send(client, question(one))
+            assert text(answer(client)) == alone[one]
+            client.close()
+
+
 def test_more_clients_than_sequences_wait_for_each_other() -> None:
     with engine(embedded_model(), 4, sequences=2) as clients:
         for client, asked in zip(clients, QUESTIONS, strict=True):
@@ -160,7 +174,7 @@ def test_what_another_conversation_begins_with_is_not_evaluated_again() -> None:
         assert last.usage.cached_tokens > 100
         protocol.send(one, protocol.Generate((*shared, Message(Role.USER, "What is a bow?")), GREEDY, 1))
         again = end(answer(one))
-        assert again.usage.cached_tokens == again.usage.prompt_tokens - 1
+        assert again.usage.cached_tokens > 100
 
 
 def test_who_asks_before_a_model_is_there_is_told() -> None:
