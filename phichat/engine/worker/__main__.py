@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from phichat.engine import protocol
 from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Proving, Rendering, Reply
-from phichat.engine.worker.schedule import Client, Job, Schedule, Steps
+from phichat.engine.worker.schedule import Client, Due, Job, Schedule, Steps
 from phichat.messages import Message
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Worker:
         self._clients: list[Client] = []
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()
         self._schedule = Schedule()
-        self._current: Job | None = None
+        self._current: tuple[Job, ...] = ()
         self._hello: Reply | None = None
         self._beaten_at = 0.0
         self._model: Any = None
@@ -109,7 +109,10 @@ class Worker:
         while True:
             self._take_in()
             if job := self._schedule.next():
-                self._step(job)
+                if job.due:
+                    self._evaluate_due(job)
+                else:
+                    self._step(job)
 
     def _listen(self, client: Client) -> None:
         with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
@@ -171,15 +174,40 @@ class Worker:
         else:
             self._schedule.add(job, self._answer(job))
 
-    def _step(self, job: Job) -> None:
+    def _evaluate_due(self, job: Job) -> None:
+        """What it waits for, in one batch with what others wait for; each chooses its next token then."""
+        from phichat.engine.worker.sequences import Decoded, RequestFailed
+
+        due = self._schedule.due()
+        if all(one is not job for one, _ in due):
+            self._step(job)
+            return
+        self._current, begun = tuple(one for one, _ in due), monotonic()
+        try:
+            done = self._model.sequences.decode([(one.sequence, (one.token,)) for _, one in due])
+        except RequestFailed:
+            # Who is the cause of it finds out when each is evaluated by itself.
+            done = None
+        ended = monotonic()
+        for at, (one, _) in enumerate(due):
+            one.waited_s += begun - one.rested_at
+            one.used_s += (ended - begun) / len(due)
+            one.rested_at = ended
+            self._step(one, at if done is Decoded.DONE else None)
+
+    def _step(self, job: Job, evaluated: int | None = None) -> None:
+        """Let it go on. evaluated: the place of the logits that it waits for, in the batch evaluated last."""
         from phichat.engine.worker.sequences import RequestFailed
         from phichat.engine.worker.template import Refused
 
         assert job.steps is not None
-        self._current, begun = job, monotonic()
+        self._current, begun = (job,), monotonic()
         job.waited_s += begun - job.rested_at
         try:
-            job.waits = not next(job.steps)
+            # A generator that was not begun takes nothing but None.
+            job.due, wanted = None, job.steps.send(evaluated)
+            job.due = wanted if isinstance(wanted, Due) else None
+            job.waits = not wanted
         except StopIteration as end:
             self._done(job, end.value)
         except RequestFailed as why:
@@ -210,7 +238,7 @@ class Worker:
                     job.send(protocol.Alive())
 
     def _is_cancelled(self) -> bool:
-        return self._current is not None and self._current.cancelled.is_set()
+        return any(job.cancelled.is_set() for job in self._current)
 
     def _answer(self, job: Job) -> Steps:
         request = job.request
@@ -257,9 +285,9 @@ class Worker:
 
     def _batch(self) -> int:
         """Tokens to evaluate in one step: others who wait should not wait for long."""
-        assert self._current is not None
+        (job,) = self._current
         size: int = self._model.n_batch
-        return max(1, size // _SHARES) if self._schedule.has_others(self._current) else size
+        return max(1, size // _SHARES) if self._schedule.has_others(job) else size
 
     def _load(self, request: Load, send: Callable[[Reply], None]) -> Loaded:
         from phichat.engine.worker import template

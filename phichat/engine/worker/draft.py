@@ -53,19 +53,23 @@ class Ahead:
         self.place = -1
         return False
 
-    def evaluate(self, room: int) -> bool:
-        """Evaluate the last token with guesses behind it, at most `room`; False when nothing was evaluated."""
-        # The sequence holds less when somebody else needed its cells.
-        if self._drafter is None or len(self._sequence.cached) != len(self._tokens) - 1:
-            return False
-        guesses = self._drafter.guess(room)
-        # What cannot be cut off again would have to be evaluated again, with all that is before it.
-        if not guesses or not self._sequence.can_be_cut(len(self._sequence.cached) - 1):
+    def guess(self, room: int) -> bool:
+        """Whether it pays to guess what follows the last token, at most `room` tokens."""
+        self._guesses = deque(self._drafter.guess(room) if self._drafter else ())
+        return bool(self._guesses)
+
+    def evaluate(self) -> bool:
+        """Evaluate the last token with the guesses behind it; False when nothing was evaluated."""
+        guesses, self._guesses = self._guesses, deque()
+        # The sequence holds less when somebody else needed its cells. And what cannot be cut off again would have to
+        # be evaluated again, with all that is before it.
+        held = len(self._sequence.cached)
+        if held != len(self._tokens) - 1 or not self._sequence.can_be_cut(held - 1):
             return False
         if self._sequence.decode((self._tokens[-1], *guesses), every=True) is not Decoded.DONE:
             self._sequence.cut(len(self._tokens) - 1)
             return False
-        self._guesses, self.place = deque(guesses), 0
+        self._guesses, self.place = guesses, 0
         return True
 
     def take_back(self) -> None:

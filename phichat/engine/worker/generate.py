@@ -10,7 +10,7 @@ from phichat.engine.protocol import Evaluating, Failure, Generate, Generated
 from phichat.engine.worker.draft import Ahead
 from phichat.engine.worker.model import Model
 from phichat.engine.worker.prompt import Prompt
-from phichat.engine.worker.schedule import Job, Steps
+from phichat.engine.worker.schedule import Due, Job, Steps
 from phichat.engine.worker.sequences import Decoded, RequestFailed
 from phichat.engine.worker.sequences import Sequence as KV
 from phichat.engine.worker.voice import Writer
@@ -100,12 +100,18 @@ def reply(
         cleaning.callback(writer.close)
         ahead = Ahead(model.batch_costs, sequence, writer.tokens)
         cleaning.callback(ahead.take_back)
-        while (reason := writer.next(ahead.place)) is None:
+        at: int | None = -1
+        while (reason := writer.next(-1 if at is None else at)) is None:
             if ahead.has_come_true():
+                at = ahead.place
                 continue
-            yield True
-            room = min(model.n_ctx - len(writer.tokens), batch() - 1, writer.left)
-            if not ahead.evaluate(room) and not (yield from evaluate(writer.tokens)):
+            if ahead.guess(min(model.n_ctx - len(writer.tokens), batch() - 1, writer.left)):
+                yield True
+                if ahead.evaluate():
+                    at = ahead.place
+                    continue
+            at = yield Due(sequence, writer.tokens[-1], len(writer.tokens) - 1)
+            if at is None and not (yield from evaluate(writer.tokens)):
                 reason = FinishReason.CANCELLED
                 break
     return writer.generated(reason, cached, started, evaluated, restore_s, waited_s)

@@ -36,6 +36,7 @@ def load_library() -> Any:
             raise ModuleNotFoundError("llama-cpp-python is not installed", name="llama_cpp")
         package = ModuleType("llama_cpp")
         package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__ = spec
         sys.modules["llama_cpp"] = package
     return importlib.import_module("llama_cpp.llama_cpp")
 

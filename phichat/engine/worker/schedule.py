@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
 from time import monotonic
@@ -12,8 +13,27 @@ from phichat.engine import protocol
 from phichat.engine.protocol import Reply, Request
 from phichat.engine.worker.sequences import Sequence, Sequences
 
-Steps = Generator[bool, None, Reply]
-"""The work of a request in steps, none longer than a batch: False from one that has to wait for others."""
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The last token of a reply, which may be evaluated in one batch with those of others.
+
+    place: how many tokens are before it in the sequence.
+    """
+
+    sequence: Sequence
+    token: int
+    place: int
+
+    @property
+    def can_be_evaluated(self) -> bool:
+        """Whether all that is before it is there: others may have taken the room."""
+        return len(self.sequence.cached) == self.place
+
+
+Steps = Generator[bool | Due, int | None, Reply]
+"""The work of a request in steps, none longer than a batch: False from one that has to wait for others. What is due
+is answered by the place of its logits in the batch, or by None when it was not evaluated."""
 
 _FAR_BEHIND = 200
 """Replies that wait for a client to read them, after which its request pauses."""
@@ -70,7 +90,8 @@ class Job:
 
     used_s: seconds that its steps took; a newcomer starts with what the others have. waited_s: seconds
     before and between its steps; rested_at: when the last one ended.
-    waits: it can do nothing until another job ends. sequences: where it is evaluated.
+    due: what it cannot go on without. waits: it can do nothing until another job ends.
+    sequences: where it is evaluated.
     """
 
     def __init__(self, client: Client, request: Request) -> None:
@@ -78,6 +99,7 @@ class Job:
         self.cancelled = Event()
         self.received_at = monotonic()
         self.steps: Steps | None = None
+        self.due: Due | None = None
         self.used_s = self.waited_s = 0.0
         self.rested_at = self.received_at
         self.waits = False
@@ -104,6 +126,11 @@ class Schedule:
         """The one that is due: that had the least time of those that can go on."""
         able = [job for job in self.jobs if job.cancelled.is_set() or not (job.waits or job.client.is_behind)]
         return min(able, key=lambda job: job.used_s, default=None)
+
+    def due(self) -> list[tuple[Job, Due]]:
+        """Who can go on when a token is evaluated, and with which."""
+        able = (job for job in self.jobs if not (job.waits or job.client.is_behind or job.cancelled.is_set()))
+        return [(job, job.due) for job in able if job.due and job.due.can_be_evaluated]
 
     def done(self, job: Job) -> None:
         """It is answered; who waited may find what it needs now."""

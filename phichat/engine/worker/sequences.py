@@ -13,7 +13,6 @@ from typing import Any
 from phichat.engine.protocol import Failure
 from phichat.engine.worker.library import Log
 
-
 FEWEST_SHARED = 64
 """Tokens in common with somebody else's, that are worth sharing. Fewer are evaluated in no time; and an answer whose
 prompt was evaluated from the beginning is, to the bit, the one that an engine gives which was just started."""
