@@ -28,19 +28,20 @@ def backend(home: Path) -> LocalBackend:
     return LocalBackend("smollm2", embedded_model(), EngineOptions(ctx_size=1024), Verdicts(home / "engine.json"))
 
 
-def said(home: Path, *prompts: str, is_talk: bool = True) -> list[TurnRecord]:
+def said(home: Path, *prompts: str, is_talk: bool = True, system: str | None = None) -> list[TurnRecord]:
     """What one engine answers, in one conversation or in several, as a transcript keeps it."""
     engine, turns, model = backend(home), list[TurnRecord](), ModelInfo("")
     history: list[Turn] = []
     for number, prompt in enumerate(prompts):
         params = GenerationParams(max_tokens=24)
-        for event in Session(engine, None, history).send(prompt, params, Cancel()):
+        for event in Session(engine, system, history).send(prompt, params, Cancel()):
             if isinstance(event, ModelReady):
                 model = event.model
             if isinstance(event, TurnFinished):
                 turns.append(
                     TurnRecord(
                         *(str(number), None, NOW, prompt, event.text),
+                        system=system,
                         finish_reason=event.finish_reason,
                         model=model,
                         params=params,
@@ -82,12 +83,16 @@ def test_a_seeded_conversation_comes_out_the_same(tmp_path: Path) -> None:
 
 
 def test_a_reply_of_an_engine_that_had_answered_something_else(tmp_path: Path) -> None:
-    [_, second] = said(tmp_path, "What is snow?", "Tell me about the sea.", is_talk=False)
+    system = "You answer as a captain who has seen all the seas. " * 8
+    [_, second] = said(tmp_path, "What is snow?", "Tell me about the sea.", is_talk=False, system=system)
     assert second.usage is not None
-    assert second.usage.cached_tokens > 0
+    assert second.usage.cached_tokens > 64
     runs = ScriptedBackend([Reply(["x"])])
     again([second], runs)
-    assert [[message.text for message in messages] for messages in runs.prompts] == [["."], ["Tell me about the sea."]]
+    assert [[message.text for message in messages] for messages in runs.prompts] == [
+        [system, "."],
+        [system, "Tell me about the sea."],
+    ]
     [found] = again([second], backend(tmp_path))
     assert (found.first_difference, found.changed) == (None, {})
 
