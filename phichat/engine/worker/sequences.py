@@ -14,8 +14,12 @@ from phichat.engine.protocol import Failure
 from phichat.engine.worker.library import Log
 
 FEWEST_SHARED = 64
-"""Tokens in common with somebody else's, that are worth sharing. Fewer are evaluated in no time; and an answer whose
-prompt was evaluated from the beginning is, to the bit, the one that an engine gives which was just started."""
+"""Tokens in common with somebody else's, that are worth a change in the last bits: llama.cpp computes the attention
+of so many tokens in a batch in another way than that of fewer, and so the beginning that a prompt is spared matters to
+what is left of it."""
+_ROWS = 4
+"""Tokens whose products with the weights are computed together, by kernels for repacked weights, unless fewer are
+left."""
 
 
 class RequestFailed(Exception):
@@ -40,7 +44,8 @@ class Decoded(Enum):
 class Sequence:
     """One conversation's place in the KV cache.
 
-    cached: the tokens whose keys and values are there, by position. owner: whose they are, "" when nothing of
+    cached: the tokens whose keys and values are there, by position. begun_with: tokens in the batch that the first of
+    them was evaluated in, 0 when that is not known. owner: whose they are, "" when nothing of
     them is to be kept; asked_ns: since when (`time.time_ns`). is_wanted: whether whoever it was evaluated for is
     there to go on with it.
     """
@@ -48,6 +53,7 @@ class Sequence:
     def __init__(self, sequences: Sequences, number: int) -> None:
         self._all, self.number = sequences, number
         self.cached: list[int] = []
+        self.begun_with = 0
         self.used_at = 0.0
         self.busy = False
         self.owner, self.asked_ns = "", 0
@@ -64,9 +70,14 @@ class Sequence:
         return len(self.cached)
 
     def of_use(self, tokens: Tokens[int]) -> int:
-        """How many of its first tokens may be kept for those: all that it has, or enough to be worth it."""
+        """How many of its first tokens are kept for those: what makes no difference, is enough to be worth one, or
+        is all that it has, as a conversation that goes on finds it."""
         same = common(self.cached, tokens[:-1])
-        return same if same >= FEWEST_SHARED or same == len(self.cached) else 0
+        if same >= FEWEST_SHARED or same == len(self.cached):
+            return same
+        if max(len(tokens), self.begun_with or FEWEST_SHARED) >= FEWEST_SHARED:
+            return 0
+        return max(0, min(same, len(tokens) - _ROWS)) // _ROWS * _ROWS
 
     def cut(self, length: int) -> None:
         """Forget what is behind the first `length` tokens."""
@@ -82,6 +93,7 @@ class Sequence:
         """Forget everything that was evaluated."""
         self._all.remove(self.number, 0)
         self.cached.clear()
+        self.begun_with = 0
 
     def decode(self, tokens: Tokens[int], *, every: bool = False) -> Decoded:
         """Append at most a batch of tokens, with logits for the last, or for every one; what was evaluated
@@ -120,10 +132,8 @@ class Sequences:
                 other.clear()
                 if shared:
                     self.copy(longest, other, shared)
-                best = other
-        if not begins[best.number]:
-            best.clear()
-        best.keep_prefix(tokens)
+                best, begins[other.number] = other, shared
+        best.cut(begins[best.number])
         best.busy, best.owner = True, ""
         return best
 
@@ -143,7 +153,7 @@ class Sequences:
     def copy(self, source: Sequence, target: Sequence, length: int) -> None:
         """Let an empty sequence begin with the first `length` tokens of another, whose cells they share."""
         self._lib.llama_memory_seq_cp(self._memory, source.number, target.number, 0, length)
-        target.cached[:] = source.cached[:length]
+        target.cached[:], target.begun_with = source.cached[:length], source.begun_with
 
     def give_room(self) -> bool:
         """Forget the idle sequence that was not used for longest; False when none holds anything."""
@@ -179,6 +189,7 @@ class Sequences:
         batch = lib.llama_batch(total, token, None, place, counts, of, wanted)
         result = lib.llama_decode(self._context, batch)
         for sequence, tokens in parts:
+            sequence.begun_with = sequence.begun_with if sequence.cached else total
             sequence.cached.extend(tokens)
             if result != 0:
                 # Batches that were computed before the abort may or may not be kept: ask.

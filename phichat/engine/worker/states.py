@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from phichat.engine.protocol import Load
 from phichat.engine.states import PART, TRIED, WHOLE, StateFile, StateFolder, owner_mark
 from phichat.engine.worker import state_file
-from phichat.engine.worker.sequences import FEWEST_SHARED, Sequence, Sequences, common
+from phichat.engine.worker.sequences import FEWEST_SHARED, Sequence, Sequences
 from phichat.engine.worker.state_file import Damaged, Head, is_written
 
 _FEWEST = 128
@@ -99,7 +99,7 @@ class States:
         if not any(one.busy for one in self._sequences.all):
             best = max(self._sequences.all, key=lambda one: one.of_use(tokens))
             for one in self._sequences.all:
-                length = common(one.cached, tokens[:-1]) if one is best and one.of_use(tokens) else 0
+                length = one.of_use(tokens) if one is best else 0
                 if length < len(one.cached) and self._can_be_had_again(one, length):
                     one.cut(length)
         taken = self._sequences.take(tokens)
