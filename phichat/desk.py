@@ -77,13 +77,13 @@ class Desk:
             return self._backend
 
     def _local_backend(self, model: str | None) -> Backend:
-        from phichat.wiring import chat_backend, code_scope, suited
+        from phichat.wiring import chat_backend, suited
 
         config = replace(self.config, model=model)
         backend = chat_backend(config, self._paths)
-        self._scope = code_scope(config, self._paths)
+        config, self._scope = suited(config, self._paths)
         if self.params == self._usual:
-            self.params = self._usual = suited(config, self._paths).sampling
+            self.params = self._usual = config.sampling
         return backend
 
     def loaded(self, ready: ModelReady) -> None:

@@ -72,26 +72,16 @@ class Past:
         return [Turn(turn.prompt, turn.text) for turn in self.conversation.branch() if turn.text]
 
 
-def suited(config: Config, paths: Paths) -> Config:
-    """The settings with what the registry says of sampling the model of this run, where nobody has set it.
+def suited(config: Config, paths: Paths) -> tuple[Config, CodeScope | None]:
+    """The settings with what the registry says of sampling the model of this run, where nobody has set it; and what
+    the model's card vouches for in code, None where it says nothing.
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
     if served(config.model, config.endpoints):
-        return config
+        return config, None
     spec = Library.open(paths).choose(config.model).model.spec
-    return config.suited(spec.sampling) if spec else config
-
-
-def code_scope(config: Config, paths: Paths) -> CodeScope | None:
-    """What the card of this run's model vouches for in code; None where it says nothing.
-
-    Raises ModelNotInstalled, UsageError and ConfigError.
-    """
-    if served(config.model, config.endpoints):
-        return None
-    spec = Library.open(paths).choose(config.model).model.spec
-    return spec.scope if spec else None
+    return (config.suited(spec.sampling), spec.scope) if spec else (config, None)
 
 
 def local_backend(config: Config, paths: Paths, preferences: Preferences | None = None) -> LocalBackend:

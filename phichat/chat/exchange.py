@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from phichat.chat.session import finishing
 from phichat.engine.backend import Backend, Cancel, SampleEvent
-from phichat.errors import ContextOverflow, PhichatError
+from phichat.errors import ContextOverflow
 from phichat.events import Event, SampleFinished, TurnFinished, TurnStarted
 from phichat.messages import FinishReason, GenerationParams, Message, Role
 
@@ -20,23 +21,22 @@ def exchange(
     """
     prompt = next((message.text for message in reversed(messages) if message.role is Role.USER), "")
     yield TurnStarted(prompt, system_of(messages), params)
-    finished = False
-    try:
-        yield from backend.load(cancel)
-        tokens = 0 if cancel.is_set() else backend.count(messages, cancel)
-        if cancel.is_set():
-            yield TurnFinished("", "", FinishReason.CANCELLED)
-            return
-        if tokens >= backend.n_ctx > 0:
-            raise ContextOverflow(tokens, backend.n_ctx)
-        asked = backend.generate(messages, params, cancel)
-        for event in asked if replies == 1 else _several(backend.sample(messages, params, replies, cancel)):
-            finished = finished or isinstance(event, TurnFinished)
-            yield event
-    except PhichatError:
-        if not finished:
-            yield TurnFinished("", "", FinishReason.ERROR)
-        raise
+    yield from finishing(_events(backend, messages, params, cancel, replies))
+
+
+def _events(
+    backend: Backend, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, replies: int
+) -> Iterator[Event]:
+    yield from backend.load(cancel)
+    tokens = 0 if cancel.is_set() else backend.count(messages, cancel)
+    if cancel.is_set():
+        yield TurnFinished("", "", FinishReason.CANCELLED)
+    elif tokens >= backend.n_ctx > 0:
+        raise ContextOverflow(tokens, backend.n_ctx)
+    elif replies == 1:
+        yield from backend.generate(messages, params, cancel)
+    else:
+        yield from _several(backend.sample(messages, params, replies, cancel))
 
 
 def _several(events: Iterator[SampleEvent]) -> Iterator[Event]:

@@ -64,15 +64,7 @@ class Session:
         reply: Callable[[Sequence[Message]], Iterator[Event]],
     ) -> Iterator[Event]:
         yield TurnStarted(prompt, self.system, params)
-        finished = False
-        try:
-            for event in self._events(prompt, params, cancel, reply):
-                finished = finished or isinstance(event, TurnFinished)
-                yield event
-        except PhichatError:
-            if not finished:
-                yield TurnFinished("", "", FinishReason.ERROR)
-            raise
+        yield from finishing(self._events(prompt, params, cancel, reply))
 
     def _events(
         self,
@@ -105,3 +97,16 @@ class Session:
     def close(self) -> None:
         """Free the model."""
         self._backend.close()
+
+
+def finishing(events: Iterator[Event]) -> Iterator[Event]:
+    """The events of a turn, with a TurnFinished before an error that came without one."""
+    finished = False
+    try:
+        for event in events:
+            finished = finished or isinstance(event, TurnFinished)
+            yield event
+    except PhichatError:
+        if not finished:
+            yield TurnFinished("", "", FinishReason.ERROR)
+        raise

@@ -90,7 +90,7 @@ def ask(
         raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
 
     from phichat.chat.turn import run_turn
-    from phichat.wiring import code_scope, past, recorder, session, suited
+    from phichat.wiring import past, recorder, session, suited
 
     poll = None
     if vote:
@@ -104,8 +104,7 @@ def ask(
         config = before.carried(config, paths, model=flags["model"], system=flags["system"])
     elif continues:
         diagnostics.notice("There is no conversation yet; this begins one.")
-    config = suited(config, paths)
-    scope = code_scope(config, paths)
+    config, scope = suited(config, paths)
     keeper = recorder(config, paths, before)
     conversation = session(config, paths, before, keeper)
     view = _View(

@@ -88,6 +88,7 @@ def _tell(event: ModelChecking | ModelLoading | ModelReady | Evaluating, diagnos
 def _measured(config: Config, paths: Paths, prompt: int, generated: int, repeats: int) -> dict[str, Any] | None:
     from phichat.engine.measuring import Bench, Benched
     from phichat.engine.offload import bytes_read_per_token
+    from phichat.engine.protocol import Evaluating
     from phichat.events import ModelReady
     from phichat.wiring import local_backend, remember_speed
 
@@ -102,10 +103,10 @@ def _measured(config: Config, paths: Paths, prompt: int, generated: int, repeats
                     name = event.model.name
             if cancel.is_set():
                 return None
-            for reply in backend.bench(Bench(prompt, generated, repeats), cancel):
+            for reply in backend.measure(Bench(prompt, generated, repeats), cancel):
                 if isinstance(reply, Benched):
                     result = reply
-                else:
+                elif isinstance(reply, Evaluating):
                     _tell(reply, diagnostics)
         diagnostics.clear_progress()
         if result is None:

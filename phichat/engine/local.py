@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Protocol
 
 from phichat.config import EngineOptions
-from phichat.engine import measuring, protocol
+from phichat.engine import protocol
 from phichat.engine.asking import Asking
 from phichat.engine.backend import Cancel, LoadEvent
 from phichat.engine.fitting import BATCH, is_cramped, place
@@ -337,22 +337,12 @@ class LocalBackend(Asking):
         running.process.leave()
         self._running = None
 
-    def bench(self, request: measuring.Bench, cancel: Cancel) -> Iterator[protocol.Evaluating | measuring.Benched]:
-        """Measure the loaded model; ends with Benched, or with nothing more when cancelled."""
+    def measure(
+        self, request: protocol.Measure, cancel: Cancel
+    ) -> Iterator[protocol.Evaluating | protocol.Measurement]:
+        """Measure with the loaded model; ends with what was found, or with nothing more when cancelled."""
         for reply in self._ask(request, cancel):
-            if isinstance(reply, (protocol.Evaluating, measuring.Benched)):
-                yield reply
-
-    def tune(self, request: measuring.Tune, cancel: Cancel) -> Iterator[protocol.Evaluating | measuring.Tuned]:
-        """Measure numbers of threads; ends with Tuned, or with nothing more when cancelled."""
-        for reply in self._ask(request, cancel):
-            if isinstance(reply, (protocol.Evaluating, measuring.Tuned)):
-                yield reply
-
-    def weigh(self, request: measuring.Weigh, cancel: Cancel) -> Iterator[protocol.Evaluating | measuring.Weighed]:
-        """Measure sizes of batches; ends with Weighed, or with nothing more when cancelled."""
-        for reply in self._ask(request, cancel):
-            if isinstance(reply, (protocol.Evaluating, measuring.Weighed)):
+            if isinstance(reply, (protocol.Evaluating, protocol.Measurement)):
                 yield reply
 
     def unload(self) -> None:

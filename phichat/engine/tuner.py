@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from phichat.engine.backend import Cancel, LoadEvent
 from phichat.engine.hardware import usable_cores, usable_cpus
 from phichat.engine.local import LocalBackend
 from phichat.engine.measuring import Trial, Tune, Tuned, Weigh, Weighed
 from phichat.engine.process import SPIN_VARIABLE, USUAL_SPIN_COUNT
-from phichat.engine.protocol import Evaluating
+from phichat.engine.protocol import Evaluating, Measure, Measurement
 from phichat.engine.tuning import (
     BatchCosts,
     Fixed,
@@ -28,6 +29,8 @@ from phichat.engine.tuning import (
     candidates,
     fastest,
 )
+
+_Found = TypeVar("_Found", bound=Measurement)
 
 _ROUNDS = 5
 _TRIAL_S = 1.0
@@ -149,19 +152,22 @@ def _trials(backend: LocalBackend, request: Tune, cancel: Cancel) -> Generator[P
     yield from backend.load(cancel)
     if cancel.is_set():
         return None
-    for reply in backend.tune(request, cancel):
-        if isinstance(reply, Tuned):
-            return reply
-        yield reply
-    return None
+    return (yield from _measured(backend, request, Tuned, cancel))
 
 
 def _costs(backend: LocalBackend, threads: Threads, cancel: Cancel) -> Generator[Progress, None, Weighed | None]:
     request = Weigh(threads.generation, threads.prompt, _BATCHES, _ROUNDS, _TRIAL_S / 4)
-    for reply in backend.weigh(request, cancel):
-        if isinstance(reply, Weighed):
+    return (yield from _measured(backend, request, Weighed, cancel))
+
+
+def _measured(
+    backend: LocalBackend, request: Measure, kind: type[_Found], cancel: Cancel
+) -> Generator[Progress, None, _Found | None]:
+    for reply in backend.measure(request, cancel):
+        if isinstance(reply, kind):
             return reply
-        yield reply
+        if isinstance(reply, Evaluating):
+            yield reply
     return None
 
 

@@ -7,7 +7,6 @@ on a machine that others use too are noisy, so the usual choice stays unless ano
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any, Protocol, TypeVar
 
 from phichat.engine.hardware import usable_cores, usable_cpus
 from phichat.engine.process import USUAL_SPIN_COUNT
+from phichat.engine.remembered import Remembered
 from phichat.engine.verdicts import cpu, cpu_name, subject
 from phichat.gguf_header import GgufHeader
-from phichat.paths import write_atomically
 
 _GAIN = 1.03
 """What is faster by less than this is not worth another choice."""
@@ -106,22 +105,8 @@ def fastest(rates: Mapping[_T, Sequence[float]], usual: _T) -> _T:
     return best
 
 
-class Tunings:
-    """What was measured for this user, in one JSON file. An unreadable file is an empty one, and one that
-    cannot be written costs only the gain."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def all(self) -> Mapping[str, dict[str, Any]]:
-        """key -> what was found, and for what."""
-        try:
-            document = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        if not isinstance(document, dict):
-            return {}
-        return {key: entry for key, entry in document.items() if isinstance(entry, dict)}
+class Tunings(Remembered):
+    """What was measured for this user."""
 
     def spin_count(self, size: int) -> int | None:
         """As `Preferences.spin_count`."""
@@ -143,7 +128,7 @@ class Tunings:
 
     def remember_spin_count(self, size: int, count: int) -> None:
         """Keep it for models of about that size."""
-        self._keep(_spin_key(size), size, {"spin_count": count})
+        self._keep_for(_spin_key(size), size, {"spin_count": count})
 
     def remember(self, library_file: Path, header: GgufHeader, found: Measured, *, offloaded: bool) -> None:
         """Keep it for this library and models like that: of about its size, its architecture and its types."""
@@ -154,15 +139,11 @@ class Tunings:
             "library": str(library_file),
             "offloaded": offloaded,
         }
-        self._keep(_library_key(library_file, header, offloaded=offloaded), header.file_size, entry)
+        self._keep_for(_library_key(library_file, header, offloaded=offloaded), header.file_size, entry)
 
-    def _keep(self, key: str, size: int, found: Mapping[str, Any]) -> None:
+    def _keep_for(self, key: str, size: int, found: Mapping[str, Any]) -> None:
         least = 1 << _size_class(size)
-        known = {**self.all(), key: {**found, "cpu": cpu_name(cpu()), "sizes": [least, 2 * least]}}
-        try:
-            write_atomically(self._file, json.dumps(known, indent=1).encode())
-        except OSError:
-            return
+        self._keep(key, {**found, "cpu": cpu_name(cpu()), "sizes": [least, 2 * least]})
 
 
 def _batch_costs(value: object) -> BatchCosts:

@@ -9,16 +9,14 @@ one batch in the engine process; when that dies, the next process does without t
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from phichat.engine.remembered import Remembered
 from phichat.gguf_header import GgufHeader
 from phichat.gguf_types import GGML_TYPES
-from phichat.paths import write_atomically
 
 
 class Verdict(StrEnum):
@@ -65,20 +63,8 @@ def cpu_name(about: str) -> str:
     return next((line.split(":", 1)[1].strip() for line in about.splitlines() if "name" in line), about)
 
 
-class Verdicts:
-    """The verdicts of this user, in one JSON file. An unreadable file is an empty one, and one that
-    cannot be written costs only the time to find out again."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def all(self) -> Mapping[str, dict[str, str]]:
-        """key -> {"verdict", "cpu", "library", "weights"}."""
-        try:
-            document = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return document if isinstance(document, dict) else {}
+class Verdicts(Remembered):
+    """The verdicts of this user: {"verdict", "cpu", "library", "weights"} by the key of their subject."""
 
     def lookup(self, about: Subject) -> Verdict | None:
         """What is known; None when nothing is."""
@@ -89,15 +75,10 @@ class Verdicts:
 
     def remember(self, about: Subject, verdict: Verdict) -> None:
         """Keep a verdict."""
-        known = dict(self.all())
         entry = {
             "verdict": verdict,
             "cpu": cpu_name(about.cpu),
             "library": about.library.split(" [")[0],
             "weights": about.weights,
         }
-        known[about.key] = entry
-        try:
-            write_atomically(self._file, json.dumps(known, indent=1).encode())
-        except OSError:
-            return
+        self._keep(about.key, entry)

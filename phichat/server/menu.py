@@ -16,7 +16,7 @@ from phichat.messages import GenerationParams
 from phichat.models.finding import ModelFile
 from phichat.models.library import Library
 from phichat.paths import Paths
-from phichat.wiring import code_scope, suited
+from phichat.wiring import suited
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,11 @@ class Menu:
         config = self._for(model.path)
         try:
             created = int(model.path.stat().st_mtime)
-            sampling, scope = suited(config, self._paths).sampling, code_scope(config, self._paths)
+            config, scope = suited(config, self._paths)
         except (OSError, ModelNotInstalled) as why:
             raise ModelNotInstalled(f"The file of {model.name} has gone", "name another one of /v1/models") from why
         ready = self._ready.get(model.name)
-        return Offer(model.name, model.path, created, sampling, scope, ready.model.n_ctx if ready else 0)
+        return Offer(model.name, model.path, created, config.sampling, scope, ready.model.n_ctx if ready else 0)
 
     def _for(self, path: Path) -> Config:
         return replace(self._config, model=str(path))

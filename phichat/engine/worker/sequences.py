@@ -59,15 +59,13 @@ class Sequence:
         self.owner, self.asked_ns = "", 0
         self.is_wanted: Callable[[], bool] = bool
 
-    def keep_prefix(self, tokens: Tokens[int]) -> int:
-        """Cut the sequence down to what it has in common with tokens; how many that are.
+    def keep_prefix(self, tokens: Tokens[int]) -> None:
+        """Cut the sequence down to what it has in common with tokens.
 
         The last token is always evaluated again: its logits are needed. A memory that cannot be
         cut (recurrent layers, a sliding window that is past) is cleared.
         """
-        same = common(self.cached, tokens[:-1])
-        self.cut(same)
-        return len(self.cached)
+        self.cut(common(self.cached, tokens[:-1]))
 
     def of_use(self, tokens: Tokens[int]) -> int:
         """How many of its first tokens are kept for those: what makes no difference, is enough to be worth one, or
