@@ -18,8 +18,8 @@ from pathlib import Path
 from common import say
 
 from phichat.engine import protocol
-from phichat.engine.process import WORKER
-from phichat.messages import GenerationParams, Message, Role
+from phichat.engine.process import WORKER_COMMAND
+from phichat.messages import Message, Role, SamplingParams
 
 CLIENTS, N_CTX, SEQUENCES = 12, 768, 5
 WORDS = (
@@ -44,7 +44,7 @@ WORDS = (
 def asked(chance: random.Random, shared: list[str]) -> protocol.Generate:
     """A prompt that often begins like another one."""
     text = chance.choice(shared) + " ".join(chance.choices(WORDS, k=chance.randrange(1, 120)))
-    params = GenerationParams(temperature=chance.choice((0.0, 1.5)), max_tokens=chance.randrange(1, 300))
+    params = SamplingParams(temperature=chance.choice((0.0, 1.5)), max_tokens=chance.randrange(1, 300))
     return protocol.Generate((Message(Role.SYSTEM, chance.choice(shared)), Message(Role.USER, text)), params, 1)
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     shared = ["", *(" ".join(chance.choices(WORDS, k=length)) for length in (10, 60, 150))]
     pairs = [Pipe() for _ in range(CLIENTS)]
     handles = [theirs.fileno() for _, theirs in pairs]
-    child = subprocess.Popen([*WORKER, *map(str, handles)], pass_fds=handles, stderr=subprocess.PIPE)
+    child = subprocess.Popen([*WORKER_COMMAND, *map(str, handles)], pass_fds=handles, stderr=subprocess.PIPE)
     clients: list[Connection] = [ours for ours, _ in pairs]
     for _, theirs in pairs:
         theirs.close()
@@ -69,9 +69,9 @@ def main() -> None:
         protocol.receive(client)
     protocol.send(
         clients[0],
-        protocol.Load(str(path), N_CTX, 256, SEQUENCES, 0, (), "f16", "f16", 2, extra_buffers=True, prove=False),
+        protocol.LoadModel(str(path), N_CTX, 256, SEQUENCES, 0, (), "f16", "f16", 2, extra_buffers=True, warm_up=False),
     )
-    while not isinstance(protocol.receive(clients[0]), protocol.Loaded):
+    while not isinstance(protocol.receive(clients[0]), protocol.ModelLoaded):
         pass
     ends: Counter[str] = Counter()
     until = time.monotonic() + seconds
@@ -91,14 +91,14 @@ def main() -> None:
                 say(f"the engine died with {child.wait()}: {words}")
                 raise SystemExit(1) from None
             match reply:
-                case protocol.Generated():
+                case protocol.GenerationFinished():
                     ends[reply.finish_reason] += 1
                     busy.discard(ready)
-                case protocol.Failed():
+                case protocol.ErrorReply():
                     ends[f"failed: {reply.message}"] += 1
                     busy.discard(ready)
                 case _ if chance.random() < 0.003:
-                    protocol.send(ready, protocol.Cancel())
+                    protocol.send(ready, protocol.CancelRequest())
                     if len(clients) > CLIENTS // 2 and chance.random() < 0.1:
                         busy.discard(ready)
                         clients.remove(ready)

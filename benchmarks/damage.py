@@ -23,10 +23,10 @@ from pathlib import Path
 from common import say, verdict
 
 from phichat.errors import ModelFileError
-from phichat.models.checking import LoadCheck, verify
+from phichat.models.checking import LoadVerifier, verify_model
 from phichat.models.finding import ModelFile
-from phichat.models.library import Library
-from phichat.models.links import Link, Links
+from phichat.models.library import LocalModels
+from phichat.models.links import Link, LinkStore
 from phichat.paths import Paths
 
 
@@ -43,19 +43,19 @@ def offline(event: str, arguments: tuple[object, ...]) -> None:
         raise SystemExit("a network socket was opened")
 
 
-def load_passes(model: ModelFile, library: Library) -> bool:
+def load_passes(model: ModelFile, library: LocalModels) -> bool:
     """Whether the check before a load lets the file pass."""
     try:
-        for _ in LoadCheck(model, library.proofs).check(Never()):
+        for _ in LoadVerifier(model, library.hash_cache).check(Never()):
             pass
     except ModelFileError:
         return False
     return True
 
 
-def verify_passes(model: ModelFile, library: Library) -> bool:
+def verify_passes(model: ModelFile, library: LocalModels) -> bool:
     """Whether `verify` does."""
-    reading = verify(model, library.proofs, Never())
+    reading = verify_model(model, library.hash_cache, Never())
     while True:
         try:
             next(reading)
@@ -92,11 +92,11 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=1)
     given = options.parse_args()
     sys.addaudithook(offline)
-    good = Library.open(Paths.find()).resolve("smollm2-135m").path
+    good = LocalModels.from_paths(Paths.from_environment()).resolve_model("smollm2-135m").path
     digest = hashlib.sha256(good.read_bytes()).hexdigest()
     with tempfile.TemporaryDirectory(prefix="phichat-damage-") as home:
         environ = {"PHICHAT_HOME": home, "HOME": home, "HF_HUB_CACHE": f"{home}/hub"}
-        paths = Paths.find(environ)
+        paths = Paths.from_environment(environ)
         repository = Path(home, "hub", "models--a--b")
         blob, link = repository / "blobs" / digest, repository / "snapshots" / ("a" * 40) / "x.gguf"
         for path in (blob, link):
@@ -105,9 +105,9 @@ def main() -> None:
         shutil.copy(good, blob)
         shutil.copy(good, linked)
         link.symlink_to(blob)
-        Links(paths.links).add(Link("mine", linked, (digest,)))
-        library = Library.open(paths, environ)
-        models = [library.resolve("a/b"), library.resolve("mine")]
+        LinkStore(paths.links_file).add_link(Link("mine", linked, (digest,)))
+        library = LocalModels.from_paths(paths, environ)
+        models = [library.resolve_model("a/b"), library.resolve_model("mine")]
         by_load = by_verify = wronged = 0
         source = random.Random(given.seed)
         for turn in range(given.times):

@@ -17,12 +17,12 @@ from statistics import median
 from common import say, table
 
 from phichat.config import Config, EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role, SamplingParams
 from phichat.paths import Paths
-from phichat.wiring import local_backend
+from phichat.wiring import create_local_backend
 
 CODE = '''def area(width, height):
     """Return the area of a rectangle."""
@@ -54,11 +54,11 @@ TASKS = {
 }
 
 
-def ask(backend: LocalBackend, prompt: str, params: GenerationParams) -> TurnFinished:
+def ask(backend: LocalBackend, prompt: str, params: SamplingParams) -> TurnFinished:
     """The answer."""
-    for _ in backend.load(Cancel()):
+    for _ in backend.load(CancelToken()):
         pass
-    for event in backend.generate([Message(Role.USER, prompt)], params, Cancel()):
+    for event in backend.generate([Message(Role.USER, prompt)], params, CancelToken()):
         if isinstance(event, TurnFinished):
             return event
     raise SystemExit("the turn did not end")
@@ -71,14 +71,16 @@ def main() -> None:
     options.add_argument("--max-tokens", type=int, default=128)
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
-    greedy = GenerationParams(temperature=0, max_tokens=given.max_tokens)
-    sampled = GenerationParams(temperature=0.8, max_tokens=given.max_tokens, seed=7)
+    greedy = SamplingParams(temperature=0, max_tokens=given.max_tokens)
+    sampled = SamplingParams(temperature=0.8, max_tokens=given.max_tokens, seed=7)
 
     @contextlib.contextmanager
     def engines() -> Iterator[list[LocalBackend]]:
         """New ones: where an engine keeps things in its KV cache depends on what it was asked before."""
         options = [EngineOptions(ctx_size=2048, draft="off"), EngineOptions(ctx_size=2048, draft=given.draft)]
-        made = [local_backend(Config(model=given.model, engine=each), Paths.find()) for each in options]
+        made = [
+            create_local_backend(Config(model=given.model, engine=each), Paths.from_environment()) for each in options
+        ]
         yield made
         for backend in made:
             backend.close()

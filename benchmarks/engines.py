@@ -9,20 +9,20 @@ from pathlib import Path
 import psutil
 
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.states import StateFolder
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.states import KvStore
+from phichat.engine.verdicts import ProbeCache
 from phichat.events import TurnFinished
-from phichat.messages import GenerationParams, Message
+from phichat.messages import Message, SamplingParams
 
 
 @contextmanager
 def engine_keeping(model: Path, folder: Path, kept: Path, budget: int = 10**10) -> Iterator[LocalBackend]:
     """An engine that has left, and written all it wanted to, when the block ends."""
-    verdicts, states = Verdicts(folder / "engine.json"), StateFolder(kept, budget)
-    engine = LocalBackend(model.stem, model, EngineOptions(ctx_size=4096), verdicts, states=states)
-    for _ in engine.load(Cancel()):
+    verdicts, states = ProbeCache(folder / "engine.json"), KvStore(kept, budget)
+    engine = LocalBackend(model.stem, model, EngineOptions(ctx_size=4096), verdicts, kv_store=states)
+    for _ in engine.load(CancelToken()):
         pass
     process = psutil.Process(engine.pid)
     yield engine
@@ -31,6 +31,6 @@ def engine_keeping(model: Path, folder: Path, kept: Path, budget: int = 10**10) 
 
 
 def ask_engine(engine: LocalBackend, messages: list[Message], most: int, owner: str = "talk") -> TurnFinished:
-    *_, last = engine.generate(messages, GenerationParams(temperature=0, max_tokens=most), Cancel(), owner)
+    *_, last = engine.generate(messages, SamplingParams(temperature=0, max_tokens=most), CancelToken(), owner)
     assert isinstance(last, TurnFinished)
     return last

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from conversations_made import Page, conversations, read_markdown, shown
 from phichat.terminal import unescape
 from phichat.transcript import document
-from phichat.transcript.export import Format, write
+from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.records import ConversationRecord
 
 
@@ -43,7 +43,7 @@ def main() -> None:
             long = replace(record.turns[-1], prompt="x" * 1_000_000, text="[<b>`" * 200_000)
             record = replace(record, turns=(*record.turns[:-1], long))
         said = shown(record)
-        markdown, page, whole = ("".join(write([record], form)) for form in list(Format)[:3])
+        markdown, page, whole = ("".join(write_export([record], form)) for form in list(ExportFormat)[:3])
         assert read_markdown(markdown) == [pair for pair in said if pair[1] or pair[0] == "user"]
         found = Page(page)
         assert found.texts() == said
@@ -51,7 +51,7 @@ def main() -> None:
         assert not found.deepest_error
         typed = [text.replace("\r\n", "\n") for role, text in said if role != "assistant"]
         assert set(typed) <= {unescape(text) for text in found.sections}
-        assert list(document.read(json.loads(whole))) == [record]
+        assert list(document.read_native_json(json.loads(whole))) == [record]
 
     check()
     say(f"{done} conversations: Markdown, HTML and JSON are read back to the same texts")

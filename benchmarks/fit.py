@@ -17,12 +17,12 @@ from pathlib import Path
 from common import limit, say, table
 
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
 from phichat.engine.offload import CPU
-from phichat.engine.verdicts import Verdicts
-from phichat.messages import GenerationParams, Message, Role
-from phichat.models.library import Library
+from phichat.engine.verdicts import ProbeCache
+from phichat.messages import Message, Role, SamplingParams
+from phichat.models.library import LocalModels
 from phichat.paths import Paths
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and counts to 12345. "
@@ -36,11 +36,11 @@ def largest_resident(pid: int) -> int:
     raise SystemExit("this system does not tell the largest resident size of a process")
 
 
-def measure(path: Path, n_ctx: int, kind: str, verdicts: Verdicts) -> tuple[int, int]:
+def measure(path: Path, n_ctx: int, kind: str, verdicts: ProbeCache) -> tuple[int, int]:
     """Predicted and taken, in bytes."""
     options = EngineOptions(ctx_size=n_ctx, cache_type_k=kind, cache_type_v=kind)
     backend = LocalBackend(path.stem, path, options, verdicts)
-    cancel = Cancel()
+    cancel = CancelToken()
     try:
         # The first load of all may have found out about the CPU by a crash; this one is like any later one.
         for _ in range(2):
@@ -48,9 +48,9 @@ def measure(path: Path, n_ctx: int, kind: str, verdicts: Verdicts) -> tuple[int,
             for _ in backend.load(cancel):
                 pass
         repeats = min(n_ctx, 1300) // 20
-        while backend.count([message := Message(Role.USER, PROMPT * repeats)], cancel) > n_ctx - 8:
+        while backend.count_tokens([message := Message(Role.USER, PROMPT * repeats)], cancel) > n_ctx - 8:
             repeats //= 2
-        for _ in backend.generate([message], GenerationParams(temperature=0, max_tokens=4), cancel):
+        for _ in backend.generate([message], SamplingParams(temperature=0, max_tokens=4), cancel):
             pass
         planned = next(placement for placement in backend.plan.placements if placement.device == CPU)
         return planned.total, largest_resident(backend.pid)
@@ -66,10 +66,10 @@ def main() -> None:
     options.add_argument("--contexts", default="2048,8192")
     options.add_argument("--cache-types", default="f16,q8_0")
     given = options.parse_args()
-    models = given.models or [Library.open(Paths.find()).resolve("smollm2-135m").path]
+    models = given.models or [LocalModels.from_paths(Paths.from_environment()).resolve_model("smollm2-135m").path]
     rows, worst = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
-        verdicts = Verdicts(Path(folder) / "engine.json")
+        verdicts = ProbeCache(Path(folder) / "engine.json")
         for path in models:
             for n_ctx in map(int, given.contexts.split(",")):
                 for kind in given.cache_types.split(","):

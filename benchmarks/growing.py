@@ -9,8 +9,8 @@ import sys
 import time
 
 from phichat.events import TextDelta
-from phichat.tui.render import Look, Renderer
-from phichat.tui.turns import ShownTurn
+from phichat.tui.render import Renderer, RenderTheme
+from phichat.tui.turns import TurnView
 
 ANSWERS = {
     "many blocks": "A paragraph of `words` that is wrapped.\n\n```python\nx = 1\n```\n\n",
@@ -20,7 +20,7 @@ ANSWERS = {
     "paragraph": "many words in one line ",
 }
 HEADS = {"code": "```python\n", "table": "| a | b | c |\n|---|---|---|\n"}
-LOOK = Look(
+LOOK = RenderTheme(
     dark=True,
     prompt="blue",
     muted="grey50",
@@ -36,19 +36,19 @@ def main() -> None:
     characters = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
     for name, unit in ANSWERS.items():
         text = HEADS.get(name, "") + unit * (characters // len(unit))
-        turn, renderer, known, took = ShownTurn("prompt"), Renderer(LOOK, 100), [], []
+        turn, renderer, known, took = TurnView("prompt"), Renderer(LOOK, 100), [], []
         step = characters // 50  # each fiftieth is one update; what lies between them is left out
         for begin in range(0, len(text), step):
-            turn.apply(TextDelta(text[begin : begin + step - 20]))
-            for piece in turn.pieces():
+            turn.apply_event(TextDelta(text[begin : begin + step - 20]))
+            for piece in turn.render_items():
                 if piece not in known:
-                    renderer.lines(piece)
-            known = turn.pieces()
-            turn.apply(TextDelta(text[begin + step - 20 : begin + step]))
+                    renderer.render_lines(piece)
+            known = turn.render_items()
+            turn.apply_event(TextDelta(text[begin + step - 20 : begin + step]))
             began = time.process_time()
-            pieces = turn.pieces()
+            pieces = turn.render_items()
             for piece in (new for at, new in enumerate(pieces) if at >= len(known) or known[at] != new):
-                renderer.lines(piece)
+                renderer.render_lines(piece)
             took.append(time.process_time() - began)
         sys.stdout.write(f"{name}: last update {took[-1] * 1000:.1f} ms, worst {max(took) * 1000:.1f} ms\n")
 

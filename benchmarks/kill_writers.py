@@ -26,13 +26,13 @@ from common import environment, limit, percentile, phichat, say
 
 from phichat.chat.session import Session
 from phichat.chat.turn import run_turn
-from phichat.engine.cancel import Cancel
-from phichat.engine.scripted import Reply, ScriptedBackend
-from phichat.events import NotKept, TextDelta, TurnFinished, TurnStarted
-from phichat.messages import GenerationParams
+from phichat.engine.cancel import CancelToken
+from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.events import TextDelta, TranscriptUnavailable, TurnFinished, TurnStarted
+from phichat.messages import SamplingParams
 from phichat.transcript.recorder import Recorder
 from phichat.transcript.records import TurnRecord
-from phichat.transcript.store import Store
+from phichat.transcript.store import TranscriptStore
 
 AT_ONCE = 3
 LATE_MS = 250
@@ -54,11 +54,11 @@ def write_turns(path: Path, name: str) -> None:
         sys.stdout.write(json.dumps([monotonic(), kind, text]) + "\n")
         sys.stdout.flush()
 
-    replies = [Reply(Paced(f"w{at}-{number} " for number in range(random.randint(5, 80)))) for at in range(1000)]
-    session = Session(ScriptedBackend(replies))
-    recorder = Recorder(lambda: Store.open(path))
+    replies = [FakeReply(Paced(f"w{at}-{number} " for number in range(random.randint(5, 80)))) for at in range(1000)]
+    session = Session(FakeBackend(replies))
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
     for number in range(1000):
-        for event in run_turn(session, f"{name} turn {number}", GenerationParams(), Cancel(), recorder):
+        for event in run_turn(session, f"{name} turn {number}", SamplingParams(), CancelToken(), recorder):
             match event:
                 case TurnStarted():
                     witness("prompt", event.prompt)
@@ -66,7 +66,7 @@ def write_turns(path: Path, name: str) -> None:
                     witness("text", event.text)
                 case TurnFinished():
                     witness("end", "")
-                case NotKept():
+                case TranscriptUnavailable():
                     witness("trouble", event.reason)
 
 
@@ -179,14 +179,14 @@ def kill_ask(home: Path, name: str) -> Victim:
 
 def turns_of(path: Path, name: str) -> dict[str, TurnRecord]:
     """The turns of one writer by their prompt, after the file has proved whole."""
-    store = Store.open(path)
+    store = TranscriptStore.open_file(path)
     try:
-        with store.database.bare() as connection:
+        with store.database.autocommit() as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
         if verdict != "ok":
             raise SystemExit(f"the database is damaged: {verdict}")
-        titles = [one for one in store.conversations() if one.title.startswith(name)]
-        return {turn.prompt: turn for one in titles for turn in store.conversation(one.id).turns}
+        titles = [one for one in store.list_conversations() if one.title.startswith(name)]
+        return {turn.prompt: turn for one in titles for turn in store.get_conversation(one.id).turns}
     finally:
         store.close()
 

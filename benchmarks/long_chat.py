@@ -21,15 +21,15 @@ from common import say, spread, table
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.config import Config, EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role, SamplingParams
 from phichat.paths import Paths
-from phichat.wiring import local_backend
+from phichat.wiring import create_local_backend
 
 TOPICS = ("bridges", "bread", "tides", "chess", "glaciers", "looms", "owls", "clocks", "salt", "maps")
-ANSWER = GenerationParams(temperature=0, max_tokens=48)
+ANSWER = SamplingParams(temperature=0, max_tokens=48)
 
 
 def prompt(number: int) -> str:
@@ -43,7 +43,11 @@ def newest(backend: LocalBackend, history: Sequence[Turn], asked: str) -> list[T
     room = backend.n_ctx - min(ANSWER.max_tokens or backend.n_ctx, backend.n_ctx // 4)
     kept = list(history)
     while (
-        kept and backend.count([*(m for t in kept for m in t.messages()), Message(Role.USER, asked)], Cancel()) > room
+        kept
+        and backend.count_tokens(
+            [*(m for t in kept for m in t.to_messages()), Message(Role.USER, asked)], CancelToken()
+        )
+        > room
     ):
         kept.pop(0)
     return kept
@@ -56,7 +60,7 @@ def stable(backend: LocalBackend, history: Sequence[Turn], asked: str) -> list[T
 
 def turn(backend: LocalBackend, history: list[Turn], asked: str) -> TurnFinished:
     """One turn; the conversation goes on with its answer."""
-    for event in Session(backend, history=history).send(asked, ANSWER, Cancel()):
+    for event in Session(backend, history=history).send(asked, ANSWER, CancelToken()):
         if isinstance(event, TurnFinished):
             return event
     raise SystemExit("the turn did not end")
@@ -73,9 +77,9 @@ def main() -> None:
         "stable": stable,
     }
     with tempfile.TemporaryDirectory() as home:
-        paths = Paths.find({**os.environ, "PHICHAT_HOME": str(Path(home))})
+        paths = Paths.from_environment({**os.environ, "PHICHAT_HOME": str(Path(home))})
         config = Config(model=given.model, engine=EngineOptions(ctx_size=given.ctx_size))
-        backends = {name: local_backend(config, paths) for name in policies}
+        backends = {name: create_local_backend(config, paths) for name in policies}
         history: dict[str, list[Turn]] = {name: [] for name in policies}
         read: dict[str, list[int]] = {name: [] for name in policies}
         seconds = dict.fromkeys(policies, 0.0)
@@ -84,7 +88,7 @@ def main() -> None:
             row: list[object] = [number]
             for name, policy in policies.items():
                 asked, past = prompt(number), history[name]
-                for _ in backends[name].load(Cancel()):
+                for _ in backends[name].load(CancelToken()):
                     pass
                 kept = policy(backends[name], past, asked)
                 done = turn(backends[name], kept, asked)

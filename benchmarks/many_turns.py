@@ -21,10 +21,10 @@ from echo import drain, read_until
 from scripted_chat import ANSWER
 
 from phichat.config import Config
-from phichat.desk import Desk
-from phichat.engine.cancel import Cancel
-from phichat.engine.scripted import Reply, ScriptedBackend
-from phichat.messages import GenerationParams, Message
+from phichat.desk import ChatService
+from phichat.engine.cancel import CancelToken
+from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.messages import Message, SamplingParams
 from phichat.paths import Paths
 from phichat.tui.app import PhichatApp
 
@@ -33,17 +33,17 @@ COPIES = 2
 """Of an answer's text: one in the conversation, one on the screen's side. SQLite keeps a page cache of its own."""
 
 
-class Forgetful(ScriptedBackend):
+class Forgetful(FakeBackend):
     """Remembers nothing of what it was asked."""
 
-    def generate(self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel) -> Iterator[object]:
+    def generate(self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken) -> Iterator[object]:
         self.prompts.clear()
         return super().generate(messages, params, cancel)
 
 
-def desk(folder: Path) -> Desk:
-    backend = Forgetful([Reply([piece + " " for piece in ANSWER.split(" ")])], 4096)
-    return Desk(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
+def desk(folder: Path) -> ChatService:
+    backend = Forgetful([FakeReply([piece + " " for piece in ANSWER.split(" ")])], 4096)
+    return ChatService(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
 
 
 def resident(pid: int) -> int:
@@ -75,7 +75,7 @@ def main() -> None:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        kept = desk(Path(folder)).listed("")[0].about
+        kept = desk(Path(folder)).list_conversations("")[0].details
     sys.stdout.write(f"kept: {kept}\n")
     grown = held[turns] - held[FIRST]
     text = (turns - FIRST) * len(ANSWER) * COPIES // 1024

@@ -11,28 +11,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phichat.config import Config
-from phichat.desk import Desk
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.desk import ChatService
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
-from phichat.shelf import ModelOffer, Shelf
+from phichat.shelf import CatalogEntry, ModelCatalog
 from phichat.tui.app import PhichatApp
 
 
-class HostileShelf(Shelf):
+class HostileShelf(ModelCatalog):
     """Models whose names and descriptions are payloads."""
 
     def __init__(self, payloads: Sequence[str]) -> None:
         self._payloads = payloads
 
-    def offers(self) -> Sequence[ModelOffer]:
-        return [ModelOffer(f"m{text}", f"about {text}", installed=False) for text in self._payloads[:400]]
+    def entries(self) -> Sequence[CatalogEntry]:
+        return [CatalogEntry(f"m{text}", f"about {text}", installed=False) for text in self._payloads[:400]]
 
-    def search(self, words: str) -> Sequence[ModelOffer]:
-        return self.offers()
+    def search_hub(self, words: str) -> Sequence[CatalogEntry]:
+        return self.entries()
 
 
-def replies(payloads: Sequence[str]) -> list[Reply]:
+def replies(payloads: Sequence[str]) -> list[FakeReply]:
     """Forty payloads a reply, each in another place of Markdown."""
     shapes = (
         "text {0} more",
@@ -51,15 +51,15 @@ def replies(payloads: Sequence[str]) -> list[Reply]:
         part = payloads[begin : begin + 40]
         pieces = [shapes[index % len(shapes)].format(text) + "\n\n" for index, text in enumerate(part)]
         error = EngineCrashed(f"it died {part[0]}", f"ask {part[-1]}") if begin % 400 == 0 else None
-        made.append(Reply(pieces, reasoning=part[:2], error=error))
+        made.append(FakeReply(pieces, reasoning=part[:2], error=error))
     return made
 
 
 def main() -> None:
     folder, payloads = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text("utf-8"))
-    backend = ScriptedBackend(replies(payloads), 10**9, notices=tuple(payloads[:20]))
-    desk = Desk(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
-    desk.shelf = HostileShelf(payloads)
+    backend = FakeBackend(replies(payloads), 10**9, notices=tuple(payloads[:20]))
+    desk = ChatService(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
+    desk.catalog = HostileShelf(payloads)
     desk.model_name = payloads[0]
     PhichatApp(desk).run()
 

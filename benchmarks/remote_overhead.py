@@ -18,11 +18,11 @@ from time import monotonic
 import openai
 from common import limit, say, spread
 
-from phichat.endpoints import Endpoint, Served
-from phichat.engine.cancel import Cancel
+from phichat.endpoints import Endpoint, EndpointModel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.remote.backend import RemoteBackend
 from phichat.events import TextDelta
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role, SamplingParams
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -44,10 +44,10 @@ def bare(url: str, model: str, tokens: int) -> float:
 
 def ours(url: str, model: str, tokens: int) -> float:
     """Seconds a piece with the backend."""
-    backend = RemoteBackend(Served(Endpoint("lab", url), model), "")
-    list(backend.load(Cancel()))
-    params = GenerationParams(temperature=0.0, max_tokens=tokens)
-    said = backend.generate([Message(Role.USER, PROMPT)], params, Cancel())
+    backend = RemoteBackend(EndpointModel(Endpoint("lab", url), model), "")
+    list(backend.load(CancelToken()))
+    params = SamplingParams(temperature=0.0, max_tokens=tokens)
+    said = backend.generate([Message(Role.USER, PROMPT)], params, CancelToken())
     times = [monotonic() for event in said if isinstance(event, TextDelta)]
     backend.close()
     return (times[-1] - times[0]) / (len(times) - 1)

@@ -19,7 +19,7 @@ from typing import Any
 
 from common import ask_json, phichat, phichat_home, say
 
-from phichat.models.library import Library
+from phichat.models.library import LocalModels
 from phichat.paths import Paths
 
 QUESTIONS = (
@@ -56,7 +56,9 @@ def replayed(env: dict[str, str], cid: str, *flags: object) -> list[dict[str, An
 def main() -> None:
     """Ask, replay and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(Library.open(Paths.find()).choose(None).model.path))
+    parser.add_argument(
+        "--model", default=str(LocalModels.from_paths(Paths.from_environment()).select_model(None).model.path)
+    )
     parser.add_argument("--max-tokens", type=int, default=64)
     given = parser.parse_args()
     identical = total = 0

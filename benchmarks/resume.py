@@ -23,9 +23,9 @@ from time import sleep
 from common import say, verdict
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.states import WHOLE, StateFolder
+from phichat.engine.states import COMPLETE_SUFFIX, KvStore
 from phichat.events import TurnFinished
 from phichat.messages import Message, Role
 
@@ -75,7 +75,7 @@ def _times(model: Path, folder: Path, tokens: int, rounds: int, target: float) -
         with engine_keeping(model, folder, kept) as engine:
             talk = _conversation(chance, tokens, engine)
             read = ask_engine(engine, talk, 4)
-            while not any(file.kind == WHOLE for file in StateFolder(kept).files()):
+            while not any(file.suffix == COMPLETE_SUFFIX for file in KvStore(kept).list_files()):
                 sleep(0.05)
             more = [*talk, Message(Role.ASSISTANT, read.text), Message(Role.USER, _NEW)]
             stays = ask_engine(engine, more, 2, owner="")
@@ -101,7 +101,7 @@ def _conversation(chance: random.Random, tokens: int, engine: LocalBackend) -> l
     talk = [Message(Role.SYSTEM, "You answer briefly.")]
     while True:
         talk.append(Message(Role.USER, " ".join(chance.choices(_WORDS, k=60))))
-        if engine.count(talk, Cancel()) >= tokens:
+        if engine.count_tokens(talk, CancelToken()) >= tokens:
             return talk
         talk.append(Message(Role.ASSISTANT, " ".join(chance.choices(_WORDS, k=60))))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from phichat.chat.conversation import Conversation
 from phichat.config import Config
-from phichat.desk import Desk
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.desk import ChatService
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.messages import FinishReason
 from phichat.paths import Paths
 from phichat.transcript.records import ConversationRecord, TurnRecord
@@ -39,7 +39,7 @@ def pairs(items):
 """
 
 
-def conversation(backend: ScriptedBackend, characters: int) -> Conversation:
+def conversation(backend: FakeBackend, characters: int) -> Conversation:
     """A kept conversation of about so many characters."""
     now = datetime.now(UTC)
     turns = [
@@ -60,8 +60,8 @@ def conversation(backend: ScriptedBackend, characters: int) -> Conversation:
 def main() -> None:
     folder, characters, pace = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     words = [piece + " " for piece in (ANSWER * 2000).split(" ")]
-    backend = ScriptedBackend([Reply(words, delay_s=1 / pace)], 10**9)
-    desk = Desk(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
+    backend = FakeBackend([FakeReply(words, delay_s=1 / pace)], 10**9)
+    desk = ChatService(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
     PhichatApp(desk, conversation(backend, characters)).run()
 
 

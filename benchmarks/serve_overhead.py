@@ -16,13 +16,13 @@ from time import monotonic
 
 from common import limit, phichat, phichat_home, say, spread
 
-from phichat.cli.options import configure
+from phichat.cli.options import build_config
 from phichat.engine.backend import Backend
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.events import ReasoningDelta, TextDelta
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role, SamplingParams
 from phichat.paths import Paths
-from phichat.wiring import local_backend
+from phichat.wiring import create_local_backend
 
 TOKENS = 4
 
@@ -36,8 +36,8 @@ def by_engine(backend: Backend, text: str) -> float:
     """Milliseconds."""
     began = monotonic()
     first = 0.0
-    params = GenerationParams(temperature=0.0, max_tokens=TOKENS)
-    for event in backend.generate([Message(Role.USER, text)], params, Cancel()):
+    params = SamplingParams(temperature=0.0, max_tokens=TOKENS)
+    for event in backend.generate([Message(Role.USER, text)], params, CancelToken()):
         if not first and isinstance(event, (TextDelta, ReasoningDelta)):
             first = monotonic()
     return 1e3 * (first - began)
@@ -75,9 +75,9 @@ def main() -> None:
     model = ["-m", given.model] if given.model else []
     worst = 0.0
     with phichat_home() as env:
-        paths = Paths.find(env)
-        backend = local_backend(configure(paths, model=given.model), paths)
-        list(backend.load(Cancel()))
+        paths = Paths.from_environment(env)
+        backend = create_local_backend(build_config(paths, model=given.model), paths)
+        list(backend.load(CancelToken()))
         server = subprocess.Popen(phichat("serve", "--port", 0, *model), env=env, stderr=subprocess.PIPE, text=True)
         try:
             assert server.stderr is not None

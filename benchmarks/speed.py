@@ -27,11 +27,11 @@ from typing import Any
 from common import phichat, phichat_home, say, table, verdict
 
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.verdicts import ProbeCache
 from phichat.events import TextDelta, TurnFinished
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role, SamplingParams
 
 STORY = "Tell me a very long story about a lighthouse keeper, a storm and a lost ship, with every detail."
 Pair = tuple[float, float]
@@ -62,17 +62,17 @@ def phichat_bench(given: argparse.Namespace, env: dict[str, str]) -> dict[str, f
 def backend(given: argparse.Namespace, n_ctx: int, folder: str) -> LocalBackend:
     """The model loaded in an engine process."""
     options = EngineOptions(ctx_size=n_ctx, threads=given.threads, n_gpu_layers=given.n_gpu_layers)
-    local = LocalBackend("model", Path(given.model), options, Verdicts(Path(folder) / "verdicts.json"))
-    for _ in local.load(Cancel()):
+    local = LocalBackend("model", Path(given.model), options, ProbeCache(Path(folder) / "verdicts.json"))
+    for _ in local.load(CancelToken()):
         pass
     return local
 
 
 def reply(local: LocalBackend, prompt: str, most: int) -> tuple[TurnFinished, list[float]]:
     """A greedy reply, and when each piece of its text arrived."""
-    messages, params = [Message(Role.USER, prompt)], GenerationParams(temperature=0, max_tokens=most)
+    messages, params = [Message(Role.USER, prompt)], SamplingParams(temperature=0, max_tokens=most)
     arrived = []
-    for event in local.generate(messages, params, Cancel()):
+    for event in local.generate(messages, params, CancelToken()):
         match event:
             case TextDelta():
                 arrived.append(perf_counter())

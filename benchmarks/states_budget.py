@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from common import limit, say
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.states import WHOLE, StateFolder
+from phichat.engine.states import COMPLETE_SUFFIX, KvStore
 from phichat.messages import Message, Role
 
 _WORDS = ("ship", "sea", "harbour", "keeper", "lamp", "rope", "storm", "anchor", "captain", "chart", "wind", "tide")
@@ -33,7 +33,7 @@ def main() -> None:
     budget = int(given.budget_mb * 1e6)
     chance = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="phichat-benchmark-") as name:
-        folder = StateFolder(Path(name) / "states")
+        folder = KvStore(Path(name) / "states")
         sizes: list[int] = [0]
         done = Event()
         watcher = Thread(target=_watch, args=(folder, sizes, done), daemon=True)
@@ -49,30 +49,30 @@ def main() -> None:
                     story = " ".join(chance.choices(_WORDS, k=chance.randrange(140, 260)))
                     ask_engine(engine, [Message(Role.USER, story)], 2, owner)
                     written += _wait_for(folder, owner)
-                    owners |= {file.owner for file in folder.files()}
+                    owners |= {file.conversation_key for file in folder.list_files()}
         done.set()
         watcher.join()
         say(f"{given.conversations} conversations, {written} states written, looked at {len(sizes):,} times")
         limit("the most that was there", max(sizes) / 1e6, given.budget_mb, "MB")
         unknown = owners - {f"talk{number}" for number in range(given.conversations) if number % 5}
         say(f"states of conversations that are not to be kept: {len(unknown)}")
-        left = [file for file in folder.files() if file.kind != WHOLE]
+        left = [file for file in folder.list_files() if file.suffix != COMPLETE_SUFFIX]
         say(f"files that are no whole state at the end: {len(left)}")
         if max(sizes) > budget or unknown or left:
             raise SystemExit(1)
 
 
-def _wait_for(folder: StateFolder, owner: str) -> bool:
+def _wait_for(folder: KvStore, owner: str) -> bool:
     """Whether a state of the conversation is written, as soon as nobody asks for anything."""
     until = monotonic() + 3
     while owner and monotonic() < until:
-        if any(file.owner == owner and file.kind == WHOLE for file in folder.files()):
+        if any(file.conversation_key == owner and file.suffix == COMPLETE_SUFFIX for file in folder.list_files()):
             return True
         sleep(0.02)
     return False
 
 
-def _watch(folder: StateFolder, sizes: list[int], done: Event) -> None:
+def _watch(folder: KvStore, sizes: list[int], done: Event) -> None:
     while not done.wait(0.002):
         sizes.append(folder.size)
 

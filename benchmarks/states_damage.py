@@ -21,8 +21,8 @@ from pathlib import Path
 from common import say
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.states import WHOLE, StateFolder
-from phichat.engine.worker.state_file import Head, create, digest, map_payload, read_head, write
+from phichat.engine.states import COMPLETE_SUFFIX, KvStore
+from phichat.engine.worker.state_file import KvFileHeader, create_file, map_payload, read_header, sha256_hex, write_file
 from phichat.errors import EngineCrashed
 from phichat.messages import Message, Role
 
@@ -44,14 +44,14 @@ def main() -> None:
         folder = Path(name)
         with engine_keeping(given.model, folder, folder / "good") as engine:
             expected = ask_engine(engine, _ASKED, 8).text
-        (good,) = (file.path for file in StateFolder(folder / "good").files())
+        (good,) = (file.path for file in KvStore(folder / "good").list_files())
         kinds = [*_BLIND.items(), *((name, _signed(damage)) for name, damage in _SIGNED.items())]
         while sum(tried.values()) < given.files:
             kind, damage = kinds[len(tried) % len(kinds)] if len(tried) < len(kinds) else chance.choice(kinds)
             count = min(given.at_once, given.files - sum(tried.values()))
             tried[kind] += count
             for number in range(count):
-                path = folder / "bad" / f"{good.name[: -len(WHOLE) - 8]}{number:08x}{WHOLE}"
+                path = folder / "bad" / f"{good.name[: -len(COMPLETE_SUFFIX) - 8]}{number:08x}{COMPLETE_SUFFIX}"
                 path.parent.mkdir(exist_ok=True)
                 shutil.copyfile(good, path)
                 damage(path, chance)
@@ -74,7 +74,7 @@ def _used(model: Path, folder: Path, expected: str, deaths: Counter[str], kind: 
                 deaths[kind] += 1
                 continue
             wrong = answer.text != expected or answer.usage.cached_tokens > 0
-            return int(wrong) + sum(file.kind == WHOLE for file in StateFolder(folder / "bad").files())
+            return int(wrong) + sum(file.suffix == COMPLETE_SUFFIX for file in KvStore(folder / "bad").list_files())
 
 
 Damage = Callable[[Path, random.Random], None]
@@ -117,21 +117,21 @@ def _spliced(path: Path, chance: random.Random) -> None:
     path.write_bytes(content[at:] + content[:at])
 
 
-def _signed(damage: Callable[[Head, bytes, random.Random], tuple[Head, bytes]]) -> Damage:
+def _signed(damage: Callable[[KvFileHeader, bytes, random.Random], tuple[KvFileHeader, bytes]]) -> Damage:
     """The damage with the checksums of what is there then."""
 
     def done(path: Path, chance: random.Random) -> None:
         with path.open("rb") as file:
-            head = read_head(file)
+            head = read_header(file)
             payload = bytes(map_payload(file, head))
         head, payload = damage(head, payload, chance)
         path.unlink()
-        write(create(path, 0), replace(head, payload=len(payload), sha256=digest(payload)), payload)
+        write_file(create_file(path, 0), replace(head, payload=len(payload), sha256=sha256_hex(payload)), payload)
 
     return done
 
 
-def _noise(head: Head, payload: bytes, chance: random.Random) -> tuple[Head, bytes]:
+def _noise(head: KvFileHeader, payload: bytes, chance: random.Random) -> tuple[KvFileHeader, bytes]:
     content = bytearray(payload)
     content[:64] = chance.randbytes(64)
     return head, bytes(content)
@@ -146,7 +146,7 @@ _BLIND: Mapping[str, Damage] = {
     "two parts exchanged": _spliced,
 }
 
-_SIGNED: Mapping[str, Callable[[Head, bytes, random.Random], tuple[Head, bytes]]] = {
+_SIGNED: Mapping[str, Callable[[KvFileHeader, bytes, random.Random], tuple[KvFileHeader, bytes]]] = {
     "signed: another key": lambda head, payload, chance: (replace(head, key="0" * 64), payload),
     "signed: another owner": lambda head, payload, chance: (replace(head, owner="other"), payload),
     "signed: a token less": lambda head, payload, chance: (replace(head, tokens=head.tokens[:-4]), payload),

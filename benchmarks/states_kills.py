@@ -22,7 +22,7 @@ import psutil
 from common import say
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.states import WHOLE, StateFolder
+from phichat.engine.states import COMPLETE_SUFFIX, KvStore
 from phichat.errors import EngineError
 from phichat.messages import Message, Role
 
@@ -53,7 +53,7 @@ def main() -> None:
                 talk = [*talk, Message(Role.ASSISTANT, answer)]
         took = time.monotonic() - began
         wrong = killed = answered = resumed = 0
-        states = StateFolder(folder / "states")
+        states = KvStore(folder / "states")
         while killed < given.kills:
             asked, expected = talks[killed % len(talks)]
             with engine_keeping(given.model, folder, states.path) as engine:
@@ -67,11 +67,11 @@ def main() -> None:
                     resumed += answer.usage.cached_tokens > 100
                 timer.join()
             killed += 1
-        left = [file for file in states.files() if file.kind != WHOLE]
+        left = [file for file in states.list_files() if file.suffix != COMPLETE_SUFFIX]
         for file in left:
             os.utime(file.path, (0, 0))
-        states.sweep()
-        swept = all(file.kind == WHOLE for file in states.files())
+        states.remove_stale()
+        swept = all(file.suffix == COMPLETE_SUFFIX for file in states.list_files())
         say(f"{killed} kills, {answered} of them after an answer, for {resumed} of which a state was brought back")
         say(f"{wrong} answers were wrong; {len(left)} unfinished files, swept: {swept}")
         if wrong or not swept:

@@ -21,11 +21,11 @@ from time import perf_counter
 
 from common import limit, percentile, say, table
 
-from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
-from phichat.transcript.ids import ascending_ids
+from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.records import ConversationRecord, TurnRecord
-from phichat.transcript.search import Filters
-from phichat.transcript.store import Store
+from phichat.transcript.search import SearchFilters
+from phichat.transcript.store import TranscriptStore
 
 COMMON = "everyother"
 """The word that stands in half of all messages."""
@@ -56,7 +56,7 @@ class Texts:
 
 def conversations(turns: int, chance: random.Random) -> Iterator[ConversationRecord]:
     """Conversations that have so many turns together, over three years."""
-    texts, next_id = Texts(chance, 150_000), ascending_ids()
+    texts, next_id = Texts(chance, 150_000), make_ascending_ids()
     now = datetime.now(UTC)
     step = timedelta(days=3 * 365) / turns
     began = now - step * (turns + 1)
@@ -77,7 +77,7 @@ def conversations(turns: int, chance: random.Random) -> Iterator[ConversationRec
                     finished_at=when + timedelta(seconds=9),
                     finish_reason=FinishReason.STOP,
                     model=model,
-                    params=GenerationParams(),
+                    params=SamplingParams(),
                     seed=chance.randrange(2**32),
                     usage=Usage(chance.randrange(4000), 0, chance.randrange(900)),
                     timings=Timings(0.0, chance.random(), chance.random(), 9 * chance.random(), 20 * chance.random()),
@@ -90,17 +90,17 @@ def conversations(turns: int, chance: random.Random) -> Iterator[ConversationRec
         yield ConversationRecord(id_, title, records[0].created_at, records[-1].created_at, tuple(records), parent)
 
 
-def fill(store: Store, turns: int, chance: random.Random) -> None:
+def fill(store: TranscriptStore, turns: int, chance: random.Random) -> None:
     """Write them, without waiting for the disk."""
-    with store.database.bare() as connection:
+    with store.database.autocommit() as connection:
         connection.execute("PRAGMA synchronous = OFF")
     began, texts = perf_counter(), 0
     for conversation in conversations(turns, chance):
         texts += sum(len(turn.prompt) + len(turn.text) for turn in conversation.turns)
-        store.add(conversation)
+        store.add_conversation(conversation)
     added = perf_counter()
-    store.index()
-    with store.database.bare() as connection:
+    store.index_pending_turns()
+    with store.database.autocommit() as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size, indexed = store.database.path.stat().st_size, perf_counter()
     say(f"{turns * 2:,} messages: added in {added - began:.0f} s, indexed in {indexed - added:.0f} s")
@@ -114,32 +114,32 @@ def clocked(step: Callable[[], object]) -> float:
     return (perf_counter() - began) * 1000
 
 
-def queries(store: Store, chance: random.Random, count: int) -> Sequence[str]:
+def queries(store: TranscriptStore, chance: random.Random, count: int) -> Sequence[str]:
     """One to three neighbouring words of random messages."""
-    ids = [one.id for one in store.conversations()]
+    ids = [one.id for one in store.list_conversations()]
     drawn = []
     while len(drawn) < count:
-        turn = chance.choice(store.conversation(chance.choice(ids)).turns)
+        turn = chance.choice(store.get_conversation(chance.choice(ids)).turns)
         words = chance.choice((turn.prompt, turn.text)).split()
         at = chance.randrange(len(words))
         drawn.append(" ".join(words[at : at + chance.randint(1, 3)]))
     return drawn
 
 
-def measure(store: Store, chance: random.Random) -> None:
+def measure(store: TranscriptStore, chance: random.Random) -> None:
     """The figures, each over many runs, warm."""
     asked = queries(store, chance, 200)
     for query in asked:
-        store.search(query, Filters(), 20)
-    searched = {query: clocked(lambda query=query: store.search(query, Filters(), 20)) for query in asked}
-    common = [clocked(lambda: store.search(COMMON, Filters(), 20)) for _ in range(20)]
-    both = [clocked(lambda: store.search(f"{COMMON} {asked[0]}", Filters(), 20)) for _ in range(5)]
-    listed = [clocked(lambda: store.conversations(20)) for _ in range(50)]
-    ids = [one.id for one in store.conversations()]
-    opened = [clocked(lambda: store.conversation(chance.choice(ids))) for _ in range(500)]
-    longest = max(store.conversations(), key=lambda one: one.turns)
-    whole = [clocked(lambda: store.conversation(longest.id)) for _ in range(10)]
-    latest = [clocked(lambda: store.conversation(store.latest() or "")) for _ in range(50)]
+        store.search_turns(query, SearchFilters(), 20)
+    searched = {query: clocked(lambda query=query: store.search_turns(query, SearchFilters(), 20)) for query in asked}
+    common = [clocked(lambda: store.search_turns(COMMON, SearchFilters(), 20)) for _ in range(20)]
+    both = [clocked(lambda: store.search_turns(f"{COMMON} {asked[0]}", SearchFilters(), 20)) for _ in range(5)]
+    listed = [clocked(lambda: store.list_conversations(20)) for _ in range(50)]
+    ids = [one.id for one in store.list_conversations()]
+    opened = [clocked(lambda: store.get_conversation(chance.choice(ids))) for _ in range(500)]
+    longest = max(store.list_conversations(), key=lambda one: one.turns)
+    whole = [clocked(lambda: store.get_conversation(longest.id)) for _ in range(10)]
+    latest = [clocked(lambda: store.get_conversation(store.latest_id() or "")) for _ in range(50)]
     rows = [
         ("search, 200 queries", searched.values()),
         ("search, the word in half of all", common),
@@ -171,12 +171,12 @@ def main() -> None:
     chance = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
-        store = Store.open(folder / "logs.db")
-        if store.latest() is None:
+        store = TranscriptStore.open_file(folder / "logs.db")
+        if store.latest_id() is None:
             fill(store, given.turns, chance)
         measure(store, chance)
         store.close()
-        say(f"opening the store: {clocked(lambda: Store.open(folder / 'logs.db')):.1f} ms")
+        say(f"opening the store: {clocked(lambda: TranscriptStore.open_file(folder / 'logs.db')):.1f} ms")
 
 
 if __name__ == "__main__":

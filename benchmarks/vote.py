@@ -20,12 +20,12 @@ from typing import Any
 from common import ask_json, phichat, phichat_home, say, table, verdict
 
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.verdicts import ProbeCache
 from phichat.events import SampleFinished, TurnFinished
-from phichat.messages import GenerationParams, Message, Role
-from phichat.models.library import Library
+from phichat.messages import Message, Role, SamplingParams
+from phichat.models.library import LocalModels
 from phichat.paths import Paths
 
 SENTENCE = "The ship went over the sea and the captain looked at the stars. "
@@ -78,8 +78,8 @@ def commands(given: argparse.Namespace, env: dict[str, str]) -> None:
 def in_one_engine(given: argparse.Namespace, env: dict[str, str]) -> None:
     """The samples against as many replies that find the prompt in the KV cache."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Library.open(Paths.find()).choose(given.model).model.path
-        backend = LocalBackend("model", path, EngineOptions(ctx_size=4096), Verdicts(Path(folder) / "engine.json"))
+        path = LocalModels.from_paths(Paths.from_environment()).select_model(given.model).model.path
+        backend = LocalBackend("model", path, EngineOptions(ctx_size=4096), ProbeCache(Path(folder) / "engine.json"))
         try:
             _compare_cached(given, backend)
         finally:
@@ -87,18 +87,18 @@ def in_one_engine(given: argparse.Namespace, env: dict[str, str]) -> None:
 
 
 def _compare_cached(given: argparse.Namespace, backend: LocalBackend) -> None:
-    for _ in backend.load(Cancel()):
+    for _ in backend.load(CancelToken()):
         pass
     messages = (Message(Role.USER, prompt_of(given.prompt_tokens)),)
     rows, ratios = [], []
     for turn in range(given.rounds + 1):
-        params = [GenerationParams(seed=100 * turn + at, max_tokens=given.max_tokens) for at in range(given.samples)]
+        params = [SamplingParams(seed=100 * turn + at, max_tokens=given.max_tokens) for at in range(given.samples)]
         began = monotonic()
-        events = list(backend.sample(messages, params[0], given.samples, Cancel()))
+        events = list(backend.generate_n(messages, params[0], given.samples, CancelToken()))
         sampled_s = monotonic() - began
         tokens = sum(event.reply.usage.completion_tokens for event in events if isinstance(event, SampleFinished))
         began = monotonic()
-        ends = [list(backend.generate(messages, one, Cancel()))[-1] for one in params]
+        ends = [list(backend.generate(messages, one, CancelToken()))[-1] for one in params]
         single_s = monotonic() - began
         single_tokens = sum(end.usage.completion_tokens for end in ends if isinstance(end, TurnFinished))
         if turn:  # before it, the prompt was not cached

@@ -42,7 +42,7 @@ class BadApi:
 
 
 @dataclass(frozen=True, slots=True)
-class Install:
+class InstallCommand:
     """A distribution that a command in the answer installs."""
 
     name: str
@@ -72,16 +72,16 @@ class CodeReport:
 
     blocks: tuple[CheckedBlock, ...] = ()
     other_languages: tuple[str, ...] = ()
-    installs: tuple[Install, ...] = ()
+    installs: tuple[InstallCommand, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The report as `phichat check --json` prints it."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class CodeScope:
+class TrainingScope:
     """What a model card says the model's code was mostly trained on; the rest is to be verified by hand.
 
     languages: canonical names. modules: top-level names of Python's standard library.

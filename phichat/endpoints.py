@@ -11,14 +11,14 @@ from typing import Any
 
 from phichat.errors import ConfigError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_LONGEST_COMMAND_S = 60.0
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_VARIABLE_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER_NAME_PATTERN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_KEY_COMMAND_TIMEOUT_S = 60.0
 """Whoever asks for a password or a fingerprint needs that long."""
 
-_CARRIES_THE_KEY = ("authorization", "api-key", "x-api-key")
-_MADE_BY_HTTP = ("host", "content-length", "content-type", "transfer-encoding", "connection")
+_AUTH_HEADERS = ("authorization", "api-key", "x-api-key")
+_TRANSPORT_HEADERS = ("host", "content-length", "content-type", "transfer-encoding", "connection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class EndpointModel:
     """A model of an endpoint; model "" leaves it to the server."""
 
     endpoint: Endpoint
@@ -54,7 +54,7 @@ class Served:
         return f"{self.endpoint.name}/{self.model}" if self.model else self.endpoint.name
 
 
-def served(model: str | None, endpoints: Mapping[str, Endpoint]) -> Served | None:
+def parse_endpoint_model(model: str | None, endpoints: Mapping[str, Endpoint]) -> EndpointModel | None:
     """The endpoint's model that is meant by `NAME` or `NAME/model`; None when NAME is no endpoint.
 
     An endpoint's name comes before models and paths of that name, so that nothing on a disk or in a registry
@@ -62,21 +62,21 @@ def served(model: str | None, endpoints: Mapping[str, Endpoint]) -> Served | Non
     """
     if model is None:
         return None
-    name, _, rest = model.partition("/")
+    name, _, model_name = model.partition("/")
     endpoint = endpoints.get(name)
-    return Served(endpoint, rest or endpoint.model) if endpoint else None
+    return EndpointModel(endpoint, model_name or endpoint.model) if endpoint else None
 
 
-def _text(value: object) -> str:
+def _parse_text(value: object) -> str:
     """a text"""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ValueError
     return value.strip()
 
 
-def _address(value: object) -> str:
+def _parse_base_url(value: object) -> str:
     """an address such as http://localhost:8000/v1, without a user, a query or a fragment"""
-    address = _text(value).rstrip("/")
+    address = _parse_text(value).rstrip("/")
     from urllib.parse import urlsplit
 
     parts = urlsplit(address)
@@ -87,88 +87,89 @@ def _address(value: object) -> str:
     return address
 
 
-def _variable(value: object) -> str:
+def _parse_variable_name(value: object) -> str:
     """the name of an environment variable, not the key itself"""
-    if not _VARIABLE.fullmatch(_text(value)):
+    if not _VARIABLE_PATTERN.fullmatch(_parse_text(value)):
         raise ValueError
-    return _text(value)
+    return _parse_text(value)
 
 
-def _command(value: object) -> tuple[str, ...]:
+def _parse_command(value: object) -> tuple[str, ...]:
     """a command that writes the key to its standard output, such as "pass show lab", with quotes closed"""
-    words = tuple(shlex.split(_text(value)))
+    words = tuple(shlex.split(_parse_text(value)))
     if not words:
         raise ValueError
     return words
 
 
-def _headers(value: object) -> Mapping[str, str]:
+def _parse_headers(value: object) -> Mapping[str, str]:
     """a table of texts; the key comes by api_key_env or api_key_command"""
     if not isinstance(value, dict):
         raise ValueError
-    headers = {name: _text(content) for name, content in value.items()}
+    headers = {name: _parse_text(content) for name, content in value.items()}
     for name, content in headers.items():
-        if not _HEADER_NAME.fullmatch(name) or not content.isascii():
+        if not _HEADER_NAME_PATTERN.fullmatch(name) or not content.isascii():
             raise ValueError
-        if name.lower() in (*_CARRIES_THE_KEY, *_MADE_BY_HTTP):
+        if name.lower() in (*_AUTH_HEADERS, *_TRANSPORT_HEADERS):
             raise ValueError
     return headers
 
 
-def _seconds(value: object) -> float:
+def _parse_timeout(value: object) -> float:
     """a number of seconds from 1 to 86,400"""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 86_400:
         raise ValueError
     return float(value)
 
 
-_READERS: Mapping[str, Callable[[object], Any]] = {
-    "base_url": _address,
-    "api_key_env": _variable,
-    "model": _text,
-    "headers": _headers,
-    "api_version": _text,
-    "timeout": _seconds,
-    "api_key_command": _command,
+_PARSERS: Mapping[str, Callable[[object], Any]] = {
+    "base_url": _parse_base_url,
+    "api_key_env": _parse_variable_name,
+    "model": _parse_text,
+    "headers": _parse_headers,
+    "api_version": _parse_text,
+    "timeout": _parse_timeout,
+    "api_key_command": _parse_command,
 }
-_SHOWS_NO_VALUE = ("api_key_env", "api_key_command", "headers", "base_url")
+_REDACTED_SETTINGS = ("api_key_env", "api_key_command", "headers", "base_url")
 """Where a key may have been put by mistake: a message must not repeat it."""
 
 
-def read_endpoints(value: object, file: Path) -> Mapping[str, Endpoint]:
+def parse_endpoints(value: object, file: Path) -> Mapping[str, Endpoint]:
     """What `[endpoints]` of config.toml holds. Raises ConfigError, which names the file and the key."""
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: endpoints is no table", "write [endpoints.NAME] with a base_url under it")
-    return {name: _endpoint(name, table, file) for name, table in value.items()}
+    return {name: _parse_endpoint(name, table, file) for name, table in value.items()}
 
 
-def _endpoint(name: str, table: object, file: Path) -> Endpoint:
-    where = f"{file}: endpoints.{name}"
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{where} is no name for an endpoint", "use letters, digits and . _ - only")
+def _parse_endpoint(name: str, table: object, file: Path) -> Endpoint:
+    location = f"{file}: endpoints.{name}"
+    if not _NAME_PATTERN.fullmatch(name):
+        raise ConfigError(f"{location} is no name for an endpoint", "use letters, digits and . _ - only")
     if not isinstance(table, dict):
-        raise ConfigError(f"{where} is no table", f"write [endpoints.{name}] with a base_url under it")
-    given: dict[str, Any] = {}
+        raise ConfigError(f"{location} is no table", f"write [endpoints.{name}] with a base_url under it")
+    settings: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in _READERS:
-            known = "the settings are " + ", ".join(_READERS)
-            in_file = "name the environment variable that holds it by api_key_env, or give an api_key_command"
+        if key not in _PARSERS:
+            settings_hint = "the settings are " + ", ".join(_PARSERS)
+            key_hint = "name the environment variable that holds it by api_key_env, or give an api_key_command"
             raise ConfigError(
-                f"{where}.{key} is no setting of an endpoint", in_file if key in ("api_key", "key") else known
+                f"{location}.{key} is no setting of an endpoint",
+                key_hint if key in ("api_key", "key") else settings_hint,
             )
         try:
-            given[key] = _READERS[key](value)
+            settings[key] = _PARSERS[key](value)
         except ValueError:
-            what = "this" if key in _SHOWS_NO_VALUE else repr(value)
-            raise ConfigError(f"{where}.{key} cannot be {what}", f"give it {_READERS[key].__doc__}") from None
-    if "base_url" not in given:
-        raise ConfigError(f"{where} has no base_url", "give it an address such as http://localhost:8000/v1")
-    if {"api_key_env", "api_key_command"} <= set(given):
-        raise ConfigError(f"{where} has an api_key_env and an api_key_command", "keep one of them")
-    return Endpoint(name, **given)
+            shown_value = "this" if key in _REDACTED_SETTINGS else repr(value)
+            raise ConfigError(f"{location}.{key} cannot be {shown_value}", f"give it {_PARSERS[key].__doc__}") from None
+    if "base_url" not in settings:
+        raise ConfigError(f"{location} has no base_url", "give it an address such as http://localhost:8000/v1")
+    if {"api_key_env", "api_key_command"} <= set(settings):
+        raise ConfigError(f"{location} has an api_key_env and an api_key_command", "keep one of them")
+    return Endpoint(name, **settings)
 
 
-def key_of(endpoint: Endpoint, environment: Mapping[str, str]) -> str:
+def resolve_api_key(endpoint: Endpoint, environment: Mapping[str, str]) -> str:
     """The endpoint's key, "" where it has none. Raises ConfigError, which repeats nothing of it.
 
     A command is run as it is, without a shell, and sees nothing of what is piped in; the first line it writes is
@@ -176,7 +177,7 @@ def key_of(endpoint: Endpoint, environment: Mapping[str, str]) -> str:
     """
     if endpoint.api_key_command:
         source = f"The api_key_command under [endpoints.{endpoint.name}]"
-        key = _written_by(endpoint.api_key_command, source)
+        key = _run_key_command(endpoint.api_key_command, source)
     elif endpoint.api_key_env:
         source = f"The variable {endpoint.api_key_env}"
         key = environment.get(endpoint.api_key_env, "").strip()
@@ -187,26 +188,26 @@ def key_of(endpoint: Endpoint, environment: Mapping[str, str]) -> str:
     return key
 
 
-def _written_by(command: tuple[str, ...], source: str) -> str:
+def _run_key_command(command: tuple[str, ...], source: str) -> str:
     import subprocess
 
-    by_hand = "run it by hand to see what it says"
+    next_step = "run it by hand to see what it says"
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_LONGEST_COMMAND_S,
+            timeout=_KEY_COMMAND_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"{source} has not ended within {_LONGEST_COMMAND_S:g} s", by_hand) from None
-    except OSError as why:
-        raise ConfigError(f"{source} cannot be run ({why.strerror})", "check how it is written") from None
-    if done.returncode:
-        raise ConfigError(f"{source} has ended with status {done.returncode}", by_hand)
-    key = done.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
+        raise ConfigError(f"{source} has not ended within {_KEY_COMMAND_TIMEOUT_S:g} s", next_step) from None
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be run ({error.strerror})", "check how it is written") from None
+    if completed.returncode:
+        raise ConfigError(f"{source} has ended with status {completed.returncode}", next_step)
+    key = completed.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
     if not key:
-        raise ConfigError(f"{source} has written no key", by_hand)
+        raise ConfigError(f"{source} has written no key", next_step)
     return key

@@ -87,11 +87,11 @@ class ModelFileError(PhichatError):
     """The file is no usable chat model."""
 
 
-class ModelKept(PhichatError):
+class ModelNotRemovable(PhichatError):
     """The model is not phichat's to remove, or the system refuses to remove it."""
 
 
-class ModelChoiceError(PhichatError):
+class AmbiguousModelError(PhichatError):
     """A repository has no file, or several, that could be meant."""
 
 
@@ -138,7 +138,7 @@ class ContextOverflow(PhichatError):
         self.n_ctx = n_ctx
 
 
-class ServedContextOverflow(ContextOverflow):
+class RemoteContextOverflow(ContextOverflow):
     """A server says that the prompt is larger than its context.
 
     prompt_tokens, n_ctx: 0 where it does not tell.
@@ -181,11 +181,11 @@ class ExtraNotInstalled(PhichatError):
     """A package that only some need is not installed."""
 
 
-class ServeError(PhichatError):
+class ServerBindError(PhichatError):
     """`phichat serve` cannot listen where it should."""
 
 
-class RequestRefused(PhichatError):
+class ApiError(PhichatError):
     """A client of `phichat serve` asks for what it does not get.
 
     status: of HTTP. code: the word that programs look for. param: the field of the request that is at fault.
@@ -201,11 +201,11 @@ class RequestRefused(PhichatError):
         code: str | None = None,
         param: str | None = None,
         retry_after: int | None = None,
-        facts: Mapping[str, int] | None = None,
+        extra_fields: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(message, next_step)
         self.status, self.code, self.param, self.retry_after = status, code, param, retry_after
-        self.facts = facts or {}
+        self.extra_fields = extra_fields or {}
 
 
 class EngineError(PhichatError):
@@ -222,9 +222,9 @@ class EngineCrashed(EngineError):
     is_fault: the CPU refused an instruction or an address, as opposed to an abort or a kill.
     """
 
-    def __init__(self, message: str, next_step: str, *, detail: str = "", is_fault: bool = False) -> None:
+    def __init__(self, message: str, next_step: str, *, detail: str = "", is_cpu_fault: bool = False) -> None:
         super().__init__(message, next_step, detail=detail)
-        self.is_fault = is_fault
+        self.is_cpu_fault = is_cpu_fault
 
 
 class EngineTimedOut(EngineError):
@@ -239,5 +239,5 @@ class EndpointUnreachable(EndpointError):
     """Nothing answers at the endpoint's address, or not any more."""
 
 
-class EndpointDenied(EndpointError):
+class EndpointAuthError(EndpointError):
     """The server does not take the key."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from phichat.code_report import CodeReport
-from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
+from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class TurnStarted:
 
     prompt: str
     system: str | None
-    params: GenerationParams
+    params: SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
-class ModelChecking:
+class ModelVerifying:
     """The model's file is read whole, because it is not yet, or no longer, proven to be what it should be.
 
     fraction: 0 to 1, of its bytes.
@@ -100,7 +100,7 @@ class CodeChecked:
 
 
 @dataclass(frozen=True, slots=True)
-class NotKept:
+class TranscriptUnavailable:
     """The transcript cannot be written, and the turn goes on without it; told once.
 
     reason: what is the matter and what to do, without a full stop, not yet sanitised.
@@ -130,10 +130,10 @@ class TurnFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingProgress:
     """Several replies to one prompt are being written: so many of all are complete, so many tokens are written."""
 
-    complete: int
+    completed: int
     total: int
     tokens: int
 
@@ -142,7 +142,7 @@ class Sampling:
 class SampleFinished:
     """One of several replies to one prompt has ended, as a turn does. number: from 0."""
 
-    number: int
+    index: int
     reply: TurnFinished
 
 
@@ -158,15 +158,15 @@ class AnswerGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Voted:
+class VoteResult:
     """The complete ones of several replies to one prompt were compared.
 
     by: what kind of answer. asked: for how many samples. groups: the largest first, those without an answer last.
     winner: the sample that is the turn's reply.
     """
 
-    by: str
-    asked: int
+    answer_kind: str
+    requested: int
     groups: tuple[AnswerGroup, ...]
     winner: int
 
@@ -179,7 +179,7 @@ class Voted:
 
 Event = (
     TurnStarted
-    | ModelChecking
+    | ModelVerifying
     | ModelLoading
     | ModelReady
     | ContextTrimmed
@@ -187,9 +187,9 @@ Event = (
     | ReasoningDelta
     | TextDelta
     | CodeChecked
-    | NotKept
-    | Sampling
+    | TranscriptUnavailable
+    | SamplingProgress
     | SampleFinished
-    | Voted
+    | VoteResult
     | TurnFinished
 )

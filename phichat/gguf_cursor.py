@@ -16,136 +16,136 @@ from phichat.errors import ModelFileError
 ReadAt = Callable[[int, int], bytes]
 """read(offset, length) -> bytes; returns fewer only at the end of the file."""
 
-Value = int | float | bool | str | tuple[int | float | bool | str, ...]
+MetadataValue = int | float | bool | str | tuple[int | float | bool | str, ...]
 
 DOWNLOAD_AGAIN = "download it again"
 
-_WINDOW = 1 << 20
-_MAX_HEADER = 1 << 28
-_MAX_TEMPLATE = 1 << 20
-_MAX_STRING_KEPT = 1 << 14
-_MAX_KEPT = 1 << 23
+_WINDOW_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 1 << 28
+_MAX_TEMPLATE_BYTES = 1 << 20
+_MAX_STRING_BYTES = 1 << 14
+_MAX_METADATA_BYTES = 1 << 23
 _MAX_ARRAY_STRINGS = 1 << 22
-_MAX_ARRAY = 1 << 30  # GGUF_MAX_ARRAY_ELEMENTS
-_NUMBERS_KEPT = 1024
-_STRINGS_KEPT = 64
-_PYTHON_NUMBER = 32
+_MAX_ARRAY_LENGTH = 1 << 30  # GGUF_MAX_ARRAY_ELEMENTS
+_MAX_STORED_NUMBERS = 1024
+_MAX_STORED_STRINGS = 64
+_BYTES_PER_NUMBER = 32
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 
 @dataclass(slots=True)
-class Cursor:
+class HeaderReader:
     """Position in a GGUF of file_size bytes; where names the file in errors, which are ModelFileError."""
 
-    read: ReadAt
+    read_at: ReadAt
     file_size: int
-    where: str
+    source_name: str
     window: bytes = b""
     window_start: int = 0
     position: int = 0
-    kept: int = 0
-    strings_walked: int = 0
+    charged_bytes: int = 0
+    skipped_strings: int = 0
     array_lengths: dict[str, int] = field(default_factory=dict)
 
-    def bad(self, what: str) -> ModelFileError:
-        return ModelFileError(f"{self.where} {what}", DOWNLOAD_AGAIN)
+    def make_error(self, problem: str) -> ModelFileError:
+        return ModelFileError(f"{self.source_name} {problem}", DOWNLOAD_AGAIN)
 
-    def need(self, length: int) -> int:
+    def require_bytes(self, length: int) -> int:
         """Brings that many bytes at the cursor into the window and moves on; the index where they begin."""
         if length > self.file_size - self.position:
-            raise self.bad(f"ends at {self.file_size:,} bytes, inside its header: it is cut off or damaged")
+            raise self.make_error(f"ends at {self.file_size:,} bytes, inside its header: it is cut off or damaged")
         index = self.position - self.window_start
         if index < 0 or index + length > len(self.window):
-            if self.position > _MAX_HEADER:
-                raise self.bad(f"is damaged: its header is larger than {_MAX_HEADER:,} bytes")
-            self.window = self.read(self.position, max(length, min(_WINDOW, self.file_size - self.position)))
+            if self.position > _MAX_HEADER_BYTES:
+                raise self.make_error(f"is damaged: its header is larger than {_MAX_HEADER_BYTES:,} bytes")
+            self.window = self.read_at(self.position, max(length, min(_WINDOW_BYTES, self.file_size - self.position)))
             self.window_start, index = self.position, 0
             if len(self.window) < length:
-                raise self.bad("became shorter while it was read")
+                raise self.make_error("became shorter while it was read")
         self.position += length
         return index
 
-    def scalar(self, code: str) -> int | float | bool:
-        index = self.need(struct.calcsize("<" + code))
+    def read_scalar(self, code: str) -> int | float | bool:
+        index = self.require_bytes(struct.calcsize("<" + code))
         value: int | float | bool = struct.unpack_from("<" + code, self.window, index)[0]
         return value
 
-    def count(self, code: str = "Q") -> int:
-        return int(self.scalar(code))
+    def read_int(self, code: str = "Q") -> int:
+        return int(self.read_scalar(code))
 
-    def keep(self, size: int) -> None:
+    def charge_memory(self, size: int) -> None:
         """Counts what stays in memory, in bytes."""
-        self.kept += size
-        if self.kept > _MAX_KEPT:
-            raise self.bad(f"is damaged: its metadata takes more than {_MAX_KEPT:,} bytes")
+        self.charged_bytes += size
+        if self.charged_bytes > _MAX_METADATA_BYTES:
+            raise self.make_error(f"is damaged: its metadata takes more than {_MAX_METADATA_BYTES:,} bytes")
 
-    def string(self, limit: int, what: str) -> str:
+    def read_string(self, limit: int, label: str) -> str:
         """A string of at most limit bytes; what names it in the error."""
-        length = self.count()
+        length = self.read_int()
         if length > limit:
-            raise self.bad(f"is damaged: {what} of {length:,} bytes")
-        self.keep(length)
-        index = self.need(length)
+            raise self.make_error(f"is damaged: {label} of {length:,} bytes")
+        self.charge_memory(length)
+        index = self.require_bytes(length)
         return self.window[index : index + length].decode("utf-8", "replace")
 
-    def skip(self, length: int) -> None:
+    def skip_bytes(self, length: int) -> None:
         if length > self.file_size - self.position:
-            self.need(length)
+            self.require_bytes(length)
         self.position += length
 
     def skip_strings(self, count: int) -> None:
         """Steps over strings by their lengths alone."""
-        self.strings_walked += count
-        if self.strings_walked > _MAX_ARRAY_STRINGS:
-            raise self.bad(f"is damaged: its arrays claim {self.strings_walked:,} strings")
+        self.skipped_strings += count
+        if self.skipped_strings > _MAX_ARRAY_STRINGS:
+            raise self.make_error(f"is damaged: its arrays claim {self.skipped_strings:,} strings")
         if count * 8 > self.file_size - self.position:
-            self.need(count * 8)
+            self.require_bytes(count * 8)
         length_at = struct.Struct("<Q").unpack_from
         while count:
-            at = self.need(8)
+            index = self.require_bytes(8)
             window, last = self.window, len(self.window) - 8
-            while count and at <= last:
-                at += 8 + length_at(window, at)[0]
+            while count and index <= last:
+                index += 8 + length_at(window, index)[0]
                 count -= 1
-            end = self.window_start + at
+            end = self.window_start + index
             if end > self.file_size:
-                self.need(end - self.position)
+                self.require_bytes(end - self.position)
             self.position = end
 
-    def value(self, key: str, kind: int) -> Value | None:
+    def read_value(self, key: str, kind: int) -> MetadataValue | None:
         """The value of a metadata key; None when it is too long to be kept."""
         if kind in _SCALARS:
-            return self.scalar(_SCALARS[kind])
+            return self.read_scalar(_SCALARS[kind])
         if kind == _ARRAY:
-            return self.array(key)
+            return self.read_array(key)
         if kind != _STRING:
-            raise self.bad(f"is damaged: the metadata key {key!r} has the unknown type {kind}")
+            raise self.make_error(f"is damaged: the metadata key {key!r} has the unknown type {kind}")
         if key == "tokenizer.chat_template":
-            return self.string(_MAX_TEMPLATE, "a chat template")
-        length = self.count()
-        if length > _MAX_STRING_KEPT:
-            self.skip(length)
+            return self.read_string(_MAX_TEMPLATE_BYTES, "a chat template")
+        length = self.read_int()
+        if length > _MAX_STRING_BYTES:
+            self.skip_bytes(length)
             return None
         self.position -= 8
-        return self.string(_MAX_STRING_KEPT, "a string")
+        return self.read_string(_MAX_STRING_BYTES, "a string")
 
-    def array(self, key: str) -> Value | None:
-        kind, count = self.count("I"), self.count()
+    def read_array(self, key: str) -> MetadataValue | None:
+        kind, count = self.read_int("I"), self.read_int()
         if kind not in _SCALARS and kind != _STRING:
-            raise self.bad(f"is damaged: the metadata key {key!r} is an array of the unusable type {kind}")
-        if count > _MAX_ARRAY:
-            raise self.bad(f"is damaged: the metadata key {key!r} claims {count:,} elements")
+            raise self.make_error(f"is damaged: the metadata key {key!r} is an array of the unusable type {kind}")
+        if count > _MAX_ARRAY_LENGTH:
+            raise self.make_error(f"is damaged: the metadata key {key!r} claims {count:,} elements")
         self.array_lengths[key] = count
         if kind == _STRING:
-            if count > _STRINGS_KEPT:
+            if count > _MAX_STORED_STRINGS:
                 self.skip_strings(count)
                 return None
-            return tuple(self.string(_MAX_STRING_KEPT, f"an element of {key!r}") for _ in range(count))
+            return tuple(self.read_string(_MAX_STRING_BYTES, f"an element of {key!r}") for _ in range(count))
         size = struct.calcsize("<" + _SCALARS[kind])
-        if count > _NUMBERS_KEPT:
-            self.skip(count * size)
+        if count > _MAX_STORED_NUMBERS:
+            self.skip_bytes(count * size)
             return None
-        self.keep(count * _PYTHON_NUMBER)
-        index = self.need(count * size)
+        self.charge_memory(count * _BYTES_PER_NUMBER)
+        index = self.require_bytes(count * size)
         return struct.unpack_from(f"<{count}{_SCALARS[kind]}", self.window, index)

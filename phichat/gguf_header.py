@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phichat.errors import ModelFileError, ModelNotInstalled
-from phichat.gguf_cursor import Cursor, ReadAt, Value
-from phichat.gguf_names import split_parts
+from phichat.gguf_cursor import HeaderReader, MetadataValue, ReadAt
+from phichat.gguf_names import list_split_paths
 from phichat.gguf_types import (
     DRAFT_ARCHITECTURES,
     EMBEDDING_ARCHITECTURES,
@@ -26,11 +26,11 @@ from phichat.gguf_types import (
 
 CHOOSE_CHAT_MODEL = "choose a GGUF of a chat model"
 
-_MAX_METADATA = 1 << 14
+_MAX_METADATA_KEYS = 1 << 14
 _MAX_TENSORS = 1 << 16
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-_BEGINNING = 9
-_MAX_KEY = 1 << 10
+_PREAMBLE_BYTES = 9
+_MAX_KEY_BYTES = 1 << 10
 _MAX_TENSOR_NAME = 64  # GGML_MAX_NAME
 
 
@@ -56,24 +56,24 @@ class GgufHeader:
     """
 
     version: int
-    metadata: Mapping[str, Value]
+    metadata: Mapping[str, MetadataValue]
     array_lengths: Mapping[str, int]
     tensors: tuple[TensorInfo, ...]
     data_offset: int
     alignment: int
     file_size: int
 
-    def text(self, key: str) -> str:
+    def get_str(self, key: str) -> str:
         """A metadata string, "" when there is none under that key."""
         value = self.metadata.get(key)
         return value if isinstance(value, str) else ""
 
-    def number(self, key: str, default: int = 0) -> int:
+    def get_int(self, key: str, default: int = 0) -> int:
         """A metadata number as a count, at least 0; of an array the largest; `{arch}` stands for the architecture."""
-        numbers = self.numbers(key)
+        numbers = self.get_ints(key)
         return max(numbers) if numbers else default
 
-    def numbers(self, key: str) -> tuple[int, ...]:
+    def get_ints(self, key: str) -> tuple[int, ...]:
         """A metadata number or array of numbers as counts, empty when there is none."""
         value = self.metadata.get(key.replace("{arch}", self.architecture))
         values = value if isinstance(value, tuple) else (value,)
@@ -81,20 +81,20 @@ class GgufHeader:
 
     @property
     def architecture(self) -> str:
-        return self.text("general.architecture")
+        return self.get_str("general.architecture")
 
     @property
     def name(self) -> str:
-        return self.text("general.name")
+        return self.get_str("general.name")
 
     @property
     def chat_template(self) -> str:
-        return self.text("tokenizer.chat_template")
+        return self.get_str("tokenizer.chat_template")
 
     @property
     def quantization(self) -> str:
         """Such as Q4_K_M; from general.file_type, else the type that most bytes of the tensors have."""
-        known = FILE_TYPES.get(self.number("general.file_type", -1))
+        known = FILE_TYPES.get(self.get_int("general.file_type", -1))
         if known is not None:
             return known
         sizes: dict[int, int] = {}
@@ -105,67 +105,67 @@ class GgufHeader:
     @property
     def block_count(self) -> int:
         """Repeating layers."""
-        return self.number("{arch}.block_count")
+        return self.get_int("{arch}.block_count")
 
     @property
     def context_length(self) -> int:
         """Tokens of context the model was trained for."""
-        return self.number("{arch}.context_length")
+        return self.get_int("{arch}.context_length")
 
     @property
     def embedding_length(self) -> int:
-        return self.number("{arch}.embedding_length")
+        return self.get_int("{arch}.embedding_length")
 
     @property
     def feed_forward_length(self) -> int:
         """Width of the feed-forward network, of the widest layer."""
-        return self.number("{arch}.feed_forward_length")
+        return self.get_int("{arch}.feed_forward_length")
 
     @property
     def head_count(self) -> int:
         """Attention heads, of the layer that has most."""
-        return self.number("{arch}.attention.head_count")
+        return self.get_int("{arch}.attention.head_count")
 
     @property
     def head_count_kv(self) -> tuple[int, ...]:
         """Key-value heads of each repeating layer; 0 where a layer has no attention."""
-        stated = self.numbers("{arch}.attention.head_count_kv") or self.numbers("{arch}.attention.head_count")
-        if len(stated) == 1:
-            return stated * self.block_count
-        return (stated + (0,) * self.block_count)[: self.block_count]
+        head_counts = self.get_ints("{arch}.attention.head_count_kv") or self.get_ints("{arch}.attention.head_count")
+        if len(head_counts) == 1:
+            return head_counts * self.block_count
+        return (head_counts + (0,) * self.block_count)[: self.block_count]
 
     @property
     def key_length(self) -> int:
         """Width of a key of one head."""
-        return self.number("{arch}.attention.key_length", self.embedding_length // max(1, self.head_count))
+        return self.get_int("{arch}.attention.key_length", self.embedding_length // max(1, self.head_count))
 
     @property
     def value_length(self) -> int:
         """Width of a value of one head."""
-        return self.number("{arch}.attention.value_length", self.embedding_length // max(1, self.head_count))
+        return self.get_int("{arch}.attention.value_length", self.embedding_length // max(1, self.head_count))
 
     @property
     def vocab_size(self) -> int:
         """Tokens of the vocabulary."""
-        return self.array_lengths.get("tokenizer.ggml.tokens", 0) or self.number("{arch}.vocab_size")
+        return self.array_lengths.get("tokenizer.ggml.tokens", 0) or self.get_int("{arch}.vocab_size")
 
     @property
     def sliding_window(self) -> int:
         """Tokens that a sliding-window layer sees; 0 when there are none."""
-        return self.number("{arch}.attention.sliding_window")
+        return self.get_int("{arch}.attention.sliding_window")
 
     @property
     def expert_count(self) -> int:
-        return self.number("{arch}.expert_count")
+        return self.get_int("{arch}.expert_count")
 
     @property
     def expert_used_count(self) -> int:
-        return self.number("{arch}.expert_used_count")
+        return self.get_int("{arch}.expert_used_count")
 
     @property
     def split_count(self) -> int:
         """Files the model is split into; 1 when it is whole."""
-        return max(1, self.number("split.count"))
+        return max(1, self.get_int("split.count"))
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -181,11 +181,11 @@ def read_header(path: Path) -> GgufHeader:
             raise ModelFileError(f"{path} is no regular file", CHOOSE_CHAT_MODEL)
         with path.open("rb") as file:
 
-            def read(offset: int, length: int) -> bytes:
+            def read_at(offset: int, length: int) -> bytes:
                 file.seek(offset)
                 return file.read(length)
 
-            return read_header_from(read, file.seek(0, 2), str(path))
+            return read_header_from(read_at, file.seek(0, 2), str(path))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelNotInstalled(f"There is no file {path}", "look at what is installed with `phichat list`") from None
     except PermissionError:
@@ -194,14 +194,14 @@ def read_header(path: Path) -> GgufHeader:
         raise ModelFileError(f"{path} cannot be read", "check the disk it is on", detail=str(error)) from None
 
 
-def read_model(path: Path) -> GgufHeader:
+def read_model_header(path: Path) -> GgufHeader:
     """The header of a model, whole or split (`NAME-00001-of-00003.gguf`); any part may be named.
 
     Raises what `read_header` raises, and ModelFileError naming the first part that is missing.
     """
-    parts = split_parts(path)
+    parts = list_split_paths(path)
     if parts[0] != path and not parts[0].exists():
-        raise _missing_part(parts[0], len(parts))
+        raise _missing_part_error(parts[0], len(parts))
     header = read_header(parts[0])
     if header.split_count != len(parts):
         raise ModelFileError(
@@ -211,97 +211,99 @@ def read_model(path: Path) -> GgufHeader:
     tensors, size = list(header.tensors), header.file_size
     for part in parts[1:]:
         if not part.exists():
-            raise _missing_part(part, len(parts))
-        following = read_header(part)
-        tensors += following.tensors
-        size += following.file_size
+            raise _missing_part_error(part, len(parts))
+        part_header = read_header(part)
+        tensors += part_header.tensors
+        size += part_header.file_size
     return replace(header, tensors=tuple(tensors), file_size=size)
 
 
-def _missing_part(part: Path, count: int) -> ModelFileError:
+def _missing_part_error(part: Path, count: int) -> ModelFileError:
     return ModelFileError(f"The model is split into {count} parts and {part.name} is missing", "download that part too")
 
 
-def read_header_from(read: ReadAt, file_size: int, where: str) -> GgufHeader:
+def read_header_from(read_at: ReadAt, file_size: int, source_name: str) -> GgufHeader:
     """The header of a GGUF of file_size bytes behind any source; where names it in errors.
 
     Raises ModelFileError; what the source itself raises passes through.
     """
-    return _header(Cursor(read, file_size, where))
+    return _parse_header(HeaderReader(read_at, file_size, source_name))
 
 
-def _version(cursor: Cursor) -> int:
+def _read_version(cursor: HeaderReader) -> int:
     """Checks magic and version, and returns the version."""
     if cursor.file_size == 0:
-        raise cursor.bad("is empty")
-    begins = cursor.read(0, min(_BEGINNING, cursor.file_size))
-    if begins[:4] != b"GGUF":
-        shown = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in begins)
+        raise cursor.make_error("is empty")
+    preamble = cursor.read_at(0, min(_PREAMBLE_BYTES, cursor.file_size))
+    if preamble[:4] != b"GGUF":
+        preview = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in preamble)
         raise ModelFileError(
-            f"{cursor.where} is not a GGUF file: it begins with '{shown}' rather than 'GGUF'", CHOOSE_CHAT_MODEL
+            f"{cursor.source_name} is not a GGUF file: it begins with '{preview}' rather than 'GGUF'", CHOOSE_CHAT_MODEL
         )
-    cursor.need(4)
-    version = cursor.count("I")
+    cursor.require_bytes(4)
+    version = cursor.read_int("I")
     if version and version & 0xFFFF == 0:
-        raise ModelFileError(f"{cursor.where} is a big-endian GGUF", "choose a little-endian GGUF of the model")
+        raise ModelFileError(f"{cursor.source_name} is a big-endian GGUF", "choose a little-endian GGUF of the model")
     if version not in (2, 3):
         raise ModelFileError(
-            f"{cursor.where} is a GGUF of version {version} and this program reads versions 2 and 3",
+            f"{cursor.source_name} is a GGUF of version {version} and this program reads versions 2 and 3",
             "choose a newer GGUF of the model" if version < 2 else "update phichat",
         )
     return version
 
 
-def _header(cursor: Cursor) -> GgufHeader:
-    version = _version(cursor)
-    tensor_count, metadata_count = cursor.count(), cursor.count()
-    if tensor_count > _MAX_TENSORS or metadata_count > _MAX_METADATA:
-        raise cursor.bad(f"is damaged: it claims {tensor_count:,} tensors and {metadata_count:,} metadata keys")
-    metadata: dict[str, Value] = {}
+def _parse_header(cursor: HeaderReader) -> GgufHeader:
+    version = _read_version(cursor)
+    tensor_count, metadata_count = cursor.read_int(), cursor.read_int()
+    if tensor_count > _MAX_TENSORS or metadata_count > _MAX_METADATA_KEYS:
+        raise cursor.make_error(f"is damaged: it claims {tensor_count:,} tensors and {metadata_count:,} metadata keys")
+    metadata: dict[str, MetadataValue] = {}
     for _ in range(metadata_count):
-        key = cursor.string(_MAX_KEY, "a metadata key")
+        key = cursor.read_string(_MAX_KEY_BYTES, "a metadata key")
         if key in metadata or key in cursor.array_lengths:
-            raise cursor.bad(f"is damaged: the metadata key {key!r} stands there twice")
-        value = cursor.value(key, cursor.count("I"))
+            raise cursor.make_error(f"is damaged: the metadata key {key!r} stands there twice")
+        value = cursor.read_value(key, cursor.read_int("I"))
         if value is not None:
             metadata[key] = value
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
-        raise cursor.bad(f"is damaged: its alignment is {alignment!r}, which is no power of two")
-    tensors = tuple(_tensor(cursor) for _ in range(tensor_count))
+        raise cursor.make_error(f"is damaged: its alignment is {alignment!r}, which is no power of two")
+    tensors = tuple(_read_tensor_info(cursor) for _ in range(tensor_count))
     data_offset = -(-cursor.position // alignment) * alignment
     lengths, size = cursor.array_lengths, cursor.file_size
     header = GgufHeader(version, metadata, lengths, tensors, data_offset, alignment, size)
     if header.block_count > _MAX_LAYERS:
-        raise cursor.bad(f"is damaged: it claims {header.block_count:,} layers")
+        raise cursor.make_error(f"is damaged: it claims {header.block_count:,} layers")
     end = max((data_offset + tensor.offset + tensor.size_bytes for tensor in tensors), default=0)
     if end > size:
-        raise cursor.bad(f"ends at {size:,} bytes but its tensors need {end:,}: the download was cut off")
+        raise cursor.make_error(f"ends at {size:,} bytes but its tensors need {end:,}: the download was cut off")
     return header
 
 
-def _tensor(cursor: Cursor) -> TensorInfo:
-    name = cursor.string(_MAX_TENSOR_NAME - 1, "a tensor name")
-    dimensions = cursor.count("I")
+def _read_tensor_info(cursor: HeaderReader) -> TensorInfo:
+    name = cursor.read_string(_MAX_TENSOR_NAME - 1, "a tensor name")
+    dimensions = cursor.read_int("I")
     if dimensions > 4:
-        raise cursor.bad(f"is damaged: the tensor {name!r} has {dimensions:,} dimensions")
-    shape = tuple(cursor.count() for _ in range(dimensions))
-    number, offset = cursor.count("I"), cursor.count()
+        raise cursor.make_error(f"is damaged: the tensor {name!r} has {dimensions:,} dimensions")
+    shape = tuple(cursor.read_int() for _ in range(dimensions))
+    number, offset = cursor.read_int("I"), cursor.read_int()
     kind = GGML_TYPES.get(number)
     if kind is None:
         raise ModelFileError(
-            f"{cursor.where} has the tensor {name!r} in the unknown quantization type {number}",
+            f"{cursor.source_name} has the tensor {name!r} in the unknown quantization type {number}",
             "choose another quantization of the model, or update phichat",
         )
     weights = 1
     for extent in shape:
         weights *= extent
     if weights >= 1 << 63 or offset >= 1 << 63:
-        raise cursor.bad(f"is damaged: the tensor {name!r} has an impossible size")
-    row = shape[0] if shape else 1
-    if row % kind.block:
-        raise cursor.bad(f"is damaged: rows of {row:,} weights in {name!r} are no whole blocks of {kind.name}")
-    return TensorInfo(name, shape, number, offset, weights // kind.block * kind.size)
+        raise cursor.make_error(f"is damaged: the tensor {name!r} has an impossible size")
+    row_length = shape[0] if shape else 1
+    if row_length % kind.block_size:
+        raise cursor.make_error(
+            f"is damaged: rows of {row_length:,} weights in {name!r} are no whole blocks of {kind.name}"
+        )
+    return TensorInfo(name, shape, number, offset, weights // kind.block_size * kind.type_size)
 
 
 def check_usable(header: GgufHeader, path: Path) -> None:
@@ -309,13 +311,13 @@ def check_usable(header: GgufHeader, path: Path) -> None:
 
     An architecture that is not known here passes: llama.cpp has the last word on it.
     """
-    reason = _unusable(header)
+    reason = _unsupported_reason(header)
     if reason:
         raise ModelFileError(f"{path} {reason}", CHOOSE_CHAT_MODEL)
 
 
-def _unusable(header: GgufHeader) -> str:
-    architecture, kind = header.architecture, header.text("general.type")
+def _unsupported_reason(header: GgufHeader) -> str:
+    architecture, kind = header.architecture, header.get_str("general.type")
     if kind == "adapter":
         return "is a LoRA adapter, not a model"
     if kind == "imatrix":
@@ -326,7 +328,7 @@ def _unusable(header: GgufHeader) -> str:
         return "does not name its architecture"
     if not header.tensors:
         return "holds a vocabulary only, no weights"
-    if architecture in EMBEDDING_ARCHITECTURES or header.number("{arch}.pooling_type") > 0:
+    if architecture in EMBEDDING_ARCHITECTURES or header.get_int("{arch}.pooling_type") > 0:
         return f"is an embedding model ({architecture}), which writes no text"
     if architecture in ENCODER_DECODER_ARCHITECTURES:
         return f"is an encoder-decoder model ({architecture}), which cannot chat"
@@ -334,6 +336,6 @@ def _unusable(header: GgufHeader) -> str:
         return f"is part of a speech model ({architecture}), which writes no text"
     if architecture in DRAFT_ARCHITECTURES:
         return f"is a draft model ({architecture}), which only works beside a larger one"
-    if not header.text("tokenizer.ggml.model") or not header.array_lengths.get("tokenizer.ggml.tokens"):
+    if not header.get_str("tokenizer.ggml.model") or not header.array_lengths.get("tokenizer.ggml.tokens"):
         return "has no tokenizer"
     return ""

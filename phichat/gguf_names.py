@@ -8,7 +8,7 @@ from pathlib import Path
 _SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$")
 
 
-def split_parts(path: Path) -> tuple[Path, ...]:
+def list_split_paths(path: Path) -> tuple[Path, ...]:
     """All files of the model that the name says this one belongs to, the first part first."""
     match = _SPLIT_NAME.match(path.name)
     if match is None or not 1 <= int(match["part"]) <= int(match["parts"]):

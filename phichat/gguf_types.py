@@ -14,12 +14,12 @@ class GgmlType(NamedTuple):
     """name: as ggml spells it. block: weights in a block. size: bytes of a block."""
 
     name: str
-    block: int
-    size: int
+    block_size: int
+    type_size: int
 
     def row_bytes(self, weights: int) -> int:
         """Bytes of a row of that many weights, rounded up to whole blocks."""
-        return -(-weights // self.block) * self.size
+        return -(-weights // self.block_size) * self.type_size
 
 
 # One row per type reads as a table; the formatter would make five lines of each.
@@ -58,10 +58,10 @@ ENCODER_DECODER_ARCHITECTURES = frozenset({"t5"})
 # fmt: on
 
 
-def type_named(name: str) -> GgmlType:
+def find_type(name: str) -> GgmlType:
     """The type that ggml calls so, upper or lower case; KeyError for a name that ggml does not have."""
-    wanted = name.upper()
+    upper_name = name.upper()
     for kind in GGML_TYPES.values():
-        if kind.name == wanted:
+        if kind.name == upper_name:
             return kind
     raise KeyError(name)

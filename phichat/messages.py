@@ -34,7 +34,7 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationParams:
+class SamplingParams:
     """How a reply is sampled. The defaults are those of llama.cpp's own command line.
 
     A temperature of 0 or less decodes greedily. max_tokens None means until the model stops or the

@@ -30,7 +30,7 @@ class Paths:
         return self.data / "logs.db"
 
     @property
-    def own_models(self) -> Path:
+    def user_registry(self) -> Path:
         """Models that the user adds to the registry."""
         return self.config / "models.toml"
 
@@ -40,42 +40,42 @@ class Paths:
         return self.data / "models"
 
     @property
-    def model_proofs(self) -> Path:
+    def hash_cache(self) -> Path:
         """The folder that remembers what the files of models were proven to be."""
         return self.cache / "proofs"
 
     @property
-    def links(self) -> Path:
+    def links_file(self) -> Path:
         """Which files of the user's were linked, and under which names."""
         return self.data / "links.json"
 
     @property
-    def model_uses(self) -> Path:
+    def usage_log(self) -> Path:
         """The folder that remembers when each model was used, and how fast it was."""
         return self.data / "used"
 
     @property
-    def headers(self) -> Path:
+    def header_cache(self) -> Path:
         """The folder that remembers what the headers of models say."""
         return self.cache / "headers"
 
     @property
-    def states(self) -> Path:
+    def kv_store(self) -> Path:
         """The folder of KV states."""
         return self.cache / "states"
 
     @property
-    def engine_verdicts(self) -> Path:
+    def cpu_buffer_probes(self) -> Path:
         """What was found out about the engine's library on this machine."""
         return self.cache / "engine.json"
 
     @property
-    def engine_tunings(self) -> Path:
+    def tuning_cache(self) -> Path:
         """What was measured of the engine on this machine."""
         return self.cache / "tuning.json"
 
     @classmethod
-    def find(cls, environ: Mapping[str, str] = os.environ) -> Paths:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Paths:
         """PHICHAT_HOME holds everything when it is set; else the platform's own folders."""
         hub_home = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
         hub = Path(environ.get("HF_HUB_CACHE") or hub_home / "hub").expanduser()
@@ -88,7 +88,7 @@ class Paths:
         return cls(Path(dirs.user_config_dir), Path(dirs.user_data_dir), Path(dirs.user_cache_dir), hub)
 
 
-def expanded(text: str) -> Path:
+def expand_user(text: str) -> Path:
     """A path as people type it: `~` is their home; where `~name` is nobody, it is the name of a file."""
     try:
         return Path(text).expanduser()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 
-_JOINERS = "\u200c\u200d"
+_ZERO_WIDTH_JOINERS = "\u200c\u200d"
 """Zero-width joiner and non-joiner: emoji and several scripts need them, ASCII never does."""
 
 _UNSAFE = re.compile(
@@ -23,12 +23,12 @@ _UNSAFE = re.compile(
     "\ud800-\udfff"  # lone surrogates, which no terminal encoding can carry
     "\U000e0000-\U000e0fff"  # tags and other default-ignorable characters
     "]"
-    f"|(?<![^\\x00-\\x7f])[{_JOINERS}]"
+    f"|(?<![^\\x00-\\x7f])[{_ZERO_WIDTH_JOINERS}]"
 )
 
 
-def _visible(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _visible_replacement(match: re.Match[str]) -> str:
+    code = ord(match.group())
     if code < 0x20:
         return chr(0x2400 + code)
     if code == 0x7F:
@@ -36,17 +36,17 @@ def _visible(found: re.Match[str]) -> str:
     return f"<U+{code:04X}>"
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """text with every character that could steer a terminal made visible; tab and newline stay."""
-    return _UNSAFE.sub(_visible, text.replace("\r\n", "\n"))
+    return _UNSAFE.sub(_visible_replacement, text.replace("\r\n", "\n"))
 
 
-def clean_line(text: str) -> str:
+def sanitize_line(text: str) -> str:
     """Like `clean`, as a single line: for names, titles and errors."""
-    return " ".join(clean(text).split())
+    return " ".join(sanitize(text).split())
 
 
-class StreamCleaner:
+class StreamSanitizer:
     """`clean` for text that arrives in pieces.
 
     The joiners are judged by the character before them and CR LF is one line end, so both have to
@@ -54,35 +54,35 @@ class StreamCleaner:
     """
 
     def __init__(self) -> None:
-        self._last = ""
-        self._held = ""
+        self._last_char = ""
+        self._pending = ""
 
     def feed(self, text: str) -> str:
         """The safe form of the next piece; a trailing CR waits for what follows it."""
-        text = self._held + text
-        self._held = "\r" if text.endswith("\r") else ""
+        text = self._pending + text
+        self._pending = "\r" if text.endswith("\r") else ""
         text = text.removesuffix("\r")
         if not text:
             return ""
-        seen = clean(self._last + text)
-        known = len(clean(self._last))
-        self._last = text[-1]
-        return seen[known:]
+        sanitized = sanitize(self._last_char + text)
+        prefix_length = len(sanitize(self._last_char))
+        self._last_char = text[-1]
+        return sanitized[prefix_length:]
 
-    def close(self) -> str:
+    def flush(self) -> str:
         """What was held back."""
-        held, self._held = self._held, ""
-        return clean(held)
+        pending, self._pending = self._pending, ""
+        return sanitize(pending)
 
 
 def to_json(document: object, *, indent: int | None = None) -> str:
     """JSON in readable UTF-8 whose strings can steer no terminal and still decode to the same text."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
-    return _UNSAFE.sub(_json_escape, text)
+    return _UNSAFE.sub(_escape_json, text)
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _escape_json(match: re.Match[str]) -> str:
+    code = ord(match.group())
     if code < 0x10000:
         return f"\\u{code:04x}"
     code -= 0x10000
@@ -90,7 +90,7 @@ def _json_escape(found: re.Match[str]) -> str:
 
 
 _ESCAPED = re.compile(r"\u27e6U\+([0-9A-F]{4,6})\u27e7")
-_LOOKS_ESCAPED = re.compile(r"\u27e6(?=U\+[0-9A-F]{4,6}\u27e7)")
+_ESCAPE_LIKE = re.compile(r"\u27e6(?=U\+[0-9A-F]{4,6}\u27e7)")
 
 
 def escape(text: str) -> str:
@@ -99,7 +99,7 @@ def escape(text: str) -> str:
     For files that people read and programs parse. A text that holds such a name itself has its first
     bracket named. Stays the same under `clean`.
     """
-    text = _LOOKS_ESCAPED.sub("\u27e6U+27E6\u27e7", text)
+    text = _ESCAPE_LIKE.sub("\u27e6U+27E6\u27e7", text)
     return _UNSAFE.sub(lambda found: f"\u27e6U+{ord(found.group()):04X}\u27e7", text)
 
 

@@ -10,153 +10,162 @@ from typing import TYPE_CHECKING, Any
 
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
-from phichat.code_report import CodeScope
+from phichat.code_report import TrainingScope
 from phichat.config import Config
-from phichat.endpoints import key_of, served
-from phichat.engine.backend import Backend, Cancel, GenerationEvent, LoadEvent, SampleEvent
-from phichat.engine.link import Deadlines
-from phichat.engine.resident.address import Address, Engines
-from phichat.engine.resident.backend import ResidentBackend
+from phichat.endpoints import parse_endpoint_model, resolve_api_key
+from phichat.engine.backend import Backend, CancelToken, GenerationEvent, LoadEvent, SampleEvent
+from phichat.engine.link import EngineTimeouts
+from phichat.engine.resident.address import DaemonAddress, DaemonRegistry
+from phichat.engine.resident.backend import DaemonBackend
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady, TurnFinished
-from phichat.messages import GenerationParams, Message, ModelInfo
-from phichat.models.library import Choice, Library
-from phichat.models.used import Speed, Used
+from phichat.messages import Message, ModelInfo, SamplingParams
+from phichat.models.library import LocalModels, SelectedModel
+from phichat.models.used import GenerationSpeed, UsageLog
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
     # What a question to an engine that is there has no use for.
-    from phichat.engine.fitting import Estimate, Machine
+    from phichat.engine.fitting import ProbedMachine, SpeedEstimate
     from phichat.engine.local import LocalBackend
     from phichat.engine.offload import OffloadPlan
     from phichat.engine.process import EngineProcess
     from phichat.engine.remote.backend import RemoteBackend
-    from phichat.engine.remote.served import ServedModel
-    from phichat.engine.resident.listing import Resident
-    from phichat.engine.states import StateFolder
-    from phichat.engine.tuning import Preferences
+    from phichat.engine.remote.served import RemoteModel
+    from phichat.engine.resident.listing import RunningEngine
+    from phichat.engine.states import KvStore
+    from phichat.engine.tuning import TuningSource
     from phichat.gguf_header import GgufHeader
     from phichat.transcript.recorder import Recorder
     from phichat.transcript.records import ConversationRecord, TurnRecord
-    from phichat.transcript.store import Store
+    from phichat.transcript.store import TranscriptStore
 
-RECORDING_PATIENCE_S = 2.0
+RECORDER_LOCK_TIMEOUT_S = 2.0
 """How long an answer waits for another process that writes transcripts, before it goes on without."""
 
-_TELLING_TOKENS = 16
+_MIN_TOKENS_FOR_SPEED = 16
 """Fewer say nothing about the speed of a model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class ResumedConversation:
     """A conversation to go on with. model: what answered last; path: where its file was, "" when not known."""
 
     conversation: ConversationRecord
     model: ModelInfo | None
     path: str
 
-    def carried(self, config: Config, paths: Paths, *, model: str | None, system: str | None) -> Config:
+    def apply_to(self, config: Config, paths: Paths, *, model: str | None, system: str | None) -> Config:
         """config with the conversation's model and system prompt, where no others were asked for.
 
         Raises ModelNotInstalled when its model is not here.
         """
-        branch = self.conversation.branch()
+        branch = self.conversation.get_branch()
         if system is None and branch:
             config = replace(config, system=branch[-1].system)
         if model is None and self.model is not None:
-            config = replace(config, model=leading_to(self.model.name, (self.path, config.model), config, paths))
+            config = replace(
+                config, model=resolve_recorded_model(self.model.name, (self.path, config.model), config, paths)
+            )
         return config
 
-    def turns(self) -> list[Turn]:
+    def to_history(self) -> list[Turn]:
         """The history: what got no answer at all is not in it."""
-        return [Turn(turn.prompt, turn.text) for turn in self.conversation.branch() if turn.text]
+        return [Turn(turn.prompt, turn.text) for turn in self.conversation.get_branch() if turn.text]
 
 
-def suited(config: Config, paths: Paths) -> tuple[Config, CodeScope | None]:
+def with_model_defaults(config: Config, paths: Paths) -> tuple[Config, TrainingScope | None]:
     """The settings with what the registry says of sampling the model of this run, where nobody has set it; and what
     the model's card vouches for in code, None where it says nothing.
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
-    if served(config.model, config.endpoints):
+    if parse_endpoint_model(config.model, config.endpoints):
         return config, None
-    spec = Library.open(paths).choose(config.model).model.spec
-    return (config.suited(spec.sampling), spec.scope) if spec else (config, None)
+    spec = LocalModels.from_paths(paths).select_model(config.model).model.spec
+    return (config.with_model_defaults(spec.sampling), spec.scope) if spec else (config, None)
 
 
-def local_backend(config: Config, paths: Paths, preferences: Preferences | None = None) -> LocalBackend:
+def create_local_backend(config: Config, paths: Paths, preferences: TuningSource | None = None) -> LocalBackend:
     """The backend for the model of this run. preferences: instead of what was measured here.
 
     Raises ModelNotInstalled, UsageError and ConfigError.
     """
-    library = Library.open(paths)
-    return _backend_of(library.choose(config.model), library, config, paths, preferences=preferences)
+    library = LocalModels.from_paths(paths)
+    return _build_local_backend(library.select_model(config.model), library, config, paths, preferences=preferences)
 
 
-def session(config: Config, paths: Paths, past: Past | None = None, keeper: Recorder | None = None) -> Session:
+def create_session(
+    config: Config, paths: Paths, resumed: ResumedConversation | None = None, recorder: Recorder | None = None
+) -> Session:
     """A conversation, new or gone on with. Raises ModelNotInstalled, UsageError and ConfigError."""
-    history = past.turns() if past else ()
-    return Session(chat_backend(config, paths), config.system, history, lambda: (keeper and keeper.conversation) or "")
+    history = resumed.to_history() if resumed else ()
+    return Session(
+        create_chat_backend(config, paths),
+        config.system,
+        history,
+        lambda: (recorder and recorder.conversation_id) or "",
+    )
 
 
-def chat_backend(config: Config, paths: Paths, *, is_choice: bool = True) -> Backend:
+def create_chat_backend(config: Config, paths: Paths, *, explicit: bool = True) -> Backend:
     """The backend for the model of this run: of an endpoint, or a file here whose use and speed are remembered.
 
     is_choice: whether the user has named the model, so that it is the one to go on with. Raises
     ModelNotInstalled, UsageError and ConfigError.
     """
-    if remote := remote_backend(config):
+    if remote := create_remote_backend(config):
         return remote
-    library = Library.open(paths)
-    choice = library.choose(config.model)
-    backend = _staying(choice, library, config, paths)
-    return _Remembering(backend, choice, library.used, is_choice=is_choice and not choice.notice)
+    library = LocalModels.from_paths(paths)
+    selected = library.select_model(config.model)
+    backend = _create_shared_backend(selected, library, config, paths)
+    return UsageLoggingBackend(backend, selected, library.usage_log, explicit=explicit and not selected.notice)
 
 
-def states_folder(config: Config, paths: Paths) -> StateFolder:
+def open_kv_store(config: Config, paths: Paths) -> KvStore:
     """Where the KV states of conversations are kept."""
-    from phichat.engine.states import StateFolder
+    from phichat.engine.states import KvStore
 
-    return StateFolder(paths.states, config.state_budget)
+    return KvStore(paths.kv_store, config.state_budget)
 
 
-def remote_backend(config: Config) -> RemoteBackend | None:
+def create_remote_backend(config: Config) -> RemoteBackend | None:
     """The backend for the model of this run when it is an endpoint's. Nothing is sent yet. Raises ConfigError."""
-    found = served(config.model, config.endpoints)
-    if found is None:
+    endpoint_model = parse_endpoint_model(config.model, config.endpoints)
+    if endpoint_model is None:
         return None
     from phichat.engine.remote.backend import RemoteBackend
 
-    return RemoteBackend(found, key_of(found.endpoint, os.environ), config.given)
+    return RemoteBackend(endpoint_model, resolve_api_key(endpoint_model.endpoint, os.environ), config.explicit)
 
 
-def endpoint_models(config: Config, name: str, cancel: Cancel) -> Sequence[ServedModel]:
+def list_endpoint_models(config: Config, name: str, cancel: CancelToken) -> Sequence[RemoteModel]:
     """What the server of that endpoint has.
 
     Raises UsageError, ConfigError, ExtraNotInstalled and EndpointError kinds.
     """
     endpoint = config.endpoints.get(name)
     if endpoint is None:
-        known = "the endpoints are " + ", ".join(config.endpoints)
+        endpoints_hint = "the endpoints are " + ", ".join(config.endpoints)
         raise UsageError(
             f"There is no endpoint {name}",
-            known if config.endpoints else f"write [endpoints.{name}] with a base_url into config.toml",
+            endpoints_hint if config.endpoints else f"write [endpoints.{name}] with a base_url into config.toml",
         )
-    from phichat.engine.remote.served import served_models
+    from phichat.engine.remote.served import list_models
 
-    return served_models(endpoint, key_of(endpoint, os.environ), cancel)
+    return list_models(endpoint, resolve_api_key(endpoint, os.environ), cancel)
 
 
-def leading_to(name: str, places: Sequence[str | None], config: Config, paths: Paths) -> str:
+def resolve_recorded_model(name: str, candidates: Sequence[str | None], config: Config, paths: Paths) -> str:
     """What to ask for so that the model of that name answers: the name itself, or one of the places where it
     may be. Raises ModelNotInstalled."""
-    if served(name, config.endpoints):
+    if parse_endpoint_model(name, config.endpoints):
         return name
-    library = Library.open(paths)
-    for wanted in (name, *places):
+    library = LocalModels.from_paths(paths)
+    for candidate in (name, *candidates):
         try:
-            if wanted and library.choose(wanted).model.name == name:
-                return wanted
+            if candidate and library.select_model(candidate).model.name == name:
+                return candidate
         except ModelNotInstalled:
             continue
     raise ModelNotInstalled(
@@ -164,8 +173,8 @@ def leading_to(name: str, places: Sequence[str | None], config: Config, paths: P
     )
 
 
-def recorded_backend(
-    turn: TurnRecord, place: str | None, config: Config, paths: Paths, given: Collection[str] = ()
+def create_replay_backend(
+    turn: TurnRecord, recorded_path: str | None, config: Config, paths: Paths, overridden: Collection[str] = ()
 ) -> Backend:
     """What answered a turn, loaded as it was then, but for the options that are given now.
 
@@ -180,253 +189,283 @@ def recorded_backend(
         "cache_type_v": model.cache_type_v or None,
         "n_gpu_layers": model.n_gpu_layers if model.n_layers else None,
     }
-    kept: dict[str, Any] = {name: value for name, value in recorded.items() if value is not None and name not in given}
-    name = config.model if "model" in given else leading_to(model.name, (place, config.model), config, paths)
-    config = replace(config, model=name, engine=replace(config.engine, **kept))
-    return remote_backend(config) or local_backend(config, paths)
+    engine_options: dict[str, Any] = {
+        name: value for name, value in recorded.items() if value is not None and name not in overridden
+    }
+    name = (
+        config.model
+        if "model" in overridden
+        else resolve_recorded_model(model.name, (recorded_path, config.model), config, paths)
+    )
+    config = replace(config, model=name, engine=replace(config.engine, **engine_options))
+    return create_remote_backend(config) or create_local_backend(config, paths)
 
 
-def store(paths: Paths) -> Store:
+def open_store(paths: Paths) -> TranscriptStore:
     """The transcripts. Raises TranscriptError."""
-    from phichat.transcript.store import Store
+    from phichat.transcript.store import TranscriptStore
 
-    return Store.open(paths.logs)
+    return TranscriptStore.open_file(paths.logs)
 
 
-def past(paths: Paths, prefix: str | None) -> Past | None:
+def load_resumed_conversation(paths: Paths, prefix: str | None) -> ResumedConversation | None:
     """The conversation whose id begins so; for None the one last spoken in, None when there is none.
 
     Raises ConversationNotFound and TranscriptError.
     """
-    kept = store(paths)
+    transcripts = open_store(paths)
     try:
-        found = kept.latest() if prefix is None else kept.find(prefix)
-        if found is None:
+        conversation_id = transcripts.latest_id() if prefix is None else transcripts.find_id(prefix)
+        if conversation_id is None:
             return None
-        conversation = kept.conversation(found)
-        model = next((turn.model for turn in reversed(conversation.branch()) if turn.model), None)
-        return Past(conversation, model, kept.path_of(model) if model else "")
+        conversation = transcripts.get_conversation(conversation_id)
+        model = next((turn.model for turn in reversed(conversation.get_branch()) if turn.model), None)
+        return ResumedConversation(conversation, model, transcripts.get_model_path(model) if model else "")
     finally:
-        kept.close()
+        transcripts.close()
 
 
-def recorder(config: Config, paths: Paths, past: Past | None = None) -> Recorder | None:
+def create_recorder(config: Config, paths: Paths, resumed: ResumedConversation | None = None) -> Recorder | None:
     """What keeps this run's turns; None when they are not to be kept."""
     if not config.log:
         return None
     from phichat.transcript.recorder import Recorder
-    from phichat.transcript.store import Store
+    from phichat.transcript.store import TranscriptStore
 
-    def opened() -> Store:
-        return Store.open(paths.logs, patience_s=RECORDING_PATIENCE_S)
+    def open_recorder_store() -> TranscriptStore:
+        return TranscriptStore.open_file(paths.logs, busy_timeout_s=RECORDER_LOCK_TIMEOUT_S)
 
-    if past is None:
-        return Recorder(opened)
-    return Recorder(opened, past.conversation.id, past.conversation.head)
+    if resumed is None:
+        return Recorder(open_recorder_store)
+    return Recorder(open_recorder_store, resumed.conversation.id, resumed.conversation.head)
 
 
-def _backend_of(
-    choice: Choice,
-    library: Library,
+def _build_local_backend(
+    selected: SelectedModel,
+    library: LocalModels,
     config: Config,
     paths: Paths,
-    start: Callable[[Deadlines, int], EngineProcess] | None = None,
-    but: Address | None = None,
-    states: StateFolder | None = None,
-    preferences: Preferences | None = None,
+    start_process: Callable[[EngineTimeouts, int], EngineProcess] | None = None,
+    exclude: DaemonAddress | None = None,
+    kv_store: KvStore | None = None,
+    preferences: TuningSource | None = None,
 ) -> LocalBackend:
     """but: the engine that is to be loaded, of those that stay. preferences: instead of what was measured here."""
     from phichat.engine.local import LocalBackend
-    from phichat.engine.tuning import Tunings
-    from phichat.engine.verdicts import Verdicts
-    from phichat.models.checking import LoadCheck
+    from phichat.engine.tuning import TuningCache
+    from phichat.engine.verdicts import ProbeCache
+    from phichat.models.checking import LoadVerifier
 
-    model = choice.model
+    model = selected.model
 
-    def room() -> bool:
-        from phichat.engine.resident.listing import make_room
+    def free_memory() -> bool:
+        from phichat.engine.resident.listing import stop_idle
 
-        engines = Engines.of(paths.cache)
-        return engines is not None and make_room(engines, but)
+        registry = DaemonRegistry.for_cache(paths.cache)
+        return registry is not None and stop_idle(registry, exclude)
 
     return LocalBackend(
         model.name,
         model.path,
         config.engine,
-        Verdicts(paths.engine_verdicts),
-        proof=LoadCheck(model, library.proofs),
-        smaller=_smaller(library),
-        start=start,
-        make_room=room,
-        states=states,
-        preferences=preferences or Tunings(paths.engine_tunings),
+        ProbeCache(paths.cpu_buffer_probes),
+        verifier=LoadVerifier(model, library.hash_cache),
+        suggestions=_suggested_models(library),
+        start_process=start_process,
+        free_memory=free_memory,
+        kv_store=kv_store,
+        tuning_source=preferences or TuningCache(paths.tuning_cache),
     )
 
 
-def _staying(choice: Choice, library: Library, config: Config, paths: Paths) -> Backend:
+def _create_shared_backend(selected: SelectedModel, library: LocalModels, config: Config, paths: Paths) -> Backend:
     """One whose engine stays for the time that is set; a private one where that is none."""
 
-    def private(start: Callable[[Deadlines, int], EngineProcess] | None = None) -> LocalBackend:
-        return _backend_of(choice, library, config, paths, start, address, states_folder(config, paths))
+    def create_private_backend(
+        start_process: Callable[[EngineTimeouts, int], EngineProcess] | None = None,
+    ) -> LocalBackend:
+        return _build_local_backend(
+            selected, library, config, paths, start_process, address, open_kv_store(config, paths)
+        )
 
-    engines = Engines.of(paths.cache) if config.keep_alive else None
+    registry = DaemonRegistry.for_cache(paths.cache) if config.keep_alive else None
     try:
-        address = engines.address(choice.model.path, config.engine) if engines else None
+        address = registry.make_address(selected.model.path, config.engine) if registry else None
     except OSError:
         address = None
     if address is None:
-        return private()
+        return create_private_backend()
 
-    def spin_count() -> int:
-        from phichat.engine.tuning import Tunings, spin_count_for
+    def get_spin_count() -> int:
+        from phichat.engine.tuning import TuningCache, resolve_spin_count
 
-        return spin_count_for(choice.model.path, Tunings(paths.engine_tunings))
+        return resolve_spin_count(selected.model.path, TuningCache(paths.tuning_cache))
 
-    return ResidentBackend(
-        choice.model.name, choice.model.path, address, config.keep_alive, private, Deadlines(), spin_count
+    return DaemonBackend(
+        selected.model.name,
+        selected.model.path,
+        address,
+        config.keep_alive,
+        create_private_backend,
+        EngineTimeouts(),
+        get_spin_count,
     )
 
 
-def engines_can_stay(config: Config, paths: Paths) -> bool:
+def background_engines_supported(config: Config, paths: Paths) -> bool:
     """Whether several backends of one model share an engine, which outlasts them; else each has one of its own."""
-    return bool(config.keep_alive) and Engines.of(paths.cache) is not None
+    return bool(config.keep_alive) and DaemonRegistry.for_cache(paths.cache) is not None
 
 
-def engines_that_stay(paths: Paths) -> list[Resident]:
+def list_background_engines(paths: Paths) -> list[RunningEngine]:
     """Those of this home that are there now."""
-    from phichat.engine.resident.listing import residents
+    from phichat.engine.resident.listing import list_running
 
-    engines = Engines.of(paths.cache)
-    return list(residents(engines)) if engines else []
+    registry = DaemonRegistry.for_cache(paths.cache)
+    return list(list_running(registry)) if registry else []
 
 
-def stop_engines(paths: Paths, model: str | None) -> list[Resident]:
+def stop_engines(paths: Paths, model: str | None) -> list[RunningEngine]:
     """End those with that model in them, or all, and say which they were.
 
     model: as `-m` takes it, or the name that `ps` shows. Raises UsageError and ConfigError.
     """
-    from phichat.engine.resident.listing import stop
+    from phichat.engine.resident.listing import stop_engine
 
-    def is_meant(one: Resident) -> bool:
-        return model is None or (one.card is not None and (one.card.model.name == model or one.card.path == wanted))
+    def matches(engine: RunningEngine) -> bool:
+        return model is None or (
+            engine.loaded_model is not None
+            and (engine.loaded_model.model.name == model or engine.loaded_model.path == model_path)
+        )
 
-    wanted = ""
+    model_path = ""
     if model is not None:
         with contextlib.suppress(ModelNotInstalled):
-            wanted = str(Library.open(paths).resolve(model).path.resolve())
-    meant = [one for one in engines_that_stay(paths) if is_meant(one)]
-    for one in meant:
-        stop(one.address)
-    return meant
+            model_path = str(LocalModels.from_paths(paths).resolve_model(model).path.resolve())
+    matching = [one for one in list_background_engines(paths) if matches(one)]
+    for one in matching:
+        stop_engine(one.address)
+    return matching
 
 
-def remember_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:
+def record_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:
     """`bench` has measured the loaded model."""
-    speed = Speed(tokens_per_second, backend.plan.n_gpu_layers, "bench")
-    Used(paths.model_uses).note_speed(backend.path, speed)
+    speed = GenerationSpeed(tokens_per_second, backend.plan.n_gpu_layers, "bench")
+    UsageLog(paths.usage_log).record_speed(backend.path, speed)
 
 
-RemoteHeader = Callable[[str], "GgufHeader"]
+RemoteHeaderReader = Callable[[str], "GgufHeader"]
 """Reads the header of a model that is not here, by its spec. Raises PhichatError kinds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FitReport:
     """How a model would run here. layers: repeating ones. smaller: names and sizes of models to advise instead."""
 
     name: str
-    layers: int
+    layer_count: int
     plan: OffloadPlan
-    machine: Machine
-    speed: Estimate
-    smaller: Sequence[tuple[str, int]]
+    machine: ProbedMachine
+    speed: SpeedEstimate
+    suggestions: Sequence[tuple[str, int]]
 
 
-def fit_of(config: Config, paths: Paths, cancel: Cancel, remote: RemoteHeader | None = None) -> Fitted | None:
+def estimate_fit(
+    config: Config, paths: Paths, cancel: CancelToken, read_remote_header: RemoteHeaderReader | None = None
+) -> FitReport | None:
     """What the model of this run would take; None when cancelled.
 
     remote: for a model that is not installed; without it there is only what is. Raises ModelNotInstalled,
     ModelFileError, UsageError, ConfigError and EngineError.
     """
-    from phichat.gguf_header import check_usable, read_model
+    from phichat.gguf_header import check_usable, read_model_header
 
-    library = Library.open(paths)
+    library = LocalModels.from_paths(paths)
     try:
-        model = library.choose(config.model).model
-        name, header, speed = model.name, read_model(model.path), library.used.speed(model.path)
+        model = library.select_model(config.model).model
+        name, header, speed = model.name, read_model_header(model.path), library.usage_log.last_speed(model.path)
         check_usable(header, model.path)
     except ModelNotInstalled:
-        if remote is None or config.model is None:
+        if read_remote_header is None or config.model is None:
             raise
-        name, header, speed = config.model, remote(config.model), None
-    return fit_header(name, header, config, paths, cancel, speed)
+        name, header, speed = config.model, read_remote_header(config.model), None
+    return estimate_fit_from_header(name, header, config, paths, cancel, speed)
 
 
-def fit_header(
-    name: str, header: GgufHeader, config: Config, paths: Paths, cancel: Cancel, speed: Speed | None = None
-) -> Fitted | None:
+def estimate_fit_from_header(
+    name: str,
+    header: GgufHeader,
+    config: Config,
+    paths: Paths,
+    cancel: CancelToken,
+    speed: GenerationSpeed | None = None,
+) -> FitReport | None:
     """What a model of that header would take; None when cancelled. speed: what was measured of it.
 
     Raises UsageError, ConfigError and EngineError.
     """
-    from phichat.engine.fitting import Estimate, estimate, find_machine, fit
-    from phichat.engine.verdicts import Verdicts
+    from phichat.engine.fitting import SpeedEstimate, estimate_speed, plan_for_machine, probe_machine
+    from phichat.engine.verdicts import ProbeCache
 
-    machine = find_machine(cancel)
+    machine = probe_machine(cancel)
     if machine is None:
         return None
-    where = fit(header, machine, config.engine, Verdicts(paths.engine_verdicts))
-    if speed and speed.n_gpu_layers == where.n_gpu_layers:
-        estimated = Estimate(speed.tokens_per_second, f"measured by `phichat {speed.measured_by}` on this machine")
+    plan = plan_for_machine(header, machine, config.engine, ProbeCache(paths.cpu_buffer_probes))
+    if speed and speed.n_gpu_layers == plan.n_gpu_layers:
+        speed_estimate = SpeedEstimate(
+            speed.tokens_per_second, f"measured by `phichat {speed.measured_by}` on this machine"
+        )
     else:
-        estimated = estimate(header, machine.hardware, where)
-    return Fitted(name, header.block_count, where, machine, estimated, _smaller(Library.open(paths)))
+        speed_estimate = estimate_speed(header, machine.hardware, plan)
+    return FitReport(
+        name, header.block_count, plan, machine, speed_estimate, _suggested_models(LocalModels.from_paths(paths))
+    )
 
 
-def _smaller(library: Library) -> list[tuple[str, int]]:
+def _suggested_models(library: LocalModels) -> list[tuple[str, int]]:
     return [(spec.name, spec.size) for spec in library.registry.values() if spec.size]
 
 
-class _Remembering:
+class UsageLoggingBackend:
     """A backend whose use and speed are remembered, and which says how its model was chosen."""
 
-    def __init__(self, backend: Backend, choice: Choice, used: Used, *, is_choice: bool) -> None:
-        self._backend, self._choice, self._used = backend, choice, used
-        self._is_choice, self._n_gpu_layers = is_choice, 0
+    def __init__(self, backend: Backend, selected: SelectedModel, usage_log: UsageLog, *, explicit: bool) -> None:
+        self._backend, self._selected, self._usage_log = backend, selected, usage_log
+        self._explicit, self._n_gpu_layers = explicit, 0
 
     @property
     def n_ctx(self) -> int:
         return self._backend.n_ctx
 
-    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         """As `Backend.load`."""
         for event in self._backend.load(cancel):
             if isinstance(event, ModelReady):
                 self._n_gpu_layers = event.model.n_gpu_layers
-                self._used.note(self._choice.model.path, chosen=self._is_choice)
-                if self._choice.notice:
-                    event = replace(event, notices=(self._choice.notice, *event.notices))
+                self._usage_log.note(self._selected.model.path, is_explicit=self._explicit)
+                if self._selected.notice:
+                    event = replace(event, notices=(self._selected.notice, *event.notices))
             yield event
 
-    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
+    def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
         """As `Backend.count`."""
-        return self._backend.count(messages, cancel)
+        return self._backend.count_tokens(messages, cancel)
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
+        self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`."""
-        for event in self._backend.generate(messages, params, cancel, owner):
-            if isinstance(event, TurnFinished) and event.usage.completion_tokens >= _TELLING_TOKENS:
-                speed = Speed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
-                self._used.note_speed(self._choice.model.path, speed)
+        for event in self._backend.generate(messages, params, cancel, conversation_id):
+            if isinstance(event, TurnFinished) and event.usage.completion_tokens >= _MIN_TOKENS_FOR_SPEED:
+                speed = GenerationSpeed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
+                self._usage_log.record_speed(self._selected.model.path, speed)
             yield event
 
-    def sample(
-        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    def generate_n(
+        self, messages: Sequence[Message], params: SamplingParams, n: int, cancel: CancelToken
     ) -> Iterator[SampleEvent]:
         """As `Backend.sample`."""
-        return self._backend.sample(messages, params, number, cancel)
+        return self._backend.generate_n(messages, params, n, cancel)
 
     def unload(self) -> None:
         """As `Backend.unload`."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from phichat.code_report import CodeReport
-from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
+from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 from phichat.terminal import unescape
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
@@ -138,7 +138,7 @@ turns = st.builds(
     finish_reason=st.one_of(st.none(), st.sampled_from(FinishReason)),
     error=texts,
     model=st.one_of(st.none(), models),
-    params=st.one_of(st.none(), st.builds(GenerationParams, stop=st.lists(texts, max_size=2).map(tuple))),
+    params=st.one_of(st.none(), st.builds(SamplingParams, stop=st.lists(texts, max_size=2).map(tuple))),
     seed=st.one_of(st.none(), counts),
     usage=st.one_of(st.none(), st.builds(Usage, counts, counts, counts)),
     timings=st.one_of(st.none(), st.builds(Timings, load_s=st.floats(0, 1e6))),
@@ -168,7 +168,7 @@ def shown(conversation: ConversationRecord) -> list[tuple[str, str]]:
     """Role and text of what the readable forms show."""
     said: list[tuple[str, str]] = []
     system: str | None = None
-    for turn in conversation.branch():
+    for turn in conversation.get_branch():
         if turn.system and turn.system != system:
             said.append(("system", turn.system))
         system = turn.system

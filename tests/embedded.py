@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from phichat.models.finding import packaged
-from phichat.models.library import EMBEDDED
+from phichat.models.finding import find_packaged_model
+from phichat.models.library import DEMO_MODEL
 from phichat.models.registry import read_registry
 
 
 @functools.cache
 def embedded_model() -> Path:
     """Its file; skips the test where the `demo` extra is not installed."""
-    path = packaged(read_registry()[EMBEDDED])
+    path = find_packaged_model(read_registry()[DEMO_MODEL])
     if path is None:
         pytest.skip("the demo extra is not installed")
     return path

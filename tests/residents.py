@@ -6,22 +6,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
-from phichat.engine.link import Deadlines
+from phichat.engine.cancel import CancelToken
+from phichat.engine.link import EngineTimeouts
 from phichat.engine.local import LocalBackend
 from phichat.engine.process import EngineProcess
-from phichat.engine.resident.address import Address, Engines
-from phichat.engine.resident.backend import ResidentBackend
-from phichat.engine.resident.condition import engine_process
-from phichat.engine.resident.listing import residents, stop
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.resident.address import DaemonAddress, DaemonRegistry
+from phichat.engine.resident.backend import DaemonBackend
+from phichat.engine.resident.condition import find_process
+from phichat.engine.resident.listing import list_running, stop_engine
+from phichat.engine.verdicts import ProbeCache
 from phichat.events import ModelReady, TurnFinished
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role, SamplingParams
 
 OPTIONS = EngineOptions(ctx_size=512, threads=1)
 HELLO = [Message(Role.USER, "Hello there")]
-GREEDY = GenerationParams(temperature=0.0, max_tokens=8)
-ENDLESS = GenerationParams(temperature=0.0, max_tokens=400, stop=("\0",))
+GREEDY = SamplingParams(temperature=0.0, max_tokens=8)
+ENDLESS = SamplingParams(temperature=0.0, max_tokens=400, stop=("\0",))
 
 
 class Home:
@@ -29,21 +29,21 @@ class Home:
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
-        engines = Engines.of(cache, {})
+        engines = DaemonRegistry.for_cache(cache, {})
         assert engines is not None
         self.engines = engines
 
-    def address(self, model: Path) -> Address:
-        return self.engines.address(model, OPTIONS)
+    def address(self, model: Path) -> DaemonAddress:
+        return self.engines.make_address(model, OPTIONS)
 
-    def backend(self, model: Path, keep_alive: float = 60) -> ResidentBackend:
-        def local(start: Callable[[Deadlines, int], EngineProcess] | None) -> LocalBackend:
-            return LocalBackend(model.stem, model, OPTIONS, Verdicts(self.cache / "engine.json"), start=start)
+    def backend(self, model: Path, keep_alive: float = 60) -> DaemonBackend:
+        def local(start: Callable[[EngineTimeouts, int], EngineProcess] | None) -> LocalBackend:
+            return LocalBackend(model.stem, model, OPTIONS, ProbeCache(self.cache / "engine.json"), start_process=start)
 
-        return ResidentBackend(model.stem, model, self.address(model), keep_alive, local, Deadlines(), lambda: 1000)
+        return DaemonBackend(model.stem, model, self.address(model), keep_alive, local, EngineTimeouts(), lambda: 1000)
 
     def pids(self) -> list[int]:
-        return [one.pid for one in residents(self.engines)]
+        return [one.pid for one in list_running(self.engines)]
 
     def used_once(self, model: Path, keep_alive: float = 60) -> int:
         """Start an engine that stays, leave it, and tell its process id."""
@@ -61,23 +61,23 @@ def home(cache: Path) -> Iterator[Home]:
     try:
         yield made
     finally:
-        there = made.engines.all()
+        there = made.engines.list_addresses()
         for address in there:
-            stop(address)
-        assert [address for address in there if engine_process(address)] == []
+            stop_engine(address)
+        assert [address for address in there if find_process(address)] == []
 
 
-def load(engine: ResidentBackend) -> ModelReady | None:
+def load(engine: DaemonBackend) -> ModelReady | None:
     """What was ready; None when it was there already."""
     last = None
-    for event in engine.load(Cancel()):
+    for event in engine.load(CancelToken()):
         last = event
     assert last is None or isinstance(last, ModelReady)
     return last
 
 
-def answer(engine: ResidentBackend, params: GenerationParams = GREEDY) -> TurnFinished:
-    *_, last = engine.generate(HELLO, params, Cancel())
+def answer(engine: DaemonBackend, params: SamplingParams = GREEDY) -> TurnFinished:
+    *_, last = engine.generate(HELLO, params, CancelToken())
     assert isinstance(last, TurnFinished)
     return last
 

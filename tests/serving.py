@@ -17,11 +17,11 @@ from ggufs import write_tiny_llama
 from phichat.config import Config
 from phichat.engine.backend import Backend
 from phichat.paths import Paths
-from phichat.server.app import House, Kept, Limits, application
-from phichat.server.engines import Backends, Engines
-from phichat.server.gate import door
-from phichat.server.listening import Server, bound, place, server
-from phichat.server.menu import Menu
+from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.engines import BackendPool, Dispatcher
+from phichat.server.gate import access_policy
+from phichat.server.listening import PhichatServer, bind_socket, create_server, resolve_address
+from phichat.server.menu import ModelProvider
 
 HELLO: Mapping[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 
@@ -105,21 +105,21 @@ def serving(
     key: str = "",
     also: tuple[str, ...] = (),
     limits: Limits | None = None,
-    kept: Callable[[Paths], Kept] | None = None,
+    kept: Callable[[Paths], EventRecorder] | None = None,
     config: Config | None = None,
 ) -> Iterator[Served]:
     """The model is called `tiny`, and a file `tiny.gguf` in the folder."""
     paths = Paths(folder / "config", folder / "data", folder / "cache", folder / "hub")
     folder.mkdir(exist_ok=True, parents=True)
     model = write_tiny_llama(folder / "tiny.gguf")
-    menu = Menu(replace(config or Config(), model=str(model)), paths, backend_for)
-    backends = Backends(menu.backend)
-    engines = Engines(backends, at_once=at_once, waiting=waiting, patience_s=patience_s)
-    listening = bound(place("127.0.0.1", 0))
+    menu = ModelProvider(replace(config or Config(), model=str(model)), paths, backend_for)
+    backends = BackendPool(menu.create_backend)
+    engines = Dispatcher(backends, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
+    listening = bind_socket(resolve_address("127.0.0.1", 0))
     served = Served(listening.getsockname()[1])
-    house = House(menu, engines, served.told.append, kept(paths) if kept else None, limits or Limits())
-    let_in = door("127.0.0.1", listening.getsockname(), also, key)
-    runs: Server = server(application(house, let_in), listening, engines, served.told.append, debug=False)
+    house = ServerContext(menu, engines, served.told.append, kept(paths) if kept else None, limits or Limits())
+    let_in = access_policy("127.0.0.1", listening.getsockname(), also, key)
+    runs: PhichatServer = create_server(create_app(house, let_in), listening, engines, served.told.append, debug=False)
     thread = threading.Thread(target=lambda: asyncio.run(runs.serve([listening])), daemon=True)
     thread.start()
     try:
@@ -127,5 +127,5 @@ def serving(
     finally:
         runs.should_exit = True
         thread.join(20)
-        backends.let_go()
+        backends.release_idle()
         assert not thread.is_alive()

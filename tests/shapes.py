@@ -6,7 +6,7 @@ from typing import Any
 
 from phichat.engine.hardware import Device, DeviceKind, Hardware
 from phichat.gguf_header import GgufHeader, TensorInfo
-from phichat.gguf_types import GGML_TYPES, type_named
+from phichat.gguf_types import GGML_TYPES, find_type
 
 GIB = 1 << 30
 
@@ -15,7 +15,7 @@ def header_of(metadata: dict[str, Any], vocab: int, tensors: list[tuple[str, str
     numbers = {kind.name: number for number, kind in GGML_TYPES.items()}
     infos, offset = [], 0
     for name, kind, shape in tensors:
-        size = type_named(kind).row_bytes(shape[0])
+        size = find_type(kind).row_bytes(shape[0])
         for extent in shape[1:]:
             size *= extent
         infos.append(TensorInfo(name, shape, numbers[kind], offset, size))

@@ -4,23 +4,25 @@ import hashlib
 import json
 from pathlib import Path
 
-from phichat.models.facts import Headers
-from phichat.models.library import Library
-from phichat.models.places import Places
-from phichat.models.proofs import Proofs
+from phichat.models.facts import HeaderCache
+from phichat.models.library import LocalModels
+from phichat.models.places import ModelLocations
+from phichat.models.proofs import HashCache
 from phichat.models.registry import read_registry
-from phichat.models.used import Used
+from phichat.models.used import UsageLog
 
 COMMIT = "a" * 40
 
 
-def library(home: Path) -> Library:
+def library(home: Path) -> LocalModels:
     """Everything under one folder; asked anew, it looks anew."""
-    places = Places(
+    places = ModelLocations(
         home / "hub", home / "downloads", home / "data" / "links.json", (home / "studio",), (home / "ollama",)
     )
     registry = {name: spec for name, spec in read_registry(home / "models.toml").items() if not spec.package}
-    return Library(places, registry, Proofs(home / "proofs"), Used(home / "used"), Headers(home / "headers"))
+    return LocalModels(
+        places, registry, HashCache(home / "proofs"), UsageLog(home / "used"), HeaderCache(home / "headers")
+    )
 
 
 def on_hub(cache: Path, repository: str, file: str, content: bytes, commit: str = COMMIT) -> Path:

@@ -14,24 +14,24 @@ from textual.pilot import Pilot
 
 import phichat.tui.app
 from phichat.config import Config
-from phichat.desk import Desk
-from phichat.engine.cancel import Cancel
-from phichat.engine.scripted import Reply, ScriptedBackend
-from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
+from phichat.desk import ChatService
+from phichat.engine.cancel import CancelToken
+from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 from phichat.paths import Paths
-from phichat.shelf import ModelOffer, Shelf
-from phichat.transcript.ids import ascending_ids
+from phichat.shelf import CatalogEntry, ModelCatalog
+from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.tui.app import PhichatApp
 
 DAY = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 OFFERS = (
-    ModelOffer("phi-4-mini", "2.5 GB · Q4_K_M · hub", installed=True, fits=True),
-    ModelOffer("smollm2-135m", "98 MB · Q4_1 · package", installed=True, fits=True),
-    ModelOffer("phi-4", "9.1 GB · the best of the family at explaining and Python", installed=False, fits=False),
-    ModelOffer("phi-4-mini-reasoning", "2.5 GB · thinks before it answers", installed=False, fits=True),
-    ModelOffer("phi-2", "1.8 GB · completes texts", installed=False, fits=True),
+    CatalogEntry("phi-4-mini", "2.5 GB · Q4_K_M · hub", installed=True, fits=True),
+    CatalogEntry("smollm2-135m", "98 MB · Q4_1 · package", installed=True, fits=True),
+    CatalogEntry("phi-4", "9.1 GB · the best of the family at explaining and Python", installed=False, fits=False),
+    CatalogEntry("phi-4-mini-reasoning", "2.5 GB · thinks before it answers", installed=False, fits=True),
+    CatalogEntry("phi-2", "1.8 GB · completes texts", installed=False, fits=True),
 )
 
 FLATTEN = """There are two common ways.
@@ -74,22 +74,22 @@ KEPT = (
 )
 
 
-class ScriptedShelf(Shelf):
+class ScriptedShelf(ModelCatalog):
     """Has what it is told to have."""
 
-    def __init__(self, offers: Sequence[ModelOffer]) -> None:
+    def __init__(self, offers: Sequence[CatalogEntry]) -> None:
         self._offers = list(offers)
 
-    def offers(self) -> Sequence[ModelOffer]:
+    def entries(self) -> Sequence[CatalogEntry]:
         return list(self._offers)
 
-    def search(self, words: str) -> Sequence[ModelOffer]:
-        return [ModelOffer("bartowski/phi-4-GGUF", "9.1 GB · Q4_K_M · 12,345 downloads", installed=False)]
+    def search_hub(self, words: str) -> Sequence[CatalogEntry]:
+        return [CatalogEntry("bartowski/phi-4-GGUF", "9.1 GB · Q4_K_M · 12,345 downloads", installed=False)]
 
-    def pull(self, name: str, cancel: Cancel) -> Iterator[str]:
+    def download_model(self, name: str, cancel: CancelToken) -> Iterator[str]:
         yield f"pulling {name} 40%"
         self._offers = [
-            ModelOffer(one.name, one.about, installed=True, fits=one.fits) if one.name == name else one
+            CatalogEntry(one.name, one.details, installed=True, fits=one.fits) if one.name == name else one
             for one in self._offers
         ]
 
@@ -114,24 +114,24 @@ class DrawnApp(PhichatApp):
 
 def desk(
     home: Path,
-    *replies: Reply,
+    *replies: FakeReply,
     context: int = 8192,
-    offers: Sequence[ModelOffer] = OFFERS,
+    offers: Sequence[CatalogEntry] = OFFERS,
     config: Config | None = None,
-) -> Desk:
+) -> ChatService:
     """A desk whose models answer what they are told to, and go by their names."""
 
-    def backend(model: str | None) -> ScriptedBackend:
-        return ScriptedBackend(replies or [Reply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
+    def backend(model: str | None) -> FakeBackend:
+        return FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
 
-    made = Desk(config or Config(), Paths(home, home, home, home), backend)
-    made.shelf = ScriptedShelf(offers)
+    made = ChatService(config or Config(), Paths(home, home, home, home), backend)
+    made.catalog = ScriptedShelf(offers)
     return made
 
 
-def keep(desk: Desk) -> None:
+def keep(desk: ChatService) -> None:
     """Conversations of earlier days."""
-    following = ascending_ids()
+    following = make_ascending_ids()
     for days, (title, prompt, text) in enumerate(KEPT):
         began = DAY - timedelta(days=3 * days)
         turn = TurnRecord(
@@ -143,12 +143,12 @@ def keep(desk: Desk) -> None:
             finished_at=began,
             finish_reason=FinishReason.STOP,
             model=ModelInfo("phi-4-mini"),
-            params=GenerationParams(),
+            params=SamplingParams(),
             usage=Usage(20, 0, len(text.split())),
             timings=Timings(generation_s=len(text.split()) / 12.5),
             n_ctx=8192,
         )
-        desk.store().add(ConversationRecord(following(began), title, began, began, (turn,), turn.id))
+        desk.get_store().add_conversation(ConversationRecord(following(began), title, began, began, (turn,), turn.id))
 
 
 @contextmanager

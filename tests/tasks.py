@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import stage
-from phichat.engine.scripted import Reply
+from phichat.engine.scripted import FakeReply
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
 
@@ -37,7 +37,7 @@ class Task:
     name: str
     steps: Sequence[str | Text | Sees]
     asked: Sequence[str] = ()
-    replies: Sequence[Reply] = (Reply(re.split(r"(?<= )", stage.FLATTEN)),)
+    replies: Sequence[FakeReply] = (FakeReply(re.split(r"(?<= )", stage.FLATTEN)),)
     came_true: Callable[[PhichatApp, Path], bool] = field(default=lambda app, folder: True)
 
     @property
@@ -50,9 +50,9 @@ def _chat(app: PhichatApp) -> ChatScreen:
     return next(screen for screen in app.screen_stack if isinstance(screen, ChatScreen))
 
 
-WARNED = (Reply(re.split(r"(?<= )", stage.WARNED)),)
-SLOW = (Reply(["word "] * 3000, delay_s=0.005),)
-TWO = (Reply(["the first answer"]), Reply(["the second answer"]))
+WARNED = (FakeReply(re.split(r"(?<= )", stage.WARNED)),)
+SLOW = (FakeReply(["word "] * 3000, delay_s=0.005),)
+TWO = (FakeReply(["the first answer"]), FakeReply(["the second answer"]))
 THREE = ("one?", "two?", "three?")
 
 TASKS = (
@@ -64,12 +64,12 @@ TASKS = (
     Task(
         "Delete a conversation, and take it back",
         ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("It is back")],
-        came_true=lambda app, folder: len(app.desk.listed("")) == len(stage.KEPT),
+        came_true=lambda app, folder: len(app.chat_service.list_conversations("")) == len(stage.KEPT),
     ),
     Task(
         "Switch to another model",
         ["ctrl+o", Text("smol"), "enter", Sees("smollm2-135m  0 of")],
-        came_true=lambda app, folder: app.desk.model_name == "smollm2-135m",
+        came_true=lambda app, folder: app.chat_service.model_name == "smollm2-135m",
     ),
     Task("Download a model", ["ctrl+o", Text("phi-2"), "enter", Sees("phi-2 is here")]),
     Task("Attach a file", [Text("Sum up @notes"), "tab", Sees("⟦notes.txt: 11 tokens⟧")]),
@@ -78,7 +78,7 @@ TASKS = (
         ["ctrl+t", "up", "e", Text(", put better"), "enter", Sees("2 of 2")],
         asked=THREE,
         came_true=lambda app, folder: (
-            [turn.prompt for turn in _chat(app).talk.branch] == [THREE[0], THREE[1] + ", put better"]
+            [turn.prompt for turn in _chat(app).conversation.branch] == [THREE[0], THREE[1] + ", put better"]
         ),
     ),
     Task(
@@ -116,12 +116,12 @@ TASKS = (
     Task(
         "Change the theme",
         ["ctrl+p", Text("theme"), Sees("Theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
-        came_true=lambda app, folder: app.theme == "high-contrast" == app.desk.theme,
+        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.theme,
     ),
     Task(
         "Set the system prompt",
         [Text("/system Be brief"), "enter", Sees("The system prompt is set")],
-        came_true=lambda app, folder: _chat(app).talk.system == "Be brief",
+        came_true=lambda app, folder: _chat(app).conversation.system == "Be brief",
     ),
     Task(
         "See what the model sees",

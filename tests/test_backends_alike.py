@@ -16,22 +16,22 @@ from embedded import embedded_model, no_other_models
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
 from phichat.chat.turn import run_turn
-from phichat.code_report import CodeScope
+from phichat.code_report import TrainingScope
 from phichat.config import EngineOptions
-from phichat.endpoints import Endpoint, Served
+from phichat.endpoints import Endpoint, EndpointModel
 from phichat.engine.backend import Backend
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
 from phichat.engine.remote.backend import RemoteBackend
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.verdicts import ProbeCache
 from phichat.errors import ContextOverflow
 from phichat.events import CodeChecked, ModelReady, ReasoningDelta, TextDelta, TurnFinished, TurnStarted
-from phichat.messages import FinishReason, GenerationParams
-from phichat.transcript.export.markdown import write
+from phichat.messages import FinishReason, SamplingParams
+from phichat.transcript.export.markdown import write_markdown
 from phichat.transcript.recorder import Recorder
-from phichat.transcript.store import Store
+from phichat.transcript.store import TranscriptStore
 
-GREEDY = GenerationParams(temperature=0.0, max_tokens=48)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=48)
 
 
 def _others(model: Path) -> list[str]:
@@ -65,7 +65,7 @@ def _served(folder: Path, command: Callable[[Path], list[str]]) -> Iterator[Back
             except OSError:
                 assert process.poll() is None and time.monotonic() < until, (folder / "server.log").read_text()
                 time.sleep(0.1)
-        yield RemoteBackend(Served(Endpoint("lab", f"http://127.0.0.1:{port}/v1"), ""), "", ("temperature",))
+        yield RemoteBackend(EndpointModel(Endpoint("lab", f"http://127.0.0.1:{port}/v1"), ""), "", ("temperature",))
     finally:
         process.terminate()
         process.wait(10)
@@ -77,13 +77,13 @@ def backend(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     if request.param != "local":
         yield from _served(folder, _ours if request.param == "served by phichat" else _others)
         return
-    made = LocalBackend("smol", embedded_model(), EngineOptions(ctx_size=1024), Verdicts(folder / "engine.json"))
+    made = LocalBackend("smol", embedded_model(), EngineOptions(ctx_size=1024), ProbeCache(folder / "engine.json"))
     yield made
     made.close()
 
 
-def turn(session: Session, prompt: str, params: GenerationParams = GREEDY, **more: Any) -> list[Any]:
-    return list(run_turn(session, prompt, params, Cancel(), **more))
+def turn(session: Session, prompt: str, params: SamplingParams = GREEDY, **more: Any) -> list[Any]:
+    return list(run_turn(session, prompt, params, CancelToken(), **more))
 
 
 def test_stream(backend: Backend) -> None:
@@ -94,13 +94,13 @@ def test_stream(backend: Backend) -> None:
     assert "".join(pieces) == events[-1].text
     assert "4" in events[-1].text
     assert events[-1].finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
-    short = turn(Session(backend), "Count to ten.", GenerationParams(temperature=0.0, max_tokens=2))[-1]
+    short = turn(Session(backend), "Count to ten.", SamplingParams(temperature=0.0, max_tokens=2))[-1]
     assert short.finish_reason is FinishReason.LENGTH
 
 
 def test_cancel(backend: Backend) -> None:
-    session, cancel, said = Session(backend), Cancel(), ""
-    for event in session.send("Tell me a very long story.", GenerationParams(temperature=0.0), cancel):
+    session, cancel, said = Session(backend), CancelToken(), ""
+    for event in session.send("Tell me a very long story.", SamplingParams(temperature=0.0), cancel):
         if isinstance(event, TextDelta):
             said += event.text
             cancel.set()
@@ -120,7 +120,7 @@ def test_system_prompt(backend: Backend) -> None:
 def test_overflow(backend: Backend) -> None:
     session, events = Session(backend), []
     with pytest.raises(ContextOverflow) as raised:
-        for event in session.send("word " * 2000, GREEDY, Cancel()):
+        for event in session.send("word " * 2000, GREEDY, CancelToken()):
             events.append(event)
     assert events[-1].finish_reason is FinishReason.ERROR
     assert raised.value.n_ctx == 1024
@@ -128,7 +128,7 @@ def test_overflow(backend: Backend) -> None:
 
 
 def test_code_warning(backend: Backend) -> None:
-    scope = CodeScope(("python",), ("typing", "math"))
+    scope = TrainingScope(("python",), ("typing", "math"))
     before = [Turn("Show a line of Python.", "```python\nimport numpy\n```")] * 2
     events = turn(Session(backend, history=before), "Show a line of Python.", scope=scope)
     reports = [event.report for event in events if isinstance(event, CodeChecked)]
@@ -137,17 +137,17 @@ def test_code_warning(backend: Backend) -> None:
 
 
 def test_transcript_and_export(backend: Backend, tmp_path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(tmp_path / "logs.db"))
+    recorder = Recorder(lambda: TranscriptStore.open_file(tmp_path / "logs.db"))
     backend.close()
     finished = turn(Session(backend, "Be brief."), "Say hello.", recorder=recorder)[-1]
     recorder.close()
-    store = Store.open(tmp_path / "logs.db")
-    kept = store.conversation(recorder.conversation or "")
-    (only,) = kept.branch()
+    store = TranscriptStore.open_file(tmp_path / "logs.db")
+    kept = store.get_conversation(recorder.conversation_id or "")
+    (only,) = kept.get_branch()
     assert (only.prompt, only.text, only.system) == ("Say hello.", finished.text, "Be brief.")
     assert only.model is not None
     assert only.model.name in ("smol", "lab/smol", "lab/smollm2-135m")
-    exported = "".join(write([kept]))
+    exported = "".join(write_markdown([kept]))
     assert only.text.splitlines()[0] in exported
     assert only.model.name in exported
     store.close()

@@ -11,11 +11,11 @@ from phichat.errors import ConfigError, UsageError
 def load(tmp_path: Path, text: str = "", environ: dict[str, str] | None = None, **flags: object) -> config.Config:
     file = tmp_path / "config.toml"
     file.write_text(text)
-    return config.load(flags, file, environ or {})
+    return config.load_config(flags, file, environ or {})
 
 
 def test_defaults_without_a_file(tmp_path: Path) -> None:
-    assert config.load({}, tmp_path / "none.toml", {}) == config.Config()
+    assert config.load_config({}, tmp_path / "none.toml", {}) == config.Config()
 
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_engine_options_and_aliases(tmp_path: Path) -> None:
     ("value", "size"), [("0", 0), (0, 0), ("4GB", 4 * 10**9), ("1.5 mb", 1_500_000), (123, 123), ("2TB", 2 * 10**12)]
 )
 def test_sizes_are_bytes_or_have_a_unit(value: object, size: int) -> None:
-    assert config.read_option("state_budget", value) == ("state_budget", size)
+    assert config.parse_option("state_budget", value) == ("state_budget", size)
 
 
 def test_no_log_from_the_environment(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_no_log_from_the_environment(tmp_path: Path) -> None:
 )
 def test_unusable_options_name_the_option_and_what_it_takes(name: str, value: str) -> None:
     with pytest.raises(UsageError) as caught:
-        config.read_option(name, value)
+        config.parse_option(name, value)
     assert name in str(caught.value)
     assert caught.value.next_step
 

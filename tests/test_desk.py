@@ -3,26 +3,29 @@
 from pathlib import Path
 
 from phichat.config import Config
-from phichat.desk import Desk
-from phichat.engine.cancel import Cancel
-from phichat.engine.scripted import Reply, ScriptedBackend
-from phichat.engine.states import WHOLE, StateFolder
-from phichat.messages import GenerationParams
+from phichat.desk import ChatService
+from phichat.engine.cancel import CancelToken
+from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.engine.states import COMPLETE_SUFFIX, KvStore
+from phichat.messages import SamplingParams
 from phichat.paths import Paths
 
 
 def test_what_is_removed_in_a_chat_leaves_no_kv_state(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path)
-    desk, folder = Desk(Config(), paths, lambda model: ScriptedBackend([Reply(["So."])])), StateFolder(paths.states)
-    paths.states.mkdir()
-    talks = [desk.new_talk(), desk.new_talk(), desk.new_talk()]
+    desk, folder = (
+        ChatService(Config(), paths, lambda model: FakeBackend([FakeReply(["So."])])),
+        KvStore(paths.kv_store),
+    )
+    paths.kv_store.mkdir()
+    talks = [desk.new_conversation(), desk.new_conversation(), desk.new_conversation()]
     for talk in talks:
-        list(talk.send("Why?", GenerationParams(), Cancel()))
+        list(talk.send("Why?", SamplingParams(), CancelToken()))
         assert talk.id is not None
-        folder.new_file("0" * 64, talk.id, 1.0).with_suffix(WHOLE).touch()
+        folder.make_partial_path("0" * 64, talk.id, 1.0).with_suffix(COMPLETE_SUFFIX).touch()
     shortened, deleted, stays = talks
-    shortened.remove(shortened.branch[0].id)
+    shortened.remove_turn(shortened.branch[0].id)
     assert deleted.id is not None
-    desk.delete(deleted.id)
-    assert [file.owner for file in folder.files()] == [stays.id]
+    desk.delete_conversation(deleted.id)
+    assert [file.conversation_key for file in folder.list_files()] == [stays.id]
     desk.close()

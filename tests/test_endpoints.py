@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from phichat.config import load
-from phichat.endpoints import Endpoint, key_of, served
+from phichat.config import load_config
+from phichat.endpoints import Endpoint, parse_endpoint_model, resolve_api_key
 from phichat.errors import ConfigError
 
 
 def read(folder: Path, text: str) -> dict[str, Endpoint]:
     file = folder / "config.toml"
     file.write_text(text)
-    return dict(load({}, file, {}).endpoints)
+    return dict(load_config({}, file, {}).endpoints)
 
 
 def test_everything_that_can_be_set(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_which_names_mean_an_endpoint() -> None:
     lab = Endpoint("lab", "http://lab/v1", model="phi-4")
 
     def meant(model: str | None) -> str | None:
-        found = served(model, {"lab": lab})
+        found = parse_endpoint_model(model, {"lab": lab})
         return found and found.name
 
     assert meant("lab") == "lab/phi-4"
@@ -80,11 +80,11 @@ def test_which_names_mean_an_endpoint() -> None:
 
 def test_the_key_of_a_variable() -> None:
     lab = Endpoint("lab", "http://lab/v1", "LAB_KEY")
-    assert key_of(lab, {"LAB_KEY": " sk-secret\n"}) == "sk-secret"
-    assert key_of(lab, {}) == key_of(Endpoint("lab", "http://lab/v1"), {"LAB_KEY": "sk-secret"}) == ""
+    assert resolve_api_key(lab, {"LAB_KEY": " sk-secret\n"}) == "sk-secret"
+    assert resolve_api_key(lab, {}) == resolve_api_key(Endpoint("lab", "http://lab/v1"), {"LAB_KEY": "sk-secret"}) == ""
     for odd in ("sk-\nsecret", "sk-sécret", "sk-\x00secret"):
         with pytest.raises(ConfigError, match="The variable LAB_KEY gives something") as raised:
-            key_of(lab, {"LAB_KEY": odd})
+            resolve_api_key(lab, {"LAB_KEY": odd})
         assert "secret" not in str(raised.value)
 
 
@@ -103,7 +103,7 @@ def _toml(text: str) -> str:
 def test_the_key_of_a_command(tmp_path: Path) -> None:
     program = "import sys; print('sk-secret', sys.stdin.read()); print('user: me'); print('hm', file=sys.stderr)"
     lab = by_command(tmp_path, python(program))
-    assert key_of(lab, {}) == "sk-secret"
+    assert resolve_api_key(lab, {}) == "sk-secret"
     assert "secret" not in repr(lab)
 
 
@@ -121,7 +121,7 @@ def test_a_command_that_gives_no_key_is_told_and_nothing_of_it(
     tmp_path: Path, command: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError) as raised:
-        key_of(by_command(tmp_path, command), {})
+        resolve_api_key(by_command(tmp_path, command), {})
     assert words in str(raised.value)
     assert "[endpoints.lab]" in str(raised.value)
     assert "secret" not in f"{raised.value!r}{raised.value}{raised.value.__cause__}{''.join(capfd.readouterr())}"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import ggufs
 from phichat.errors import ModelFileError, ModelNotInstalled
-from phichat.gguf_header import GgufHeader, check_usable, read_header, read_header_from, read_model
+from phichat.gguf_header import GgufHeader, check_usable, read_header, read_header_from, read_model_header
 from phichat.gguf_types import FILE_TYPES, GGML_TYPES
 
 U32, F32, STRING, ARRAY, U64 = 4, 6, 8, 9, 10
@@ -67,7 +67,7 @@ def refusal(data: bytes) -> str:
 
 def test_reads_a_model_that_llama_cpp_loads(tmp_path: Path) -> None:
     path = ggufs.write_tiny_llama(tmp_path / "tiny.gguf", weights="Q8_0")
-    header = read_model(path)
+    header = read_model_header(path)
     check_usable(header, path)
     assert (header.version, header.architecture, header.name, header.quantization) == (3, "llama", "tiny", "Q8_0")
     assert (header.block_count, header.context_length, header.embedding_length) == (2, 2048, 64)
@@ -102,7 +102,7 @@ def test_keeps_short_arrays_and_steps_over_long_ones(tmp_path: Path) -> None:
     assert header.array_lengths["long.numbers"] == 2000
     assert "long.numbers" not in header.metadata
     assert header.vocab_size == 3000
-    assert header.text("after") == "still read"
+    assert header.get_str("after") == "still read"
 
 
 def test_keys_of_another_type_than_expected_are_as_absent() -> None:
@@ -136,7 +136,7 @@ def test_strings_across_the_window() -> None:
     array = entry(b"list", ARRAY, struct.pack("<IQ", STRING, 1500) + strings)
     data = header_bytes((array, entry(b"after", STRING, text(b"here"))))
     assert len(data) > 2 << 20
-    assert read_bytes(data).text("after") == "here"
+    assert read_bytes(data).get_str("after") == "here"
 
 
 @pytest.mark.parametrize(
@@ -197,27 +197,27 @@ def test_long_strings_are_left_out() -> None:
     )
     header = read_bytes(header_bytes(entries))
     assert "tokenizer.huggingface.json" not in header.metadata
-    assert header.number("after") == 1 << 40
+    assert header.get_int("after") == 1 << 40
 
 
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
     with pytest.raises(ModelNotInstalled):
-        read_model(tmp_path / "absent.gguf")
+        read_model_header(tmp_path / "absent.gguf")
     with pytest.raises(ModelFileError, match="directory"):
-        read_model(tmp_path)
+        read_model_header(tmp_path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions and pipes are POSIX")
 def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     with pytest.raises(ModelFileError, match="no regular file"):
-        read_model(tmp_path / "pipe.gguf")
+        read_model_header(tmp_path / "pipe.gguf")
     locked = tmp_path / "locked.gguf"
     locked.write_bytes(b"GGUF")
     locked.chmod(0)
     if not os.access(locked, os.R_OK):
         with pytest.raises(ModelFileError, match="may not be read"):
-            read_model(locked)
+            read_model_header(locked)
 
 
 def _write_parts(folder: Path) -> list[Path]:
@@ -232,7 +232,7 @@ def _write_parts(folder: Path) -> list[Path]:
 def test_split_model_is_one_model(tmp_path: Path) -> None:
     parts = _write_parts(tmp_path)
     for part in parts:
-        header = read_model(part)
+        header = read_model_header(part)
         assert [tensor.name for tensor in header.tensors] == [f"blk.{number}.ffn_up.weight" for number in range(3)]
         assert header.file_size == sum(path.stat().st_size for path in parts)
 
@@ -242,13 +242,13 @@ def test_missing_part_is_named(tmp_path: Path, lost: int) -> None:
     parts = _write_parts(tmp_path)
     parts[lost].unlink()
     with pytest.raises(ModelFileError, match=parts[lost].name):
-        read_model(parts[(lost + 1) % 3])
+        read_model_header(parts[(lost + 1) % 3])
 
 
 def test_renamed_part_is_refused(tmp_path: Path) -> None:
     renamed = _write_parts(tmp_path)[0].rename(tmp_path / "renamed.gguf")
     with pytest.raises(ModelFileError, match="one of 3 parts"):
-        read_model(renamed)
+        read_model_header(renamed)
 
 
 @pytest.mark.parametrize(
@@ -268,16 +268,16 @@ def test_renamed_part_is_refused(tmp_path: Path) -> None:
 def test_what_one_cannot_chat_with(tmp_path: Path, architecture: str, metadata: dict[str, Any], words: str) -> None:
     path = ggufs.write_gguf(tmp_path / "other.gguf", metadata, {"a.weight": (2, 32)}, architecture)
     with pytest.raises(ModelFileError, match=words):
-        check_usable(read_model(path), path)
+        check_usable(read_model_header(path), path)
 
 
 def test_vocabulary_only_and_unknown_architecture(tmp_path: Path) -> None:
     tokenizer = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a", "b"]}
     vocabulary = ggufs.write_gguf(tmp_path / "vocab.gguf", tokenizer)
     with pytest.raises(ModelFileError, match="vocabulary only"):
-        check_usable(read_model(vocabulary), vocabulary)
+        check_usable(read_model_header(vocabulary), vocabulary)
     novel = ggufs.write_gguf(tmp_path / "novel.gguf", tokenizer, {"a.weight": (2, 32)}, "novel-7")
-    check_usable(read_model(novel), novel)
+    check_usable(read_model_header(novel), novel)
 
 
 VALID = header_bytes(

@@ -9,8 +9,8 @@ from phichat.paths import Paths, write_atomically
 
 
 def test_one_folder_holds_everything(tmp_path: Path) -> None:
-    paths = Paths.find({"PHICHAT_HOME": str(tmp_path)})
-    assert {paths.config_file, paths.logs, paths.engine_verdicts} == {
+    paths = Paths.from_environment({"PHICHAT_HOME": str(tmp_path)})
+    assert {paths.config_file, paths.logs, paths.cpu_buffer_probes} == {
         tmp_path / "config" / "config.toml",
         tmp_path / "data" / "logs.db",
         tmp_path / "cache" / "engine.json",
@@ -18,12 +18,12 @@ def test_one_folder_holds_everything(tmp_path: Path) -> None:
 
 
 def test_the_hub_cache_is_where_the_hub_has_it(tmp_path: Path) -> None:
-    assert Paths.find({"HF_HOME": str(tmp_path)}).models == tmp_path / "hub"
-    assert Paths.find({"HF_HOME": "/elsewhere", "HF_HUB_CACHE": str(tmp_path)}).models == tmp_path
+    assert Paths.from_environment({"HF_HOME": str(tmp_path)}).models == tmp_path / "hub"
+    assert Paths.from_environment({"HF_HOME": "/elsewhere", "HF_HUB_CACHE": str(tmp_path)}).models == tmp_path
 
 
 def test_finding_creates_nothing(tmp_path: Path) -> None:
-    Paths.find({"PHICHAT_HOME": str(tmp_path / "home")})
+    Paths.from_environment({"PHICHAT_HOME": str(tmp_path / "home")})
     assert not list(tmp_path.iterdir())
 
 

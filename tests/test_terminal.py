@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.terminal import StreamCleaner, clean, clean_line, to_json
+from phichat.terminal import StreamSanitizer, sanitize, sanitize_line, to_json
 
 DANGEROUS = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u2066", "\u200b", "\ufeff"} - {
     "\t",
@@ -16,41 +16,41 @@ DANGEROUS = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u
 
 @given(st.text())
 def test_no_character_that_steers_a_terminal_gets_through(text: str) -> None:
-    assert not DANGEROUS & set(clean(text))
+    assert not DANGEROUS & set(sanitize(text))
 
 
 @given(st.text())
 def test_output_can_be_encoded(text: str) -> None:
-    clean(text + "\ud800").encode("utf-8")
+    sanitize(text + "\ud800").encode("utf-8")
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp", "Mn", "Lo", "Cn", "Co"))))
 def test_ordinary_text_is_untouched(text: str) -> None:
-    assert clean(text.replace("\xad", "")) == text.replace("\xad", "")
+    assert sanitize(text.replace("\xad", "")) == text.replace("\xad", "")
 
 
 @pytest.mark.parametrize("text", ["👩‍💻 and 👨‍👩‍👧", "می‌خواهم", "क्‍ष", "tab\tand\nnewline"])
 def test_scripts_and_emoji_keep_their_joiners(text: str) -> None:
-    assert clean(text) == text
+    assert sanitize(text) == text
 
 
 def test_joiners_hide_nothing_in_ascii() -> None:
-    assert clean("pass\u200dword") == "pass<U+200D>word"
+    assert sanitize("pass\u200dword") == "pass<U+200D>word"
 
 
 def test_escape_sequences_are_shown() -> None:
-    assert clean("\x1b]52;c;AAAA\x07") == "␛]52;c;AAAA␇"
-    assert clean("\x9b31m") == "<U+009B>31m"
+    assert sanitize("\x1b]52;c;AAAA\x07") == "␛]52;c;AAAA␇"
+    assert sanitize("\x9b31m") == "<U+009B>31m"
 
 
 def test_a_name_is_one_line() -> None:
-    assert clean_line("a\nb\r\nc\x1b") == "a b c␛"
+    assert sanitize_line("a\nb\r\nc\x1b") == "a b c␛"
 
 
 @given(st.lists(st.text(alphabet="ab\r\n\x1b\u200d👩é\u202e")))
 def test_pieces_read_like_the_whole(pieces: list[str]) -> None:
-    stream = StreamCleaner()
-    assert "".join(map(stream.feed, pieces)) + stream.close() == clean("".join(pieces))
+    stream = StreamSanitizer()
+    assert "".join(map(stream.feed, pieces)) + stream.flush() == sanitize("".join(pieces))
 
 
 @given(st.text())

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from phichat.codecheck.nearness import BloomFilter, Likenesses, is_slip, normalised, shortened
-from phichat.codecheck.stdlib import standard_names
+from phichat.codecheck.nearness import BloomFilter, TypoIndex, is_plausible_typo, iter_deletions, normalize_name
+from phichat.codecheck.stdlib import stdlib_module_names
 
 DATA = Path(__file__).parent.parent / "phichat" / "codecheck" / "data"
 OVERRIDES = Path(__file__).with_name("import_names.txt")
@@ -49,8 +49,8 @@ def main() -> None:
 
     popular, popular_date = read_popular(arguments.guarddog)
     shipped, index_date = read_database(arguments.pigar)
-    shown = {normalised(name): name for name in shipped}
-    popular += sorted({normalised(project) for project in overridden().values() if project} - set(popular))
+    shown = {normalize_name(name): name for name in shipped}
+    popular += sorted({normalize_name(project) for project in overridden().values() if project} - set(popular))
     popular = [shown.get(name, name) for name in popular]
     imports = imports_of(popular, shipped)
     misnamed = misnamed_projects(popular, imports, shipped)
@@ -58,23 +58,23 @@ def main() -> None:
     sources = {arguments.pigar.name: index_date, arguments.guarddog.name: popular_date}
     existing = set(shown)
     if arguments.also:
-        existing |= {normalised(line.partition("\t")[0]) for line in arguments.also.read_text("utf-8").splitlines()}
+        existing |= {normalize_name(line.partition("\t")[0]) for line in arguments.also.read_text("utf-8").splitlines()}
         listed = datetime.fromtimestamp(arguments.also.stat().st_mtime, UTC).date().isoformat()
         sources["a list of all project names"] = listed
 
     meta = {"date": min(popular_date, index_date), "sources": sources, "projects": len(existing)}
     columns = [
-        map(normalised, popular), popular, imports.keys(), imports.values(), misnamed.keys(), misnamed.values(), likely
+        map(normalize_name, popular), popular, imports.keys(), imports.values(), misnamed.keys(), misnamed.values(), likely
     ]  # fmt: skip
     arguments.out.mkdir(exist_ok=True)
     lines = "\n".join([json.dumps(meta), *(" ".join(column) for column in columns)])
     (arguments.out / "names.txt").write_text(lines, "utf-8", newline="\n")
-    cuts = {cut for name in likely for cut in (name, *shortened(name))}
-    (arguments.out / "likely.bin").write_bytes(BloomFilter.of(cuts, bytes_a_name=1).bits)
+    cuts = {cut for name in likely for cut in (name, *iter_deletions(name))}
+    (arguments.out / "likely.bin").write_bytes(BloomFilter.from_names(cuts, bytes_per_name=1).bits)
     near = set(names_by_chance(likely, cuts, existing, shipped))
-    listed_names = {*map(normalised, popular), *map(normalised, standard_names())}
-    near |= (set(map(normalised, imports.keys() - overridden().keys())) & existing) - listed_names
-    (arguments.out / "existing.bin").write_bytes(BloomFilter.of(near, bytes_a_name=2).bits)
+    listed_names = {*map(normalize_name, popular), *map(normalize_name, stdlib_module_names())}
+    near |= (set(map(normalize_name, imports.keys() - overridden().keys())) & existing) - listed_names
+    (arguments.out / "existing.bin").write_bytes(BloomFilter.from_names(near, bytes_per_name=2).bits)
     print(f"{len(popular)} projects, {len(imports)} import names, {len(misnamed)} misnamed, {len(near)} by chance")  # noqa: T201
 
 
@@ -82,7 +82,7 @@ def read_popular(wheel: Path) -> tuple[list[str], str]:
     """The most downloaded projects, most downloaded first, and the day of the count."""
     with zipfile.ZipFile(wheel) as archive:
         document = json.loads(archive.read("guarddog/analyzer/metadata/resources/top_pypi_packages.json"))
-    names = dict.fromkeys(normalised(name) for name in document["packages"])
+    names = dict.fromkeys(normalize_name(name) for name in document["packages"])
     return list(names), datetime.fromtimestamp(document["downloaded_timestamp"], UTC).date().isoformat()
 
 
@@ -110,19 +110,21 @@ def imports_of(popular: list[str], shipped: dict[str, list[str]]) -> dict[str, s
     for project in popular:
         for module in shipped.get(project, []):
             owners[module].append(project)
-    named = {normalised(project): project for project in popular}
-    standard = standard_names()
+    named = {normalize_name(project): project for project in popular}
+    standard = stdlib_module_names()
     found: dict[str, str] = {}
     for module, projects in owners.items():
         if module in standard or module.startswith("_"):
             continue
-        if normalised(module) in named:
-            if module != module.lower() and named[normalised(module)] in projects:
-                found[module] = named[normalised(module)]
+        if normalize_name(module) in named:
+            if module != module.lower() and named[normalize_name(module)] in projects:
+                found[module] = named[normalize_name(module)]
             continue
         if shippers[module] > BY_CHANCE and len(projects) * 5 < shippers[module]:
             continue
-        found[module] = next((name for name in projects if normalised(name).endswith(normalised(module))), projects[0])
+        found[module] = next(
+            (name for name in projects if normalize_name(name).endswith(normalize_name(module))), projects[0]
+        )
     return overridden() | {module: project for module, project in found.items() if module not in overridden()}
 
 
@@ -133,13 +135,13 @@ def overridden() -> dict[str, str]:
 
 def misnamed_projects(popular: list[str], imports: dict[str, str], shipped: dict[str, list[str]]) -> dict[str, str]:
     """Popular projects that bring a module of another name, where hardly anybody's module has theirs."""
-    shippers = Counter(module for names in shipped.values() for module in {normalised(name) for name in names})
-    taken = {normalised(module) for project in popular for module in shipped.get(project, [])}
+    shippers = Counter(module for names in shipped.values() for module in {normalize_name(name) for name in names})
+    taken = {normalize_name(module) for project in popular for module in shipped.get(project, [])}
     brought: dict[str, str] = {}
     for module, project in imports.items():
         if "." not in module and not module.startswith("_"):
-            brought.setdefault(normalised(project), module)
-    few = {normalised(name): 3 if rank < UNMISTAKABLE else 0 for rank, name in enumerate(popular)}
+            brought.setdefault(normalize_name(project), module)
+    few = {normalize_name(name): 3 if rank < UNMISTAKABLE else 0 for rank, name in enumerate(popular)}
     return {
         name: brought[name] for name in few if name in brought and name not in taken and shippers[name] <= few[name]
     }
@@ -149,10 +151,10 @@ def likely_names(popular: list[str], imports: dict[str, str]) -> list[str]:
     """What people mean to write, normalised: Python's own modules, then projects and their modules by popularity."""
     brought: dict[str, list[str]] = defaultdict(list)
     for module, project in imports.items():
-        brought[project].append(normalised(module))
-    names = [normalised(name) for name in sorted(standard_names())]
+        brought[project].append(normalize_name(module))
+    names = [normalize_name(name) for name in sorted(stdlib_module_names())]
     for project in popular:
-        names += [normalised(project), *brought[project]]
+        names += [normalize_name(project), *brought[project]]
     return list(dict.fromkeys(names))
 
 
@@ -162,19 +164,19 @@ def names_by_chance(
     """Existing names that are like a likely one by chance, and no misspellings of it.
 
     Most that could be either were registered to be installed by a slip; not so a word that several projects chose."""
-    likenesses = Likenesses.of(likely, cuts, frozenset())
+    likenesses = TypoIndex.from_names(likely, cuts, frozenset())
     shippers = Counter(module for names in shipped.values() for module in set(names))
     chosen: Counter[str] = Counter()
     for module, count in shippers.items():
-        chosen[normalised(module)] += count
+        chosen[normalize_name(module)] += count
     for name in existing | chosen.keys():
-        meant = likenesses.meant_by(name)
+        meant = likenesses.correct_typo(name)
         is_word = chosen[name] >= A_WORD
         if meant and name != meant and (is_word or not is_unmistakable(name, meant, likenesses.ranks[meant])):
             yield name
-    standard = len(standard_names())
+    standard = len(stdlib_module_names())
     for module, count in shippers.items():
-        rank = likenesses.ranks.get(normalised(module))
+        rank = likenesses.ranks.get(normalize_name(module))
         if (
             module != module.lower()
             and rank is not None
@@ -188,7 +190,9 @@ def is_unmistakable(name: str, meant: str, rank: int) -> bool:
     if rank >= UNMISTAKABLE:
         return False
     return (
-        len(meant) >= 6 if name.replace("-", "") == meant.replace("-", "") else len(meant) >= 4 and is_slip(name, meant)
+        len(meant) >= 6
+        if name.replace("-", "") == meant.replace("-", "")
+        else len(meant) >= 4 and is_plausible_typo(name, meant)
     )
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from phichat.engine import footprint  # noqa: E402
 from phichat.engine.hardware import Device, DeviceKind, Hardware  # noqa: E402
-from phichat.engine.offload import OffloadPlan, OffloadRequest, plan  # noqa: E402
+from phichat.engine.offload import OffloadPlan, OffloadRequest, plan_offload  # noqa: E402
 from phichat.gguf_header import GgufHeader  # noqa: E402
 from shapes import GIB, PHI3_MINI, PHI4, PHI4_MINI, card, machine  # noqa: E402
 
@@ -54,11 +54,11 @@ MACHINES = {
 
 def row(name: str, hardware: Hardware, header: GgufHeader) -> str:
     """One line of the table."""
-    repack = footprint.repacked_types("x86_64")
-    result = plan(header, hardware, OffloadRequest(n_threads=hardware.physical_cores, repack=repack))
+    repack = footprint.find_repack_types("x86_64")
+    result = plan_offload(header, hardware, OffloadRequest(n_threads=hardware.physical_cores, repack_types=repack))
     if not result.fits:
         assert result.shortage is not None
-        short = f"does not fit: {result.shortage.place} lacks {result.short_by / 1e9:.1f} GB"
+        short = f"does not fit: {result.shortage.location} lacks {result.shortfall / 1e9:.1f} GB"
         return f"| {name} | {short} | | | | |"
     layers = f"{result.n_gpu_layers} of {header.block_count + 1}"
     cards = ", ".join(placed(result, device) for device in hardware.devices if device.kind is not DeviceKind.CPU)

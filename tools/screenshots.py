@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from textual.pilot import Pilot  # noqa: E402
 
 import stage  # noqa: E402
-from phichat.engine.scripted import Reply  # noqa: E402
+from phichat.engine.scripted import FakeReply  # noqa: E402
 
 SIZE = (100, 32)
 Play = Callable[[Pilot[None]], Awaitable[object]]
@@ -63,7 +63,7 @@ async def picture(play: Play, size: tuple[int, int] = SIZE, theme: str = "textua
     """One screen as SVG."""
     with TemporaryDirectory() as home, stage.clock_of_utc():
         text = stage.WARNED if play is warning else stage.FLATTEN
-        desk = stage.desk(Path(home), Reply(re.split(r"(?<= )", text)))
+        desk = stage.desk(Path(home), FakeReply(re.split(r"(?<= )", text)))
         stage.keep(desk)
         app = stage.DrawnApp(desk)
         app.theme = theme

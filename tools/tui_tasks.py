@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from phichat.tui.help import key_name  # noqa: E402
+from phichat.tui.help import format_key  # noqa: E402
 from tasks import TASKS, Task, Text  # noqa: E402
 
 INTRODUCTION = (
@@ -38,7 +38,7 @@ def _steps(task: Task) -> str:
             case Text(text=text):
                 shown.append(f"`{text}`")
             case str():
-                shown.append(key_name(step))
+                shown.append(format_key(step))
             case _:
                 pass
     return ", ".join(shown)

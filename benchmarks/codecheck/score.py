@@ -46,11 +46,11 @@ def number(version: str) -> tuple[int, int]:
 
 
 def imported_check() -> Check:
-    from phichat.codecheck.report import check_text
+    from phichat.codecheck.report import check_answer
 
     def check(body: bytes, target: str) -> dict[str, Any]:
         text = body.decode("utf-8")
-        return json.loads(json.dumps(dataclasses.asdict(check_text(text, target=number(target)))))
+        return json.loads(json.dumps(dataclasses.asdict(check_answer(text, target=number(target)))))
 
     return check
 

@@ -17,11 +17,11 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
-_LONGEST = 20_000
+_MAX_SCANNED_CHARS = 20_000
 """Characters from the end of a reply that are looked through for a number or a choice."""
 
 
-class By(StrEnum):
+class AnswerKind(StrEnum):
     """What answers are compared by."""
 
     AUTO = "auto"
@@ -38,17 +38,17 @@ class Answer:
     """key: the same for answers that mean the same. shown: for people and for `--json`."""
 
     key: str
-    shown: str
+    display: str
 
 
-def read(text: str, by: By) -> Answer | None:
+def extract_answer(text: str, kind: AnswerKind) -> Answer | None:
     """The answer of that kind; by is not AUTO."""
-    return _READERS[by](text)
+    return _EXTRACTORS[kind](text)
 
 
 # Numbers
 
-_UNSIGNED = (
+_UNSIGNED_NUMBER = (
     # Groups of thousands, with the decimal mark that is not the group's.
     r"\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?(?![\d,]\d)"
     r"|\d{1,3}(?:\.\d{3}){2,}(?:,\d+)?(?![\d.]\d)"
@@ -62,103 +62,117 @@ _NUMBER = re.compile(
     r"|(?:(?P<whole>\d{1,30})[ \u00a0])?(?P<over>\d{1,30})\s?[/⁄]\s?(?P<under>\d{1,30})(?![\d/⁄])"
     r"|(?P<before>\d{1,30})?(?P<vulgar>[¼½¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])"
     r"|(?P<ten>10)\s?(?:\^|\*\*)\s?\{?(?P<power>[-−]?\d+)\}?"
-    rf"|(?P<plain>{_UNSIGNED})"
+    rf"|(?P<plain>{_UNSIGNED_NUMBER})"
     r"(?:[eE](?P<exponent>[-+−]?\d+)(?!\w)"
     r"|\s?(?:[x×·*]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?\{?(?P<times_ten>[-−]?\d+)\}?)?)"
     r"(?:\s(?P<scale>thousand|million|billion|trillion)\b)?"
     r"(?P<percent>\s?(?:\\?%|percent\b|per cent\b|Prozent\b))?",
     re.IGNORECASE,
 )
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_MOST_DIGITS = 400
+_SCALE_EXPONENTS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_MAX_DIGITS = 400
 
-_MARK = (
+_ANSWER_MARKER = (
     r"(?:(?:final |correct |right |best |my )?(?:answer|result|solution|antwort|ergebnis|lösung)"
     r"(?:\s+(?:choice|option))?\s*(?:(?:is|are|ist|lautet|would be)\b|[:=：])(?:\s*[:=])?|####)\s*"
 )
-_MARKED = re.compile(_MARK + r"(?P<rest>[^\n]{1,200})", re.IGNORECASE)
+_MARKED_ANSWER = re.compile(_ANSWER_MARKER + r"(?P<rest>[^\n]{1,200})", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 _EQUALS = re.compile(r"(?:=|≈|\bequals\b)\s*")
-_WORKED_OUT = re.compile(r"[^\w\n]{0,5}[\d(][\d\s.,()+\-−–*/×·÷^]{0,100}[=≈]\s*")
+_CALCULATION = re.compile(r"[^\w\n]{0,5}[\d(][\d\s.,()+\-−–*/×·÷^]{0,100}[=≈]\s*")
 _DATE_OR_TIME = re.compile(r"\b\d{1,4}([-/.])\d{1,2}\1\d{1,4}\b(?!\.\d)|\b\d{1,2}:\d\d(?::\d\d)?\b")
-_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_WORD_ALONE = re.compile(rf"\W*({'|'.join(_WORDS)})\b\W*", re.IGNORECASE)
+_NUMBER_WORDS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
+_SINGLE_NUMBER_WORD = re.compile(rf"\W*({'|'.join(_NUMBER_WORDS)})\b\W*", re.IGNORECASE)
 
 
-def _number(text: str) -> Answer | None:
-    text = _DATE_OR_TIME.sub(" ", _without_emphasis(text[-_LONGEST:]))
-    for part in _marked(text):
-        if found := _first_number(part):
+def _extract_number(text: str) -> Answer | None:
+    text = _DATE_OR_TIME.sub(" ", _strip_emphasis(text[-_MAX_SCANNED_CHARS:]))
+    for part in _explicit_answers(text):
+        if found := _find_first_number(part):
             return found
-    if alone := _WORD_ALONE.fullmatch(text):
-        return _worded_number(alone)
+    if word_match := _SINGLE_NUMBER_WORD.fullmatch(text):
+        return _parse_number_word(word_match)
     for sentence in reversed(_SENTENCE_END.split(text)):
-        numbers = _numbers(sentence)
-        for mark in reversed([*_EQUALS.finditer(sentence)]):
-            if behind := next((value for at, value in numbers if mark.end() <= at <= mark.end() + 2), None):
-                return behind
+        numbers = _find_numbers(sentence)
+        for equals in reversed([*_EQUALS.finditer(sentence)]):
+            if number_after := next((value for at, value in numbers if equals.end() <= at <= equals.end() + 2), None):
+                return number_after
         if numbers:
             return numbers[-1][1]
     return None
 
 
-def _first_number(text: str) -> Answer | None:
+def _find_first_number(text: str) -> Answer | None:
     """The first one, or what comes out where it is worked out."""
-    numbers = _numbers(text[worked.end() :] if (worked := _WORKED_OUT.match(text)) else text)
+    numbers = _find_numbers(text[calculation.end() :] if (calculation := _CALCULATION.match(text)) else text)
     if numbers:
         return numbers[0][1]
-    return _worded_number(alone) if (alone := _WORD_ALONE.match(text)) else None
+    return _parse_number_word(word_match) if (word_match := _SINGLE_NUMBER_WORD.match(text)) else None
 
 
-def _numbers(text: str) -> list[tuple[int, Answer]]:
+def _find_numbers(text: str) -> list[tuple[int, Answer]]:
     """Each with its place."""
-    return [(found.start(), value) for found in _NUMBER.finditer(text) if (value := _value(found))]
+    return [(found.start(), value) for found in _NUMBER.finditer(text) if (value := _parse_number(found))]
 
 
-def _worded_number(found: re.Match[str]) -> Answer:
-    value = str(_WORDS.index(found[1].lower()))
+def _parse_number_word(match: re.Match[str]) -> Answer:
+    value = str(_NUMBER_WORDS.index(match[1].lower()))
     return Answer(value, value)
 
 
-def _value(found: re.Match[str]) -> Answer | None:
-    value = _magnitude(found)
+def _parse_number(match: re.Match[str]) -> Answer | None:
+    value = _parse_magnitude(match)
     if value is None:
         return None
-    if found["scale"]:
-        value *= 10 ** _SCALES[found["scale"].lower()]
-    if found["sign"] not in (None, "+"):
+    if match["scale"]:
+        value *= 10 ** _SCALE_EXPONENTS[match["scale"].lower()]
+    if match["sign"] not in (None, "+"):
         value = -value
-    shown = _decimal(value) + ("%" if found["percent"] else "")
-    return Answer(shown, shown)
+    display = _format_decimal(value) + ("%" if match["percent"] else "")
+    return Answer(display, display)
 
 
-def _magnitude(found: re.Match[str]) -> Fraction | None:
+def _parse_magnitude(match: re.Match[str]) -> Fraction | None:
     """The number without its sign and what follows it; None for one that is none, or beyond all measure."""
-    if found["top"]:
-        return _ratio(found["top"], found["bottom"])
-    if found["over"]:
-        part = _ratio(found["over"], found["under"])
-        return part if part is None else part + int(found["whole"] or 0)
-    if found["vulgar"]:
-        top, _, bottom = unicodedata.normalize("NFKC", found["vulgar"]).partition("⁄")
-        return Fraction(int(top), int(bottom)) + int(found["before"] or 0)
-    if found["ten"]:
-        digits, exponent = "1", found["power"]
+    if match["top"]:
+        return _parse_fraction(match["top"], match["bottom"])
+    if match["over"]:
+        part = _parse_fraction(match["over"], match["under"])
+        return part if part is None else part + int(match["whole"] or 0)
+    if match["vulgar"]:
+        top, _, bottom = unicodedata.normalize("NFKC", match["vulgar"]).partition("⁄")
+        return Fraction(int(top), int(bottom)) + int(match["before"] or 0)
+    if match["ten"]:
+        digits, exponent = "1", match["power"]
     else:
-        digits, exponent = _without_groups(found["plain"]), found["exponent"] or found["times_ten"] or "0"
-    if len(digits) > _MOST_DIGITS or len(exponent) > _MOST_DIGITS:
+        digits, exponent = _strip_digit_groups(match["plain"]), match["exponent"] or match["times_ten"] or "0"
+    if len(digits) > _MAX_DIGITS or len(exponent) > _MAX_DIGITS:
         return None
     power = int(exponent.replace("−", "-"))
-    if abs(power) > _MOST_DIGITS:
+    if abs(power) > _MAX_DIGITS:
         return None
     return Fraction(digits) * Fraction(10) ** power
 
 
-def _ratio(top: str, bottom: str) -> Fraction | None:
+def _parse_fraction(top: str, bottom: str) -> Fraction | None:
     return Fraction(int(top), int(bottom)) if int(bottom) else None
 
 
-def _without_groups(number: str) -> str:
+def _strip_digit_groups(number: str) -> str:
     """With a decimal point and nothing else between its digits.
 
     One comma before three digits parts thousands, unless nothing but a zero stands before it.
@@ -175,143 +189,143 @@ def _without_groups(number: str) -> str:
     return number.replace(",", "")
 
 
-def _decimal(value: Fraction) -> str:
+def _format_decimal(value: Fraction) -> str:
     """A whole number, a decimal that ends, or a fraction."""
     if value.denominator == 1:
         return str(value.numerator)
-    rest, twos, fives = value.denominator, 0, 0
-    while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    places = max(twos, fives)
-    if rest != 1:
+    remainder, twos, fives = value.denominator, 0, 0
+    while remainder % 2 == 0:
+        remainder, twos = remainder // 2, twos + 1
+    while remainder % 5 == 0:
+        remainder, fives = remainder // 5, fives + 1
+    decimal_places = max(twos, fives)
+    if remainder != 1:
         return f"{value.numerator}/{value.denominator}"
-    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
-    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+    digits = str(abs(value.numerator) * 10**decimal_places // value.denominator).rjust(decimal_places + 1, "0")
+    return f"{'-' if value < 0 else ''}{digits[:-decimal_places]}.{digits[-decimal_places:]}"
 
 
 # Choices
 
 _LETTER = re.compile(r"[\s(\[{]*(?:\\text\{)?[(\[]?(?P<letter>[A-Ja-j])(?![\w'’+#])[)\]}.:]*")
-_WORD = re.compile(r"\W*(?P<word>yes|no|true|false|ja|nein|wahr|falsch)\b", re.IGNORECASE)
+_YES_NO = re.compile(r"\W*(?P<word>yes|no|true|false|ja|nein|wahr|falsch)\b", re.IGNORECASE)
 _OPTION = re.compile(r"\b(?:option|choice|answer)\s+\(?(?P<letter>[A-J])\b\)?(?!['’+#])", re.IGNORECASE)
-_BRACKETED = re.compile(r"(?<!\w)\((?P<letter>[A-Ja-j])\)(?!\w)")
-_LETTERED_LINE = re.compile(r"^\W{0,3}(?P<letter>[A-J]|[a-j](?=\)))(?:\s*$|[).:]+(?:\s|$))")
-_DENIED = re.compile(r"\b(?:not|isn['’]t|nicht)\s+(?:true|correct|wahr)\b", re.IGNORECASE)
-_ANYWHERE = re.compile(r"\b(?:yes|no|true|false)\b", re.IGNORECASE)
+_BRACKETED_LETTER = re.compile(r"(?<!\w)\((?P<letter>[A-Ja-j])\)(?!\w)")
+_OPTION_LINE = re.compile(r"^\W{0,3}(?P<letter>[A-J]|[a-j](?=\)))(?:\s*$|[).:]+(?:\s|$))")
+_NEGATION = re.compile(r"\b(?:not|isn['’]t|nicht)\s+(?:true|correct|wahr)\b", re.IGNORECASE)
+_YES_NO_ANYWHERE = re.compile(r"\b(?:yes|no|true|false)\b", re.IGNORECASE)
 _AFFIRMATIVE = ("yes", "true", "ja", "wahr")
 
 
-def _choice(text: str) -> Answer | None:
-    return strict_choice(text) or _loose_choice(text)
+def _extract_choice(text: str) -> Answer | None:
+    return extract_strict_choice(text) or _extract_loose_choice(text)
 
 
-def strict_choice(text: str) -> Answer | None:
+def extract_strict_choice(text: str) -> Answer | None:
     """A choice where the text is plainly one."""
-    text = _without_emphasis(text[-_LONGEST:])
-    for part in _marked(text):
+    text = _strip_emphasis(text[-_MAX_SCANNED_CHARS:])
+    for part in _explicit_answers(text):
         if (letter := _LETTER.match(part)) and not (letter["letter"] in "aI" and part[letter.end() :].strip()):
-            return _lettered(letter)
+            return _parse_letter(letter)
         if option := _OPTION.match(part.lstrip(" (")):
-            return _lettered(option)
-        if word := _WORD.match(part):
-            return _worded(word["word"])
+            return _parse_letter(option)
+        if word := _YES_NO.match(part):
+            return _parse_yes_no(word["word"])
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return None
     for line in (lines[-1], lines[0]):
-        if lettered := _LETTERED_LINE.match(line):
+        if line_match := _OPTION_LINE.match(line):
             # Options that are only listed are no choice.
-            if sum(bool(_LETTERED_LINE.match(other)) for other in lines) == 1:
-                return _lettered(lettered)
+            if sum(bool(_OPTION_LINE.match(other)) for other in lines) == 1:
+                return _parse_letter(line_match)
         elif option := next(_OPTION.finditer(line), None):
-            return _lettered(option)
-    first = _WORD.match(text)
-    return _worded(first["word"]) if first else None
+            return _parse_letter(option)
+    first = _YES_NO.match(text)
+    return _parse_yes_no(first["word"]) if first else None
 
 
-def _loose_choice(text: str) -> Answer | None:
-    text = _without_emphasis(text[-_LONGEST:])
-    if letters := [*_OPTION.finditer(text)] or [*_BRACKETED.finditer(text)]:
-        return _lettered(letters[-1])
-    if _DENIED.search(text):
+def _extract_loose_choice(text: str) -> Answer | None:
+    text = _strip_emphasis(text[-_MAX_SCANNED_CHARS:])
+    if letters := [*_OPTION.finditer(text)] or [*_BRACKETED_LETTER.finditer(text)]:
+        return _parse_letter(letters[-1])
+    if _NEGATION.search(text):
         return Answer("no", "false")
-    words = _ANYWHERE.findall(text)
-    return _worded(words[-1]) if words else None
+    words = _YES_NO_ANYWHERE.findall(text)
+    return _parse_yes_no(words[-1]) if words else None
 
 
-def _lettered(found: re.Match[str]) -> Answer:
-    letter = found["letter"].upper()
+def _parse_letter(match: re.Match[str]) -> Answer:
+    letter = match["letter"].upper()
     return Answer(letter, letter)
 
 
-def _worded(word: str) -> Answer:
+def _parse_yes_no(word: str) -> Answer:
     word = word.lower()
     return Answer("yes" if word in _AFFIRMATIVE else "no", word)
 
 
 # Lines
 
-_LONG_LINE = 80
+_MAX_SHORT_LINE_CHARS = 80
 _MARKDOWN = re.compile(
     r"^\s*(?:(?:[-*+>]|#{1,6}|\d{1,3}[.)])\s+)+|[*_`~]+(?=\S)|(?<=\S)[*_`~]+|!?\[([^\]\n]{0,200})\]\([^)\n]{0,400}\)"
 )
 _PUNCTUATION = re.compile(r"(?<!\w)[^\w\s+\-−$€£%]+|[^\w\s+\-−$€£%#]+(?!\w)")
 
 
-def _line(text: str) -> Answer | None:
-    for part in _marked(_without_emphasis(text[-_LONGEST:])):
-        if answer := _of_line(part):
+def _extract_line(text: str) -> Answer | None:
+    for part in _explicit_answers(_strip_emphasis(text[-_MAX_SCANNED_CHARS:])):
+        if answer := _normalize_line(part):
             return answer
-    answers = [answer for line in text.splitlines() if (answer := _of_line(line))]
+    answers = [answer for line in text.splitlines() if (answer := _normalize_line(line))]
     if not answers:
         return None
     # An answer may stand above its reasons, or below them.
-    return answers[0 if len(answers[-1].shown) > _LONG_LINE >= len(answers[0].shown) else -1]
+    return answers[0 if len(answers[-1].display) > _MAX_SHORT_LINE_CHARS >= len(answers[0].display) else -1]
 
 
-def _of_line(line: str) -> Answer | None:
-    shown = _MARKDOWN.sub(lambda found: found[1] or "", unicodedata.normalize("NFKC", line))
-    key = " ".join(_PUNCTUATION.sub(" ", shown).casefold().split())
-    return Answer(key, " ".join(shown.split()).rstrip(" .,:;!")) if key else None
+def _normalize_line(line: str) -> Answer | None:
+    display = _MARKDOWN.sub(lambda found: found[1] or "", unicodedata.normalize("NFKC", line))
+    key = " ".join(_PUNCTUATION.sub(" ", display).casefold().split())
+    return Answer(key, " ".join(display.split()).rstrip(" .,:;!")) if key else None
 
 
-def is_short(text: str) -> bool:
+def has_short_answer(text: str) -> bool:
     """Whether a text is a line or has one that could be all of its answer."""
-    answer = _line(text)
-    return answer is not None and len(answer.shown) <= _LONG_LINE
+    answer = _extract_line(text)
+    return answer is not None and len(answer.display) <= _MAX_SHORT_LINE_CHARS
 
 
 # Code
 
-_LONGEST_CODE = 200_000
+_MAX_CODE_CHARS = 200_000
 
 
-def _code(text: str) -> Answer | None:
-    from phichat.codecheck.blocks import read_answer
+def _extract_code(text: str) -> Answer | None:
+    from phichat.codecheck.blocks import split_answer
 
-    blocks, _ = read_answer(text)
+    blocks, _ = split_answer(text)
     block = next((block for block in blocks if block.language is not None and block.code.strip()), None)
     if block is None:
         return None
     code = block.code.strip("\n")
-    tree = _tree(code) if block.language in ("python", "") else None
+    tree = _normalized_ast(code) if block.language in ("python", "") else None
     return Answer(tree or " ".join(code.split()), code)
 
 
-def _tree(code: str) -> str | None:
+def _normalized_ast(code: str) -> str | None:
     """What a Python program does, whatever its comments, docstrings and layout; None for what is none."""
-    if len(code) > _LONGEST_CODE:
+    if len(code) > _MAX_CODE_CHARS:
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know
-            parsed = ast.parse(code)
-        for node in ast.walk(parsed):
+            tree = ast.parse(code)
+        for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 _drop_docstring(node)
-        return ast.dump(parsed)
+        return ast.dump(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -324,35 +338,35 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Asyn
 
 # JSON
 
-_ATTEMPTS = 100
+_MAX_JSON_CANDIDATES = 100
 """Places in a text where a JSON value is looked for."""
 
 
-def _json(text: str) -> Answer | None:
-    for candidate in _json_candidates(text):
+def _extract_json(text: str) -> Answer | None:
+    for candidate in _find_json_candidates(text):
         try:
             value, _ = _DECODER.raw_decode(candidate)
-            canonical = json.dumps(_comparable(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+            canonical = json.dumps(_canonicalize(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         except (ValueError, RecursionError):
             continue
         return Answer(canonical, canonical)
     return None
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 
 
-def _json_candidates(text: str) -> Iterator[str]:
+def _find_json_candidates(text: str) -> Iterator[str]:
     stripped = text.strip()
     if _is_scalar(stripped):
         yield stripped
-    places = re.finditer(r"[\[{]", text)
-    for place, _ in zip(places, range(_ATTEMPTS), strict=False):
-        yield text[place.start() :]
+    brackets = re.finditer(r"[\[{]", text)
+    for bracket, _ in zip(brackets, range(_MAX_JSON_CANDIDATES), strict=False):
+        yield text[bracket.start() :]
 
 
 def _is_scalar(text: str) -> bool:
@@ -363,14 +377,14 @@ def _is_scalar(text: str) -> bool:
     return True
 
 
-def _comparable(value: Any) -> Any:
+def _canonicalize(value: Any) -> Any:
     match value:
         case float() if value.is_integer() and abs(value) < 1 << 53:
             return int(value)
         case list():
-            return [_comparable(item) for item in value]
+            return [_canonicalize(item) for item in value]
         case dict():
-            return {key: _comparable(item) for key, item in value.items()}
+            return {key: _canonicalize(item) for key, item in value.items()}
         case _:
             return value
 
@@ -381,26 +395,26 @@ _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)[*_`](?=\S)|(?<=\S)[*_`](?!\w)")
 
 
-def _marked(text: str) -> Iterator[str]:
+def _explicit_answers(text: str) -> Iterator[str]:
     """What a text itself calls its answer, the last first."""
     yield from reversed(_BOXED.findall(text))
-    for found in reversed([*_MARKED.finditer(text)]):
-        yield found["rest"]
+    for match in reversed([*_MARKED_ANSWER.finditer(text)]):
+        yield match["rest"]
 
 
-def is_marked(text: str) -> bool:
+def has_explicit_answer(text: str) -> bool:
     """Whether a text says what its answer is."""
-    return next(_marked(_without_emphasis(text[-_LONGEST:])), None) is not None
+    return next(_explicit_answers(_strip_emphasis(text[-_MAX_SCANNED_CHARS:])), None) is not None
 
 
-def _without_emphasis(text: str) -> str:
+def _strip_emphasis(text: str) -> str:
     return _EMPHASIS.sub("", text)
 
 
-_READERS: Mapping[By, Callable[[str], Answer | None]] = {
-    By.NUMBER: _number,
-    By.CHOICE: _choice,
-    By.LINE: _line,
-    By.CODE: _code,
-    By.JSON: _json,
+_EXTRACTORS: Mapping[AnswerKind, Callable[[str], Answer | None]] = {
+    AnswerKind.NUMBER: _extract_number,
+    AnswerKind.CHOICE: _extract_choice,
+    AnswerKind.LINE: _extract_line,
+    AnswerKind.CODE: _extract_code,
+    AnswerKind.JSON: _extract_json,
 }

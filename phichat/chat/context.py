@@ -16,7 +16,7 @@ from functools import cache
 from phichat.errors import ContextOverflow
 from phichat.messages import Message, Role
 
-_MARKS = 4
+_CUT_POINTS_PER_CONTEXT = 4
 """To the context."""
 
 
@@ -27,14 +27,14 @@ class Turn:
     prompt: str
     reply: str
 
-    def messages(self) -> tuple[Message, ...]:
+    def to_messages(self) -> tuple[Message, ...]:
         """One or two messages."""
-        said = (Message(Role.USER, self.prompt),)
-        return (*said, Message(Role.ASSISTANT, self.reply)) if self.reply else said
+        user_messages = (Message(Role.USER, self.prompt),)
+        return (*user_messages, Message(Role.ASSISTANT, self.reply)) if self.reply else user_messages
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedPrompt:
     """The messages to send. dropped_turns of the oldest are not among them; tokens they make."""
 
     messages: tuple[Message, ...]
@@ -42,14 +42,14 @@ class Fitted:
     tokens: int
 
 
-def fit(
+def fit_history(
     system: str | None,
     history: Sequence[Turn],
     prompt: str,
-    count: Callable[[Sequence[Message]], int],
+    count_tokens: Callable[[Sequence[Message]], int],
     n_ctx: int,
     max_tokens: int | None,
-) -> Fitted:
+) -> FittedPrompt:
     """The most recent turns, whole, behind the system prompt and before the new prompt: all where they fit,
     else those after the first mark that leaves enough room.
 
@@ -58,31 +58,31 @@ def fit(
     ContextOverflow. count: tokens of the rendered messages, which grow with every turn, so that
     turns are found by bisection.
     """
-    room = n_ctx - min(max_tokens or n_ctx, n_ctx // 4)
+    budget = n_ctx - min(max_tokens or n_ctx, n_ctx // 4)
 
     @cache
-    def keep(dropped: int) -> Fitted:
-        kept = [message for turn in history[dropped:] for message in turn.messages()]
-        first = [Message(Role.SYSTEM, system)] if system else []
-        messages = (*first, *kept, Message(Role.USER, prompt))
-        return Fitted(messages, dropped, count(messages))
+    def build(dropped: int) -> FittedPrompt:
+        recent = [message for turn in history[dropped:] for message in turn.to_messages()]
+        system_messages = [Message(Role.SYSTEM, system)] if system else []
+        messages = (*system_messages, *recent, Message(Role.USER, prompt))
+        return FittedPrompt(messages, dropped, count_tokens(messages))
 
-    def left_out(dropped: int) -> int:
-        return keep(0).tokens - keep(dropped).tokens
+    def removed_tokens(dropped: int) -> int:
+        return build(0).tokens - build(dropped).tokens
 
-    everything = len(history)
-    if keep(0).tokens <= room:
-        return keep(0)
-    if keep(everything).tokens >= n_ctx:
-        raise ContextOverflow(keep(everything).tokens, n_ctx)
-    turns = range(everything + 1)
-    least = bisect_left(turns, -room, hi=everything, key=lambda dropped: -keep(dropped).tokens)
+    turn_count = len(history)
+    if build(0).tokens <= budget:
+        return build(0)
+    if build(turn_count).tokens >= n_ctx:
+        raise ContextOverflow(build(turn_count).tokens, n_ctx)
+    turns = range(turn_count + 1)
+    min_dropped = bisect_left(turns, -budget, hi=turn_count, key=lambda dropped: -build(dropped).tokens)
     # A long prompt leaves the history little room, and of that, too, at least a quarter is used.
-    step = min(n_ctx // _MARKS, (room - keep(everything).tokens) // 2)
-    if least == 0 or step <= 0:
-        return keep(least)
-    mark = step * (left_out(least - 1) // step + 1)
-    first_after = bisect_left(turns, mark, lo=least, hi=everything, key=left_out)
+    step = min(n_ctx // _CUT_POINTS_PER_CONTEXT, (budget - build(turn_count).tokens) // 2)
+    if min_dropped == 0 or step <= 0:
+        return build(min_dropped)
+    cut_point = step * (removed_tokens(min_dropped - 1) // step + 1)
+    first_past_cut = bisect_left(turns, cut_point, lo=min_dropped, hi=turn_count, key=removed_tokens)
     # A turn that reaches far beyond the mark goes only when it must.
-    reaches_far = left_out(first_after) > mark + step // 2
-    return keep(max(least, first_after - 1) if reaches_far else first_after)
+    overshoots = removed_tokens(first_past_cut) > cut_point + step // 2
+    return build(max(min_dropped, first_past_cut - 1) if overshoots else first_past_cut)

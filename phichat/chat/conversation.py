@@ -10,38 +10,38 @@ from typing import TYPE_CHECKING
 
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
-from phichat.code_report import CodeReport, CodeScope
+from phichat.code_report import CodeReport, TrainingScope
 from phichat.codecheck.stage import check_code
-from phichat.engine.backend import Backend, Cancel
+from phichat.engine.backend import Backend, CancelToken
 from phichat.events import CodeChecked, Event, ModelReady, ReasoningDelta, TextDelta, TurnFinished
-from phichat.messages import GenerationParams, ModelInfo
+from phichat.messages import ModelInfo, SamplingParams
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
 if TYPE_CHECKING:
     from phichat.transcript.recorder import Recorder
-    from phichat.transcript.store import Store
+    from phichat.transcript.store import TranscriptStore
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ConversationPersistence:
     """Where a conversation is written: the recorder of its turns, and the store for everything else.
 
     forget: removes what the engine keeps of a conversation, by its id.
     """
 
     recorder: Recorder
-    store: Callable[[], Store]
-    forget: Callable[[str], None]
+    open_store: Callable[[], TranscriptStore]
+    forget_kv_cache: Callable[[str], None]
 
 
 @dataclass(slots=True)
-class _Growing:
+class _TurnBuffer:
     """What was said of a turn until now."""
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
-    code: CodeReport | None = None
-    finished: TurnFinished | None = None
+    code_report: CodeReport | None = None
+    finish_event: TurnFinished | None = None
 
 
 class Conversation:
@@ -55,22 +55,27 @@ class Conversation:
 
     def __init__(
         self,
-        backend: Callable[[], Backend],
+        get_backend: Callable[[], Backend],
         system: str | None = None,
         record: ConversationRecord | None = None,
-        kept: Kept | None = None,
-        scope: Callable[[], CodeScope | None] | None = None,
+        persistence: ConversationPersistence | None = None,
+        get_training_scope: Callable[[], TrainingScope | None] | None = None,
     ) -> None:
-        self.backend, self.system, self._kept, self._scope = backend, system, kept, scope
+        self.get_backend, self.system, self._persistence, self._get_training_scope = (
+            get_backend,
+            system,
+            persistence,
+            get_training_scope,
+        )
         self._turns = {turn.id: turn for turn in record.turns} if record else {}
         self._head = record.head if record else None
-        self._numbers = count(1)
-        self._model: ModelInfo | None = None
+        self._local_ids = count(1)
+        self._model_info: ModelInfo | None = None
 
     @property
     def id(self) -> str | None:
         """Of the kept conversation, None where nothing is kept yet."""
-        return self._kept.recorder.conversation if self._kept else None
+        return self._persistence.recorder.conversation_id if self._persistence else None
 
     @property
     def head(self) -> str | None:
@@ -81,128 +86,130 @@ class Conversation:
     def branch(self) -> Sequence[TurnRecord]:
         """The turns from the first to the head."""
         path: list[TurnRecord] = []
-        at = self._head
-        while at is not None:
-            path.append(self._turns[at])
-            at = self._turns[at].parent
+        turn_id = self._head
+        while turn_id is not None:
+            path.append(self._turns[turn_id])
+            turn_id = self._turns[turn_id].parent
         return path[::-1]
 
-    def loaded(self, ready: ModelReady) -> None:
+    def on_model_loaded(self, loaded_model: ModelReady) -> None:
         """What answers from now on, where it was loaded outside a turn."""
-        self._model = ready.model
-        if self._kept:
-            self._kept.recorder.loaded(ready)
+        self._model_info = loaded_model.model
+        if self._persistence:
+            self._persistence.recorder.on_model_loaded(loaded_model)
 
     def close(self) -> None:
         """Nothing more will be said."""
-        if self._kept:
-            self._kept.recorder.close()
+        if self._persistence:
+            self._persistence.recorder.close()
 
-    def turn(self, id: str) -> TurnRecord:
+    def get_turn(self, id: str) -> TurnRecord:
         """One turn."""
         return self._turns[id]
 
-    def siblings(self, turn: str) -> Sequence[str]:
+    def sibling_ids(self, turn_id: str) -> Sequence[str]:
         """The turns at the place of this one, itself among them, the oldest first."""
-        parent = self._turns[turn].parent
+        parent = self._turns[turn_id].parent
         return [other.id for other in self._turns.values() if other.parent == parent]
 
-    def stand_at(self, turn: str | None) -> None:
+    def set_head(self, turn_id: str | None) -> None:
         """Go on from this turn; None is the beginning."""
-        self._head = turn
-        if self._kept and self.id and turn:
-            self._kept.store().set_head(self.id, turn)
+        self._head = turn_id
+        if self._persistence and self.id and turn_id:
+            self._persistence.open_store().set_head(self.id, turn_id)
 
-    def show(self, turn: str) -> None:
+    def switch_to(self, turn_id: str) -> None:
         """Stand at the newest turn below this one: what one sees when one looks at a sibling."""
-        at = turn
-        while below := [other.id for other in self._turns.values() if other.parent == at]:
-            at = below[-1]
-        self.stand_at(at)
+        head_id = turn_id
+        while child_ids := [other.id for other in self._turns.values() if other.parent == head_id]:
+            head_id = child_ids[-1]
+        self.set_head(head_id)
 
-    def remove(self, turn: str) -> None:
+    def remove_turn(self, turn_id: str) -> None:
         """Forget a turn and all that followed it, on every branch."""
-        parent = self._turns[turn].parent
-        below = {turn}
+        parent = self._turns[turn_id].parent
+        removed_ids = {turn_id}
         for other in self._turns.values():  # a parent stands before its children
-            if other.parent in below:
-                below.add(other.id)
-        gone = self._head in below
-        self._turns = {id: other for id, other in self._turns.items() if id not in below}
-        if self._kept and self.id:
-            self._kept.store().remove_turn(self.id, turn)
-            self._kept.forget(self.id)
-        if gone:
-            self.stand_at(parent)
+            if other.parent in removed_ids:
+                removed_ids.add(other.id)
+        head_removed = self._head in removed_ids
+        self._turns = {id: other for id, other in self._turns.items() if id not in removed_ids}
+        if self._persistence and self.id:
+            self._persistence.open_store().delete_turn(self.id, turn_id)
+            self._persistence.forget_kv_cache(self.id)
+        if head_removed:
+            self.set_head(parent)
 
-    def send(self, prompt: str, params: GenerationParams, cancel: Cancel) -> Iterator[Event]:
+    def send(self, prompt: str, params: SamplingParams, cancel: CancelToken) -> Iterator[Event]:
         """One turn after the head, which it then is. Raises what `Session.send` raises."""
         parent = self._head
         history = [Turn(turn.prompt, turn.text) for turn in self.branch if turn.text]
-        session = Session(self.backend(), self.system, history, lambda: self.id or "")
-        events = check_code(session.send(prompt, params, cancel), self._scope() if self._scope else None)
-        recorder = self._kept.recorder if self._kept else None
+        session = Session(self.get_backend(), self.system, history, lambda: self.id or "")
+        events = check_code(
+            session.send(prompt, params, cancel), self._get_training_scope() if self._get_training_scope else None
+        )
+        recorder = self._persistence.recorder if self._persistence else None
         if recorder:
-            recorder.parent = parent
-            events = recorder.record(events)
-        began, said = datetime.now(UTC), _Growing()
+            recorder.parent_id = parent
+            events = recorder.record_events(events)
+        started_at, buffer = datetime.now(UTC), _TurnBuffer()
         try:
             for event in events:
-                self._take(event, said)
+                self._apply_event(event, buffer)
                 yield event
         finally:
-            id = (recorder and recorder.parent) or f"unkept-{next(self._numbers)}"
-            self._turns[id] = self._turn(id, parent, began, prompt, params, said)
+            id = (recorder and recorder.parent_id) or f"unkept-{next(self._local_ids)}"
+            self._turns[id] = self._build_turn(id, parent, started_at, prompt, params, buffer)
             self._head = id
 
-    def _take(self, event: Event, said: _Growing) -> None:
+    def _apply_event(self, event: Event, buffer: _TurnBuffer) -> None:
         match event:
             case ModelReady():
-                self.loaded(event)
+                self.on_model_loaded(event)
             case TextDelta():
-                said.text.append(event.text)
+                buffer.text.append(event.text)
             case ReasoningDelta():
-                said.reasoning.append(event.text)
+                buffer.reasoning.append(event.text)
             case CodeChecked():
-                said.code = event.report
+                buffer.code_report = event.report
             case TurnFinished():
-                said.finished = event
+                buffer.finish_event = event
             case _:
                 pass
 
-    def _turn(
+    def _build_turn(
         self,
         id: str,
         parent: str | None,
-        began: datetime,
+        started_at: datetime,
         prompt: str,
-        params: GenerationParams,
-        said: _Growing,
+        params: SamplingParams,
+        buffer: _TurnBuffer,
     ) -> TurnRecord:
         turn = TurnRecord(
             id,
             parent,
-            began,
+            started_at,
             prompt,
-            "".join(said.text),
-            "".join(said.reasoning),
+            "".join(buffer.text),
+            "".join(buffer.reasoning),
             self.system,
-            model=self._model,
+            model=self._model_info,
             params=params,
-            code=said.code,
+            code=buffer.code_report,
         )
-        done = said.finished
-        if done is None:
+        finish_event = buffer.finish_event
+        if finish_event is None:
             return turn
         return replace(
             turn,
-            text=done.text,
-            reasoning=done.reasoning,
+            text=finish_event.text,
+            reasoning=finish_event.reasoning,
             finished_at=datetime.now(UTC),
-            finish_reason=done.finish_reason,
-            seed=done.seed,
-            usage=done.usage,
-            timings=done.timings,
-            n_ctx=done.n_ctx,
-            dropped_turns=done.dropped_turns,
+            finish_reason=finish_event.finish_reason,
+            seed=finish_event.seed,
+            usage=finish_event.usage,
+            timings=finish_event.timings,
+            n_ctx=finish_event.n_ctx,
+            dropped_turns=finish_event.dropped_turns,
         )

@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 
 from phichat.chat.context import Turn
 from phichat.chat.session import Session
-from phichat.engine.backend import Backend, Cancel
+from phichat.engine.backend import Backend, CancelToken
 from phichat.events import Event, ModelReady, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, ModelInfo
+from phichat.messages import FinishReason, ModelInfo, SamplingParams
 from phichat.transcript.records import TurnRecord
 
-SHOWN_CHARACTERS = 40
+MAX_SHOWN_CHARS = 40
 """Of both replies, from a difference on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """A turn that was run again.
 
     number: of the turn in its branch, from 1. changed: what is not as it was (model, template, library,
@@ -32,182 +32,186 @@ class Replayed:
     and the text that follows it, None when they are identical.
     """
 
-    number: int
+    turn_number: int
     recorded: str
     replayed: str
     first_difference: int | None
-    changed: Mapping[str, str]
+    changes: Mapping[str, str]
 
 
-Progress = Callable[[Event], None]
+EventCallback = Callable[[Event], None]
 
 
-def can_be_replayed(turn: TurnRecord) -> bool:
+def is_replayable(turn: TurnRecord) -> bool:
     """Whether the reply ended and how it was made is known."""
     ended = turn.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
     return ended and None not in (turn.params, turn.seed, turn.model)
 
 
-def replay(
+def replay_turns(
     branch: Sequence[TurnRecord],
-    number: int | None,
-    backend: Callable[[TurnRecord], Backend],
-    override: Callable[[GenerationParams], GenerationParams],
-    progress: Progress,
-    cancel: Cancel,
-) -> Iterator[Replayed]:
+    turn_number: int | None,
+    create_backend: Callable[[TurnRecord], Backend],
+    override_params: Callable[[SamplingParams], SamplingParams],
+    on_progress: EventCallback,
+    cancel: CancelToken,
+) -> Iterator[ReplayResult]:
     """Run the turns of a branch again that can be, or only the one with this number (from 1).
 
     backend: loads what answered a turn. override: parameters that are to be others than the recorded.
     Raises what `Session.send` and `backend` raise.
     """
-    last = len(branch) if number is None else number
-    first = 0 if number is None else _begins(branch, number - 1)
-    engine: Backend | None = None
-    ready: ModelReady | None = None
+    last = len(branch) if turn_number is None else turn_number
+    first = 0 if turn_number is None else _engine_start(branch, turn_number - 1)
+    current_backend: Backend | None = None
+    loaded_model: ModelReady | None = None
 
-    def saw(event: Event) -> None:
-        nonlocal ready
+    def on_event(event: Event) -> None:
+        nonlocal loaded_model
         if isinstance(event, ModelReady):
-            ready = event
-        progress(event)
+            loaded_model = event
+        on_progress(event)
 
     try:
-        for at in range(first, last):
-            turn = branch[at]
-            if not can_be_replayed(turn):
+        for index in range(first, last):
+            turn = branch[index]
+            if not is_replayable(turn):
                 continue
-            if engine is None or not _continues(branch, at):
-                if engine is not None:
-                    engine.close()
-                engine = backend(turn)
+            if current_backend is None or not _shares_engine_with_previous(branch, index):
+                if current_backend is not None:
+                    current_backend.close()
+                current_backend = create_backend(turn)
             assert turn.params is not None
-            params = override(replace(turn.params, seed=turn.seed))
-            history = _history(branch[:at], turn.dropped_turns)
-            if _was_primed(branch, at):
-                other = Session(engine, turn.system, history)
-                for event in other.send(_other_than(turn.prompt), replace(params, max_tokens=1), cancel):
-                    saw(event)
-            finished: TurnFinished | None = None
-            for event in Session(engine, turn.system, history).send(turn.prompt, params, cancel):
-                saw(event)
+            params = override_params(replace(turn.params, seed=turn.seed))
+            history = _build_history(branch[:index], turn.dropped_turns)
+            if _had_warm_cache(branch, index):
+                warmup_session = Session(current_backend, turn.system, history)
+                for event in warmup_session.send(_unrelated_prompt(turn.prompt), replace(params, max_tokens=1), cancel):
+                    on_event(event)
+            finish_event: TurnFinished | None = None
+            for event in Session(current_backend, turn.system, history).send(turn.prompt, params, cancel):
+                on_event(event)
                 if isinstance(event, TurnFinished):
-                    finished = event
-            if cancel.is_set() or finished is None or ready is None:
+                    finish_event = event
+            if cancel.is_set() or finish_event is None or loaded_model is None:
                 return
-            if number in (None, at + 1):
-                yield _compared(at + 1, turn, finished, ready.model, params)
+            if turn_number in (None, index + 1):
+                yield _compare_turn(index + 1, turn, finish_event, loaded_model.model, params)
     finally:
-        if engine is not None:
-            engine.close()
+        if current_backend is not None:
+            current_backend.close()
 
 
-def _cached(turn: TurnRecord) -> int:
+def _cached_tokens(turn: TurnRecord) -> int:
     return turn.usage.cached_tokens if turn.usage else 0
 
 
-def _continues(branch: Sequence[TurnRecord], at: int) -> bool:
+def _shares_engine_with_previous(branch: Sequence[TurnRecord], index: int) -> bool:
     """Whether the turn was answered by the engine that had answered the one before it: that one's prompt,
     if nothing else, was in its cache."""
-    if at == 0 or branch[at].model != branch[at - 1].model:
+    if index == 0 or branch[index].model != branch[index - 1].model:
         return False
-    before = branch[at - 1].usage
-    return _cached(branch[at]) >= (before.prompt_tokens if before else 0) > 0
+    before = branch[index - 1].usage
+    return _cached_tokens(branch[index]) >= (before.prompt_tokens if before else 0) > 0
 
 
-def _was_primed(branch: Sequence[TurnRecord], at: int) -> bool:
+def _had_warm_cache(branch: Sequence[TurnRecord], index: int) -> bool:
     """Whether the engine had answered something else before, which began alike."""
-    return _cached(branch[at]) > 0 and not _continues(branch, at)
+    return _cached_tokens(branch[index]) > 0 and not _shares_engine_with_previous(branch, index)
 
 
-def _other_than(prompt: str) -> str:
+def _unrelated_prompt(prompt: str) -> str:
     """A prompt that has nothing in common with this one."""
     return "!" if prompt.startswith(".") else "."
 
 
-def _begins(branch: Sequence[TurnRecord], at: int) -> int:
+def _engine_start(branch: Sequence[TurnRecord], index: int) -> int:
     """The turn that started the engine that answered this one."""
-    while _continues(branch, at):
-        at -= 1
-    return at
+    while _shares_engine_with_previous(branch, index):
+        index -= 1
+    return index
 
 
-def _history(before: Sequence[TurnRecord], dropped: int) -> Sequence[Turn]:
+def _build_history(earlier_turns: Sequence[TurnRecord], dropped_turns: int) -> Sequence[Turn]:
     """What the model saw."""
-    return [Turn(turn.prompt, turn.text) for turn in before if turn.text][dropped:]
+    return [Turn(turn.prompt, turn.text) for turn in earlier_turns if turn.text][dropped_turns:]
 
 
-def _compared(
-    number: int, turn: TurnRecord, finished: TurnFinished, model: ModelInfo, params: GenerationParams
-) -> Replayed:
-    recorded, replayed = turn.reasoning + turn.text, finished.reasoning + finished.text
-    difference = first_difference(recorded, replayed)
+def _compare_turn(
+    turn_number: int, turn: TurnRecord, finish_event: TurnFinished, model: ModelInfo, params: SamplingParams
+) -> ReplayResult:
+    recorded, replayed = turn.reasoning + turn.text, finish_event.reasoning + finish_event.text
+    difference = find_first_difference(recorded, replayed)
     assert turn.model is not None
     assert turn.params is not None
-    changed = {**_model_changes(turn.model, model), **_setting_changes(turn, finished, params)}
-    if difference is not None and not changed and _cached(turn) != finished.usage.cached_tokens:
-        changed["cache"] = (
-            f"{_cached(turn):,} prompt tokens came out of the KV cache, {finished.usage.cached_tokens:,} now"
+    changes = {**_compare_models(turn.model, model), **_compare_settings(turn, finish_event, params)}
+    if difference is not None and not changes and _cached_tokens(turn) != finish_event.usage.cached_tokens:
+        changes["cache"] = (
+            f"{_cached_tokens(turn):,} prompt tokens came out of the KV cache, {finish_event.usage.cached_tokens:,} now"
         )
-    return Replayed(number, recorded, replayed, difference, changed)
+    return ReplayResult(turn_number, recorded, replayed, difference, changes)
 
 
-def first_difference(one: str, other: str) -> int | None:
+def find_first_difference(one: str, other: str) -> int | None:
     """Where two texts begin to differ, in characters; None when they do not."""
     if one == other:
         return None
     shorter = min(len(one), len(other))
-    return next((at for at in range(shorter) if one[at] != other[at]), shorter)
+    return next((index for index in range(shorter) if one[index] != other[index]), shorter)
 
 
-def _model_changes(then: ModelInfo, now: ModelInfo) -> dict[str, str]:
-    changed: dict[str, str] = {}
+def _compare_models(then: ModelInfo, now: ModelInfo) -> dict[str, str]:
+    changes: dict[str, str] = {}
     if then.sha256 and now.sha256:
         if then.sha256 != now.sha256:
-            changed["model"] = f"sha256 {then.sha256[:12]}, now {now.sha256[:12]}"
+            changes["model"] = f"sha256 {then.sha256[:12]}, now {now.sha256[:12]}"
     elif then.size != now.size:
-        changed["model"] = f"{then.size:,} bytes, now {now.size:,}"
+        changes["model"] = f"{then.size:,} bytes, now {now.size:,}"
     elif then.modified_ns != now.modified_ns:
-        changed["model"] = "the file was written since"
+        changes["model"] = "the file was written since"
     if then.template_sha256 != now.template_sha256:
-        changed["template"] = f"sha256 {then.template_sha256[:12]}, now {now.template_sha256[:12]}"
+        changes["template"] = f"sha256 {then.template_sha256[:12]}, now {now.template_sha256[:12]}"
     if then.library != now.library:
-        changed["library"] = f"llama-cpp-python {then.library}, now {now.library}"
-    if said := _differing(then, now, ("devices", "n_gpu_layers", "threads", "cache_type_k", "cache_type_v")):
-        changed["hardware"] = said
-    return changed
+        changes["library"] = f"llama-cpp-python {then.library}, now {now.library}"
+    if difference := _format_differences(
+        then, now, ("devices", "n_gpu_layers", "threads", "cache_type_k", "cache_type_v")
+    ):
+        changes["hardware"] = difference
+    return changes
 
 
-def _setting_changes(turn: TurnRecord, finished: TurnFinished, params: GenerationParams) -> dict[str, str]:
+def _compare_settings(turn: TurnRecord, finish_event: TurnFinished, params: SamplingParams) -> dict[str, str]:
     assert turn.params is not None
-    said = [_differing(replace(turn.params, seed=turn.seed), params, tuple(GenerationParams.__dataclass_fields__))]
-    if turn.n_ctx and turn.n_ctx != finished.n_ctx:
-        said.append(f"n_ctx {turn.n_ctx}, now {finished.n_ctx}")
-    if finished.dropped_turns:
-        said.append(f"{finished.dropped_turns} more turns did not fit")
-    text = "; ".join(filter(None, said))
+    differences = [
+        _format_differences(replace(turn.params, seed=turn.seed), params, tuple(SamplingParams.__dataclass_fields__))
+    ]
+    if turn.n_ctx and turn.n_ctx != finish_event.n_ctx:
+        differences.append(f"n_ctx {turn.n_ctx}, now {finish_event.n_ctx}")
+    if finish_event.dropped_turns:
+        differences.append(f"{finish_event.dropped_turns} more turns did not fit")
+    text = "; ".join(filter(None, differences))
     return {"settings": text} if text else {}
 
 
-def _differing(then: object, now: object, names: Sequence[str]) -> str:
+def _format_differences(then: object, now: object, names: Sequence[str]) -> str:
     return "; ".join(
-        f"{name} {_said(getattr(then, name))}, now {_said(getattr(now, name))}"
+        f"{name} {_format_value(getattr(then, name))}, now {_format_value(getattr(now, name))}"
         for name in names
         if getattr(then, name) != getattr(now, name)
     )
 
 
-def _said(value: object) -> str:
+def _format_value(value: object) -> str:
     return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
-def sentence(replayed: Replayed) -> str:
+def format_result(result: ReplayResult) -> str:
     """What came of a turn, for people."""
-    changed = "".join(f"\n  {name}: {what}" for name, what in replayed.changed.items())
-    at = replayed.first_difference
-    if at is None:
-        return f"Turn {replayed.number}: identical, {len(replayed.recorded):,} characters{changed}"
-    then, now = (text[at : at + SHOWN_CHARACTERS] for text in (replayed.recorded, replayed.replayed))
+    changes = "".join(f"\n  {name}: {description}" for name, description in result.changes.items())
+    index = result.first_difference
+    if index is None:
+        return f"Turn {result.turn_number}: identical, {len(result.recorded):,} characters{changes}"
+    then, now = (text[index : index + MAX_SHOWN_CHARS] for text in (result.recorded, result.replayed))
     lines = f"\n  then: {then!r}\n  now:  {now!r}"
-    unchanged = "" if changed else "\n  nothing that is recorded has changed"
-    return f"Turn {replayed.number}: differs from character {at:,} on{lines}{changed}{unchanged}"
+    unchanged = "" if changes else "\n  nothing that is recorded has changed"
+    return f"Turn {result.turn_number}: differs from character {index:,} on{lines}{changes}{unchanged}"

@@ -9,31 +9,31 @@ import click
 
 from phichat import __version__
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.output import ReaderLeft, discard_stdout
+from phichat.cli.output import StdoutClosed, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
-_VERBS = (
+_COMMANDS = (
     *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "logs", "path", "ps", "pull", "rm"),
     *("search", "serve", "show", "stop", "verify"),
 )
 _ALIASES = {"ls": "list"}
 
 
-class _Verbs(click.Group):
+class _LazyGroup(click.Group):
     """Imports a verb's module when the verb is called for; the module and its command bear its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         cmd_name = _ALIASES.get(cmd_name, cmd_name)
-        if cmd_name not in _VERBS:
+        if cmd_name not in _COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"phichat.cli.{cmd_name}"), cmd_name)
         return command
 
 
-@click.group(cls=_Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", message="phichat %(version)s")
 @click.pass_context
 def phichat(ctx: click.Context) -> None:
@@ -44,7 +44,7 @@ def phichat(ctx: click.Context) -> None:
         ctx.invoke(chat)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run_command_line(arguments: Sequence[str]) -> int:
     """Run the command line; the one place where errors become a line on stderr and an exit code."""
     diagnostics = Diagnostics()
     debug = "--debug" in arguments
@@ -52,20 +52,20 @@ def run(arguments: Sequence[str]) -> int:
         result = phichat.main(list(arguments), prog_name="phichat", standalone_mode=False)
         return int(result or ExitCode.DONE)
     except PhichatError as error:
-        return diagnostics.error(error, debug=debug)
+        return diagnostics.print_error(error, debug=debug)
     except click.ClickException as error:
-        usage = UsageError(error.format_message().rstrip("."), _help_for(error))
-        return diagnostics.error(usage, debug=debug)
-    except ReaderLeft:
+        usage = UsageError(error.format_message().rstrip("."), _format_help_hint(error))
+        return diagnostics.print_error(usage, debug=debug)
+    except StdoutClosed:
         return ExitCode.DONE
-    except OSError as why:
+    except OSError as exc:
         # What no room could make more of, such as a full disk under `phichat --help > FILE`.
         discard_stdout()
-        return diagnostics.error(OutputError(f"The system refused ({why})", "see --debug for where"), debug=debug)
+        return diagnostics.print_error(OutputError(f"The system refused ({exc})", "see --debug for where"), debug=debug)
     except click.Abort:
         return ExitCode.INTERRUPTED
 
 
-def _help_for(error: click.ClickException) -> str:
+def _format_help_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f"see `{context.command_path if context else 'phichat'} --help`"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import ctrl_c
-from phichat.cli.options import configure, engine_options
+from phichat.cli.interrupt import cancel_on_sigint
+from phichat.cli.options import build_config, engine_options
 from phichat.cli.output import Output
 from phichat.errors import UsageError
 from phichat.paths import Paths
@@ -19,13 +19,13 @@ from phichat.paths import Paths
 if TYPE_CHECKING:
     from phichat.config import Config
     from phichat.engine.local import LocalBackend
-    from phichat.engine.measuring import Benched
-    from phichat.engine.protocol import Evaluating
-    from phichat.engine.tuner import Found
-    from phichat.events import ModelChecking, ModelLoading, ModelReady
+    from phichat.engine.measuring import BenchmarkResult
+    from phichat.engine.protocol import PrefillProgress
+    from phichat.engine.tuner import TuningReport
+    from phichat.events import ModelLoading, ModelReady, ModelVerifying
 
-_TUNED_CONTEXT = 1024
-_BUSY = 0.15
+_TUNING_CTX_SIZE = 1024
+_MAX_BACKGROUND_LOAD = 0.15
 """Of all processors: when others use so much, the best choice may be another one than usually."""
 
 
@@ -52,174 +52,192 @@ def bench(
     With --tune: try numbers of threads, and how long they wait for each other awake, and remember for models of
     this size what is faster than the usual choice each time.
     """
-    paths = Paths.find()
+    paths = Paths.from_environment()
     if flags["ctx_size"] is None:
-        flags["ctx_size"] = _TUNED_CONTEXT if tune else max(prompt_tokens, generated_tokens)
-    config = configure(paths, model=model, **flags)
+        flags["ctx_size"] = _TUNING_CTX_SIZE if tune else max(prompt_tokens, generated_tokens)
+    config = build_config(paths, model=model, **flags)
     if tune and config.engine.threads:
         raise UsageError("The number of threads is given already", "leave --threads and the setting out with --tune")
-    document = _tuned(config, paths) if tune else _measured(config, paths, prompt_tokens, generated_tokens, repeats)
+    document = (
+        _run_tuning(config, paths) if tune else _run_benchmark(config, paths, prompt_tokens, generated_tokens, repeats)
+    )
     if document is None:
         return ExitCode.INTERRUPTED
     if as_json:
-        Output().document(document)
+        Output().write_json(document)
     else:
-        Output().text(_tuning(document) if tune else _table(document))
+        Output().write_text(_format_tuning(document) if tune else _format_benchmark(document))
     return ExitCode.DONE
 
 
-def _tell(event: ModelChecking | ModelLoading | ModelReady | Evaluating, diagnostics: Diagnostics) -> None:
+def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgress, diagnostics: Diagnostics) -> None:
     """Progress, and what there is to notice."""
-    from phichat.engine.protocol import Evaluating
-    from phichat.events import ModelChecking, ModelLoading, ModelReady
+    from phichat.engine.protocol import PrefillProgress
+    from phichat.events import ModelLoading, ModelReady, ModelVerifying
 
     match event:
-        case ModelChecking():
-            diagnostics.progress(f"checking {event.model} {event.fraction:.0%}")
+        case ModelVerifying():
+            diagnostics.show_progress(f"checking {event.model} {event.fraction:.0%}")
         case ModelLoading():
-            diagnostics.progress(f"loading {event.model} {event.fraction:.0%}")
+            diagnostics.show_progress(f"loading {event.model} {event.fraction:.0%}")
         case ModelReady():
             for notice in event.notices:
-                diagnostics.notice(notice)
-        case Evaluating():
-            diagnostics.progress(f"measuring, {event.done} of {event.total}")
+                diagnostics.print_notice(notice)
+        case PrefillProgress():
+            diagnostics.show_progress(f"measuring, {event.done} of {event.total}")
 
 
-def _measured(config: Config, paths: Paths, prompt: int, generated: int, repeats: int) -> dict[str, Any] | None:
-    from phichat.engine.measuring import Bench, Benched
-    from phichat.engine.offload import bytes_read_per_token
-    from phichat.engine.protocol import Evaluating
+def _run_benchmark(
+    config: Config, paths: Paths, prompt_tokens: int, generated_tokens: int, repeats: int
+) -> dict[str, Any] | None:
+    from phichat.engine.measuring import BenchmarkResult, RunBenchmark
+    from phichat.engine.offload import compute_bytes_per_token
+    from phichat.engine.protocol import PrefillProgress
     from phichat.events import ModelReady
-    from phichat.wiring import local_backend, remember_speed
+    from phichat.wiring import create_local_backend, record_speed
 
-    diagnostics, backend = Diagnostics(), local_backend(config, paths)
-    result: Benched | None = None
+    diagnostics, backend = Diagnostics(), create_local_backend(config, paths)
+    result: BenchmarkResult | None = None
     name = ""
     try:
-        with ctrl_c() as cancel:
+        with cancel_on_sigint() as cancel:
             for event in backend.load(cancel):
-                _tell(event, diagnostics)
+                _show_event(event, diagnostics)
                 if isinstance(event, ModelReady):
                     name = event.model.name
             if cancel.is_set():
                 return None
-            for reply in backend.measure(Bench(prompt, generated, repeats), cancel):
-                if isinstance(reply, Benched):
+            for reply in backend.run_benchmark(RunBenchmark(prompt_tokens, generated_tokens, repeats), cancel):
+                if isinstance(reply, BenchmarkResult):
                     result = reply
-                elif isinstance(reply, Evaluating):
-                    _tell(reply, diagnostics)
+                elif isinstance(reply, PrefillProgress):
+                    _show_event(reply, diagnostics)
         diagnostics.clear_progress()
         if result is None:
             return None
-        generation = _speed(generated, result.generation)
-        remember_speed(paths, backend, generation["tokens_per_second"])
-        read = generation["tokens_per_second"] * bytes_read_per_token(backend.header)
+        generation = _summarize_speed(generated_tokens, result.generation_speeds)
+        record_speed(paths, backend, generation["tokens_per_second"])
+        bytes_per_second = generation["tokens_per_second"] * compute_bytes_per_token(backend.header)
         return {
             "model": name,
             "threads": backend.threads.generation,
             "prompt_threads": backend.threads.prompt,
             "n_gpu_layers": backend.plan.n_gpu_layers,
-            "prompt": _speed(prompt, result.prompt),
+            "prompt": _summarize_speed(prompt_tokens, result.prompt_speeds),
             "generation": generation,
             "memory_bandwidth_gb_s": result.memory_bandwidth / 1e9,
-            "share_of_limit": read / result.memory_bandwidth,
+            "share_of_limit": bytes_per_second / result.memory_bandwidth,
         }
     finally:
         backend.close()
 
 
-def _tuned(config: Config, paths: Paths) -> dict[str, Any] | None:
-    from phichat.engine.tuner import measure
-    from phichat.engine.tuning import Preferences, Tunings
+def _run_tuning(config: Config, paths: Paths) -> dict[str, Any] | None:
+    from phichat.engine.tuner import run_tuning
+    from phichat.engine.tuning import TuningCache, TuningSource
     from phichat.events import ModelReady
-    from phichat.wiring import local_backend
+    from phichat.wiring import create_local_backend
 
-    def backend(preferences: Preferences, threads: int | None) -> LocalBackend:
-        return local_backend(replace(config, engine=replace(config.engine, threads=threads)), paths, preferences)
+    def create_backend(preferences: TuningSource, threads: int | None) -> LocalBackend:
+        return create_local_backend(replace(config, engine=replace(config.engine, threads=threads)), paths, preferences)
 
-    diagnostics, name, told = Diagnostics(), "", set[str]()
-    with ctrl_c() as cancel:
-        found: Found | None = None
-        measuring = measure(backend, Tunings(paths.engine_tunings), cancel)
+    diagnostics, name, shown_notices = Diagnostics(), "", set[str]()
+    with cancel_on_sigint() as cancel:
+        report: TuningReport | None = None
+        measurements = run_tuning(create_backend, TuningCache(paths.tuning_cache), cancel)
         while True:
             try:
-                event = next(measuring)
+                event = next(measurements)
             except StopIteration as end:
-                found = end.value
+                report = end.value
                 break
             if isinstance(event, ModelReady):
                 name = event.model.name
                 # The model is loaded again and again.
-                told, new = told.union(event.notices), tuple(line for line in event.notices if line not in told)
-                event = replace(event, notices=new)
-            _tell(event, diagnostics)
+                shown_notices, new_notices = (
+                    shown_notices.union(event.notices),
+                    tuple(line for line in event.notices if line not in shown_notices),
+                )
+                event = replace(event, notices=new_notices)
+            _show_event(event, diagnostics)
     diagnostics.clear_progress()
-    if found is None:
+    if report is None:
         return None
-    if found.load > _BUSY:
-        diagnostics.notice(
-            f"Other programs used {found.load:.0%} of this machine's processors; measure again when they do not."
+    if report.cpu_load > _MAX_BACKGROUND_LOAD:
+        diagnostics.print_notice(
+            f"Other programs used {report.cpu_load:.0%} of this machine's processors; measure again when they do not."
         )
     return {
         "model": name,
-        "usual_threads": found.usual,
-        "threads": found.threads.generation,
-        "prompt_threads": found.threads.prompt,
-        "batches": [asdict(batch) for batch in found.batches],
+        "usual_threads": report.default_threads,
+        "threads": report.threads.generation,
+        "prompt_threads": report.threads.prompt,
+        "batches": [asdict(batch) for batch in report.batch_costs],
         "trials": [
             {
                 "threads": trial.threads,
-                "prompt": _rate(trial.prompt),
-                "generation": _rate(trial.generation),
+                "prompt": _summarize_rates(trial.prompt_speeds),
+                "generation": _summarize_rates(trial.generation_speeds),
             }
-            for trial in found.trials
+            for trial in report.thread_trials
         ],
-        "spin_count": found.spin_count,
+        "spin_count": report.spin_count,
         "spins": [
-            {"spin_count": trial.spin_count, "idle": _rate(trial.idle), "busy": _rate(trial.busy)}
-            for trial in found.spins
+            {"spin_count": trial.spin_count, "idle": _summarize_rates(trial.idle), "busy": _summarize_rates(trial.busy)}
+            for trial in report.spin_trials
         ],
-        "load": found.load,
-        "remembered_in": str(paths.engine_tunings),
+        "load": report.cpu_load,
+        "remembered_in": str(paths.tuning_cache),
     }
 
 
-def _rate(rates: Sequence[float]) -> dict[str, float]:
+def _summarize_rates(rates: Sequence[float]) -> dict[str, float]:
     return {"tokens_per_second": fmean(rates), "stdev": stdev(rates) if len(rates) > 1 else 0.0}
 
 
-def _speed(tokens: int, rates: Sequence[float]) -> dict[str, float]:
-    return {"tokens": tokens, **_rate(rates)}
+def _summarize_speed(tokens: int, rates: Sequence[float]) -> dict[str, float]:
+    return {"tokens": tokens, **_summarize_rates(rates)}
 
 
-def _table(document: dict[str, Any]) -> str:
+def _format_benchmark(document: dict[str, Any]) -> str:
     lines = [f"{document['model']}, {document['threads']} threads, {document['n_gpu_layers']} layers on a GPU"]
     for name, title in (("prompt", "prompt evaluation"), ("generation", "generation")):
         speed = document[name]
-        lines.append(f"{title:<18} {speed['tokens']:>6,} tokens  {_spread(speed):>9} tokens/s")
+        lines.append(f"{title:<18} {speed['tokens']:>6,} tokens  {_format_rate(speed):>9} tokens/s")
     lines.append(f"{'memory bandwidth':<18} {document['memory_bandwidth_gb_s']:.1f} GB/s")
     lines.append(f"{'share of limit':<18} {document['share_of_limit']:.0%} of what this bandwidth allows generation")
     return "\n".join(lines)
 
 
-def _spread(speed: dict[str, float]) -> str:
+def _format_rate(speed: dict[str, float]) -> str:
     return f"{speed['tokens_per_second']:>9.1f} ± {speed['stdev']:.1f}"
 
 
-def _tuning(document: dict[str, Any]) -> str:
-    from phichat.cli.tables import table
+def _format_tuning(document: dict[str, Any]) -> str:
+    from phichat.cli.tables import format_table
 
-    trials = [[str(one["threads"]), _spread(one["prompt"]), _spread(one["generation"])] for one in document["trials"]]
-    lines = [document["model"], table(["threads", "reading, tokens/s", "writing, tokens/s"], trials)]
+    trials = [
+        [str(one["threads"]), _format_rate(one["prompt"]), _format_rate(one["generation"])]
+        for one in document["trials"]
+    ]
+    lines = [document["model"], format_table(["threads", "reading, tokens/s", "writing, tokens/s"], trials)]
     batches = [
         [str(one["tokens"]), f"{one['cost']:.2f}", "yes" if one["exact"] else "no"] for one in document["batches"]
     ]
-    lines += ["", table(["tokens at once", "cost in single tokens", "same to the last bit"], batches)]
+    lines += ["", format_table(["tokens at once", "cost in single tokens", "same to the last bit"], batches)]
     if document["spins"]:
-        spins = [[f"{one['spin_count']:,}", _spread(one["idle"]), _spread(one["busy"])] for one in document["spins"]]
-        lines += ["", table(["spins", "writing alone, tokens/s", "beside another program, tokens/s"], spins)]
-    usual = " (as usual)" if document["threads"] == document["prompt_threads"] == document["usual_threads"] else ""
-    lines += ["", f"From now on: {document['threads']} threads to write, {document['prompt_threads']} to read{usual}"]
+        spins = [
+            [f"{one['spin_count']:,}", _format_rate(one["idle"]), _format_rate(one["busy"])]
+            for one in document["spins"]
+        ]
+        lines += ["", format_table(["spins", "writing alone, tokens/s", "beside another program, tokens/s"], spins)]
+    default_note = (
+        " (as usual)" if document["threads"] == document["prompt_threads"] == document["usual_threads"] else ""
+    )
+    lines += [
+        "",
+        f"From now on: {document['threads']} threads to write, {document['prompt_threads']} to read{default_note}",
+    ]
     if document["spin_count"]:
         lines[-1] += f", {document['spin_count']:,} spins"
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import all_options, configure, keep_alive_option
+from phichat.cli.options import all_options, build_config, keep_alive_option
 from phichat.errors import UsageError
 from phichat.paths import Paths
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @all_options
 @keep_alive_option
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
-@click.option("-c", "--continue", "continues", is_flag=True, help="Go on with the last conversation.")
+@click.option("-c", "--continue", "resume_latest", is_flag=True, help="Go on with the last conversation.")
 @click.option("--cid", metavar="ID", help="Go on with this conversation.")
 @click.option("-n", "--no-log", is_flag=True, help="Keep no transcript.")
 @click.option(
     "--plain", is_flag=True, help="Line by line, without a full screen: for screen readers and dumb terminals."
 )
-def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: Any) -> int:
+def chat(resume_latest: bool, cid: str | None, no_log: bool, plain: bool, **flags: Any) -> int:
     """Chat with a model. Type /help there for what can be done."""
     if not plain and not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise UsageError(
@@ -37,30 +37,32 @@ def chat(continues: bool, cid: str | None, no_log: bool, plain: bool, **flags: A
     if not plain:
         # What is made until something is drawn stays; to look for garbage in it would only delay that.
         gc.disable()
-    paths = Paths.find()
-    config = configure(paths, log=False if no_log else None, **flags)
-    from phichat.desk import Desk
+    paths = Paths.from_environment()
+    config = build_config(paths, log=False if no_log else None, **flags)
+    from phichat.desk import ChatService
 
-    desk = Desk(config, paths)
-    conversation = desk.wanted(cid, continues=continues)
+    service = ChatService(config, paths)
+    conversation = service.initial_conversation(cid, resume_latest=resume_latest)
     if plain:
-        from phichat.cli.plain import PlainChat
+        from phichat.cli.plain import LineChat
 
-        return PlainChat(desk, conversation).run()
+        return LineChat(service, conversation).run()
     # Textual waits so many ms for what may follow Esc, 100 if not told: that long an answer would not be stopped.
     os.environ.setdefault("ESCDELAY", "25")
     # Textual draws at the next of so many moments a second: at 60, what is typed is seen 8 ms later.
     os.environ.setdefault("TEXTUAL_FPS", "120")
     from phichat.tui.app import PhichatApp
 
-    return play(PhichatApp(desk, conversation))
+    return run_app(PhichatApp(service, conversation))
 
 
-def play(app: PhichatApp) -> ExitCode:
+def run_app(app: PhichatApp) -> ExitCode:
     """Run the full-screen chat to its end; a crash of it is told."""
     app.run()
     if app.return_code:
-        about = f"; what happened stands in {app.report}" if app.report else ""
-        Diagnostics().notice(f"The interface failed and the transcript is whole{about}. Go on with `phichat chat -c`.")
+        report_note = f"; what happened stands in {app.crash_report_path}" if app.crash_report_path else ""
+        Diagnostics().print_notice(
+            f"The interface failed and the transcript is whole{report_note}. Go on with `phichat chat -c`."
+        )
         return ExitCode.ERROR
     return ExitCode.DONE

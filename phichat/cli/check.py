@@ -15,23 +15,23 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.output import Output
 from phichat.errors import CheckInputError, UsageError
 
-MOST_BYTES = 8 * 1024 * 1024
+MAX_INPUT_BYTES = 8 * 1024 * 1024
 """No answer and no module that people write is longer."""
 
-_OLD_DAYS = 365
+_STALE_AFTER_DAYS = 365
 
 
-class _Check(click.Command):
+class _CheckCommand(click.Command):
     """Tells in its help how old the lists are, which takes reading them."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from phichat.codecheck.names import lists_date
+        from phichat.codecheck.names import package_lists_date
 
         formatter.write_paragraph()
-        formatter.write_text(_told(lists_date()))
+        formatter.write_text(_lists_notice(package_lists_date()))
 
 
-@click.command(cls=_Check)
+@click.command(cls=_CheckCommand)
 @click.argument("files", nargs=-1, metavar="[FILE|-]...")
 @click.option("--python-version", "version", metavar="X.Y", help="Check for that Python.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -44,71 +44,73 @@ def check(files: tuple[str, ...], version: str | None, as_json: bool) -> int:
     """
     if not files and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("There is nothing to check", "name a file, or pipe an answer in")
-    target = None if version is None else _version(version)
+    target = None if version is None else _parse_version(version)
     if as_json and len(files) > 1:
         raise UsageError("--json prints one document", "name one file")
-    texts = [(name, _read(name)) for name in files or ("-",)]
+    texts = [(name, _read_input(name)) for name in files or ("-",)]
 
-    from phichat.codecheck.names import lists_date
-    from phichat.codecheck.report import RUNNING, check_file, check_text, remarks_on
-    from phichat.codecheck.versions import project_version
+    from phichat.codecheck.names import package_lists_date
+    from phichat.codecheck.report import RUNNING_VERSION, check_answer, check_file, collect_warnings
+    from phichat.codecheck.versions import find_project_version
 
     output, diagnostics = Output(), Diagnostics()
-    warned = named = False
+    has_warnings = has_packages = False
     for name, content in texts:
-        wanted = target or (project_version(Path(name)) if name != "-" else None) or RUNNING
-        if Path(name).suffix in _PYTHON_FILES:
-            report = check_file(_source(content, name), target=wanted)
+        file_target = target or (find_project_version(Path(name)) if name != "-" else None) or RUNNING_VERSION
+        if Path(name).suffix in _PYTHON_SUFFIXES:
+            report = check_file(_decode_source(content, name), target=file_target)
         else:
-            report = check_text(content.decode("utf-8-sig", errors="replace"), target=wanted)
-        warned = warned or bool(report.warnings)
-        named = named or bool(report.installs) or any(block.non_stdlib for block in report.blocks)
+            report = check_answer(content.decode("utf-8-sig", errors="replace"), target=file_target)
+        has_warnings = has_warnings or bool(report.warnings)
+        has_packages = has_packages or bool(report.installs) or any(block.non_stdlib for block in report.blocks)
         if as_json:
-            output.document(report.document())
+            output.write_json(report.to_dict())
             continue
-        for remark in sorted(remarks_on(report), key=lambda one: one.line):
-            output.text(f"{'stdin' if name == '-' else name}:{remark.line}: {remark.text}")
-    made = lists_date() if named else None
-    if made and (not as_json or _is_old(made)):
-        diagnostics.notice(_told(made))
-    return ExitCode.CODE_WARNING if warned else ExitCode.DONE
+        for warning in sorted(collect_warnings(report), key=lambda one: one.line):
+            output.write_text(f"{'stdin' if name == '-' else name}:{warning.line}: {warning.text}")
+    list_date = package_lists_date() if has_packages else None
+    if list_date and (not as_json or _is_stale(list_date)):
+        diagnostics.print_notice(_lists_notice(list_date))
+    return ExitCode.CODE_WARNING if has_warnings else ExitCode.DONE
 
 
-_PYTHON_FILES = (".py", ".pyi", ".pyw")
+_PYTHON_SUFFIXES = (".py", ".pyi", ".pyw")
 
 
-def _told(made: date) -> str:
-    limits = ", so projects that became popular since are unknown to them" if _is_old(made) else ""
-    return f"Names of packages are judged by lists of {made.isoformat()}{limits}."
+def _lists_notice(list_date: date) -> str:
+    limits = ", so projects that became popular since are unknown to them" if _is_stale(list_date) else ""
+    return f"Names of packages are judged by lists of {list_date.isoformat()}{limits}."
 
 
-def _is_old(made: date) -> bool:
-    return (datetime.now(UTC).date() - made).days > _OLD_DAYS
+def _is_stale(list_date: date) -> bool:
+    return (datetime.now(UTC).date() - list_date).days > _STALE_AFTER_DAYS
 
 
-def _version(written: str) -> tuple[int, int]:
-    from phichat.codecheck.versions import NEWEST, OLDEST
+def _parse_version(text: str) -> tuple[int, int]:
+    from phichat.codecheck.versions import MAX_VERSION, MIN_VERSION
 
-    found = re.fullmatch(r"3\.(\d{1,2})(?:\.\d+)?", written)
-    if not found or not OLDEST <= (version := (3, int(found[1]))) <= NEWEST:
-        known = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
-        raise UsageError(f"There is nothing known of Python {written!r}", f"give one of {known} to --python-version")
+    match = re.fullmatch(r"3\.(\d{1,2})(?:\.\d+)?", text)
+    if not match or not MIN_VERSION <= (version := (3, int(match[1]))) <= MAX_VERSION:
+        known = f"{MIN_VERSION[0]}.{MIN_VERSION[1]} to {MAX_VERSION[0]}.{MAX_VERSION[1]}"
+        raise UsageError(f"There is nothing known of Python {text!r}", f"give one of {known} to --python-version")
     return version
 
 
-def _read(name: str) -> bytes:
+def _read_input(name: str) -> bytes:
     """The content of a file, or of stdin for `-`. Raises CheckInputError."""
     try:
         if name == "-":
-            content = b"" if sys.stdin is None else sys.stdin.buffer.read(MOST_BYTES + 1)
+            content = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
         else:
             with Path(name).open("rb") as file:
-                content = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as why:
-        reason = why.strerror if isinstance(why, OSError) else str(why)
-        raise CheckInputError(f"{name} cannot be read ({reason})", "name an answer in Markdown or a .py file") from why
-    if len(content) > MOST_BYTES:
-        raise CheckInputError(f"{name} is larger than {MOST_BYTES:,} bytes", "check only the part that matters")
+                content = file.read(MAX_INPUT_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise CheckInputError(
+            f"{name} cannot be read ({reason})", "name an answer in Markdown or a .py file"
+        ) from error
+    if len(content) > MAX_INPUT_BYTES:
+        raise CheckInputError(f"{name} is larger than {MAX_INPUT_BYTES:,} bytes", "check only the part that matters")
     if name.endswith(".ipynb"):
         raise CheckInputError(
             f"{name} is a notebook", f"convert it with `jupyter nbconvert --to script {name}` and check what comes out"
@@ -116,10 +118,10 @@ def _read(name: str) -> bytes:
     return content
 
 
-def _source(content: bytes, name: str) -> str:
+def _decode_source(content: bytes, name: str) -> str:
     """Python source in the encoding that its first lines declare. Raises CheckInputError."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         return content.decode(encoding)
-    except (SyntaxError, UnicodeDecodeError, LookupError) as why:
-        raise CheckInputError(f"{name} is no text in the encoding that it declares", "save it as UTF-8") from why
+    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        raise CheckInputError(f"{name} is no text in the encoding that it declares", "save it as UTF-8") from error

@@ -10,14 +10,14 @@ from phichat.cli.diagnostics import Diagnostics
 from phichat.errors import UsageError
 
 
-def confirm(warning: str, question: str, *, yes: bool) -> None:
+def confirm_action(warning: str, question: str, *, assume_yes: bool) -> None:
     """Go on only when the user wants it.
 
     Raises UsageError where nobody can be asked, click.Abort for a no.
     """
-    if yes:
+    if assume_yes:
         return
     if not (sys.stdin and sys.stdin.isatty()):
         raise UsageError(warning, "say -y if that is meant")
-    Diagnostics().notice(f"{warning}.")
+    Diagnostics().print_notice(f"{warning}.")
     click.confirm(question, abort=True, err=True)

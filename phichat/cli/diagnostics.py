@@ -16,7 +16,7 @@ from phichat.errors import (
     PhichatError,
     UsageError,
 )
-from phichat.terminal import StreamCleaner, clean, clean_line
+from phichat.terminal import StreamSanitizer, sanitize, sanitize_line
 
 
 class ExitCode(IntEnum):
@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-def exit_code(error: PhichatError) -> ExitCode:
+def exit_code_for(error: PhichatError) -> ExitCode:
     """The exit code for an error."""
     match error:
         case UsageError() | ConfigError():
@@ -53,23 +53,23 @@ class Diagnostics:
     def __init__(self, stream: TextIO | None = None) -> None:
         # There is no sys.stderr where the caller has closed it.
         self._stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
-        self._on_terminal = self._stream.isatty()
-        self._dims = self._on_terminal and "NO_COLOR" not in os.environ
-        self._cleaner = StreamCleaner()
+        self._is_terminal = self._stream.isatty()
+        self._dim_reasoning = self._is_terminal and "NO_COLOR" not in os.environ
+        self._sanitizer = StreamSanitizer()
         self._progress = ""
-        self._mid_line = False
+        self._reasoning_open = False
 
     @property
-    def on_terminal(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether a person reads it as it comes."""
-        return self._on_terminal
+        return self._is_terminal
 
-    def progress(self, text: str) -> None:
+    def show_progress(self, text: str) -> None:
         """Show what is going on, if somebody watches."""
-        if not self._on_terminal or text == self._progress:
+        if not self._is_terminal or text == self._progress:
             return
         self.clear_progress()
-        self._progress = clean_line(text)
+        self._progress = sanitize_line(text)
         self._write(self._progress)
 
     def clear_progress(self) -> None:
@@ -78,34 +78,34 @@ class Diagnostics:
             self._write("\r" + " " * len(self._progress) + "\r")
             self._progress = ""
 
-    def notice(self, line: str) -> None:
+    def print_notice(self, line: str) -> None:
         """One line for the user."""
         self.end_reasoning()
         self.clear_progress()
-        self._write(f"phichat: {clean_line(line)}\n")
+        self._write(f"phichat: {sanitize_line(line)}\n")
 
-    def reasoning(self, piece: str) -> None:
+    def print_reasoning(self, text: str) -> None:
         """What the model thinks, as it thinks it."""
         self.clear_progress()
-        if self._dims and not self._mid_line:
+        if self._dim_reasoning and not self._reasoning_open:
             self._write("\x1b[2m")
-        self._mid_line = True
-        self._write(self._cleaner.feed(piece))
+        self._reasoning_open = True
+        self._write(self._sanitizer.feed(text))
 
     def end_reasoning(self) -> None:
         """The answer begins, or nothing more comes."""
-        if self._mid_line:
-            self._mid_line = False
-            self._write(self._cleaner.close() + ("\x1b[0m" if self._dims else "") + "\n")
+        if self._reasoning_open:
+            self._reasoning_open = False
+            self._write(self._sanitizer.flush() + ("\x1b[0m" if self._dim_reasoning else "") + "\n")
 
-    def error(self, error: PhichatError, *, debug: bool) -> ExitCode:
+    def print_error(self, error: PhichatError, *, debug: bool) -> ExitCode:
         """Tell what happened and what to try."""
-        self.notice(str(error))
+        self.print_notice(str(error))
         if debug:
             import traceback
 
-            self._write(clean("".join(traceback.format_exception(error)) + error.detail) + "\n")
-        return exit_code(error)
+            self._write(sanitize("".join(traceback.format_exception(error)) + error.detail) + "\n")
+        return exit_code_for(error)
 
     def _write(self, text: str) -> None:
         try:

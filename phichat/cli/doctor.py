@@ -15,20 +15,20 @@ import click
 
 from phichat import __version__
 from phichat.cli.diagnostics import ExitCode
-from phichat.cli.options import configure, model_and_engine_options
+from phichat.cli.options import build_config, model_and_engine_options
 from phichat.cli.output import Output
-from phichat.cli.tables import size
+from phichat.cli.tables import format_size
 from phichat.config import Config
-from phichat.engine.cancel import Cancel
-from phichat.engine.protocol import Hello
+from phichat.engine.cancel import CancelToken
+from phichat.engine.protocol import EngineInfo
 from phichat.errors import ConfigError, ModelNotInstalled, PhichatError, UsageError
-from phichat.models.places import Source
+from phichat.models.places import ModelSource
 from phichat.paths import Paths
 
-_REBUILD = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
+_REBUILD_REMEDY = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
 
 
-class Health(StrEnum):
+class CheckStatus(StrEnum):
     """How a finding is."""
 
     GOOD = "good"
@@ -37,12 +37,12 @@ class Health(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One line; remedy is empty where there is nothing to do."""
 
     subject: str
     found: str
-    health: Health = Health.GOOD
+    health: CheckStatus = CheckStatus.GOOD
     remedy: str = ""
 
 
@@ -57,181 +57,187 @@ def doctor(online: bool, as_json: bool, **flags: Any) -> int:
     --online. Loads the chosen model once, which also finds out whether this build of the library runs
     on this CPU.
     """
-    paths = Paths.find()
-    findings = list(_examine(configure(paths, **flags), paths))
+    paths = Paths.from_environment()
+    findings = list(_run_checks(build_config(paths, **flags), paths))
     if online:
-        findings.append(_hub())
+        findings.append(_check_hub())
     output = Output()
     if as_json:
-        output.document([asdict(finding) for finding in findings])
+        output.write_json([asdict(finding) for finding in findings])
     else:
-        marks = {Health.GOOD: " ", Health.WARNING: "!", Health.BAD: "x"}
+        marks = {CheckStatus.GOOD: " ", CheckStatus.WARNING: "!", CheckStatus.BAD: "x"}
         for finding in findings:
-            output.text(f"{marks[finding.health]} {finding.subject:<14}{finding.found}")
+            output.write_text(f"{marks[finding.health]} {finding.subject:<14}{finding.found}")
             if finding.remedy:
-                output.text(f"{'':<16}-> {finding.remedy}")
-    return ExitCode.ERROR if any(finding.health is Health.BAD for finding in findings) else ExitCode.DONE
+                output.write_text(f"{'':<16}-> {finding.remedy}")
+    return ExitCode.ERROR if any(finding.health is CheckStatus.BAD for finding in findings) else ExitCode.DONE
 
 
-def _examine(config: Config, paths: Paths) -> Iterator[Finding]:
-    yield Finding("phichat", __version__)
-    yield Finding("Python", f"{platform.python_version()} on {platform.platform()} ({sys.executable})")
-    yield from _settings(paths)
-    hello = _hello()
+def _run_checks(config: Config, paths: Paths) -> Iterator[CheckResult]:
+    yield CheckResult("phichat", __version__)
+    yield CheckResult("Python", f"{platform.python_version()} on {platform.platform()} ({sys.executable})")
+    yield from _check_settings(paths)
+    hello = _probe_engine()
     if isinstance(hello, PhichatError):
-        yield Finding("engine", hello.message, Health.BAD, hello.next_step)
+        yield CheckResult("engine", hello.message, CheckStatus.BAD, hello.next_step)
         return
-    yield Finding("library", f"llama-cpp-python {hello.library_version}, {hello.library_file}")
-    yield Finding("built for", hello.system_info)
-    yield from _machine(hello)
-    yield from _disk(paths)
-    yield _states(config, paths)
-    yield from _models(config, paths)
-    yield from _trial(config, paths)
+    yield CheckResult("library", f"llama-cpp-python {hello.library_version}, {hello.library_file}")
+    yield CheckResult("built for", hello.system_info)
+    yield from _check_machine(hello)
+    yield from _check_disk(paths)
+    yield _check_kv_store(config, paths)
+    yield from _check_models(config, paths)
+    yield from _check_load(config, paths)
 
 
-def _settings(paths: Paths) -> Iterator[Finding]:
-    state = "" if paths.config_file.is_file() else " (none yet)"
-    yield Finding("settings", f"{paths.config_file}{state}")
+def _check_settings(paths: Paths) -> Iterator[CheckResult]:
+    suffix = "" if paths.config_file.is_file() else " (none yet)"
+    yield CheckResult("settings", f"{paths.config_file}{suffix}")
 
 
-def _hello() -> Hello | PhichatError:
-    from phichat.engine.link import Deadlines
+def _probe_engine() -> EngineInfo | PhichatError:
+    from phichat.engine.link import EngineTimeouts
     from phichat.engine.process import EngineProcess
 
     try:
-        process = EngineProcess(Deadlines())
-        hello = process.hello(Cancel())
+        process = EngineProcess(EngineTimeouts())
+        hello = process.handshake(CancelToken())
         process.close()
-    except PhichatError as why:
-        return why
+    except PhichatError as error:
+        return error
     assert hello is not None, "nothing cancels it"
     return hello
 
 
-def _machine(hello: Hello) -> Iterator[Finding]:
-    from phichat.engine.hardware import probe_memory, probe_with, unused_gpu, usable_cores
+def _check_machine(hello: EngineInfo) -> Iterator[CheckResult]:
+    from phichat.engine.hardware import count_usable_cores, describe_unused_gpu, probe_from_engine, probe_memory
 
-    machine = probe_with(hello)
+    machine = probe_from_engine(hello)
     for device in hello.devices:
-        yield Finding(
+        yield CheckResult(
             "device",
             f"{device.name}: {device.description}, {device.memory_free / 1e9:.1f} of "
             f"{device.memory_total / 1e9:.1f} GB free",
         )
-    if unused := unused_gpu(machine):
-        yield Finding("GPU", unused, Health.WARNING, "build llama-cpp-python for it as the README says")
-    yield Finding("cores", f"{usable_cores()} that the engine computes with")
+    if unused := describe_unused_gpu(machine):
+        yield CheckResult("GPU", unused, CheckStatus.WARNING, "build llama-cpp-python for it as the README says")
+    yield CheckResult("cores", f"{count_usable_cores()} that the engine computes with")
     memory = probe_memory()
-    yield Finding("memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
+    yield CheckResult("memory", f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
 
 
-def _models(config: Config, paths: Paths) -> Iterator[Finding]:
-    from phichat.models.checking import next_step
-    from phichat.models.library import Library
+def _check_models(config: Config, paths: Paths) -> Iterator[CheckResult]:
+    from phichat.models.checking import suggest_fix
+    from phichat.models.library import LocalModels
 
     try:
-        library = Library.open(paths)
-        for source in Source:
-            found = [model for model in library.installed if model.source is source]
-            if found:
-                total = sum(model.size for model in found)
-                names = ", ".join(model.name for model in found)
-                yield Finding("models", f"{len(found)} from {source}, {size(total)}: {names}")
-        for model in library.installed:
-            if (facts := library.facts(model)).damaged:
-                yield Finding("damaged", f"{model.name}: {facts.problem}", Health.WARNING, next_step(model))
-        chosen = library.choose(config.model)
-    except (ModelNotInstalled, UsageError, ConfigError) as why:
-        yield Finding("chosen", why.message, Health.WARNING, why.next_step)
+        library = LocalModels.from_paths(paths)
+        for source in ModelSource:
+            models = [model for model in library.models if model.source is source]
+            if models:
+                total = sum(model.size for model in models)
+                names = ", ".join(model.name for model in models)
+                yield CheckResult("models", f"{len(models)} from {source}, {format_size(total)}: {names}")
+        for model in library.models:
+            if (facts := library.get_summary(model)).damaged:
+                yield CheckResult("damaged", f"{model.name}: {facts.problem}", CheckStatus.WARNING, suggest_fix(model))
+        selected = library.select_model(config.model)
+    except (ModelNotInstalled, UsageError, ConfigError) as error:
+        yield CheckResult("chosen", error.message, CheckStatus.WARNING, error.next_step)
     else:
-        yield Finding("chosen", f"{chosen.model.name}, {chosen.model.path}")
+        yield CheckResult("chosen", f"{selected.model.name}, {selected.model.path}")
 
 
-def _disk(paths: Paths) -> Iterator[Finding]:
+def _check_disk(paths: Paths) -> Iterator[CheckResult]:
     """Free space where models are kept, and the state of the hub's cache."""
-    from phichat.models.health import examine
+    from phichat.models.health import diagnose_cache
 
     for subject, folder in (("hub cache", paths.models), ("downloads", paths.downloads)):
         disk = next(path for path in (folder, *folder.parents) if path.is_dir())
-        yield Finding(subject, f"{folder}, {size(shutil.disk_usage(disk).free)} free")
-    health = examine(paths.models, paths.downloads)
-    for part in health.unfinished:
-        there = f"{size(part.done)} of {size(part.total)}" if part.total else size(part.done)
-        found = f"{there} of a file of {part.repository or 'a plain address'} are there, {part.path.name}"
-        remedy = f"`phichat pull {part.repository or 'ADDRESS'}` goes on with it, or remove {part.path}"
-        yield Finding("unfinished", found, Health.WARNING, remedy)
-    for link in health.dangling:
-        yield Finding(
-            "dangling", f"{link} leads to nothing", Health.WARNING, "pull that model again, or remove the link"
+        yield CheckResult(subject, f"{folder}, {format_size(shutil.disk_usage(disk).free)} free")
+    health = diagnose_cache(paths.models, paths.downloads)
+    for part in health.partial_downloads:
+        size_text = (
+            f"{format_size(part.downloaded)} of {format_size(part.total)}"
+            if part.total
+            else format_size(part.downloaded)
         )
-    if health.unlinked:
-        count = len(health.unlinked)
-        found = f"{count} files of the hub cache, {size(health.unlinked_size)}, belong to no model"
-        yield Finding("unlinked", found, Health.WARNING, f"remove them, such as {health.unlinked[0]}")
+        result = f"{size_text} of a file of {part.repository or 'a plain address'} are there, {part.path.name}"
+        remedy = f"`phichat pull {part.repository or 'ADDRESS'}` goes on with it, or remove {part.path}"
+        yield CheckResult("unfinished", result, CheckStatus.WARNING, remedy)
+    for link in health.broken_links:
+        yield CheckResult(
+            "dangling", f"{link} leads to nothing", CheckStatus.WARNING, "pull that model again, or remove the link"
+        )
+    if health.orphaned_blobs:
+        count = len(health.orphaned_blobs)
+        result = f"{count} files of the hub cache, {format_size(health.orphaned_bytes)}, belong to no model"
+        yield CheckResult("unlinked", result, CheckStatus.WARNING, f"remove them, such as {health.orphaned_blobs[0]}")
 
 
-def _states(config: Config, paths: Paths) -> Finding:
+def _check_kv_store(config: Config, paths: Paths) -> CheckResult:
     """The KV states on disk."""
-    from phichat.wiring import states_folder
+    from phichat.wiring import open_kv_store
 
-    folder = states_folder(config, paths)
-    if not folder.budget:
-        return Finding("KV states", f"{paths.states}, {size(folder.size)}; no more are kept")
-    return Finding("KV states", f"{paths.states}, {size(folder.size)} of at most {size(folder.budget)}")
+    kv_store = open_kv_store(config, paths)
+    if not kv_store.budget:
+        return CheckResult("KV states", f"{paths.kv_store}, {format_size(kv_store.size)}; no more are kept")
+    return CheckResult(
+        "KV states", f"{paths.kv_store}, {format_size(kv_store.size)} of at most {format_size(kv_store.budget)}"
+    )
 
 
-def _hub() -> Finding:
-    from phichat.models.hub import Hub
+def _check_hub() -> CheckResult:
+    from phichat.models.hub import HubClient
 
     try:
-        return Finding("hub", Hub().reachable())
-    except PhichatError as why:
-        return Finding("hub", why.message, Health.BAD, why.next_step)
+        return CheckResult("hub", HubClient().check_connection())
+    except PhichatError as error:
+        return CheckResult("hub", error.message, CheckStatus.BAD, error.next_step)
 
 
-def _tunings(paths: Paths) -> Iterator[Finding]:
+def _check_tunings(paths: Paths) -> Iterator[CheckResult]:
     """What `bench --tune` found, here or on another machine with the same home."""
-    from phichat.engine.tuning import Tunings
+    from phichat.engine.tuning import TuningCache
 
-    for entry in Tunings(paths.engine_tunings).all().values():
+    for entry in TuningCache(paths.tuning_cache).load_entries().values():
         match entry:
-            case {"cpu": str(cpu), "sizes": [int(least), int(most)]}:
-                models = f"models of {size(least)} to {size(most)} on {cpu}"
+            case {"cpu": str(cpu), "sizes": [int(min_size), int(max_size)]}:
+                models = f"models of {format_size(min_size)} to {format_size(max_size)} on {cpu}"
             case _:
                 continue
         match entry:
             case {"threads": int(threads), "prompt_threads": int(prompt)}:
-                yield Finding("tuned", f"{threads} threads to write and {prompt} to read, {models}")
+                yield CheckResult("tuned", f"{threads} threads to write and {prompt} to read, {models}")
             case {"spin_count": int(count)}:
-                yield Finding("tuned", f"{count:,} spins at a barrier, {models}")
+                yield CheckResult("tuned", f"{count:,} spins at a barrier, {models}")
 
 
-def _trial(config: Config, paths: Paths) -> Iterator[Finding]:
+def _check_load(config: Config, paths: Paths) -> Iterator[CheckResult]:
     """Load the chosen model, then tell every verdict there is."""
-    from phichat.engine.verdicts import Verdict, Verdicts
-    from phichat.wiring import local_backend
+    from phichat.engine.verdicts import ProbeCache, ProbeOutcome
+    from phichat.wiring import create_local_backend
 
     try:
-        backend = local_backend(config, paths)
+        backend = create_local_backend(config, paths)
     except (ModelNotInstalled, UsageError, ConfigError):
         return
     try:
-        for _ in backend.load(Cancel()):
+        for _ in backend.load(CancelToken()):
             pass
-        where = "CPU only" if not backend.plan.n_gpu_layers else f"{backend.plan.n_gpu_layers} layers on GPUs"
-        yield Finding("loads", f"with a context of {backend.n_ctx:,} tokens, {where}")
-    except PhichatError as why:
-        yield Finding("loads", why.message, Health.BAD, why.next_step)
+        placement = "CPU only" if not backend.plan.n_gpu_layers else f"{backend.plan.n_gpu_layers} layers on GPUs"
+        yield CheckResult("loads", f"with a context of {backend.n_ctx:,} tokens, {placement}")
+    except PhichatError as error:
+        yield CheckResult("loads", error.message, CheckStatus.BAD, error.next_step)
     finally:
         backend.close()
-    yield from _tunings(paths)
-    for entry in Verdicts(paths.engine_verdicts).all().values():
-        crashes = entry["verdict"] == Verdict.CRASHES
+    yield from _check_tunings(paths)
+    for entry in ProbeCache(paths.cpu_buffer_probes).load_entries().values():
+        crashes = entry["verdict"] == ProbeOutcome.CRASHES
         library = Path(entry["library"]).name
-        yield Finding(
+        yield CheckResult(
             "CPU buffers",
             f"{library} {entry['verdict']} with the buffer types of {entry['cpu']} for {entry['weights']}",
-            Health.WARNING if crashes else Health.GOOD,
-            _REBUILD if crashes else "",
+            CheckStatus.WARNING if crashes else CheckStatus.GOOD,
+            _REBUILD_REMEDY if crashes else "",
         )

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import ctrl_c
-from phichat.cli.options import configure, engine_options
+from phichat.cli.interrupt import cancel_on_sigint
+from phichat.cli.options import build_config, engine_options
 from phichat.cli.output import Output
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.gguf_header import GgufHeader
-    from phichat.wiring import RemoteHeader
+    from phichat.wiring import RemoteHeaderReader
 
 
 @click.command()
@@ -28,35 +28,35 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
     """
     from phichat.engine.hardware import DeviceKind
     from phichat.engine.offload import require_fit
-    from phichat.wiring import fit_of
+    from phichat.wiring import estimate_fit
 
-    paths = Paths.find()
-    with ctrl_c() as cancel:
-        fitted = fit_of(configure(paths, model=model, **flags), paths, cancel, _remote(paths))
-    if fitted is None:
+    paths = Paths.from_environment()
+    with cancel_on_sigint() as cancel:
+        report = estimate_fit(build_config(paths, model=model, **flags), paths, cancel, _remote_header_reader(paths))
+    if report is None:
         return ExitCode.INTERRUPTED
-    where, machine = fitted.plan, fitted.machine.hardware
+    plan, machine = report.plan, report.machine.hardware
     document: dict[str, Any] = {
-        "model": fitted.name,
-        "fits": where.fits,
+        "model": report.name,
+        "fits": plan.fits,
         "memory": {
-            "weights": where.weights,
-            "kv_cache": where.kv_cache,
-            "compute": where.compute,
-            "total": where.total,
+            "weights": plan.weights,
+            "kv_cache": plan.kv_cache,
+            "compute": plan.compute,
+            "total": plan.total,
         },
         "available": {
             "ram": machine.ram_available,
             "vram": [device.memory_free for device in machine.devices if device.kind is not DeviceKind.CPU],
         },
-        "n_ctx": where.n_ctx,
-        "max_ctx": where.max_ctx,
-        "cache_type_k": where.type_k,
-        "cache_type_v": where.type_v,
-        "n_gpu_layers": where.n_gpu_layers,
-        "layers": fitted.layers,
-        "tokens_per_second": fitted.speed.tokens_per_second,
-        "tokens_per_second_from": fitted.speed.how,
+        "n_ctx": plan.n_ctx,
+        "max_ctx": plan.max_ctx,
+        "cache_type_k": plan.type_k,
+        "cache_type_v": plan.type_v,
+        "n_gpu_layers": plan.n_gpu_layers,
+        "layers": report.layer_count,
+        "tokens_per_second": report.speed.tokens_per_second,
+        "tokens_per_second_from": report.speed.explanation,
         "placements": [
             {
                 "device": placement.device,
@@ -65,47 +65,47 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
                 "compute": placement.compute,
                 "total": placement.total,
             }
-            for placement in where.placements
+            for placement in plan.placements
         ],
-        "notices": [*where.notices],
+        "notices": [*plan.notices],
     }
     if as_json:
-        Output().document(document)
+        Output().write_json(document)
     else:
-        Output().text(_text(document))
-    for notice in where.notices:
-        Diagnostics().notice(notice)
-    require_fit(where, fitted.name, fitted.smaller)
+        Output().write_text(_format_report(document))
+    for notice in plan.notices:
+        Diagnostics().print_notice(notice)
+    require_fit(plan, report.name, report.suggestions)
     return ExitCode.DONE
 
 
-def _remote(paths: Paths) -> RemoteHeader:
+def _remote_header_reader(paths: Paths) -> RemoteHeaderReader:
     """Reads the header of what is not installed from the hub, which is not asked before that."""
 
-    def read(spec: str) -> GgufHeader:
-        from phichat.models.hub import Hub
+    def read_header(spec: str) -> GgufHeader:
+        from phichat.models.hub import HubClient
         from phichat.models.registry import read_registry
         from phichat.models.remote_header import read_remote_header
 
-        return read_remote_header(spec, read_registry(paths.own_models), Hub(), paths)
+        return read_remote_header(spec, read_registry(paths.user_registry), HubClient(), paths)
 
-    return read
+    return read_header
 
 
-def _text(document: dict[str, Any]) -> str:
-    from phichat.cli.tables import size, table
+def _format_report(document: dict[str, Any]) -> str:
+    from phichat.cli.tables import format_size, format_table
 
     columns = ("weights", "kv_cache", "compute", "total")
-    rows = [[each["device"], *(size(each[column]) for column in columns)] for each in document["placements"]]
+    rows = [[each["device"], *(format_size(each[column]) for column in columns)] for each in document["placements"]]
     if len(rows) > 1:
-        rows.append(["all", *(size(document["memory"][column]) for column in columns)])
+        rows.append(["all", *(format_size(document["memory"][column]) for column in columns)])
     rate = document["tokens_per_second"]
     available = document["available"]
     lines = [
         f"{document['model']}: {'fits' if document['fits'] else 'does not fit'}",
-        table(["where", "weights", "KV cache", "compute", "total"], rows),
-        f"free      {size(available['ram'])} of RAM"
-        + "".join(f", {size(card)} on a GPU" for card in available["vram"]),
+        format_table(["where", "weights", "KV cache", "compute", "total"], rows),
+        f"free      {format_size(available['ram'])} of RAM"
+        + "".join(f", {format_size(free_bytes)} on a GPU" for free_bytes in available["vram"]),
         f"context   {document['n_ctx']:,} tokens; the largest that fits is {document['max_ctx']:,}",
         f"on GPUs   {document['n_gpu_layers']} of {document['layers'] + 1} layers",
         f"speed     {f'{rate:.1f} tokens/s, ' if rate else ''}{document['tokens_per_second_from']}",

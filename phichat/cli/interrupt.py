@@ -6,21 +6,21 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 
 
 @contextmanager
-def ctrl_c() -> Iterator[Cancel]:
+def cancel_on_sigint() -> Iterator[CancelToken]:
     """Ctrl-C sets the Cancel; a second one interrupts at once."""
-    cancel = Cancel()
+    cancel = CancelToken()
 
-    def pressed(number: int, frame: object) -> None:
+    def handle_sigint(signum: int, frame: object) -> None:
         if cancel.is_set():
             raise KeyboardInterrupt
         cancel.set()
 
-    before = signal.signal(signal.SIGINT, pressed)
+    previous = signal.signal(signal.SIGINT, handle_sigint)
     try:
         yield cancel
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)

@@ -7,10 +7,10 @@ import re
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import ctrl_c
+from phichat.cli.interrupt import cancel_on_sigint
 from phichat.cli.options import debug_option
 from phichat.errors import UsageError
-from phichat.paths import Paths, expanded
+from phichat.paths import Paths, expand_user
 
 
 @click.command()
@@ -22,30 +22,32 @@ def link(path: str, name: str | None) -> int:
 
     The file stays where it is. Linking a file again takes it as it is then.
     """
-    from phichat.gguf_header import check_usable, read_model
-    from phichat.models.finding import by_path
-    from phichat.models.library import Library
-    from phichat.models.links import Link, Links
-    from phichat.models.places import Source
-    from phichat.models.proofs import sha256_of
+    from phichat.gguf_header import check_usable, read_model_header
+    from phichat.models.finding import model_at_path
+    from phichat.models.library import LocalModels
+    from phichat.models.links import Link, LinkStore
+    from phichat.models.places import ModelSource
+    from phichat.models.proofs import hash_file
 
     diagnostics = Diagnostics()
-    library = Library.open(Paths.find())
-    model = by_path(expanded(path).absolute())
-    check_usable(read_model(model.path), model.path)
-    called = name or model.name
-    if not re.fullmatch(r"\w[\w.+ -]*", called):
-        raise UsageError(f"{called!r} is no name for a model", "use letters, digits, dots and dashes with --name")
-    taken = [other for other in library.installed if other.is_called(called) and other.source is not Source.LINK]
-    if taken or any(spec.is_called(called) for spec in library.registry.values()):
-        raise UsageError(f"Another model is called {called}", "choose another name with --name")
+    library = LocalModels.from_paths(Paths.from_environment())
+    model = model_at_path(expand_user(path).absolute())
+    check_usable(read_model_header(model.path), model.path)
+    link_name = name or model.name
+    if not re.fullmatch(r"\w[\w.+ -]*", link_name):
+        raise UsageError(f"{link_name!r} is no name for a model", "use letters, digits, dots and dashes with --name")
+    conflicts = [
+        other for other in library.models if other.matches_name(link_name) and other.source is not ModelSource.LINK
+    ]
+    if conflicts or any(spec.matches_name(link_name) for spec in library.registry.values()):
+        raise UsageError(f"Another model is called {link_name}", "choose another name with --name")
     hashes = []
-    with ctrl_c() as cancel:
+    with cancel_on_sigint() as cancel:
         for part in model.parts:
-            reading = sha256_of(part.path, cancel)
+            progress = hash_file(part.path, cancel)
             while True:
                 try:
-                    diagnostics.progress(f"reading {part.path.name} {next(reading):.0%}")
+                    diagnostics.show_progress(f"reading {part.path.name} {next(progress):.0%}")
                 except StopIteration as end:
                     hashes.append(str(end.value))
                     break
@@ -53,7 +55,7 @@ def link(path: str, name: str | None) -> int:
     if not all(hashes):
         return ExitCode.INTERRUPTED
     for part, digest in zip(model.parts, hashes, strict=True):
-        library.proofs.remember(part.path, digest)
-    Links(library.places.links).add(Link(called, model.path, tuple(hashes)))
-    diagnostics.notice(f"{called} is {model.path}, sha256 {hashes[0]}.")
+        library.hash_cache.store(part.path, digest)
+    LinkStore(library.locations.links_file).add_link(Link(link_name, model.path, tuple(hashes)))
+    diagnostics.print_notice(f"{link_name} is {model.path}, sha256 {hashes[0]}.")
     return ExitCode.DONE

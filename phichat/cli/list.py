@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import ctrl_c
-from phichat.cli.options import configure, debug_option
+from phichat.cli.interrupt import cancel_on_sigint
+from phichat.cli.options import build_config, debug_option
 from phichat.cli.output import Output
 from phichat.paths import Paths
 
-Documents = list[dict[str, Any]]
+JsonObjects = list[dict[str, Any]]
 
-_BESIDE_WEIGHTS = 400_000_000
+_RUNTIME_OVERHEAD_BYTES = 400_000_000
 """Bytes that a small context and the engine take; `phichat fit` says it exactly."""
 
 
@@ -25,18 +25,18 @@ _BESIDE_WEIGHTS = 400_000_000
 def list(as_json: bool, endpoint: str | None) -> int:
     """List the models that are on this machine, whatever program brought them here."""
     if endpoint is not None:
-        return _served(endpoint, as_json=as_json)
-    from phichat.cli.tables import size, table
+        return _list_endpoint_models(endpoint, as_json=as_json)
+    from phichat.cli.tables import format_size, format_table
     from phichat.engine.hardware import probe_memory
-    from phichat.models.library import Library
+    from phichat.models.library import LocalModels
 
-    library = Library.open(Paths.find())
-    free = probe_memory().available
-    documents: Documents = []
-    for model in library.installed:
-        facts = library.facts(model)
-        proof = library.proofs.known(model.path)
-        speed = library.used.speed(model.path)
+    library = LocalModels.from_paths(Paths.from_environment())
+    free_memory = probe_memory().available
+    documents: JsonObjects = []
+    for model in library.models:
+        facts = library.get_summary(model)
+        verified_hash = library.hash_cache.get(model.path)
+        speed = library.usage_log.last_speed(model.path)
         documents.append(
             {
                 "name": model.name,
@@ -45,49 +45,51 @@ def list(as_json: bool, endpoint: str | None) -> int:
                 "quantization": facts.quantization,
                 "architecture": facts.architecture,
                 "source": model.source,
-                "sha256": proof.sha256 if proof else model.parts[0].sha256 or None,
-                "verified_at": proof.verified_at if proof else None,
-                "last_used_at": library.used.at(model.path),
+                "sha256": verified_hash.sha256 if verified_hash else model.parts[0].sha256 or None,
+                "verified_at": verified_hash.verified_at if verified_hash else None,
+                "last_used_at": library.usage_log.last_used_at(model.path),
                 "context_length": facts.context_length,
-                "fits": model.size + _BESIDE_WEIGHTS <= free,
+                "fits": model.size + _RUNTIME_OVERHEAD_BYTES <= free_memory,
                 "tokens_per_second": speed.tokens_per_second if speed else None,
-                "also_called": [*model.also_called],
+                "also_called": [*model.aliases],
                 "problem": facts.problem or None,
                 "damaged": facts.damaged,
             }
         )
     if as_json:
-        Output().document(documents)
+        Output().write_json(documents)
         return ExitCode.DONE
     if not documents:
-        Diagnostics().notice("No model is installed; download one with `phichat pull phi-4-mini`.")
+        Diagnostics().print_notice("No model is installed; download one with `phichat pull phi-4-mini`.")
         return ExitCode.DONE
     rows = [
         [
             str(document["name"]),
-            size(document["size"]),
+            format_size(document["size"]),
             document["quantization"] or "?",
             document["source"],
-            _day(document["last_used_at"]),
-            _day(document["verified_at"]),
-            _state(document),
+            _format_date(document["last_used_at"]),
+            _format_date(document["verified_at"]),
+            _format_status(document),
         ]
         for document in documents
     ]
-    Output().text(table(["name", "size", "quantization", "source", "last used", "verified", "state"], rows))
+    Output().write_text(
+        format_table(["name", "size", "quantization", "source", "last used", "verified", "state"], rows)
+    )
     return ExitCode.DONE
 
 
-def _served(endpoint: str, *, as_json: bool) -> int:
-    from phichat.cli.tables import table
-    from phichat.wiring import endpoint_models
+def _list_endpoint_models(endpoint: str, *, as_json: bool) -> int:
+    from phichat.cli.tables import format_table
+    from phichat.wiring import list_endpoint_models
 
-    with ctrl_c() as cancel:
-        models = endpoint_models(configure(Paths.find()), endpoint, cancel)
+    with cancel_on_sigint() as cancel:
+        models = list_endpoint_models(build_config(Paths.from_environment()), endpoint, cancel)
         if cancel.is_set():
             return ExitCode.INTERRUPTED
     if as_json:
-        Output().document(
+        Output().write_json(
             [
                 {
                     "name": f"{endpoint}/{model.id}",
@@ -103,13 +105,13 @@ def _served(endpoint: str, *, as_json: bool) -> int:
             [f"{endpoint}/{model.id}", f"{model.n_ctx:,}" if model.n_ctx else "?", model.owned_by or "?"]
             for model in models
         ]
-        Output().text(table(["name", "context", "owned by"], rows))
+        Output().write_text(format_table(["name", "context", "owned by"], rows))
     else:
-        Diagnostics().notice(f"{endpoint} has no model.")
+        Diagnostics().print_notice(f"{endpoint} has no model.")
     return ExitCode.DONE
 
 
-def _state(document: dict[str, Any]) -> str:
+def _format_status(document: dict[str, Any]) -> str:
     if document["damaged"]:
         return "damaged"
     if document["problem"]:
@@ -117,5 +119,5 @@ def _state(document: dict[str, Any]) -> str:
     return "fits" if document["fits"] else "too large now"
 
 
-def _day(moment: str | None) -> str:
-    return moment[:10] if moment else "-"
+def _format_date(timestamp: str | None) -> str:
+    return timestamp[:10] if timestamp else "-"

@@ -11,31 +11,31 @@ import click
 
 from phichat.cli.diagnostics import Diagnostics
 from phichat.cli.output import Output
-from phichat.cli.times import span
+from phichat.cli.times import parse_time_range
 from phichat.paths import Paths
-from phichat.terminal import clean_line
+from phichat.terminal import sanitize_line
 
 if TYPE_CHECKING:
     from phichat.transcript.records import ConversationSummary
-    from phichat.transcript.search import Filters, Found
+    from phichat.transcript.search import SearchFilters, SearchResults
 
-_VERBS = ("backup", "fork", "import", "rename", "replay", "rm", "show", "stats")
+_COMMANDS = ("backup", "fork", "import", "rename", "replay", "rm", "show", "stats")
 
 
-class _Verbs(click.Group):
+class _LazyLogsGroup(click.Group):
     """Imports a verb's module, `logs_VERB`, when it is called for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
+        if cmd_name not in _COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"phichat.cli.logs_{cmd_name}"), f"logs_{cmd_name}")
         return command
 
 
-@click.group(cls=_Verbs, invoke_without_command=True)
+@click.group(cls=_LazyLogsGroup, invoke_without_command=True)
 @click.option("-q", "--query", metavar="WORDS", help='Search; "in quotes" one after the other, beg* for beginnings.')
 @click.option("-n", "--limit", type=click.IntRange(0), default=20, metavar="N", help="How many; 0 for all.")
 @click.option("-m", "--model", metavar="NAME", help="Only this model; a part of its name is enough.")
@@ -49,35 +49,35 @@ def logs(ctx: click.Context, /, query: str | None, limit: int, as_json: bool, **
     """List conversations, the newest first, or search them."""
     if ctx.invoked_subcommand is not None:
         return
-    from phichat.wiring import store
+    from phichat.wiring import open_store
 
-    wanted = _filters(**filters)
-    output, kept = Output(), store(Paths.find())
+    search_filters = _build_filters(**filters)
+    output, transcripts = Output(), open_store(Paths.from_environment())
     try:
-        most = limit or 2**31
+        max_rows = limit or 2**31
         if query is None:
-            _list(output, kept.conversations(most, wanted), as_json=as_json)
+            _print_conversations(output, transcripts.list_conversations(max_rows, search_filters), as_json=as_json)
         else:
-            _show(output, kept.search(query, wanted, most), as_json=as_json)
+            _print_hits(output, transcripts.search_turns(query, search_filters, max_rows), as_json=as_json)
     finally:
-        kept.close()
+        transcripts.close()
 
 
-def _filters(model: str | None, since: str | None, until: str | None, code_warnings: bool) -> Filters:
-    from phichat.transcript.search import Filters
+def _build_filters(model: str | None, since: str | None, until: str | None, code_warnings: bool) -> SearchFilters:
+    from phichat.transcript.search import SearchFilters
 
     now = datetime.now().astimezone()
-    return Filters(
+    return SearchFilters(
         model,
-        since=span(since, now)[0] if since else None,
-        until=span(until, now)[1] if until else None,
+        since=parse_time_range(since, now)[0] if since else None,
+        until=parse_time_range(until, now)[1] if until else None,
         code_warnings=code_warnings,
     )
 
 
-def _list(output: Output, found: Sequence[ConversationSummary], *, as_json: bool) -> None:
+def _print_conversations(output: Output, summaries: Sequence[ConversationSummary], *, as_json: bool) -> None:
     if as_json:
-        output.document(
+        output.write_json(
             [
                 {
                     "id": one.id,
@@ -87,45 +87,45 @@ def _list(output: Output, found: Sequence[ConversationSummary], *, as_json: bool
                     "updated_at": one.updated_at.isoformat(),
                     "turns": one.turns,
                 }
-                for one in found
+                for one in summaries
             ]
         )
         return
-    width = max((len(clean_line(one.model)) for one in found), default=0)
-    for one in found:
+    width = max((len(sanitize_line(one.model)) for one in summaries), default=0)
+    for one in summaries:
         turns = f"{one.turns:>4} turn{'' if one.turns == 1 else 's'}"
-        output.text(
-            f"{one.id}  {local_time(one.updated_at)}  {turns:<10}  {clean_line(one.model):<{width}}  "
-            f"{clean_line(one.title)}".rstrip()
+        output.write_text(
+            f"{one.id}  {format_local_time(one.updated_at)}  {turns:<10}  {sanitize_line(one.model):<{width}}  "
+            f"{sanitize_line(one.title)}".rstrip()
         )
 
 
-def _show(output: Output, found: Found, *, as_json: bool) -> None:
-    if found.newest_first:
-        Diagnostics().notice("Thousands of turns match, so the newest are shown first, not the best.")
+def _print_hits(output: Output, results: SearchResults, *, as_json: bool) -> None:
+    if results.newest_first:
+        Diagnostics().print_notice("Thousands of turns match, so the newest are shown first, not the best.")
     if as_json:
-        output.document(
+        output.write_json(
             [
                 {
                     "id": hit.conversation,
                     "title": hit.title,
-                    "turn": hit.number,
+                    "turn": hit.turn_number,
                     "turn_id": hit.turn,
                     "role": hit.role,
                     "snippet": "".join(f"«{text}»" if is_match else text for text, is_match in hit.snippet),
                     "created_at": hit.created_at.isoformat(),
                 }
-                for hit in found.hits
+                for hit in results.hits
             ]
         )
         return
-    for hit in found.hits:
-        output.text(
-            f"{hit.conversation}  {local_time(hit.created_at)}  turn {hit.number}, {hit.role}  {clean_line(hit.title)}"
+    for hit in results.hits:
+        output.write_text(
+            f"{hit.conversation}  {format_local_time(hit.created_at)}  turn {hit.turn_number}, {hit.role}  {sanitize_line(hit.title)}"
         )
-        output.marked([("    ", False), *hit.snippet])
+        output.write_highlighted([("    ", False), *hit.snippet])
 
 
-def local_time(when: datetime) -> str:
+def format_local_time(moment: datetime) -> str:
     """To the minute, in the zone of the machine."""
-    return when.astimezone().strftime("%Y-%m-%d %H:%M")
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")

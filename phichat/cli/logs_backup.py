@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from phichat.cli.confirm import confirm
+from phichat.cli.confirm import confirm_action
 from phichat.errors import OutputError
-from phichat.paths import Paths, expanded
+from phichat.paths import Paths, expand_user
 
 
 @click.command("backup")
@@ -17,15 +17,15 @@ def logs_backup(file: str, yes: bool) -> None:
 
     The copy is a store of its own: put it where `phichat path logs` says to use it.
     """
-    from phichat.wiring import store
+    from phichat.wiring import open_store
 
-    target = expanded(file).absolute()
+    target = expand_user(file).absolute()
     if target.is_dir():
         raise OutputError(f"{target} is a directory", "give the name of a file in it")
     if target.exists():
-        confirm(f"{target} exists already", "Replace it?", yes=yes)
-    kept = store(Paths.find())
+        confirm_action(f"{target} exists already", "Replace it?", assume_yes=yes)
+    transcripts = open_store(Paths.from_environment())
     try:
-        kept.backup(target)
+        transcripts.write_backup(target)
     finally:
-        kept.close()
+        transcripts.close()

@@ -15,18 +15,18 @@ from phichat.paths import Paths
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def logs_fork(cid: str, at: int, as_json: bool) -> None:
     """Begin a new conversation with the first N turns of another, and print its id."""
-    from phichat.wiring import store
+    from phichat.wiring import open_store
 
-    kept = store(Paths.find())
+    transcripts = open_store(Paths.from_environment())
     try:
-        source = kept.find(cid)
-        made = kept.fork(source, at)
+        source = transcripts.find_id(cid)
+        fork_id = transcripts.fork_conversation(source, at)
     finally:
-        kept.close()
+        transcripts.close()
     if as_json:
-        Output().document({"id": made, "forked_from": source, "turns": at})
+        Output().write_json({"id": fork_id, "forked_from": source, "turns": at})
     else:
-        Output().text(made)
-        tell = Diagnostics()
-        if tell.on_terminal:
-            tell.notice(f"Go on with `phichat ask --cid {made}`.")
+        Output().write_text(fork_id)
+        diagnostics = Diagnostics()
+        if diagnostics.is_terminal:
+            diagnostics.print_notice(f"Go on with `phichat ask --cid {fork_id}`.")

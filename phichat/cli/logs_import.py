@@ -7,7 +7,7 @@ import click
 from phichat.cli.diagnostics import Diagnostics
 from phichat.cli.output import Output
 from phichat.errors import TranscriptFileError
-from phichat.paths import Paths, expanded
+from phichat.paths import Paths, expand_user
 
 
 @click.command("import")
@@ -19,34 +19,36 @@ def logs_import(file: str, as_json: bool) -> None:
 
     FILE is only read. What is here already is left as it is.
     """
-    from phichat.transcript.importers import read
-    from phichat.wiring import store
+    from phichat.transcript.importers import read_file
+    from phichat.wiring import open_store
 
-    tell = Diagnostics()
-    kept = store(Paths.find())
+    diagnostics = Diagnostics()
+    transcripts = open_store(Paths.from_environment())
     imported = known = turns = 0
     try:
-        for conversation in read(expanded(file)):
+        for conversation in read_file(expand_user(file)):
             try:
-                added = kept.add(conversation)
-            except (UnicodeEncodeError, OverflowError) as why:
+                added = transcripts.add_conversation(conversation)
+            except (UnicodeEncodeError, OverflowError) as error:
                 # An id of half a character, a number of a hundred digits: no program writes them.
-                raise TranscriptFileError(f"A conversation of {file} cannot be kept ({why})", "check the file") from why
+                raise TranscriptFileError(
+                    f"A conversation of {file} cannot be kept ({error})", "check the file"
+                ) from error
             if added:
                 imported += 1
                 turns += len(conversation.turns)
             else:
                 known += 1
-            tell.progress(f"{imported + known:,} conversations")
+            diagnostics.show_progress(f"{imported + known:,} conversations")
     finally:
-        tell.clear_progress()
-        kept.close()
+        diagnostics.clear_progress()
+        transcripts.close()
     if as_json:
-        Output().document({"imported": imported, "turns": turns, "known": known})
+        Output().write_json({"imported": imported, "turns": turns, "known": known})
         return
-    there = f"; {known:,} here already" if known else ""
-    Output().text(f"{_counted(imported, 'conversation')} with {_counted(turns, 'turn')} imported{there}")
+    known_note = f"; {known:,} here already" if known else ""
+    Output().write_text(f"{_plural(imported, 'conversation')} with {_plural(turns, 'turn')} imported{known_note}")
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -6,7 +6,7 @@ import click
 
 from phichat.errors import UsageError
 from phichat.paths import Paths
-from phichat.terminal import clean_line
+from phichat.terminal import sanitize_line
 
 
 @click.command("rename")
@@ -14,13 +14,13 @@ from phichat.terminal import clean_line
 @click.argument("title", nargs=-1, required=True)
 def logs_rename(cid: str, title: tuple[str, ...]) -> None:
     """Give a conversation another title."""
-    from phichat.wiring import store
+    from phichat.wiring import open_store
 
-    whole = clean_line(" ".join(title))
-    if not whole:
+    new_title = sanitize_line(" ".join(title))
+    if not new_title:
         raise UsageError("The title is empty", "give one that says what it is about")
-    kept = store(Paths.find())
+    transcripts = open_store(Paths.from_environment())
     try:
-        kept.rename(kept.find(cid), whole)
+        transcripts.rename_conversation(transcripts.find_id(cid), new_title)
     finally:
-        kept.close()
+        transcripts.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from phichat.cli.confirm import confirm
+from phichat.cli.confirm import confirm_action
 from phichat.cli.diagnostics import Diagnostics
 from phichat.paths import Paths
 
@@ -14,23 +14,23 @@ from phichat.paths import Paths
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def logs_rm(cids: tuple[str, ...], yes: bool) -> None:
     """Remove conversations so that nothing of them can be read in the file any more."""
-    from phichat.engine.states import StateFolder
-    from phichat.wiring import store
+    from phichat.engine.states import KvStore
+    from phichat.wiring import open_store
 
-    paths = Paths.find()
-    kept = store(paths)
+    paths = Paths.from_environment()
+    transcripts = open_store(paths)
     try:
-        ids = list(dict.fromkeys(kept.find(cid) for cid in cids))
-        confirm(f"This removes {', '.join(ids)} for good", "Remove?", yes=yes)
-        tell = Diagnostics()
-        tell.progress("removing, from the full-text index too")
-        erased = kept.remove(ids)
+        ids = list(dict.fromkeys(transcripts.find_id(cid) for cid in cids))
+        confirm_action(f"This removes {', '.join(ids)} for good", "Remove?", assume_yes=yes)
+        diagnostics = Diagnostics()
+        diagnostics.show_progress("removing, from the full-text index too")
+        erased = transcripts.delete_conversations(ids)
         for id_ in ids:
-            StateFolder(paths.states).forget(id_)
-        tell.clear_progress()
+            KvStore(paths.kv_store).delete_conversation(id_)
+        diagnostics.clear_progress()
         if not erased:
-            tell.notice(
+            diagnostics.print_notice(
                 "Another program has the transcripts open; what was removed can be read in the file until it ends."
             )
     finally:
-        kept.close()
+        transcripts.close()

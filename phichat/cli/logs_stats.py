@@ -6,23 +6,23 @@ import click
 
 from phichat.cli.output import Output
 from phichat.paths import Paths
-from phichat.terminal import clean_line
+from phichat.terminal import sanitize_line
 
 
 @click.command("stats")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def logs_stats(as_json: bool) -> None:
     """Count conversations, turns and tokens."""
-    from phichat.wiring import store
+    from phichat.wiring import open_store
 
-    kept = store(Paths.find())
+    transcripts = open_store(Paths.from_environment())
     try:
-        stats = kept.stats()
+        stats = transcripts.get_stats()
     finally:
-        kept.close()
+        transcripts.close()
     output = Output()
     if as_json:
-        output.document(
+        output.write_json(
             {
                 "path": stats.path,
                 "size": stats.size,
@@ -41,12 +41,12 @@ def logs_stats(as_json: bool) -> None:
             }
         )
         return
-    output.text(
+    output.write_text(
         f"{stats.conversations:,} conversations with {stats.turns:,} turns ({stats.cut_off:,} without an end) "
         f"in {stats.size / 1e6:,.1f} MB at {stats.path}"
     )
     for one in stats.models:
-        output.text(
-            f"{clean_line(one.model) or 'no model'}: {one.turns:,} turns, {one.prompt_tokens:,} prompt tokens, "
+        output.write_text(
+            f"{sanitize_line(one.model) or 'no model'}: {one.turns:,} turns, {one.prompt_tokens:,} prompt tokens, "
             f"{one.completion_tokens:,} generated"
         )

@@ -10,9 +10,9 @@ import click
 from phichat import config
 from phichat.paths import Paths
 
-Command = Callable[..., Any]
+CommandFn = Callable[..., Any]
 
-_MODEL = (
+_MODEL_OPTIONS = (
     click.option(
         "-m",
         "--model",
@@ -21,7 +21,7 @@ _MODEL = (
         "[endpoints.NAME], is always that server's; write ./NAME for a path.",
     ),
 )
-_ENGINE = (
+_ENGINE_OPTIONS = (
     click.option("--ctx-size", metavar="N", help="Context in tokens."),
     click.option("--n-gpu-layers", metavar="auto|all|N", help="Layers that go to the GPU."),
     click.option(
@@ -37,7 +37,7 @@ _ENGINE = (
         help="Guess tokens from what was said before; auto: where `bench --tune` found that it pays.",
     ),
 )
-_SAMPLING = (
+_SAMPLING_OPTIONS = (
     click.option("--temp", "--temperature", "temperature", metavar="T", help="0 decodes greedily."),
     click.option("--top-k", metavar="K", help="Keep the K likeliest tokens."),
     click.option("--top-p", metavar="P", help="Keep the likeliest tokens up to this share."),
@@ -46,36 +46,36 @@ _SAMPLING = (
     click.option("--seed", metavar="N", help="Makes a reply repeatable."),
     click.option("--max-tokens", metavar="N", help="End the reply after so many tokens."),
 )
-_KEEP_ALIVE = (
+_KEEP_ALIVE_OPTIONS = (
     click.option(
         "--keep-alive", metavar="TIME", help="How long the engine stays after the last answer: seconds, 5m, 0 for not."
     ),
 )
-_DEBUG = (click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),)
+_DEBUG_OPTIONS = (click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),)
 
 
-def _with(*groups: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
+def _combine_options(*groups: tuple[Callable[[CommandFn], CommandFn], ...]) -> Callable[[CommandFn], CommandFn]:
+    def add_options(command: CommandFn) -> CommandFn:
         for option in reversed([option for group in groups for option in group]):
             command = option(command)
         return command
 
-    return decorate
+    return add_options
 
 
-debug_option = _with(_DEBUG)
-engine_options = _with(_ENGINE, _DEBUG)
-model_and_engine_options = _with(_MODEL, _ENGINE, _DEBUG)
-model_options = _with(_MODEL, _SAMPLING, _ENGINE)
-keep_alive_option = _with(_KEEP_ALIVE)
-all_options = _with(_MODEL, _SAMPLING, _ENGINE, _DEBUG)
+debug_option = _combine_options(_DEBUG_OPTIONS)
+engine_options = _combine_options(_ENGINE_OPTIONS, _DEBUG_OPTIONS)
+model_and_engine_options = _combine_options(_MODEL_OPTIONS, _ENGINE_OPTIONS, _DEBUG_OPTIONS)
+model_options = _combine_options(_MODEL_OPTIONS, _SAMPLING_OPTIONS, _ENGINE_OPTIONS)
+keep_alive_option = _combine_options(_KEEP_ALIVE_OPTIONS)
+all_options = _combine_options(_MODEL_OPTIONS, _SAMPLING_OPTIONS, _ENGINE_OPTIONS, _DEBUG_OPTIONS)
 
 
-def configure(paths: Paths, pairs: tuple[tuple[str, str], ...] = (), **flags: object) -> config.Config:
+def build_config(paths: Paths, options: tuple[tuple[str, str], ...] = (), **flags: object) -> config.Config:
     """The Config of this run. pairs: what `-o KEY VALUE` gave; a flag of the same name comes before it.
 
     Raises UsageError and ConfigError.
     """
-    given: dict[str, object] = dict(config.read_option(name, value) for name, value in pairs)
-    given.update((name, value) for name, value in flags.items() if value is not None)
-    return config.load(given, paths.config_file)
+    settings: dict[str, object] = dict(config.parse_option(name, value) for name, value in options)
+    settings.update((name, value) for name, value in flags.items() if value is not None)
+    return config.load_config(settings, paths.config_file)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TextIO
 
 from phichat.errors import OutputError
-from phichat.terminal import StreamCleaner, clean, to_json
+from phichat.terminal import StreamSanitizer, sanitize, to_json
 
 
-class ReaderLeft(Exception):
+class StdoutClosed(Exception):
     """Whoever read stdout has closed it."""
 
 
@@ -33,35 +33,40 @@ class Output:
         self._stream = stream or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
         if reconfigure := getattr(self._stream, "reconfigure", None):
             reconfigure(encoding="utf-8", errors="replace")
-        self._cleaner = StreamCleaner()
+        self._sanitizer = StreamSanitizer()
         self._ends_in_newline = True
 
-    def piece(self, text: str) -> None:
+    def write_delta(self, text: str) -> None:
         """A piece of a text that goes on."""
-        self._write(self._cleaner.feed(text))
+        self._write(self._sanitizer.feed(text))
 
-    def made(self, text: str) -> None:
+    def write_trusted(self, text: str) -> None:
         """A piece of a document whose maker has seen to it that it steers no terminal."""
         self._write(text)
 
-    def end(self) -> None:
+    def end_text(self) -> None:
         """The text is complete: its last line gets an end."""
-        self._write(self._cleaner.close())
+        self._write(self._sanitizer.flush())
         if not self._ends_in_newline:
             self._write("\n")
 
-    def text(self, text: str) -> None:
+    def write_text(self, text: str) -> None:
         """A whole text."""
-        self._write(clean(text))
-        self.end()
+        self._write(sanitize(text))
+        self.end_text()
 
-    def marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
+    def write_highlighted(self, spans: Iterable[tuple[str, bool]]) -> None:
         """A line whose marked pieces stand out."""
         is_bold = self._stream.isatty() and "NO_COLOR" not in os.environ
-        begin, end = ("\x1b[1m", "\x1b[0m") if is_bold else ("«", "»")
-        self._write("".join(f"{begin}{clean(text)}{end}" if mark else clean(text) for text, mark in pieces) + "\n")
+        start_mark, end_mark = ("\x1b[1m", "\x1b[0m") if is_bold else ("«", "»")
+        self._write(
+            "".join(
+                f"{start_mark}{sanitize(text)}{end_mark}" if highlight else sanitize(text) for text, highlight in spans
+            )
+            + "\n"
+        )
 
-    def document(self, document: object) -> None:
+    def write_json(self, document: object) -> None:
         """One JSON document."""
         self._write(to_json(document) + "\n")
 
@@ -72,8 +77,8 @@ class Output:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError as why:
+        except OSError as error:
             discard_stdout()
-            if isinstance(why, BrokenPipeError):
-                raise ReaderLeft from None
-            raise OutputError(f"The answer cannot be written ({why.strerror})", "write it elsewhere") from why
+            if isinstance(error, BrokenPipeError):
+                raise StdoutClosed from None
+            raise OutputError(f"The answer cannot be written ({error.strerror})", "write it elsewhere") from error

@@ -7,20 +7,21 @@ import click
 from phichat.cli.output import Output
 from phichat.paths import Paths
 
-_PLACES = ("config", "data", "cache", "models", "logs", "states")
+_PATH_NAMES = {"config": "config", "data": "data", "cache": "cache", "models": "models", "logs": "logs", "states": "kv_store"}
+"""What the user calls each place, and the property of Paths that holds it."""
 
 
 @click.command()
-@click.argument("place", type=click.Choice(_PLACES), required=False)
+@click.argument("place", type=click.Choice(list(_PATH_NAMES)), required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def path(place: str | None, as_json: bool) -> None:
     """Print where settings, transcripts, models and KV states are kept."""
-    paths = Paths.find()
-    places = {name: str(getattr(paths, name)) for name in _PLACES}
+    paths = Paths.from_environment()
+    paths_by_name = {name: str(getattr(paths, field)) for name, field in _PATH_NAMES.items()}
     output = Output()
     if as_json:
-        output.document(places if place is None else {place: places[place]})
+        output.write_json(paths_by_name if place is None else {place: paths_by_name[place]})
     elif place is not None:
-        output.text(places[place])
+        output.write_text(paths_by_name[place])
     else:
-        output.text("\n".join(f"{name:<8}{where}" for name, where in places.items()))
+        output.write_text("\n".join(f"{name:<8}{path_text}" for name, path_text in paths_by_name.items()))

@@ -7,68 +7,75 @@ import sys
 from collections.abc import Iterator
 from typing import assert_never
 
-from phichat.chat.attachments import attached
-from phichat.chat.commands import Command, parse, plain_prompt
+from phichat.chat.attachments import render_attachment
+from phichat.chat.commands import Command, parse_command, unescape_prompt
 from phichat.chat.conversation import Conversation
-from phichat.chat.telling import commands_text, context_text, options_text, stats_text, turn_number, with_option
+from phichat.chat.telling import (
+    format_commands,
+    format_context,
+    format_options,
+    format_stats,
+    parse_turn_number,
+    set_option,
+)
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import ctrl_c
+from phichat.cli.interrupt import cancel_on_sigint
 from phichat.cli.output import Output
-from phichat.desk import Desk
+from phichat.desk import ChatService
 from phichat.errors import OutputError, PhichatError, UsageError
 from phichat.events import (
     CodeChecked,
     ContextTrimmed,
     Event,
-    ModelChecking,
     ModelLoading,
     ModelReady,
-    NotKept,
+    ModelVerifying,
     PromptProgress,
     ReasoningDelta,
     SampleFinished,
-    Sampling,
+    SamplingProgress,
     TextDelta,
+    TranscriptUnavailable,
     TurnFinished,
     TurnStarted,
-    Voted,
+    VoteResult,
 )
 from phichat.messages import FinishReason
-from phichat.paths import expanded, write_atomically
+from phichat.paths import expand_user, write_atomically
 
 
-class PlainChat:
+class LineChat:
     """Reads a line, answers it, and takes the same slash commands as the full screen."""
 
-    def __init__(self, desk: Desk, conversation: Conversation) -> None:
-        self._desk, self._talk = desk, conversation
-        self._output, self._tell = Output(), Diagnostics()
-        self._attached: list[str] = []
-        self._shows_reasoning = True
-        self._warned: tuple[str, ...] = ()
+    def __init__(self, service: ChatService, conversation: Conversation) -> None:
+        self._service, self._conversation = service, conversation
+        self._output, self._diagnostics = Output(), Diagnostics()
+        self._attachments: list[str] = []
+        self._show_reasoning = True
+        self._warnings: tuple[str, ...] = ()
 
     def run(self) -> ExitCode:
         """Until the end of the input or /exit."""
-        self._tell.notice("Type a prompt and Enter; /help lists the commands, Ctrl-D leaves.")
+        self._diagnostics.print_notice("Type a prompt and Enter; /help lists the commands, Ctrl-D leaves.")
         try:
-            for line in self._lines():
+            for line in self._read_lines():
                 try:
-                    command = parse(line)
+                    command = parse_command(line)
                     if command is None:
-                        self._answer(plain_prompt(line))
+                        self._send_prompt(unescape_prompt(line))
                     elif command.name == "exit":
                         break
                     else:
-                        self._run(command)
+                        self._run_command(command)
                 except PhichatError as error:
-                    self._tell.notice(str(error))
+                    self._diagnostics.print_notice(str(error))
         finally:
-            self._desk.close()
+            self._service.close()
         return ExitCode.DONE
 
-    def _lines(self) -> Iterator[str]:
+    def _read_lines(self) -> Iterator[str]:
         while True:
-            self._output.piece("> ")
+            self._output.write_delta("> ")
             try:
                 line = sys.stdin.readline()
             except KeyboardInterrupt:
@@ -78,139 +85,147 @@ class PlainChat:
             if line.strip():
                 yield line.rstrip("\n")
 
-    def _answer(self, prompt: str) -> None:
-        whole = "\n\n".join([*self._attached, prompt])
-        self._attached.clear()
-        self._warned = ()
-        with ctrl_c() as cancel:
-            for event in self._talk.send(whole, self._desk.params, cancel):
-                self._show(event)
+    def _send_prompt(self, prompt: str) -> None:
+        full_prompt = "\n\n".join([*self._attachments, prompt])
+        self._attachments.clear()
+        self._warnings = ()
+        with cancel_on_sigint() as cancel:
+            for event in self._conversation.send(full_prompt, self._service.params, cancel):
+                self._on_event(event)
 
-    def _show(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         match event:
             case ModelReady():
                 for notice in event.notices:
-                    self._tell.notice(notice)
-            case NotKept():
-                self._tell.notice(f"This is not being kept: {event.reason}.")
+                    self._diagnostics.print_notice(notice)
+            case TranscriptUnavailable():
+                self._diagnostics.print_notice(f"This is not being kept: {event.reason}.")
             case ContextTrimmed():
-                self._tell.notice(f"The oldest turns left out, for lack of context: {event.dropped_turns}.")
+                self._diagnostics.print_notice(
+                    f"The oldest turns left out, for lack of context: {event.dropped_turns}."
+                )
             case ReasoningDelta():
-                if self._shows_reasoning:
-                    self._tell.reasoning(event.text)
+                if self._show_reasoning:
+                    self._diagnostics.print_reasoning(event.text)
             case TextDelta():
-                self._tell.end_reasoning()
-                self._output.piece(event.text)
+                self._diagnostics.end_reasoning()
+                self._output.write_delta(event.text)
             case CodeChecked():
                 # Each of them once, when its block is complete.
                 for warning in event.report.warnings:
-                    if warning not in self._warned:
-                        self._warned += (warning,)
+                    if warning not in self._warnings:
+                        self._warnings += (warning,)
             case TurnFinished():
-                self._output.end()
-                for warning in self._warned:
-                    self._tell.notice(warning)
+                self._output.end_text()
+                for warning in self._warnings:
+                    self._diagnostics.print_notice(warning)
                 if event.finish_reason is FinishReason.CANCELLED:
-                    self._tell.notice("Stopped.")
-            case TurnStarted() | ModelChecking() | ModelLoading() | PromptProgress():
+                    self._diagnostics.print_notice("Stopped.")
+            case TurnStarted() | ModelVerifying() | ModelLoading() | PromptProgress():
                 pass
-            case Sampling() | SampleFinished() | Voted():
+            case SamplingProgress() | SampleFinished() | VoteResult():
                 pass
             case _:
                 assert_never(event)
 
     # Commands
 
-    def _run(self, command: Command) -> None:
+    def _run_command(self, command: Command) -> None:
         """Raises PhichatError kinds."""
-        rest, say = command.rest, self._output.text
+        args, write_text = command.args, self._output.write_text
         match command.name:
             case "help":
-                say(commands_text())
+                write_text(format_commands())
             case "model":
-                self._model(rest)
+                self._select_model(args)
             case "system":
-                self._system(rest)
+                self._set_system(args)
             case "set":
-                if rest:
-                    self._desk.params = with_option(self._desk.params, rest)
+                if args:
+                    self._service.params = set_option(self._service.params, args)
                 else:
-                    say(options_text(self._desk.params))
+                    write_text(format_options(self._service.params))
             case "new" | "clear":
-                self._talk = self._desk.new_talk()
+                self._conversation = self._service.new_conversation()
             case "regen":
-                self._again(turn_number(self._talk, rest).prompt)
+                self._resend(parse_turn_number(self._conversation, args).prompt)
             case "undo":
-                self._talk.stand_at(turn_number(self._talk, "").parent)
+                self._conversation.set_head(parse_turn_number(self._conversation, "").parent)
             case "edit":
-                if not rest:
+                if not args:
                     raise UsageError("/edit needs the new prompt", "write it behind the command")
-                self._again(rest)
+                self._resend(args)
             case "fork":
-                self._talk = self._desk.fork(self._talk, turn_number(self._talk, rest).id)
+                self._conversation = self._service.fork_conversation(
+                    self._conversation, parse_turn_number(self._conversation, args).id
+                )
             case "read":
-                self._attached.append(attached(expanded(rest)))
+                self._attachments.append(render_attachment(expand_user(args)))
             case "context":
-                say(context_text(self._talk))
+                write_text(format_context(self._conversation))
             case "stats":
-                say(stats_text(turn_number(self._talk, rest)))
+                write_text(format_stats(parse_turn_number(self._conversation, args)))
             case "think":
-                self._shows_reasoning = not self._shows_reasoning
+                self._show_reasoning = not self._show_reasoning
             case "export":
-                self._export(rest)
+                self._export_conversation(args)
             case "save":
-                self._write(rest, self._desk.last_code(self._talk))
+                self._write_file(args, self._service.last_code_block(self._conversation))
             case "load":
-                self._load(rest)
+                self._load_conversation(args)
             case "replay":
-                self._replay()
+                self._replay_last_turn()
             case _:
                 raise UsageError(f"/{command.name} needs the full screen", "start `phichat` without --plain")
 
-    def _replay(self) -> None:
-        with ctrl_c() as cancel:
-            self._output.text(self._desk.replay(self._talk, cancel))
+    def _replay_last_turn(self) -> None:
+        with cancel_on_sigint() as cancel:
+            self._output.write_text(self._service.replay_last_turn(self._conversation, cancel))
 
-    def _again(self, prompt: str) -> None:
-        self._talk.stand_at(turn_number(self._talk, "").parent)
-        self._answer(prompt)
+    def _resend(self, prompt: str) -> None:
+        self._conversation.set_head(parse_turn_number(self._conversation, "").parent)
+        self._send_prompt(prompt)
 
-    def _model(self, name: str) -> None:
+    def _select_model(self, name: str) -> None:
         if name:
-            self._desk.choose_model(name)
+            self._service.select_model(name)
         else:
-            self._output.text("\n".join(f"{offer.name}  {offer.about}" for offer in self._desk.shelf.offers()))
+            self._output.write_text(
+                "\n".join(f"{offer.name}  {offer.details}" for offer in self._service.catalog.entries())
+            )
 
-    def _system(self, text: str) -> None:
+    def _set_system(self, text: str) -> None:
         if text:
-            self._desk.system = self._talk.system = None if text == "-" else text
+            self._service.system = self._conversation.system = None if text == "-" else text
         else:
-            self._output.text(self._talk.system or "There is none.")
+            self._output.write_text(self._conversation.system or "There is none.")
 
-    def _export(self, rest: str) -> None:
-        format, _, name = rest.partition(" ")
-        if self._talk.id is None:
+    def _export_conversation(self, args: str) -> None:
+        format, _, name = args.partition(" ")
+        if self._conversation.id is None:
             raise UsageError("This conversation is not kept yet", "ask something first")
-        text = self._desk.export(self._talk.id, format or "md")
+        text = self._service.export_conversation(self._conversation.id, format or "md")
         if name:
-            self._write(name, text)
+            self._write_file(name, text)
         else:
-            self._output.text(text)
+            self._output.write_text(text)
 
-    def _load(self, rest: str) -> None:
-        if rest:
-            self._talk = self._desk.opened(rest)
+    def _load_conversation(self, id_prefix: str) -> None:
+        if id_prefix:
+            self._conversation = self._service.open_conversation(id_prefix)
         else:
-            self._output.text("\n".join(f"{one.id}  {one.title}  {one.about}" for one in self._desk.listed("")))
+            self._output.write_text(
+                "\n".join(f"{one.id}  {one.title}  {one.details}" for one in self._service.list_conversations(""))
+            )
 
-    def _write(self, name: str, text: str) -> None:
+    def _write_file(self, name: str, text: str) -> None:
         if not name:
             raise UsageError("There is no file named", "write its path behind the command")
-        path = expanded(name)
+        path = expand_user(name)
         if os.path.exists(path):  # noqa: PTH110  (Path.exists raises for what can be no name)
             raise UsageError(f"{path} is there already", "name another file")
         try:
             write_atomically(path, text.encode("utf-8", "surrogatepass"))
-        except OSError as why:
-            raise OutputError(f"{path} cannot be written ({why.strerror})", "name another file") from why
-        self._tell.notice(f"Saved {path}.")
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error.strerror})", "name another file") from error
+        self._diagnostics.print_notice(f"Saved {path}.")

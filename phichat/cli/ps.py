@@ -13,7 +13,7 @@ from phichat.cli.output import Output
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.engine.resident.listing import Resident
+    from phichat.engine.resident.listing import RunningEngine
 
 
 @click.command()
@@ -21,56 +21,58 @@ if TYPE_CHECKING:
 @debug_option
 def ps(as_json: bool) -> int:
     """List the engines that stay for the next question."""
-    from phichat.cli.tables import size, table
-    from phichat.wiring import engines_that_stay
+    from phichat.cli.tables import format_size, format_table
+    from phichat.wiring import list_background_engines
 
-    documents = [_document(one) for one in engines_that_stay(Paths.find())]
+    documents = [_to_document(one) for one in list_background_engines(Paths.from_environment())]
     if as_json:
-        Output().document(documents)
+        Output().write_json(documents)
         return ExitCode.DONE
     if not documents:
-        Diagnostics().notice("No engine is there; `phichat ask` leaves one for the next question.")
+        Diagnostics().print_notice("No engine is there; `phichat ask` leaves one for the next question.")
         return ExitCode.DONE
     rows = [
         [
             document["model"] or "?",
             str(document["pid"]),
-            size(document["memory"]) if document["memory"] else "?",
+            format_size(document["memory"]) if document["memory"] else "?",
             document["placement"] or "?",
-            _span(document["idle_s"]),
-            _until(document),
+            _format_duration(document["idle_s"]),
+            _format_expiry(document),
         ]
         for document in documents
     ]
-    Output().text(table(["model", "pid", "memory", "placement", "idle", "until"], rows))
+    Output().write_text(format_table(["model", "pid", "memory", "placement", "idle", "until"], rows))
     return ExitCode.DONE
 
 
-def _document(one: Resident) -> dict[str, Any]:
-    state, card = one.state, one.card
-    expires = state.expires_in_s if state else None
-    moment = None if expires is None or card is None else datetime.now(UTC) + timedelta(seconds=expires)
+def _to_document(engine: RunningEngine) -> dict[str, Any]:
+    status, model_info = engine.status, engine.loaded_model
+    expires_in_s = status.expires_in_s if status else None
+    expires_at = (
+        None if expires_in_s is None or model_info is None else datetime.now(UTC) + timedelta(seconds=expires_in_s)
+    )
     return {
-        "pid": one.pid,
-        "model": card.model.name if card else None,
-        "path": card.path if card else None,
-        "memory": card.memory if card else None,
-        "placement": card.placement if card else None,
-        "n_ctx": card.model.n_ctx if card else None,
-        "idle_s": round(state.idle_s, 1) if state else None,
-        "expires_at": moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None,
-        "clients": state.clients if state else None,
-        "state": "too busy to answer" if state is None else "ready" if card else "loading",
+        "pid": engine.pid,
+        "model": model_info.model.name if model_info else None,
+        "path": model_info.path if model_info else None,
+        "memory": model_info.memory if model_info else None,
+        "placement": model_info.placement if model_info else None,
+        "n_ctx": model_info.model.n_ctx if model_info else None,
+        "idle_s": round(status.idle_s, 1) if status else None,
+        "expires_at": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if expires_at else None,
+        "clients": status.clients if status else None,
+        "state": "too busy to answer" if status is None else "ready" if model_info else "loading",
     }
 
 
-def _span(seconds: float | None) -> str:
+def _format_duration(seconds: float | None) -> str:
     if seconds is None:
         return "?"
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-def _until(document: dict[str, Any]) -> str:
+def _format_expiry(document: dict[str, Any]) -> str:
     if document["state"] != "ready":
         return str(document["state"])
     if not document["expires_at"]:

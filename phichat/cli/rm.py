@@ -10,7 +10,7 @@ from phichat.cli.diagnostics import Diagnostics, ExitCode
 from phichat.cli.options import debug_option
 from phichat.errors import UsageError
 from phichat.paths import Paths
-from phichat.terminal import clean_line
+from phichat.terminal import sanitize_line
 
 
 @click.command()
@@ -22,22 +22,22 @@ def rm(model: str, yes: bool) -> int:
 
     Frees only what no other model needs, and never touches a linked file or what another program keeps.
     """
-    from phichat.cli.tables import size
-    from phichat.models.library import Library
-    from phichat.models.places import Source
-    from phichat.models.removing import remove, require_removable
+    from phichat.cli.tables import format_size
+    from phichat.models.library import LocalModels
+    from phichat.models.places import ModelSource
+    from phichat.models.removing import check_removable, remove_model
 
-    library = Library.open(Paths.find())
-    found = library.resolve(model)
-    require_removable(found)
-    is_link = found.source is Source.LINK
+    library = LocalModels.from_paths(Paths.from_environment())
+    model_file = library.resolve_model(model)
+    check_removable(model_file)
+    is_link = model_file.source is ModelSource.LINK
     if not yes:
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
-            raise UsageError(f"Nobody can be asked whether to remove {found.name}", "say so with -y")
-        what = "Forget the link" if is_link else f"Remove {size(found.size)}"
-        if not click.confirm(clean_line(f"{what}: {found.name}, {found.path}?"), err=True):
+            raise UsageError(f"Nobody can be asked whether to remove {model_file.name}", "say so with -y")
+        action = "Forget the link" if is_link else f"Remove {format_size(model_file.size)}"
+        if not click.confirm(sanitize_line(f"{action}: {model_file.name}, {model_file.path}?"), err=True):
             return ExitCode.ERROR
-    freed = remove(found, library)
-    done = f"The link {found.name} is forgotten; its file stays" if is_link else f"{found.name} is removed"
-    Diagnostics().notice(f"{done}, {size(freed)} freed ({freed:,} bytes).")
+    freed_bytes = remove_model(model_file, library)
+    result = f"The link {model_file.name} is forgotten; its file stays" if is_link else f"{model_file.name} is removed"
+    Diagnostics().print_notice(f"{result}, {format_size(freed_bytes)} freed ({freed_bytes:,} bytes).")
     return ExitCode.DONE

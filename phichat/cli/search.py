@@ -23,18 +23,18 @@ def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> 
     alone; pull and fit look into its header.
     """
     from phichat.engine.hardware import probe_memory
-    from phichat.errors import ModelChoiceError
-    from phichat.models.choose import choose
-    from phichat.models.hub import Hub
+    from phichat.errors import AmbiguousModelError
+    from phichat.models.choose import select_files
+    from phichat.models.hub import HubClient
 
-    Paths.find()
+    Paths.from_environment()
     diagnostics, output = Diagnostics(), Output()
-    hub = Hub(is_offline=offline)
-    diagnostics.progress("asking the hub")
-    hits = hub.search(" ".join(words), limit)
-    listings = hub.listings([hit.repository for hit in hits])
+    hub = HubClient(is_offline=offline)
+    diagnostics.show_progress("asking the hub")
+    hits = hub.search_models(" ".join(words), limit)
+    listings = hub.fetch_listings([hit.repository for hit in hits])
     diagnostics.clear_progress()
-    room = probe_memory().available
+    free_memory = probe_memory().available
     documents = []
     for hit in hits:
         document: dict[str, object] = {
@@ -49,46 +49,46 @@ def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> 
             "likes": hit.likes,
         }
         if listing := listings.get(hit.repository):
-            document |= {"licence": listing.licence, "gated": listing.gated}
+            document |= {"licence": listing.licence, "gated": listing.is_gated}
             try:
-                choice = choose(listing.files, hit.repository)
-            except ModelChoiceError:
+                choice = select_files(listing.files, hit.repository)
+            except AmbiguousModelError:
                 pass
             else:
                 document |= {
                     "file": choice.parts[0].path,
                     "quantization": choice.quantization,
                     "size": choice.size,
-                    "fits": choice.size < room,
+                    "fits": choice.size < free_memory,
                 }
         documents.append(document)
     if as_json:
-        output.document(documents)
+        output.write_json(documents)
     elif documents:
-        output.text(_table(documents))
-        diagnostics.notice(f"Get one with `phichat pull {documents[0]['repository']}`.")
+        output.write_text(_format_hits(documents))
+        diagnostics.print_notice(f"Get one with `phichat pull {documents[0]['repository']}`.")
     else:
-        diagnostics.notice("The hub has no GGUF repository like that; try fewer words.")
+        diagnostics.print_notice("The hub has no GGUF repository like that; try fewer words.")
     return ExitCode.DONE
 
 
-def _table(documents: list[dict[str, object]]) -> str:
-    from phichat.cli.tables import size, table
+def _format_hits(documents: list[dict[str, object]]) -> str:
+    from phichat.cli.tables import format_size, format_table
 
     fits = {True: "fits", False: "too large", None: ""}
     rows = []
     for each in documents:
-        total, verdict = each["size"], each["fits"]
-        assert verdict is None or isinstance(verdict, bool)
+        total, fits_memory = each["size"], each["fits"]
+        assert fits_memory is None or isinstance(fits_memory, bool)
         rows.append(
             [
                 str(each["repository"]),
-                size(total) if isinstance(total, int) else "no single choice",
+                format_size(total) if isinstance(total, int) else "no single choice",
                 str(each["quantization"] or ""),
-                fits[verdict],
+                fits[fits_memory],
                 "gated" if each["gated"] else "",
                 str(each["licence"]),
                 f"{each['downloads']:,}",
             ]
         )
-    return table(["repository", "size", "quantization", "here", "access", "licence", "downloads"], rows)
+    return format_table(["repository", "size", "quantization", "here", "access", "licence", "downloads"], rows)

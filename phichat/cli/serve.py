@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import configure, keep_alive_option, model_options
+from phichat.cli.options import build_config, keep_alive_option, model_options
 from phichat.errors import ExtraNotInstalled, UsageError
 from phichat.paths import Paths
 
@@ -36,7 +36,7 @@ from phichat.paths import Paths
     metavar="SECONDS",
     help="For an answer.",
 )
-@click.option("--log", "keeps", is_flag=True, help="Keep what is asked and answered in the transcripts.")
+@click.option("--log", "record", is_flag=True, help="Keep what is asked and answered in the transcripts.")
 @click.option("--debug", is_flag=True, help="Tell of each request, and show the traceback of an error.")
 def serve(
     host: str | None,
@@ -45,37 +45,37 @@ def serve(
     allow_host: tuple[str, ...],
     queue: int,
     time_limit: float,
-    keeps: bool,
+    record: bool,
     debug: bool,
     **flags: Any,
 ) -> int:
     """Serve the models of this machine to programs that speak the OpenAI API."""
-    paths = Paths.find()
-    config = configure(paths, **flags)
+    paths = Paths.from_environment()
+    config = build_config(paths, **flags)
     try:
-        from phichat.server.serving import Serving, serve_until_stopped
-    except ModuleNotFoundError as why:
+        from phichat.server.serving import ServeSettings, serve_until_stopped
+    except ModuleNotFoundError as error:
         raise ExtraNotInstalled(
             "Serving needs the packages starlette and uvicorn, which are not installed",
             "install them with `pip install 'phichat-cli[serve]'`",
-            detail=str(why),
+            detail=str(error),
         ) from None
-    said = config.serve
-    wanted = Serving(
-        host=host or said.host,
-        port=said.port if port is None else port,
-        key=_key(api_key_env or said.api_key_env),
-        allowed=(*said.allow_hosts, *allow_host),
-        waiting=queue,
+    serve_options = config.serve
+    settings = ServeSettings(
+        host=host or serve_options.host,
+        port=serve_options.port if port is None else port,
+        api_key=_read_api_key(api_key_env or serve_options.api_key_env),
+        allowed_hosts=(*serve_options.allow_hosts, *allow_host),
+        max_waiting=queue,
         time_limit_s=time_limit,
-        keeps=keeps,
+        record=record,
         debug=debug,
     )
-    serve_until_stopped(wanted, config, paths, Diagnostics().notice)
+    serve_until_stopped(settings, config, paths, Diagnostics().print_notice)
     return ExitCode.DONE
 
 
-def _key(variable: str) -> str:
+def _read_api_key(variable: str) -> str:
     """Raises UsageError."""
     if not variable:
         return ""

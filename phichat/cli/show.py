@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.diagnostics import ExitCode
-from phichat.cli.options import configure, debug_option
+from phichat.cli.options import build_config, debug_option
 from phichat.cli.output import Output
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.wiring import Fitted
+    from phichat.wiring import FitReport
 
 
 @click.command()
@@ -24,63 +24,63 @@ def show(model: str, as_json: bool) -> int:
 
     Where its parts would go says `phichat fit MODEL`.
     """
-    from phichat.cli.tables import pairs, size
-    from phichat.engine.cancel import Cancel
-    from phichat.gguf_header import read_model
-    from phichat.models.library import Library
-    from phichat.wiring import fit_of
+    from phichat.cli.tables import format_pairs, format_size
+    from phichat.engine.cancel import CancelToken
+    from phichat.gguf_header import read_model_header
+    from phichat.models.library import LocalModels
+    from phichat.wiring import estimate_fit
 
-    paths = Paths.find()
-    library = Library.open(paths)
-    found = library.resolve(model)
-    header = read_model(found.path)
-    problem = library.facts(found).problem
-    fitted = None if problem else fit_of(configure(paths, model=str(found.path)), paths, Cancel())
-    proof, spec = library.proofs.known(found.path), found.spec
+    paths = Paths.from_environment()
+    library = LocalModels.from_paths(paths)
+    model_file = library.resolve_model(model)
+    header = read_model_header(model_file.path)
+    problem = library.get_summary(model_file).problem
+    report = None if problem else estimate_fit(build_config(paths, model=str(model_file.path)), paths, CancelToken())
+    verified_hash, spec = library.hash_cache.get(model_file.path), model_file.spec
     document: dict[str, Any] = {
-        "name": found.name,
-        "also_called": [*found.also_called],
+        "name": model_file.name,
+        "also_called": [*model_file.aliases],
         "title": (spec.title if spec else "") or header.name,
         "summary": spec.summary if spec else "",
-        "source": found.source,
-        "repository": found.repository,
-        "path": str(found.path),
-        "parts": len(found.parts),
-        "size": found.size,
-        "sha256": proof.sha256 if proof else found.parts[0].sha256 or None,
-        "verified_at": proof.verified_at if proof else None,
-        "last_used_at": library.used.at(found.path),
+        "source": model_file.source,
+        "repository": model_file.repository,
+        "path": str(model_file.path),
+        "parts": len(model_file.parts),
+        "size": model_file.size,
+        "sha256": verified_hash.sha256 if verified_hash else model_file.parts[0].sha256 or None,
+        "verified_at": verified_hash.verified_at if verified_hash else None,
+        "last_used_at": library.usage_log.last_used_at(model_file.path),
         "problem": problem or None,
-        "fits": fitted.plan.fits if fitted else None,
-        "memory": fitted.plan.total if fitted else None,
-        "max_ctx": fitted.plan.max_ctx if fitted else None,
-        "tokens_per_second": fitted.speed.tokens_per_second if fitted else None,
+        "fits": report.plan.fits if report else None,
+        "memory": report.plan.total if report else None,
+        "max_ctx": report.plan.max_ctx if report else None,
+        "tokens_per_second": report.speed.tokens_per_second if report else None,
         "architecture": header.architecture,
         "quantization": header.quantization,
         "context_length": header.context_length,
         "layers": header.block_count,
         "embedding_length": header.embedding_length,
         "vocabulary": header.vocab_size,
-        "licence": (spec.licence if spec else "") or header.text("general.license"),
+        "licence": (spec.licence if spec else "") or header.get_str("general.license"),
         "sampling": dict(spec.sampling) if spec else {},
         "chat_template": header.chat_template or None,
     }
     if as_json:
-        Output().document(document)
+        Output().write_json(document)
         return ExitCode.DONE
-    parts = f" in {len(found.parts)} parts" if len(found.parts) > 1 else ""
+    parts = f" in {len(model_file.parts)} parts" if len(model_file.parts) > 1 else ""
     rows = [
-        ("name", found.name),
-        ("also", ", ".join(found.also_called)),
+        ("name", model_file.name),
+        ("also", ", ".join(model_file.aliases)),
         ("title", document["title"]),
         ("good for", document["summary"]),
-        ("source", f"{found.source} {found.repository}".strip()),
+        ("source", f"{model_file.source} {model_file.repository}".strip()),
         ("path", document["path"]),
-        ("size", size(found.size) + parts),
+        ("size", format_size(model_file.size) + parts),
         ("sha256", document["sha256"] or ""),
         ("verified", document["verified_at"] or "never"),
         ("last used", document["last_used_at"] or "never"),
-        ("fits", problem or _fit(fitted)),
+        ("fits", problem or _format_fit(report)),
         ("architecture", f"{header.architecture}, {header.block_count} layers, {header.quantization}"),
         ("context", f"{header.context_length:,} tokens"),
         ("vocabulary", f"{header.vocab_size:,} tokens"),
@@ -88,15 +88,17 @@ def show(model: str, as_json: bool) -> int:
         ("sampling", ", ".join(f"{name} {value}" for name, value in document["sampling"].items())),
         ("licence", document["licence"]),
     ]
-    Output().text(pairs(rows))
+    Output().write_text(format_pairs(rows))
     return ExitCode.DONE
 
 
-def _fit(fitted: Fitted | None) -> str:
-    from phichat.cli.tables import size
+def _format_fit(report: FitReport | None) -> str:
+    from phichat.cli.tables import format_size
 
-    if fitted is None:
+    if report is None:
         return ""
-    where, rate = fitted.plan, fitted.speed.tokens_per_second
-    answer = f"{'yes' if where.fits else 'no'}, it takes {size(where.total)} with {where.n_ctx:,} tokens of context"
-    return answer + (f", about {rate:.0f} tokens/s" if rate else "")
+    plan, rate = report.plan, report.speed.tokens_per_second
+    summary = (
+        f"{'yes' if plan.fits else 'no'}, it takes {format_size(plan.total)} with {plan.n_ctx:,} tokens of context"
+    )
+    return summary + (f", about {rate:.0f} tokens/s" if rate else "")

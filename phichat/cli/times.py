@@ -7,31 +7,31 @@ from datetime import datetime, timedelta
 
 from phichat.errors import UsageError
 
-_UNITS = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 30 * 86_400, "y": 365 * 86_400}
-_AGO = re.compile(r"(\d{1,4}) ?(min|h|d|w|mo|y)(?:[a-z]*)(?: ago)?")
+_UNIT_SECONDS = {"min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 30 * 86_400, "y": 365 * 86_400}
+_RELATIVE = re.compile(r"(\d{1,4}) ?(min|h|d|w|mo|y)(?:[a-z]*)(?: ago)?")
 
 
-def span(text: str, now: datetime) -> tuple[datetime, datetime]:
+def parse_time_range(text: str, now: datetime) -> tuple[datetime, datetime]:
     """Beginning and end of what a text names: a day for a date, today or yesterday; else the moment.
 
     now: with the zone that a time without one is in. Raises UsageError.
     """
-    typed = " ".join(text.lower().split())
+    normalized = " ".join(text.lower().split())
     day = timedelta(days=1)
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     try:
-        if typed in ("today", "yesterday"):
-            began = today if typed == "today" else today - day
-            return began, began + day
-        if typed == "now":
+        if normalized in ("today", "yesterday"):
+            start = today if normalized == "today" else today - day
+            return start, start + day
+        if normalized == "now":
             return now, now
-        if ago := _AGO.fullmatch(typed):
-            moment = now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        if relative := _RELATIVE.fullmatch(normalized):
+            moment = now - timedelta(seconds=int(relative[1]) * _UNIT_SECONDS[relative[2]])
             return moment, moment
-        moment = datetime.fromisoformat(typed.upper())
+        moment = datetime.fromisoformat(normalized.upper())
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=now.tzinfo)
-        return moment, moment + day if re.fullmatch(r"\d{4}-?\d\d-?\d\d", typed) else moment
+        return moment, moment + day if re.fullmatch(r"\d{4}-?\d\d-?\d\d", normalized) else moment
     except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is no time", "write a date like 2026-03-01, yesterday, or how long ago like 7d or 3h"

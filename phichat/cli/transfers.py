@@ -10,35 +10,35 @@ from typing import TYPE_CHECKING
 
 from phichat.cli.diagnostics import Diagnostics
 from phichat.cli.output import Output
-from phichat.cli.tables import size
+from phichat.cli.tables import format_size
 
 if TYPE_CHECKING:
-    from phichat.models.pull import Pull, Step
-    from phichat.models.target import Target
+    from phichat.models.pull import ModelDownload, PullProgress
+    from phichat.models.target import DownloadPlan
 
-_WINDOW_S = 5.0
-_PLAIN_S = 10.0
-_PLAIN_SHARE = 0.1
-_JSON_S = 1.0
-_BAR = 24
+_RATE_WINDOW_S = 5.0
+_LOG_INTERVAL_S = 10.0
+_LOG_INTERVAL_FRACTION = 0.1
+_JSON_INTERVAL_S = 1.0
+_BAR_WIDTH = 24
 
 
-class Reporter:
+class DownloadReporter:
     """Tells the steps of one pull. output: where JSON lines go, None for people."""
 
     def __init__(self, diagnostics: Diagnostics, output: Output | None) -> None:
-        self._tell, self._output = diagnostics, output
-        self._moves = bool(sys.stderr and sys.stderr.isatty())
-        self._seen: deque[tuple[float, int]] = deque()
-        self._told_at, self._told_share = time.monotonic(), 0.0
-        self._notice = ""
+        self._diagnostics, self._output = diagnostics, output
+        self._is_terminal = bool(sys.stderr and sys.stderr.isatty())
+        self._samples: deque[tuple[float, int]] = deque()
+        self._last_report_at, self._last_report_fraction = time.monotonic(), 0.0
+        self._last_notice = ""
 
-    def begin(self, target: Target) -> None:
+    def report_start(self, target: DownloadPlan) -> None:
         """It is known what is to come."""
         for notice in target.notices:
-            self._tell.notice(notice)
+            self._diagnostics.print_notice(notice)
         if self._output:
-            self._output.document(
+            self._output.write_json(
                 {
                     "event": "start",
                     "model": target.name,
@@ -49,59 +49,68 @@ class Reporter:
                 }
             )
 
-    def show(self, step: Step) -> None:
+    def report_step(self, step: PullProgress) -> None:
         """Something has moved."""
-        from phichat.models.pull import Proving
+        from phichat.models.pull import VerifyProgress
 
-        if isinstance(step, Proving):
-            self._tell.progress(f"proving {step.name} {step.fraction:.0%}")
+        if isinstance(step, VerifyProgress):
+            self._diagnostics.show_progress(f"proving {step.name} {step.fraction:.0%}")
             return
-        if step.notice and step.notice != self._notice:
-            self._tell.notice(step.notice)
-        self._notice = step.notice or self._notice
+        if step.notice and step.notice != self._last_notice:
+            self._diagnostics.print_notice(step.notice)
+        self._last_notice = step.notice or self._last_notice
         now = time.monotonic()
-        self._seen.append((now, step.fetched))
-        while self._seen[0][0] < now - _WINDOW_S:
-            self._seen.popleft()
-        share = step.done / max(1, step.total)
-        rate = (step.fetched - self._seen[0][1]) / max(0.05, now - self._seen[0][0])
-        left = f", {_duration((step.total - step.done) / rate)} left" if rate > 1 and step.done < step.total else ""
-        line = f"{share:4.0%}  {size(step.done)} of {size(step.total)}, {size(int(rate))}/s{left}"
-        if self._moves:
-            filled = round(share * _BAR)
-            self._tell.progress(f"[{'#' * filled}{'.' * (_BAR - filled)}] {line}")
-        is_due = now - self._told_at > (_JSON_S if self._output else _PLAIN_S)
-        if is_due or share - self._told_share >= _PLAIN_SHARE:
-            self._told_at, self._told_share = now, share
+        self._samples.append((now, step.fetched_bytes))
+        while self._samples[0][0] < now - _RATE_WINDOW_S:
+            self._samples.popleft()
+        fraction = step.done_bytes / max(1, step.total_bytes)
+        rate = (step.fetched_bytes - self._samples[0][1]) / max(0.05, now - self._samples[0][0])
+        eta = (
+            f", {_format_duration((step.total_bytes - step.done_bytes) / rate)} left"
+            if rate > 1 and step.done_bytes < step.total_bytes
+            else ""
+        )
+        line = f"{fraction:4.0%}  {format_size(step.done_bytes)} of {format_size(step.total_bytes)}, {format_size(int(rate))}/s{eta}"
+        if self._is_terminal:
+            filled = round(fraction * _BAR_WIDTH)
+            self._diagnostics.show_progress(f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {line}")
+        is_due = now - self._last_report_at > (_JSON_INTERVAL_S if self._output else _LOG_INTERVAL_S)
+        if is_due or fraction - self._last_report_fraction >= _LOG_INTERVAL_FRACTION:
+            self._last_report_at, self._last_report_fraction = now, fraction
             if self._output:
-                self._output.document(
-                    {"event": "progress", "done": step.done, "size": step.total, "fetched": step.fetched}
+                self._output.write_json(
+                    {
+                        "event": "progress",
+                        "done": step.done_bytes,
+                        "size": step.total_bytes,
+                        "fetched": step.fetched_bytes,
+                    }
                 )
-            elif not self._moves:
-                self._tell.notice(line.strip())
+            elif not self._is_terminal:
+                self._diagnostics.print_notice(line.strip())
 
-    def done(self, pulled: Pull) -> None:
+    def report_done(self, download: ModelDownload) -> None:
         """It is in its place and proven."""
-        self._tell.clear_progress()
-        path, digests = pulled.path, pulled.sha256
+        self._diagnostics.clear_progress()
+        path, digests = download.path, download.sha256
         if self._output:
             files = [{"path": str(each), "sha256": digest} for each, digest in digests.items()]
-            self._done(path, digests[path], pulled.target.size, pulled.fetched, files)
-        elif pulled.fetched:
-            self._tell.notice(f"{pulled.target.name} is in its place and proven: {path}")
+            self._print_done(path, digests[path], download.plan.size, download.fetched_bytes, files)
+        elif download.fetched_bytes:
+            self._diagnostics.print_notice(f"{download.plan.name} is in its place and proven: {path}")
         else:
-            self._tell.notice(f"{pulled.target.name} was there already and is proven: {path}")
+            self._diagnostics.print_notice(f"{download.plan.name} was there already and is proven: {path}")
 
-    def already_there(self, path: Path, sha256: str) -> None:
+    def report_installed(self, path: Path, sha256: str) -> None:
         """Nothing was asked of anybody."""
         if self._output:
-            self._done(path, sha256, path.stat().st_size, 0, [{"path": str(path), "sha256": sha256}])
+            self._print_done(path, sha256, path.stat().st_size, 0, [{"path": str(path), "sha256": sha256}])
         else:
-            self._tell.notice(f"It is there already and is proven: {path}")
+            self._diagnostics.print_notice(f"It is there already and is proven: {path}")
 
-    def _done(self, path: Path, sha256: str, total: int, fetched: int, files: list[dict[str, str]]) -> None:
+    def _print_done(self, path: Path, sha256: str, total: int, fetched: int, files: list[dict[str, str]]) -> None:
         assert self._output is not None
-        self._output.document(
+        self._output.write_json(
             {
                 "event": "done",
                 "path": str(path),
@@ -113,7 +122,7 @@ class Reporter:
         )
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from phichat.events import SampleFinished, Sampling, TurnFinished, Voted
+from phichat.events import SampleFinished, SamplingProgress, TurnFinished, VoteResult
 
 
-class Samples:
+class VotePresenter:
     """The samples of one prompt and how the vote on them went."""
 
     def __init__(self) -> None:
         self._replies: dict[int, TurnFinished] = {}
-        self._vote: Voted | None = None
+        self._result: VoteResult | None = None
 
-    def take(self, event: Sampling | SampleFinished | Voted) -> str:
+    def on_event(self, event: SamplingProgress | SampleFinished | VoteResult) -> str:
         """A line of progress, "" when there is none."""
         match event:
-            case Sampling():
-                return f"{event.complete} of {event.total} samples complete, {event.tokens:,} tokens"
+            case SamplingProgress():
+                return f"{event.completed} of {event.total} samples complete, {event.tokens:,} tokens"
             case SampleFinished():
-                self._replies[event.number] = event.reply
-            case Voted():
-                self._vote = event
+                self._replies[event.index] = event.reply
+            case VoteResult():
+                self._result = event
         return ""
 
-    def outcome(self) -> str:
+    def format_result(self) -> str:
         """How the vote went, in words; "" when there was none."""
-        if self._vote is None:
+        if self._result is None:
             return ""
-        from phichat.chat.voting import outcome
+        from phichat.chat.voting import format_result
 
-        return outcome(self._vote)
+        return format_result(self._result)
 
-    def document(self) -> dict[str, object]:
+    def to_document(self) -> dict[str, object]:
         """The same for `--json`; empty when there was no vote."""
-        vote = self._vote
-        if vote is None:
+        result = self._result
+        if result is None:
             return {}
-        answers = {number: group.answer for group in vote.groups for number in group.samples}
+        answers = {number: group.answer for group in result.groups for number in group.samples}
         samples = [
             {
                 "text": reply.text,
@@ -48,23 +48,23 @@ class Samples:
             }
             for number, reply in sorted(self._replies.items())
         ]
-        places = {number: place for place, number in enumerate(sorted(self._replies))}
+        positions = {number: position for position, number in enumerate(sorted(self._replies))}
         groups = [
             {
                 "answer": group.answer,
                 "count": len(group.samples),
-                "samples": [places[number] for number in group.samples],
+                "samples": [positions[number] for number in group.samples],
             }
-            for group in vote.groups
+            for group in result.groups
         ]
         return {
             "vote": {
-                "by": vote.by,
-                "asked": vote.asked,
+                "by": result.answer_kind,
+                "asked": result.requested,
                 "samples": samples,
                 "groups": groups,
-                "agreement": vote.agreement,
-                "winner": places[vote.winner],
-                "outcome": self.outcome(),
+                "agreement": result.agreement,
+                "winner": positions[result.winner],
+                "outcome": self.format_result(),
             }
         }

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from phichat.codecheck.languages import MARKDOWN, PYTHON, SESSION_LABELS, is_generic, language_of
+from phichat.codecheck.languages import MARKDOWN, PYTHON, SESSION_LABELS, canonical_language, is_generic_label
 from phichat.codecheck.looks import looks_like_python, looks_like_shell
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-_DEEPEST = 8
+_MAX_NESTING = 8
 """Markdown in Markdown in Markdown: further down nobody looks."""
 
 _LABEL = re.compile(r"\{?\s*[.#]?(?:language-|lang(?:uage)?[-=])?\"?([\w+#./\\-]*)")
 _DIRECTIVE = re.compile(r"\{(?:code-cell|code-block|code|sourcecode|jupyter-execute)\}\s*(\w*)")
-_NAMED = re.compile(
+_TITLE_ATTRIBUTE = re.compile(
     r"""(?:title|file_?name|file|name|path|src)\s*[=:]\s*["']?([\w./\\ -]+?\.\w{1,10})\b""", re.IGNORECASE
 )
 _FILE = re.compile(r"[\w./\\-]+\.[A-Za-z]\w{0,9}$")
@@ -50,11 +50,11 @@ class Prose:
     start_line: int
 
 
-def read_answer(text: str) -> tuple[Sequence[Block], Sequence[Prose]]:
+def split_answer(text: str) -> tuple[Sequence[Block], Sequence[Prose]]:
     """The blocks and the prose of an answer, in order of appearance."""
     blocks: list[Block] = []
     prose: list[Prose] = []
-    for part in _read(text.removeprefix("\ufeff"), 1, 0):
+    for part in _iter_parts(text.removeprefix("\ufeff"), 1, 0):
         if isinstance(part, Block):
             blocks.append(part)
         else:
@@ -62,117 +62,121 @@ def read_answer(text: str) -> tuple[Sequence[Block], Sequence[Prose]]:
     # Without fences, an indented block may be the inside of a program that stands there as it is.
     has_fences = "```" in text or "~~~" in text
     if not has_fences or not any(block.language for block in blocks):
-        bare = _bare_code(text)
-        blocks = sorted((*bare, *(one for one in blocks if not _covered(one, bare))), key=lambda one: one.start_line)
-        prose = [one for one in prose if not _covered(one, bare)]
+        unfenced = _unfenced_code(text)
+        blocks = sorted(
+            (*unfenced, *(one for one in blocks if not _overlaps(one, unfenced))), key=lambda one: one.start_line
+        )
+        prose = [one for one in prose if not _overlaps(one, unfenced)]
     return blocks, prose
 
 
-def first_code_block(text: str) -> str | None:
+def find_first_code_block(text: str) -> str | None:
     """The content of the first fenced block, as CommonMark reads it; None when there is none."""
-    return next((token.content for token in _tokens(text) if token.type == "fence"), None)
+    return next((token.content for token in _parse_tokens(text) if token.type == "fence"), None)
 
 
-def _tokens(text: str) -> list[Token]:
+def _parse_tokens(text: str) -> list[Token]:
     from markdown_it import MarkdownIt
 
     # Only blocks are wanted, and nobody nests lists deeper: each level costs the parser a pass over its lines.
     return MarkdownIt("commonmark", {"maxNesting": 12}).disable(["inline", "text_join"]).parse(text)
 
 
-def _read(text: str, first_line: int, depth: int) -> Iterator[Block | Prose]:
+def _iter_parts(text: str, first_line: int, depth: int) -> Iterator[Block | Prose]:
     last_line = text.rstrip().count("\n") + 1
-    for token in _tokens(text):
+    for token in _parse_tokens(text):
         if token.map is None:
             continue
-        begin, end = token.map
+        start, end = token.map
         if token.type == "fence":
             lines = token.content.count("\n") + (not token.content.endswith("\n") and bool(token.content))
-            is_open = end - begin - 1 == lines and end >= last_line
-            block = _fenced(token.info, token.content, first_line + begin + 1)
+            is_open = end - start - 1 == lines and end >= last_line
+            block = _parse_fence(token.info, token.content, first_line + start + 1)
             if is_open:
-                block = replace(block, is_open=True, code=_as_written(block.code, text))
+                block = replace(block, is_open=True, code=_restore_newline(block.code, text))
             if block.language == MARKDOWN:
-                if depth < _DEEPEST:
-                    yield from _read(block.code, block.start_line, depth + 1)
+                if depth < _MAX_NESTING:
+                    yield from _iter_parts(block.code, block.start_line, depth + 1)
             else:
                 yield block
         elif token.type == "code_block":
             # The token begins with the first line that is not blank.
-            yield _guessed(token.content, first_line + begin)
+            yield _detect_block(token.content, first_line + start)
         elif token.type in ("inline", "html_block"):
-            yield Prose(token.content, first_line + begin)
+            yield Prose(token.content, first_line + start)
 
 
-def _as_written(code: str, text: str) -> str:
+def _restore_newline(code: str, text: str) -> str:
     """markdown-it ends each line; the answer may not have."""
     return code if text.rstrip(" \t").endswith("\n") else code.removesuffix("\n")
 
 
-def _fenced(info: str, code: str, line: int) -> Block:
+def _parse_fence(info: str, code: str, line: int) -> Block:
     info = info.strip()
-    named = _NAMED.search(info)
+    title_match = _TITLE_ATTRIBUTE.search(info)
     directive = _DIRECTIVE.match(info)
-    label = directive[1] or PYTHON if directive else (found[1] if (found := _LABEL.match(info)) else "")
-    title = named[1] if named else ""
-    rest = info[found.end() :] if not directive and found else ""
-    if rest.startswith(":") and _FILE.match(path := rest[1:].split()[0] if rest[1:].split() else ""):
+    label = directive[1] or PYTHON if directive else (label_match[1] if (label_match := _LABEL.match(info)) else "")
+    title = title_match[1] if title_match else ""
+    trailing = info[label_match.end() :] if not directive and label_match else ""
+    if trailing.startswith(":") and _FILE.match(path := trailing[1:].split()[0] if trailing[1:].split() else ""):
         title = title or path
-    elif not title and (words := rest.strip(" }").split()) and _FILE.match(words[0]):
+    elif not title and (words := trailing.strip(" }").split()) and _FILE.match(words[0]):
         title = words[0]
-    language = language_of(label)
+    language = canonical_language(label)
     if language == "" and _FILE.match(label):
-        title, language = title or label, language_of(label.rpartition(".")[2])
+        title, language = title or label, canonical_language(label.rpartition(".")[2])
     if language == "":
-        return replace(_guessed(code, line, may_be_shell=is_generic(label)), title=title)
+        return replace(_detect_block(code, line, may_be_shell=is_generic_label(label)), title=title)
     return Block(language, line, code, is_session=label.lower() in SESSION_LABELS, title=title)
 
 
-def _guessed(code: str, line: int, *, may_be_shell: bool = True) -> Block:
-    if looks_like_python(code, alone=False):
+def _detect_block(code: str, line: int, *, may_be_shell: bool = True) -> Block:
+    if looks_like_python(code, unmarked=False):
         return Block(PYTHON, line, code)
     if may_be_shell and looks_like_shell(code):
         return Block("bash", line, code)
     return Block("", line, code)
 
 
-def _covered(part: Block | Prose, by: Sequence[Block]) -> bool:
-    return any(one.start_line <= part.start_line < one.start_line + len(one.code.splitlines()) for one in by)
+def _overlaps(part: Block | Prose, blocks: Sequence[Block]) -> bool:
+    return any(
+        block.start_line <= part.start_line < block.start_line + len(block.code.splitlines()) for block in blocks
+    )
 
 
-_LONGEST_BARE = 100_000
-_STARTS = re.compile(
+_MAX_UNFENCED_CHARS = 100_000
+_CODE_START = re.compile(
     r"(?:import \w[\w.]*(?: as \w+)?(?:, ?\w[\w. ]*)*\s*(?:#.*)?$|from [\w.]+ import [\w(*]|(?:async )?def \w+\("
     r"|class \w+[(:]|@\w+|#!/|\"\"\"|>>> \w"
     r"|# \S|[a-zA-Z_]\w* = \S|print\(|for \w[\w, ]* in .*:\s*$"
     r"|with .* as \w+:\s*$|if __name__)"
 )
-_ATTEMPTS = 24
+_MAX_ATTEMPTS = 24
 
 
-def _bare_code(text: str) -> list[Block]:
+def _unfenced_code(text: str) -> list[Block]:
     """Python that stands in the answer without any fence: the whole of it, or runs of paragraphs."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if len(text) > _LONGEST_BARE:
+    if len(text) > _MAX_UNFENCED_CHARS:
         return []
     if text.strip() and looks_like_python(text):
         skipped = len(text) - len(text.lstrip("\n"))
         return [Block(PYTHON, 1 + skipped, text[skipped:], is_open=True)]
     lines = text.split("\n")
     blocks: list[Block] = []
-    at = attempts = 0
-    while at < len(lines) and attempts < _ATTEMPTS:
-        if not _STARTS.match(lines[at]):
-            at += 1
+    index = attempts = 0
+    while index < len(lines) and attempts < _MAX_ATTEMPTS:
+        if not _CODE_START.match(lines[index]):
+            index += 1
             continue
-        ends = [end for end in range(at + 1, len(lines) + 1) if end == len(lines) or not lines[end].strip()]
-        for end in reversed(ends[:_ATTEMPTS]):
+        end_lines = [end for end in range(index + 1, len(lines) + 1) if end == len(lines) or not lines[end].strip()]
+        for end in reversed(end_lines[:_MAX_ATTEMPTS]):
             attempts += 1
-            code = "\n".join(lines[at:end])
+            code = "\n".join(lines[index:end])
             if looks_like_python(code):
-                blocks.append(Block(PYTHON, at + 1, code, is_open=end == len(lines)))
-                at = end
+                blocks.append(Block(PYTHON, index + 1, code, is_open=end == len(lines)))
+                index = end
                 break
         else:
-            at = ends[0]
+            index = end_lines[0]
     return blocks

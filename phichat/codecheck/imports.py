@@ -7,15 +7,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_GUARDING = frozenset(("ImportError", "ModuleNotFoundError", "Exception", "BaseException"))
-_TESTED = frozenset(("version_info", "hexversion", "PY2", "PY3", "PYTHON2", "PYTHON3", "python_version", "platform"))
+_GUARDING_EXCEPTIONS = frozenset(("ImportError", "ModuleNotFoundError", "Exception", "BaseException"))
+_VERSION_TEST_NAMES = frozenset(
+    ("version_info", "hexversion", "PY2", "PY3", "PYTHON2", "PYTHON3", "python_version", "platform")
+)
 
 
-_IMPORTER = re.compile(r"import_module|__import__|importorskip")
+_DYNAMIC_IMPORT = re.compile(r"import_module|__import__|importorskip")
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportedModule:
     """module: dotted. line: within the block, from 1. names: what is taken from it.
 
     guarded: the code tests the version, or catches the failure.
@@ -24,34 +26,34 @@ class Imported:
     module: str
     line: int
     names: tuple[str, ...] = ()
-    guarded: bool = False
+    is_guarded: bool = False
 
 
-def imports_of(tree: ast.Module, code: str) -> list[Imported]:
+def find_imports(tree: ast.Module, code: str) -> list[ImportedModule]:
     """All absolute imports, by line; with import_module and __import__ where the name is written out."""
-    reads_calls = _IMPORTER.search(code) is not None
-    found: list[Imported] = []
-    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
-    while waiting:
-        node, guarded = waiting.pop()
+    has_dynamic_imports = _DYNAMIC_IMPORT.search(code) is not None
+    imports: list[ImportedModule] = []
+    stack: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while stack:
+        node, guarded = stack.pop()
         match node:
             case ast.Import(names=names):
-                found += [Imported(alias.name, node.lineno, (), guarded) for alias in names]
+                imports += [ImportedModule(alias.name, node.lineno, (), guarded) for alias in names]
             case ast.ImportFrom(module=str(module), level=0, names=names):
-                found.append(Imported(module, node.lineno, tuple(alias.name for alias in names), guarded))
-            case ast.Call(func=function, args=[ast.Constant(value=str(module)), *_]) if _is_importer(function):
+                imports.append(ImportedModule(module, node.lineno, tuple(alias.name for alias in names), guarded))
+            case ast.Call(func=function, args=[ast.Constant(value=str(module)), *_]) if _is_dynamic_import(function):
                 if re.fullmatch(r"\w+(?:\.\w+)*", module):
-                    found.append(Imported(module, node.lineno, (), guarded))
+                    imports.append(ImportedModule(module, node.lineno, (), guarded))
             case _:
                 pass
-        inside = guarded or _guards(node)
+        children_guarded = guarded or _is_guard(node)
         for child in ast.iter_child_nodes(node):
-            if reads_calls or not isinstance(child, ast.expr):
-                waiting.append((child, inside))
-    return sorted(found, key=lambda one: one.line)
+            if has_dynamic_imports or not isinstance(child, ast.expr):
+                stack.append((child, children_guarded))
+    return sorted(imports, key=lambda one: one.line)
 
 
-def _is_importer(function: ast.expr) -> bool:
+def _is_dynamic_import(function: ast.expr) -> bool:
     match function:
         case ast.Name(id=name):
             return name in ("__import__", "import_module", "importorskip")
@@ -61,17 +63,19 @@ def _is_importer(function: ast.expr) -> bool:
             return False
 
 
-def _guards(node: ast.AST) -> bool:
+def _is_guard(node: ast.AST) -> bool:
     match node:
         case ast.Try(handlers=handlers):
-            return any(handler.type is None or _names_in(handler.type) & _GUARDING for handler in handlers)
+            return any(
+                handler.type is None or _identifiers(handler.type) & _GUARDING_EXCEPTIONS for handler in handlers
+            )
         case ast.If(test=test):
-            return bool(_names_in(test) & _TESTED)
+            return bool(_identifiers(test) & _VERSION_TEST_NAMES)
         case _:
             return False
 
 
-def _names_in(expression: ast.expr) -> set[str]:
+def _identifiers(expression: ast.expr) -> set[str]:
     names = set()
     for node in ast.walk(expression):
         match node:
@@ -82,7 +86,7 @@ def _names_in(expression: ast.expr) -> set[str]:
     return names
 
 
-_NO_CODE = re.compile(
+_STRING_OR_COMMENT = re.compile(
     r'"""(?:[^\\]|\\.)*?(?:"""|\Z)|'
     r"'''(?:[^\\]|\\.)*?(?:'''|\Z)|"
     r'"(?:[^"\\\n]|\\.)*"?|'
@@ -91,25 +95,25 @@ _NO_CODE = re.compile(
 )
 _IMPORT = re.compile(r"[ \t]*import[ \t]+(\w[^\n;]*)")
 _FROM = re.compile(r"[ \t]*from[ \t]+(\w[\w.]*)[ \t]+import[ \t]+([\w*(][^\n;]*)")
-_ONE = re.compile(r"\s*(\w+(?:\.\w+)*)(?:\s+as\s+\w+)?\s*$")
+_IMPORT_ITEM = re.compile(r"\s*(\w+(?:\.\w+)*)(?:\s+as\s+\w+)?\s*$")
 
 
-def scan_imports(code: str) -> list[Imported]:
+def scan_imports(code: str) -> list[ImportedModule]:
     """The imports of code that cannot be parsed, by looking at its lines without strings and comments."""
-    return list(_scan(_NO_CODE.sub(lambda found: "''" + "\n" * found[0].count("\n"), code)))
+    return list(_iter_line_imports(_STRING_OR_COMMENT.sub(lambda found: "''" + "\n" * found[0].count("\n"), code)))
 
 
-def _scan(code: str) -> Iterator[Imported]:
-    for number, line in enumerate(code.split("\n"), 1):
+def _iter_line_imports(code: str) -> Iterator[ImportedModule]:
+    for line_number, line in enumerate(code.split("\n"), 1):
         if len(line) > 10_000:
             continue
         for statement in line.split(";"):
-            if found := _FROM.match(statement):
-                names = re.findall(r"\w+", re.sub(r"\s+as\s+\w+", "", found[2]))
-                yield Imported(found[1], number, tuple(names))
-            elif found := _IMPORT.match(statement):
-                parts = [_ONE.match(part) for part in found[1].split(",")]
+            if match := _FROM.match(statement):
+                names = re.findall(r"\w+", re.sub(r"\s+as\s+\w+", "", match[2]))
+                yield ImportedModule(match[1], line_number, tuple(names))
+            elif match := _IMPORT.match(statement):
+                parts = [_IMPORT_ITEM.match(part) for part in match[1].split(",")]
                 if all(parts):
                     for part in parts:
                         assert part is not None
-                        yield Imported(part[1], number)
+                        yield ImportedModule(part[1], line_number)

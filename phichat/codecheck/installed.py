@@ -7,47 +7,51 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from phichat.codecheck.nearness import normalised
+from phichat.codecheck.nearness import normalize_name
 
 
-def installed_distribution(name: str) -> str:
+def find_distribution(name: str) -> str:
     """How an installed distribution spells its name, "" when none bears it. name: normalised."""
-    for _, folders in _site_folders():
+    for _, folders in _scan_site_folders():
         if name in folders:
-            return _name_of(folders[name])
+            return _read_name(folders[name])
     return ""
 
 
-def owner_of_module(module: str, likely: str) -> str:
+def find_module_distribution(module: str, likely_distribution: str) -> str:
     """The installed distribution that brings a top-level module, "" when none does. likely: tried first."""
-    for files, folders in _site_folders():
+    for files, folders in _scan_site_folders():
         if not any(file in files for file in (module, f"{module}.py")) and not any(
             file.startswith(f"{module}.") and file.endswith((".so", ".pyd")) for file in files
         ):
             continue
-        guesses = [folders[name] for name in (normalised(likely), normalised(module)) if name in folders]
-        for folder in (*guesses, *folders.values()):
-            if _brings(folder, module):
-                return _name_of(folder)
+        likely_folders = [
+            folders[name] for name in (normalize_name(likely_distribution), normalize_name(module)) if name in folders
+        ]
+        for folder in (*likely_folders, *folders.values()):
+            if _provides(folder, module):
+                return _read_name(folder)
     return ""
 
 
 @cache
-def _site_folders() -> list[tuple[frozenset[str], dict[str, Path]]]:
+def _scan_site_folders() -> list[tuple[frozenset[str], dict[str, Path]]]:
     """Of each folder that packages are installed in: its files, and its distributions' metadata by normalised name."""
-    found = []
-    for folder in _folders_of_packages():
+    site_folders = []
+    for folder in _iter_site_packages():
         try:
             files = frozenset(entry.name for entry in folder.iterdir())
         except OSError:
             continue
         suffix = ".dist-info"
-        metadata = {normalised(file.split("-", 1)[0]): folder / file for file in sorted(files) if file.endswith(suffix)}
-        found.append((files, metadata))
-    return found
+        metadata = {
+            normalize_name(file.split("-", 1)[0]): folder / file for file in sorted(files) if file.endswith(suffix)
+        }
+        site_folders.append((files, metadata))
+    return site_folders
 
 
-def _folders_of_packages() -> Iterator[Path]:
+def _iter_site_packages() -> Iterator[Path]:
     """Where installers put packages, of what Python searches: never the working directory or a checkout.
 
     By their names, on every system `site-packages` or Debian's `dist-packages`: asking sysconfig costs more than
@@ -58,7 +62,7 @@ def _folders_of_packages() -> Iterator[Path]:
             yield folder
 
 
-def _brings(folder: Path, module: str) -> bool:
+def _provides(folder: Path, module: str) -> bool:
     try:
         record = (folder / "RECORD").read_bytes()
     except OSError:
@@ -67,11 +71,11 @@ def _brings(folder: Path, module: str) -> bool:
     return any(b"\n" + name + end in b"\n" + record for end in (b"/", b".py,", b".cpython-", b".abi3.", b".cp3"))
 
 
-def _name_of(folder: Path) -> str:
+def _read_name(folder: Path) -> str:
     """The name as its project spells it; that of the folder where the metadata cannot be read."""
     try:
         with (folder / "METADATA").open(encoding="utf-8", errors="replace") as lines:
-            named = (line.removeprefix("Name:").strip() for line in lines if line.startswith("Name:"))
-            return next(named, folder.name.split("-", 1)[0])
+            names = (line.removeprefix("Name:").strip() for line in lines if line.startswith("Name:"))
+            return next(names, folder.name.split("-", 1)[0])
     except OSError:
         return folder.name.split("-", 1)[0]

@@ -18,7 +18,7 @@ _COMMAND = re.compile(
     r"|[\w.@~/:-]{1,80}[$#] +)?"
     r"(?:(?:sudo|!|%|exec|time)(?: +-\w+)* *)*(?:\w+=\S* +)*" + rf"({_PROGRAM})\b(?![\w-])([^|&;\n]*)"
 )
-_WITH_VALUE = frozenset((
+_OPTIONS_WITH_VALUE = frozenset((
     "-r", "--requirement", "--requirements", "-c", "--constraint", "--constraints", "--channel", "-i",
     "--index-url", "--extra-index-url", "--index", "--default-index", "-f", "--find-links", "-t", "--target", "-e",
     "--editable", "--python", "-p", "--group", "-G", "--proxy", "--trusted-host", "--timeout", "--platform",
@@ -34,101 +34,102 @@ _PLACEHOLDER = re.compile(
     r"(?:s|[-_]?names?|[-_]?\d|here)?",
     re.IGNORECASE,
 )
-_PROSE = frozenset((
+_PROSE_WORDS = frozenset((
     "if", "to", "and", "or", "before", "first", "then", "for", "via", "with", "in", "on", "the", "a", "an", "it",
     "is", "not", "already", "using", "from", "into", "so", "as", "when", "where", "you", "inside", "this", "that",
     "again", "instead", "will", "should", "can",
 ))  # fmt: skip
-_PATH = re.compile(r"\w+\+|\w+://|[./~$<{\[*]|[A-Za-z]:\\|\w+/")
-_FILES = (".whl", ".txt", ".gz", ".zip", ".git", ".toml")
-_ONE_NAME = ("uvx", "pipx run", "uv tool run")
-_LONGEST = 20_000
+_PATH_PATTERN = re.compile(r"\w+\+|\w+://|[./~$<{\[*]|[A-Za-z]:\\|\w+/")
+_FILE_SUFFIXES = (".whl", ".txt", ".gz", ".zip", ".git", ".toml")
+_SINGLE_PACKAGE_PROGRAMS = ("uvx", "pipx run", "uv tool run")
+_MAX_LINE_CHARS = 20_000
 
 
-def installs_in(command: str, *, in_prose: bool = False) -> Iterator[str]:
+def find_installs(command: str, *, in_prose: bool = False) -> Iterator[str]:
     """Names that a line of shell installs, as they are written, without versions, extras, options and paths.
 
     in_prose: the command stands in a comment or a sentence, which may go on after it.
     """
-    if len(command) > _LONGEST:
-        command = command[:_LONGEST].rpartition(" ")[0]
-    for found in _COMMAND.finditer(command):
-        names = list(_names(found[2], in_prose=in_prose))
-        program = " ".join(found[1].split())
+    if len(command) > _MAX_LINE_CHARS:
+        command = command[:_MAX_LINE_CHARS].rpartition(" ")[0]
+    for match in _COMMAND.finditer(command):
+        names = list(_parse_package_names(match[2], in_prose=in_prose))
+        program = " ".join(match[1].split())
         if program.endswith("pipx inject"):
             names = names[1:]
-        yield from names[:1] if program.endswith(_ONE_NAME) else names
+        yield from names[:1] if program.endswith(_SINGLE_PACKAGE_PROGRAMS) else names
 
 
-def _names(arguments: str, *, in_prose: bool) -> Iterator[str]:
-    words = iter(re.findall(r"\"[^\"]*\"|'[^']*'|\S+", arguments))
-    for word in words:
-        word = word.strip("\"'`")
-        if word.startswith("#"):
+def _parse_package_names(arguments: str, *, in_prose: bool) -> Iterator[str]:
+    argument_iterator = iter(re.findall(r"\"[^\"]*\"|'[^']*'|\S+", arguments))
+    for argument in argument_iterator:
+        argument = argument.strip("\"'`")
+        if argument.startswith("#"):
             return
-        if word.startswith("-"):
-            if word in _WITH_VALUE:
-                next(words, None)
+        if argument.startswith("-"):
+            if argument in _OPTIONS_WITH_VALUE:
+                next(argument_iterator, None)
             continue
-        if in_prose and (word.lower().strip(".,:;()") in _PROSE or word.startswith("(")):
+        if in_prose and (argument.lower().strip(".,:;()") in _PROSE_WORDS or argument.startswith("(")):
             return
-        ends = in_prose and word.endswith((".", ",", ":", ")", "`"))
-        word = word.rstrip("\\").strip() if not in_prose else word.rstrip(".,:;)`\\")
-        if word == "@" or word.startswith("@"):
-            next(words, None)
+        is_last = in_prose and argument.endswith((".", ",", ":", ")", "`"))
+        argument = argument.rstrip("\\").strip() if not in_prose else argument.rstrip(".,:;)`\\")
+        if argument == "@" or argument.startswith("@"):
+            next(argument_iterator, None)
             continue
-        is_path = _PATH.match(word) or word.endswith(_FILES)
-        found = _REQUIREMENT.fullmatch(word)
-        if found is None or (is_path and "@" not in word.partition("://")[0][1:]):
+        is_path = _PATH_PATTERN.match(argument) or argument.endswith(_FILE_SUFFIXES)
+        match = _REQUIREMENT.fullmatch(argument)
+        if match is None or (is_path and "@" not in argument.partition("://")[0][1:]):
             continue
         if (
-            not _PLACEHOLDER.fullmatch(found[1])
-            and found[1].upper() not in ("PACKAGE", "NAME")
-            and not found[1].isdigit()
+            not _PLACEHOLDER.fullmatch(match[1])
+            and match[1].upper() not in ("PACKAGE", "NAME")
+            and not match[1].isdigit()
         ):
-            yield found[1]
-        if ends:
+            yield match[1]
+        if is_last:
             return
 
 
-def commands_of(shell: str) -> Iterator[tuple[int, str]]:
+def iter_commands(shell: str) -> Iterator[tuple[int, str]]:
     """The lines of a shell script with their numbers, those that go on in the next one joined."""
     lines = shell.split("\n")
-    at = 0
-    while at < len(lines):
-        first, parts = at, [lines[at].strip("\r")]
-        while parts[-1].endswith("\\") and at + 1 < len(lines):
-            at += 1
+    index = 0
+    while index < len(lines):
+        first_index, parts = index, [lines[index].strip("\r")]
+        while parts[-1].endswith("\\") and index + 1 < len(lines):
+            index += 1
             parts[-1] = parts[-1][:-1]
-            parts.append(lines[at].strip("\r"))
-        yield first + 1, " ".join(parts)
-        at += 1
+            parts.append(lines[index].strip("\r"))
+        yield first_index + 1, " ".join(parts)
+        index += 1
 
 
-_SPAN = re.compile(r"(?<!`)`([^`\n]{4,400})`(?!`)")
-_COMMENT = re.compile(r"#[ \t]*(.{0,80}?\b(?:pip[\d.]*|uv|uv pip|poetry|pipx)[ \t]+(?:install|add)\b.*)")
+_INLINE_CODE = re.compile(r"(?<!`)`([^`\n]{4,400})`(?!`)")
+_COMMENTED_INSTALL = re.compile(r"#[ \t]*(.{0,80}?\b(?:pip[\d.]*|uv|uv pip|poetry|pipx)[ \t]+(?:install|add)\b.*)")
 
 
-def commands_in_prose(text: str) -> Iterator[tuple[int, str]]:
+def find_commands_in_prose(text: str) -> Iterator[tuple[int, str]]:
     """Inline code and lines of their own that are install commands, with their lines in the text, from 1."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > _LONGEST:
+    for line_number, line in enumerate(text.split("\n"), 1):
+        if len(line) > _MAX_LINE_CHARS:
             continue
-        for found in _SPAN.finditer(line):
-            yield number, found[1].strip()
-        bare = line.strip().strip("*")
-        if re.match(r"(?:[$>!%] *)?(?:pip3?|python3? -m pip) +install +\S", bare):
-            yield number, bare
+        for match in _INLINE_CODE.finditer(line):
+            yield line_number, match[1].strip()
+        stripped = line.strip().strip("*")
+        if re.match(r"(?:[$>!%] *)?(?:pip3?|python3? -m pip) +install +\S", stripped):
+            yield line_number, stripped
 
 
-def commands_in_comments(code: str) -> Iterator[tuple[int, str]]:
+def find_commands_in_comments(code: str) -> Iterator[tuple[int, str]]:
     """Install commands in the comments of Python code, with their lines."""
     if "install" not in code and " add " not in code:
         return
-    for number, line in enumerate(code.split("\n"), 1):
-        if "#" in line and len(line) <= _LONGEST and (found := _COMMENT.search(line)):
-            begin = re.search(
-                r"(?:python[\d.]* -m )?(?:pip[\d.]*|uv|poetry|pipx)[ \t]+(?:pip +)?(?:install|add)\b.*", found[1]
+    for line_number, line in enumerate(code.split("\n"), 1):
+        if "#" in line and len(line) <= _MAX_LINE_CHARS and (comment_match := _COMMENTED_INSTALL.search(line)):
+            match = re.search(
+                r"(?:python[\d.]* -m )?(?:pip[\d.]*|uv|poetry|pipx)[ \t]+(?:pip +)?(?:install|add)\b.*",
+                comment_match[1],
             )
-            if begin:
-                yield number, begin[0]
+            if match:
+                yield line_number, match[0]

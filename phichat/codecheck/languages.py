@@ -184,7 +184,7 @@ _DATA_LABELS = frozenset((
 ))  # fmt: skip
 
 
-_SCOPE_NAMES = {
+_DISPLAY_NAMES = {
     "python": "Python",
     "cpp": "C++",
     "csharp": "C#",
@@ -193,7 +193,7 @@ _SCOPE_NAMES = {
 }
 
 
-def language_of(label: str) -> str | None:
+def canonical_language(label: str) -> str | None:
     """The canonical name of the language a label names; "" when it says none, None for data and output.
 
     Labels are compared whatever their case: `Python3` is python, `C++` is cpp.
@@ -208,11 +208,11 @@ def language_of(label: str) -> str | None:
     return _ALIASES.get(name, "")
 
 
-def is_generic(label: str) -> bool:
+def is_generic_label(label: str) -> bool:
     """Whether a label leaves open what the content is, and not only to us."""
     return label.strip().lower() in _GENERIC_LABELS
 
 
-def shown(language: str) -> str:
+def display_name(language: str) -> str:
     """A language's name for people."""
-    return _SCOPE_NAMES.get(language, language)
+    return _DISPLAY_NAMES.get(language, language)

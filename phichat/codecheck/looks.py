@@ -18,7 +18,7 @@ _AMBIGUOUS_COMMANDS = frozenset((
 ))  # fmt: skip
 """Also words of prose, or of other languages: they need company."""
 
-_PROMPT = re.compile(r"(?:\([\w.-]+\) ?)?(?:[\w.@~/:-]+)?[$%] (?=\S)")
+_SHELL_PROMPT = re.compile(r"(?:\([\w.-]+\) ?)?(?:[\w.@~/:-]+)?[$%] (?=\S)")
 _FOREIGN_IMPORT = re.compile(
     r"\s*import +(?:static +)?(?:java|javax|jakarta|android|androidx|kotlin|kotlinx|scala|org|com|io|net|"
     r"Foundation|UIKit|SwiftUI|Data|Control|System)\b(?:[.\w*]*);?\s*$"
@@ -28,37 +28,37 @@ _PYTHON_LINE = re.compile(
     r"|from [\w.]{1,100} import [\w*(, ]+$|elif .{1,200}:\s*$|except(?: [\w. ,()]{1,100})?:\s*$|if __name__ ==)"
 )
 _PLAIN_IMPORT = re.compile(r"\s*import [\w.]+(?: as \w+)?(?:, ?[\w.]+(?: as \w+)?)*\s*(?:#.*)?$")
-_OTHER_LINE = re.compile(r"[^#\n]*(?:[;{]|=>)\s*$")
-_OUTPUT = re.compile(r"Traceback \(most recent call last\)|^(?:---|\+\+\+|@@|diff )|[├└│]", re.MULTILINE)
+_NON_PYTHON_LINE = re.compile(r"[^#\n]*(?:[;{]|=>)\s*$")
+_PROGRAM_OUTPUT = re.compile(r"Traceback \(most recent call last\)|^(?:---|\+\+\+|@@|diff )|[├└│]", re.MULTILINE)
 
 _PYTHON_CALLS = frozenset((
     "print", "len", "range", "sorted", "open", "input", "sum", "list", "dict", "set", "int", "str", "float", "zip",
     "enumerate", "map",
 ))  # fmt: skip
-_LARGEST = 100_000
+_MAX_CHARS = 100_000
 
 
-def looks_like_python(code: str, *, alone: bool = True) -> bool:
+def looks_like_python(code: str, *, unmarked: bool = True) -> bool:
     """Whether unlabelled text is Python beyond doubt. alone: nothing else says that it is code at all."""
-    if len(code) > _LARGEST or _OUTPUT.search(code):
+    if len(code) > _MAX_CHARS or _PROGRAM_OUTPUT.search(code):
         return False
     lines = [line for line in code.splitlines() if line.strip()]
     if not lines:
         return False
     if any(line.lstrip().startswith((">>> ", "In [1]: ")) for line in lines[:3]):
         return True
-    strong = sum(1 for line in lines if _PYTHON_LINE.match(line))
-    foreign = sum(1 for line in lines if _OTHER_LINE.match(line) or _FOREIGN_IMPORT.match(line))
-    if foreign * 3 > len(lines):
+    python_lines = sum(1 for line in lines if _PYTHON_LINE.match(line))
+    other_lines = sum(1 for line in lines if _NON_PYTHON_LINE.match(line) or _FOREIGN_IMPORT.match(line))
+    if other_lines * 3 > len(lines):
         return False
-    tree = _parsed(code)
+    tree = _try_parse(code)
     if tree is None:
         imports = sum(1 for line in lines if _PLAIN_IMPORT.match(line))
-        return not foreign and (strong >= 2 or (strong >= 1 and imports >= 1)) and not alone
-    return _is_telling(tree)
+        return not other_lines and (python_lines >= 2 or (python_lines >= 1 and imports >= 1)) and not unmarked
+    return _is_meaningful(tree)
 
 
-def _parsed(code: str) -> ast.Module | None:
+def _try_parse(code: str) -> ast.Module | None:
     lines = code.splitlines()
     first = next(line for line in lines if line.strip())
     margin = first[: len(first) - len(first.lstrip())]
@@ -70,7 +70,7 @@ def _parsed(code: str) -> ast.Module | None:
             return None
 
 
-def _is_telling(tree: ast.Module) -> bool:
+def _is_meaningful(tree: ast.Module) -> bool:
     """Whether a module that parses was meant as one: logs, tables and other languages sometimes parse too."""
     assigned: set[str] = set()
     for node in tree.body:
@@ -113,15 +113,15 @@ def _is_telling(tree: ast.Module) -> bool:
 def looks_like_shell(code: str) -> bool:
     """Whether unlabelled text is a list of commands."""
     lines = [line.strip() for line in code.splitlines() if line.strip()]
-    if not lines or len(code) > _LARGEST:
+    if not lines or len(code) > _MAX_CHARS:
         return False
-    if _PROMPT.match(lines[0]):
+    if _SHELL_PROMPT.match(lines[0]):
         return True
     commands = [line for line in lines if not line.startswith("#")]
     words = [line.split()[0].removeprefix("!") for line in commands]
-    certain = [word for word in words if word in _COMMANDS - _AMBIGUOUS_COMMANDS]
+    unambiguous = [word for word in words if word in _COMMANDS - _AMBIGUOUS_COMMANDS]
     return (
         bool(commands)
         and all(word in _COMMANDS for word in words)
-        and (bool(certain) or any(re.match(r"python3? (?:-m )?[\w./-]+", line) for line in commands))
+        and (bool(unambiguous) or any(re.match(r"python3? (?:-m )?[\w./-]+", line) for line in commands))
     )

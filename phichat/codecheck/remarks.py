@@ -15,17 +15,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from phichat.code_report import BadApi, CheckedBlock, ImportedPackage, Install, PackageStatus
-from phichat.codecheck.names import judge_install, judge_module
-from phichat.terminal import clean_line
+from phichat.code_report import BadApi, CheckedBlock, ImportedPackage, InstallCommand, PackageStatus
+from phichat.codecheck.names import classify_install, classify_module
+from phichat.terminal import sanitize_line
 
-SCOPE_END = "verify by hand"
-SYNTAX_BEGINS = "line "
-_WIDEST = 180
-_MOST = 100
+SCOPE_WARNING_SUFFIX = "verify by hand"
+SYNTAX_NOTE_PREFIX = "line "
+_MAX_WIDTH = 180
+_MAX_WARNINGS = 100
 
 
-class Gravity(IntEnum):
+class Severity(IntEnum):
     """How much a remark matters, the gravest first."""
 
     WRONG_NAME = 0
@@ -36,93 +36,107 @@ class Gravity(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class CheckWarning:
     """One line for people. line: in the answer, from 1; 0 for the whole of it."""
 
-    gravity: Gravity
+    severity: Severity
     line: int
     text: str
 
 
-def remarks_on_block(block: CheckedBlock) -> list[Remark]:
+def collect_block_warnings(block: CheckedBlock) -> list[CheckWarning]:
     """All there is to say of one block, the gravest first."""
-    first = block.start_line - 1
-    found = [_on_package(package, first) for package in block.non_stdlib]
-    found += [Remark(Gravity.MISSING, first + bad.line, _on_api(bad)) for bad in block.bad_apis]
-    found += [_on_note(note, block.start_line) for note in block.notes]
-    return sorted((_plain(one) for one in found), key=lambda one: one.gravity)
+    line_offset = block.start_line - 1
+    warnings = [_package_warning(package, line_offset) for package in block.non_stdlib]
+    warnings += [CheckWarning(Severity.MISSING, line_offset + bad.line, _format_bad_api(bad)) for bad in block.bad_apis]
+    warnings += [_note_warning(note, block.start_line) for note in block.notes]
+    return sorted((_sanitize_warning(one) for one in warnings), key=lambda one: one.severity)
 
 
-def remarks_on_install(install: Install) -> list[Remark]:
+def collect_install_warnings(install: InstallCommand) -> list[CheckWarning]:
     """What is wrong with the name in an install command; nothing for one that is right."""
     if install.status is PackageStatus.SUSPICIOUS:
-        why = judge_install(install.name).remark or "that is a name nobody knows"
+        reason = classify_install(install.name).warning or "that is a name nobody knows"
         return [
-            _plain(Remark(Gravity.WRONG_NAME, install.line, f"do not install {_short(install.name)} unchecked: {why}"))
+            _sanitize_warning(
+                CheckWarning(
+                    Severity.WRONG_NAME,
+                    install.line,
+                    f"do not install {_shorten_name(install.name)} unchecked: {reason}",
+                )
+            )
         ]
     if install.status is PackageStatus.UNKNOWN:
-        text = f"{_short(install.name)} is no well-known distribution: look it up before you install it"
-        return [_plain(Remark(Gravity.INSTALL, install.line, text))]
+        text = f"{_shorten_name(install.name)} is no well-known distribution: look it up before you install it"
+        return [_sanitize_warning(CheckWarning(Severity.INSTALL, install.line, text))]
     return []
 
 
-def gravest_first(remarks: Iterable[Remark]) -> list[Remark]:
+def sort_by_severity(warnings: Iterable[CheckWarning]) -> list[CheckWarning]:
     """Each text once, in order of gravity; of very many the rest is counted."""
-    unique: dict[str, Remark] = {}
-    for remark in sorted(remarks, key=lambda one: one.gravity):
-        unique.setdefault(remark.text, remark)
-    found = list(unique.values())
-    if len(found) > _MOST:
-        rest = len(found) - _MOST + 1
-        found[_MOST - 1 :] = [Remark(Gravity.SCOPE, 0, f"{rest:,} more warnings like these")]
-    return found
+    unique: dict[str, CheckWarning] = {}
+    for warning in sorted(warnings, key=lambda one: one.severity):
+        unique.setdefault(warning.text, warning)
+    unique_warnings = list(unique.values())
+    if len(unique_warnings) > _MAX_WARNINGS:
+        omitted = len(unique_warnings) - _MAX_WARNINGS + 1
+        unique_warnings[_MAX_WARNINGS - 1 :] = [
+            CheckWarning(Severity.SCOPE, 0, f"{omitted:,} more warnings like these")
+        ]
+    return unique_warnings
 
 
-def scope_remark(what: str, trained_on: str) -> str:
+def format_scope_warning(subject: str, training_languages: str) -> str:
     """The remark on languages or packages that the model's card does not name."""
-    return f"{_short(what)}: outside what this model was mostly trained to write ({trained_on}), {SCOPE_END}"
+    return f"{_shorten_name(subject)}: outside what this model was mostly trained to write ({training_languages}), {SCOPE_WARNING_SUFFIX}"
 
 
-def _on_package(package: ImportedPackage, first: int) -> Remark:
-    module, line = _short(package.module), first + package.line
+def _package_warning(package: ImportedPackage, line_offset: int) -> CheckWarning:
+    module, line = _shorten_name(package.module), line_offset + package.line
     install = f"pip install {package.distribution}" if package.distribution else ""
     match package.status:
         case PackageStatus.SUSPICIOUS:
-            why = judge_module(package.module).remark or "a name that models make up"
-            text = f"{module} is no known package ({why}): check it before you install anything"
-            return Remark(Gravity.WRONG_NAME, line, text)
+            reason = classify_module(package.module).warning or "a name that models make up"
+            text = f"{module} is no known package ({reason}): check it before you install anything"
+            return CheckWarning(Severity.WRONG_NAME, line, text)
         case PackageStatus.UNKNOWN:
             text = (
                 f"{module} is not in the standard library and no well-known package: look it up before you install it"
             )
-            return Remark(Gravity.INSTALL, line, text)
+            return CheckWarning(Severity.INSTALL, line, text)
         case PackageStatus.INSTALLED:
-            return Remark(Gravity.INSTALL, line, f"{module} is not in the standard library: {install} (is installed)")
+            return CheckWarning(
+                Severity.INSTALL, line, f"{module} is not in the standard library: {install} (is installed)"
+            )
         case PackageStatus.KNOWN:
             text = f"{module} is not in the standard library" + (f": {install}" if install else "")
-            return Remark(Gravity.INSTALL, line, text)
+            return CheckWarning(Severity.INSTALL, line, text)
 
 
-def _on_api(bad: BadApi) -> str:
+def _format_bad_api(bad: BadApi) -> str:
     verb = "was " if bad.message.startswith("removed") else ""
-    return f"{_short(bad.name)} {verb}{bad.message}"
+    return f"{_shorten_name(bad.name)} {verb}{bad.message}"
 
 
-def _on_note(note: str, start_line: int) -> Remark:
-    if note.endswith(SCOPE_END):
-        return Remark(Gravity.SCOPE, start_line, note)
-    if note.startswith(SYNTAX_BEGINS):
-        number = note.removeprefix(SYNTAX_BEGINS).partition(":")[0]
-        return Remark(Gravity.SYNTAX, start_line + (int(number) - 1 if number.isdecimal() else 0), note)
-    return Remark(Gravity.MISSING, start_line, note)
+def _note_warning(note: str, start_line: int) -> CheckWarning:
+    if note.endswith(SCOPE_WARNING_SUFFIX):
+        return CheckWarning(Severity.SCOPE, start_line, note)
+    if note.startswith(SYNTAX_NOTE_PREFIX):
+        line_number = note.removeprefix(SYNTAX_NOTE_PREFIX).partition(":")[0]
+        return CheckWarning(
+            Severity.SYNTAX, start_line + (int(line_number) - 1 if line_number.isdecimal() else 0), note
+        )
+    return CheckWarning(Severity.MISSING, start_line, note)
 
 
-def _short(name: str) -> str:
+def _shorten_name(name: str) -> str:
     return name if len(name) <= 60 else name[:59] + "…"
 
 
-def _plain(remark: Remark) -> Remark:
-    text = clean_line(remark.text)
+def _sanitize_warning(warning: CheckWarning) -> CheckWarning:
+    text = sanitize_line(warning.text)
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return Remark(remark.gravity, remark.line, text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…")
+    return CheckWarning(
+        warning.severity, warning.line, text if len(text) <= _MAX_WIDTH else text[: _MAX_WIDTH - 1] + "…"
+    )

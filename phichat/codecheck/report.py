@@ -12,196 +12,211 @@ from phichat.code_report import (
     BadApi,
     CheckedBlock,
     CodeReport,
-    CodeScope,
     ImportedPackage,
-    Install,
+    InstallCommand,
     PackageStatus,
+    TrainingScope,
 )
 from phichat.codecheck.apis import find_bad_apis
-from phichat.codecheck.blocks import Block, Prose, read_answer
-from phichat.codecheck.imports import Imported, imports_of, scan_imports
-from phichat.codecheck.installs import commands_in_comments, commands_in_prose, commands_of, installs_in
-from phichat.codecheck.languages import PYTHON, shown
-from phichat.codecheck.local import is_own, local_modules
-from phichat.codecheck.names import judge_install, judge_module
-from phichat.codecheck.prepare import prepare, without_magics
+from phichat.codecheck.blocks import Block, Prose, split_answer
+from phichat.codecheck.imports import ImportedModule, find_imports, scan_imports
+from phichat.codecheck.installs import find_commands_in_comments, find_commands_in_prose, find_installs, iter_commands
+from phichat.codecheck.languages import PYTHON, display_name
+from phichat.codecheck.local import find_local_modules, is_placeholder
+from phichat.codecheck.names import classify_install, classify_module
+from phichat.codecheck.prepare import normalize_block, replace_magics
 from phichat.codecheck.remarks import (
-    SYNTAX_BEGINS,
-    Remark,
-    gravest_first,
-    remarks_on_block,
-    remarks_on_install,
-    scope_remark,
+    SYNTAX_NOTE_PREFIX,
+    CheckWarning,
+    collect_block_warnings,
+    collect_install_warnings,
+    format_scope_warning,
+    sort_by_severity,
 )
-from phichat.codecheck.stdlib import is_stdlib, module_remark
-from phichat.codecheck.syntax import Parsed, parse, parse_cut_off
+from phichat.codecheck.stdlib import explain_unavailable, is_stdlib
+from phichat.codecheck.syntax import ParseResult, parse_code, parse_incomplete
 
-RUNNING = (sys.version_info.major, sys.version_info.minor)
-_MOST_JUDGED = 1_000
+RUNNING_VERSION = (sys.version_info.major, sys.version_info.minor)
+_MAX_CLASSIFIED = 1_000
 """Packages of one block; more are no code that somebody wrote, and comparing names takes its time."""
-_SHELLS = frozenset(("bash", "powershell", "batch", "dockerfile"))
+_SHELL_LANGUAGES = frozenset(("bash", "powershell", "batch", "dockerfile"))
 
 
-def check_text(text: str, *, target: tuple[int, int] = RUNNING, scope: CodeScope | None = None) -> CodeReport:
+def check_answer(
+    text: str, *, target: tuple[int, int] = RUNNING_VERSION, scope: TrainingScope | None = None
+) -> CodeReport:
     """Check the Markdown of an answer, whole or cut off anywhere.
 
     target: the version of Python it is for. scope: what the model was trained on, if its card says so.
     The code is parsed only, and nothing is read but phichat's own lists and what is installed.
     """
-    blocks, prose = read_answer(text)
-    return _report(blocks, prose, target, scope)
+    blocks, prose = split_answer(text)
+    return _build_report(blocks, prose, target, scope)
 
 
-def check_file(code: str, *, target: tuple[int, int] = RUNNING) -> CodeReport:
+def check_file(code: str, *, target: tuple[int, int] = RUNNING_VERSION) -> CodeReport:
     """Check a file of Python: one block that begins at line 1."""
-    return _report([Block(PYTHON, 1, code)], [], target, None)
+    return _build_report([Block(PYTHON, 1, code)], [], target, None)
 
 
-def block_warnings(block: CheckedBlock) -> tuple[str, ...]:
+def format_block_warnings(block: CheckedBlock) -> tuple[str, ...]:
     """The lines of `CodeReport.warnings` that come from one block, the gravest first."""
-    return tuple(remark.text for remark in gravest_first(remarks_on_block(block)))
+    return tuple(warning.text for warning in sort_by_severity(collect_block_warnings(block)))
 
 
-def remarks_on(report: CodeReport) -> list[Remark]:
+def collect_warnings(report: CodeReport) -> list[CheckWarning]:
     """The report's warnings with their lines in the answer, the gravest first."""
-    found = [remark for block in report.blocks for remark in remarks_on_block(block)]
-    return gravest_first([*found, *(remark for install in report.installs for remark in remarks_on_install(install))])
+    warnings = [remark for block in report.blocks for remark in collect_block_warnings(block)]
+    return sort_by_severity(
+        [*warnings, *(remark for install in report.installs for remark in collect_install_warnings(install))]
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _BlockResult:
     """commands: of shell, with their lines within the block, and whether they stand in a comment."""
 
     block: CheckedBlock
     commands: tuple[tuple[int, str, bool], ...] = ()
 
 
-def _report(
-    blocks: Sequence[Block], prose: Sequence[Prose], target: tuple[int, int], scope: CodeScope | None
+def _build_report(
+    blocks: Sequence[Block], prose: Sequence[Prose], target: tuple[int, int], scope: TrainingScope | None
 ) -> CodeReport:
-    local = local_modules(blocks, prose, _is_popular)
-    found = [_check_block(block, target, local) for block in blocks if block.language]
+    local_names = find_local_modules(blocks, prose, _is_popular)
+    results = [_check_block(block, target, local_names) for block in blocks if block.language]
     commands = [
-        (one.block.start_line + line - 1, command, in_prose)
-        for one in found
-        for line, command, in_prose in one.commands
+        (result.block.start_line + line - 1, command, in_prose)
+        for result in results
+        for line, command, in_prose in result.commands
     ]
     commands += [
-        (run.start_line + line - 1, command, True) for run in prose for line, command in commands_in_prose(run.text)
+        (part.start_line + line - 1, command, True)
+        for part in prose
+        for line, command in find_commands_in_prose(part.text)
     ]
-    installs: dict[str, Install] = {}
+    installs: dict[str, InstallCommand] = {}
     for line, command, in_prose in sorted(commands):
-        for name in installs_in(command, in_prose=in_prose):
+        for name in find_installs(command, in_prose=in_prose):
             if name.lower() not in installs:
-                judged = len(installs) < _MOST_JUDGED
-                status = judge_install(name).status if judged else PackageStatus.UNKNOWN
-                installs[name.lower()] = Install(name, status, line)
+                is_classified = len(installs) < _MAX_CLASSIFIED
+                status = classify_install(name).status if is_classified else PackageStatus.UNKNOWN
+                installs[name.lower()] = InstallCommand(name, status, line)
     report = CodeReport(
-        tuple(_with_scope(one.block, scope) for one in found),
-        tuple(dict.fromkeys(one.block.language for one in found if not one.block.python)),
+        tuple(_add_scope_notes(one.block, scope) for one in results),
+        tuple(dict.fromkeys(one.block.language for one in results if not one.block.python)),
         tuple(installs.values()),
     )
-    return replace(report, warnings=tuple(remark.text for remark in remarks_on(report)))
+    return replace(report, warnings=tuple(remark.text for remark in collect_warnings(report)))
 
 
 @lru_cache(maxsize=128)
-def _check_block(block: Block, target: tuple[int, int], local: frozenset[str]) -> _Found:
+def _check_block(block: Block, target: tuple[int, int], local_names: frozenset[str]) -> _BlockResult:
     """One block. Remembered, because a growing answer is checked again whenever a block closes."""
     assert block.language
-    code = _finished_lines(block.code) if block.is_open else block.code
-    if block.language in _SHELLS:
-        commands = tuple((line, command, False) for line, command in commands_of(code))
-        return _Found(CheckedBlock(block.language, block.start_line, python=False), commands)
+    code = _drop_open_line(block.code) if block.is_open else block.code
+    if block.language in _SHELL_LANGUAGES:
+        commands = tuple((line, command, False) for line, command in iter_commands(code))
+        return _BlockResult(CheckedBlock(block.language, block.start_line, python=False), commands)
     if block.language != PYTHON:
-        return _Found(CheckedBlock(block.language, block.start_line, python=False))
-    prepared = prepare(code, is_session=block.is_session)
+        return _BlockResult(CheckedBlock(block.language, block.start_line, python=False))
+    prepared = normalize_block(code, is_session=block.is_session)
     if prepared.is_shell:
-        commands = tuple((line, command, False) for line, command in commands_of(prepared.code))
-        return _Found(CheckedBlock("bash", block.start_line, python=False), commands)
-    parse_it = parse_cut_off if block.is_open else parse
-    parsed, bare = parse_it(prepared.code, target), prepared.code
-    commands = tuple((line, command, True) for line, command in commands_in_comments(bare))
-    if not parsed.ok:
-        mended = without_magics(bare)
-        if mended.commands:
-            again = parse_it(mended.code, target)
-            commands += tuple((line, command, False) for line, command in mended.commands)
-            if again.ok or parsed.tree is None:
-                parsed, bare = again, mended.code
-    return _Found(_judge(block.start_line, bare, parsed, target, local), commands)
+        commands = tuple((line, command, False) for line, command in iter_commands(prepared.code))
+        return _BlockResult(CheckedBlock("bash", block.start_line, python=False), commands)
+    parse_function = parse_incomplete if block.is_open else parse_code
+    parsed, source = parse_function(prepared.code, target), prepared.code
+    commands = tuple((line, command, True) for line, command in find_commands_in_comments(source))
+    if not parsed.is_valid:
+        cleaned = replace_magics(source)
+        if cleaned.commands:
+            reparsed = parse_function(cleaned.code, target)
+            commands += tuple((line, command, False) for line, command in cleaned.commands)
+            if reparsed.is_valid or parsed.tree is None:
+                parsed, source = reparsed, cleaned.code
+    return _BlockResult(_check_parsed(block.start_line, source, parsed, target, local_names), commands)
 
 
-def _finished_lines(code: str) -> str:
+def _drop_open_line(code: str) -> str:
     """Without a last line that has no end yet."""
     return code[: code.rfind("\n") + 1]
 
 
-def _judge(start_line: int, code: str, parsed: Parsed, target: tuple[int, int], local: frozenset[str]) -> CheckedBlock:
-    imported = scan_imports(code) if parsed.tree is None else imports_of(parsed.tree, code)
-    imported = [one for one in imported if one.module.partition(".")[0] not in local]
-    remarks = [remark for one in imported if (remark := _on_version(one, target))]
-    if parsed.remark:
-        remarks.append(f"{SYNTAX_BEGINS}{max(parsed.line, 1)}: {parsed.remark}")
+def _check_parsed(
+    start_line: int, code: str, parsed: ParseResult, target: tuple[int, int], local_names: frozenset[str]
+) -> CheckedBlock:
+    imported = scan_imports(code) if parsed.tree is None else find_imports(parsed.tree, code)
+    imported = [one for one in imported if one.module.partition(".")[0] not in local_names]
+    notes = [remark for one in imported if (remark := _explain_version(one, target))]
+    if parsed.message:
+        notes.append(f"{SYNTAX_NOTE_PREFIX}{max(parsed.line, 1)}: {parsed.message}")
     return CheckedBlock(
         PYTHON,
         start_line,
         python=True,
-        syntax_ok=parsed.ok,
-        non_stdlib=_packages(imported),
-        bad_apis=_bad_apis(parsed.tree, target, local),
-        notes=tuple(dict.fromkeys(remarks)),
+        syntax_ok=parsed.is_valid,
+        non_stdlib=_classify_packages(imported),
+        bad_apis=_find_bad_apis(parsed.tree, target, local_names),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _packages(imported: Sequence[Imported]) -> tuple[ImportedPackage, ...]:
-    found: dict[str, ImportedPackage] = {}
+def _classify_packages(imported: Sequence[ImportedModule]) -> tuple[ImportedPackage, ...]:
+    packages: dict[str, ImportedPackage] = {}
     for one in imported:
         module = one.module.partition(".")[0]
-        if module in found or is_stdlib(module) or is_own(module):
+        if module in packages or is_stdlib(module) or is_placeholder(module):
             continue
-        if len(found) < _MOST_JUDGED:
-            judged = judge_module(".".join((one.module, *one.names[:1])))
-            found[module] = ImportedPackage(module, judged.distribution, judged.status, one.line)
+        if len(packages) < _MAX_CLASSIFIED:
+            classification = classify_module(".".join((one.module, *one.names[:1])))
+            packages[module] = ImportedPackage(module, classification.distribution, classification.status, one.line)
         else:
-            found[module] = ImportedPackage(module, "", PackageStatus.UNKNOWN, one.line)
-    return tuple(found.values())
+            packages[module] = ImportedPackage(module, "", PackageStatus.UNKNOWN, one.line)
+    return tuple(packages.values())
 
 
-def _on_version(one: Imported, target: tuple[int, int]) -> str:
+def _explain_version(imported: ImportedModule, target: tuple[int, int]) -> str:
     """Why a module cannot be imported by that version, "" where it can or the code is prepared for it."""
-    if one.guarded or not is_stdlib(one.module):
+    if imported.is_guarded or not is_stdlib(imported.module):
         return ""
-    return next((said for name in (*one.names, "") if (said := module_remark(f"{one.module}.{name}", target))), "")
+    return next(
+        (
+            explanation
+            for name in (*imported.names, "")
+            if (explanation := explain_unavailable(f"{imported.module}.{name}", target))
+        ),
+        "",
+    )
 
 
-def _bad_apis(tree: ast.Module | None, target: tuple[int, int], local: frozenset[str]) -> tuple[BadApi, ...]:
+def _find_bad_apis(tree: ast.Module | None, target: tuple[int, int], local_names: frozenset[str]) -> tuple[BadApi, ...]:
     if tree is None:
         return ()
     try:
-        found = find_bad_apis(tree, target)
+        bad_apis = find_bad_apis(tree, target)
     except RecursionError:
         return ()
-    return tuple(bad for bad in found if bad.name.partition(".")[0] not in local)
+    return tuple(bad for bad in bad_apis if bad.name.partition(".")[0] not in local_names)
 
 
-def _with_scope(block: CheckedBlock, scope: CodeScope | None) -> CheckedBlock:
+def _add_scope_notes(block: CheckedBlock, scope: TrainingScope | None) -> CheckedBlock:
     """The block with a note on what the model's card does not vouch for."""
     if scope is None:
         return block
     if not block.python:
-        notes = [] if block.language in scope.languages else [_beyond(shown(block.language), scope)]
+        notes = [] if block.language in scope.languages else [_format_out_of_scope(display_name(block.language), scope)]
     else:
         modules = ", ".join(package.module for package in block.non_stdlib)
-        notes = [_beyond(modules, scope)] if modules else []
+        notes = [_format_out_of_scope(modules, scope)] if modules else []
     return replace(block, notes=(*block.notes, *notes))
 
 
-def _beyond(what: str, scope: CodeScope) -> str:
-    return scope_remark(what, ", ".join(shown(language) for language in scope.languages))
+def _format_out_of_scope(subject: str, scope: TrainingScope) -> str:
+    return format_scope_warning(subject, ", ".join(display_name(language) for language in scope.languages))
 
 
 def _is_popular(module: str) -> bool:
     """Whether `NAME.py` in a text means a project, as in discord.py, and no file."""
-    judged = judge_module(module)
-    own = judged.distribution.lower().removesuffix(".py").replace("-", "_") == module.lower()
-    return own and judged.status in (PackageStatus.KNOWN, PackageStatus.INSTALLED)
+    classification = classify_module(module)
+    same_name = classification.distribution.lower().removesuffix(".py").replace("-", "_") == module.lower()
+    return same_name and classification.status in (PackageStatus.KNOWN, PackageStatus.INSTALLED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-_ADDED: dict[str, tuple[int, int]] = {
+_ADDED_IN: dict[str, tuple[int, int]] = {
     "annotationlib": (3, 14),
     "asyncio.graph": (3, 14),
     "asyncio.taskgroups": (3, 11),
@@ -32,7 +32,7 @@ _ADDED: dict[str, tuple[int, int]] = {
     "zoneinfo": (3, 9),
 }
 
-_REMOVED: dict[str, tuple[int, int]] = {
+_REMOVED_IN: dict[str, tuple[int, int]] = {
     "macpath": (3, 8),
     "_dummy_thread": (3, 9),
     "_dummy_threading": (3, 9),
@@ -69,7 +69,7 @@ _REMOVED: dict[str, tuple[int, int]] = {
 }
 """`formatter` and `parser`, gone since 3.10, are left out: today these are names of people's own files."""
 
-_INSTEAD: dict[str, str] = {
+_REPLACEMENTS: dict[str, str] = {
     "_dummy_thread": "_thread",
     "asynchat": "asyncio",
     "asyncore": "asyncio",
@@ -87,7 +87,7 @@ _INSTEAD: dict[str, str] = {
     "xml.etree.cElementTree": "xml.etree.ElementTree",
 }
 
-_PYTHON_2: dict[str, str] = {
+_PYTHON_2_RENAMES: dict[str, str] = {
     "BaseHTTPServer": "http.server",
     "CGIHTTPServer": "http.server",
     "ConfigParser": "configparser",
@@ -152,7 +152,7 @@ _PYTHON_2: dict[str, str] = {
 }
 """Without `user`, `new`, `sets`, `exceptions`, `compiler`: in today's code these are people's own files."""
 
-_UNLISTED = frozenset({"__main__", "test", "turtledemo", "_typeshed"})
+_UNLISTED_MODULES = frozenset({"__main__", "test", "turtledemo", "_typeshed"})
 """Top-level names that `sys.stdlib_module_names` leaves out: the interpreter's, its test suite, a checker's."""
 
 
@@ -161,40 +161,40 @@ def is_stdlib(module: str) -> bool:
     top_level = module.partition(".")[0]
     return (
         top_level in sys.stdlib_module_names
-        or top_level in _UNLISTED
-        or top_level in _ADDED
-        or top_level in _REMOVED
-        or top_level in _PYTHON_2
+        or top_level in _UNLISTED_MODULES
+        or top_level in _ADDED_IN
+        or top_level in _REMOVED_IN
+        or top_level in _PYTHON_2_RENAMES
     )
 
 
-def module_remark(module: str, target: tuple[int, int]) -> str:
+def explain_unavailable(module: str, target: tuple[int, int]) -> str:
     """Why a standard module (dotted or not) cannot be imported by that version of Python, "" when it can."""
     parts = module.split(".")
     for length in range(1, len(parts) + 1):
-        remark = _remark(".".join(parts[:length]), target)
-        if remark:
-            return remark
+        explanation = _explain_module(".".join(parts[:length]), target)
+        if explanation:
+            return explanation
     return ""
 
 
-def standard_names() -> frozenset[str]:
+def stdlib_module_names() -> frozenset[str]:
     """Top-level modules of every Python 3, the private ones left out: what a misspelt import may have meant."""
-    names = {*sys.stdlib_module_names, *_ADDED, *_REMOVED}
+    names = {*sys.stdlib_module_names, *_ADDED_IN, *_REMOVED_IN}
     return frozenset(name for name in names if "." not in name and not name.startswith("_"))
 
 
-def _remark(module: str, target: tuple[int, int]) -> str:
-    if added := _ADDED.get(module):
-        return "" if target >= added else f"{module} needs Python {_shown(added)}"
-    if module in _PYTHON_2:
-        return f"{module} is Python 2's name of {_PYTHON_2[module]}"
-    removed = _REMOVED.get(module)
+def _explain_module(module: str, target: tuple[int, int]) -> str:
+    if added := _ADDED_IN.get(module):
+        return "" if target >= added else f"{module} needs Python {_format_version(added)}"
+    if module in _PYTHON_2_RENAMES:
+        return f"{module} is Python 2's name of {_PYTHON_2_RENAMES[module]}"
+    removed = _REMOVED_IN.get(module)
     if removed is None or target < removed:
         return ""
-    instead = f", use {_INSTEAD[module]}" if module in _INSTEAD else ""
-    return f"{module} was removed in Python {_shown(removed)}{instead}"
+    replacement = f", use {_REPLACEMENTS[module]}" if module in _REPLACEMENTS else ""
+    return f"{module} was removed in Python {_format_version(removed)}{replacement}"
 
 
-def _shown(version: tuple[int, int]) -> str:
+def _format_version(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"

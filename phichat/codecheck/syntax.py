@@ -8,69 +8,69 @@ import sys
 import warnings
 from dataclasses import dataclass
 
-_INCOMPLETE = 0x4000
+_ALLOW_INCOMPLETE_INPUT = 0x4000
 """PyCF_ALLOW_INCOMPLETE_INPUT of CPython's compile.h: an error that only the end of the input made says so."""
 
-_LARGEST = 4_000_000
-_MOST_LINES_BACK = 40
-_MOST_READ = 1_000_000
+_MAX_CHARS = 4_000_000
+_MAX_DROPPED_LINES = 40
+_MAX_TOTAL_CHARS = 1_000_000
 """Characters, in all attempts to parse what has no end yet."""
-_MOST_NESTED = 4
+_MAX_NESTED_FIELDS = 4
 """Replacement fields of one f-string that repeat its quotes."""
 
 _TYPE_STATEMENT = re.compile(r"^(\s*)type (\w+)(?:\[[^\]\n]*\])?( *= *\S)", re.MULTILINE)
 _TYPE_PARAMETERS = re.compile(r"^(\s*(?:async )?(?:def|class) \w+)\[[^\n(:]*\](?=[(:])", re.MULTILINE)
 _BARE_EXCEPT = re.compile(r"^(\s*except\*? )([\w.]+(?:, *[\w.]+)+):", re.MULTILINE)
-_TEMPLATE = re.compile(r"""(?<![\w"'])[tT](?=["'])""")
-_NESTED = re.compile(r"""f(["'])((?:(?!\1)[^\n{])*)\{[^{}\n]*\1[^{}\n]*\}""")
+_TEMPLATE_PREFIX = re.compile(r"""(?<![\w"'])[tT](?=["'])""")
+_NESTED_QUOTES = re.compile(r"""f(["'])((?:(?!\1)[^\n{])*)\{[^{}\n]*\1[^{}\n]*\}""")
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParseResult:
     """tree: None when the code cannot be parsed. ok: whether it is valid for the target.
 
     remark: why it is not, or which Python it needs; "" mostly. line: of the error, 0 when there is none.
     """
 
     tree: ast.Module | None
-    ok: bool
-    remark: str = ""
+    is_valid: bool
+    message: str = ""
     line: int = 0
 
 
-def parse(code: str, target: tuple[int, int]) -> Parsed:
+def parse_code(code: str, target: tuple[int, int]) -> ParseResult:
     """Parse a whole block."""
-    if len(code) > _LARGEST:
-        return Parsed(None, remark="too long to be checked", ok=True)
-    tree, error = _parse(code)
+    if len(code) > _MAX_CHARS:
+        return ParseResult(None, message="too long to be checked", is_valid=True)
+    tree, error = _try_parse(code)
     if tree is None and target > sys.version_info[:2]:
-        tree = _newer(code, target)
+        tree = _downgrade_grammar(code, target)
     if tree is None:
-        return Parsed(None, ok=False, remark=_told(error, code, target), line=_line(error))
+        return ParseResult(None, is_valid=False, message=_format_error(error, code, target), line=_error_line(error))
     if target >= sys.version_info[:2]:
-        return Parsed(tree, ok=True)
-    needed, why = _needs(tree, code)
+        return ParseResult(tree, is_valid=True)
+    needed, construct = _find_minimum_version(tree, code)
     if needed > target:
-        return Parsed(tree, ok=False, remark=f"{why} need Python {needed[0]}.{needed[1]}")
-    return Parsed(tree, ok=True)
+        return ParseResult(tree, is_valid=False, message=f"{construct} need Python {needed[0]}.{needed[1]}")
+    return ParseResult(tree, is_valid=True)
 
 
-def parse_cut_off(code: str, target: tuple[int, int]) -> Parsed:
+def parse_incomplete(code: str, target: tuple[int, int]) -> ParseResult:
     """Parse a block that ends in the middle: what its end leaves open is no error."""
-    whole = parse(code, target)
-    if whole.tree is not None or len(code) > _LARGEST:
-        return whole
+    complete_result = parse_code(code, target)
+    if complete_result.tree is not None or len(code) > _MAX_CHARS:
+        return complete_result
     lines = code.split("\n")
-    at_end = _is_incomplete(code)
-    attempts = max(2, min(_MOST_LINES_BACK, _MOST_READ // (len(code) + 1)))
+    is_incomplete = _is_incomplete(code)
+    attempts = max(2, min(_MAX_DROPPED_LINES, _MAX_TOTAL_CHARS // (len(code) + 1)))
     for count in range(len(lines), max(0, len(lines) - attempts), -1):
-        tree, _ = _parse("\n".join(_completed(lines[:count])))
+        tree, _ = _try_parse("\n".join(_complete_lines(lines[:count])))
         if tree is not None:
-            return Parsed(tree, ok=True) if at_end or count >= len(lines) - 2 else whole
-    return Parsed(None, ok=True) if at_end else whole
+            return ParseResult(tree, is_valid=True) if is_incomplete or count >= len(lines) - 2 else complete_result
+    return ParseResult(None, is_valid=True) if is_incomplete else complete_result
 
 
-def _parse(code: str) -> tuple[ast.Module | None, BaseException | None]:
+def _try_parse(code: str) -> tuple[ast.Module | None, BaseException | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -83,7 +83,7 @@ def _is_incomplete(code: str) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            compile(code, "<answer>", "exec", flags=ast.PyCF_ONLY_AST | _INCOMPLETE)
+            compile(code, "<answer>", "exec", flags=ast.PyCF_ONLY_AST | _ALLOW_INCOMPLETE_INPUT)
         except SyntaxError as error:
             return "incomplete input" in str(error)
         except (ValueError, RecursionError, MemoryError):
@@ -91,47 +91,47 @@ def _is_incomplete(code: str) -> bool:
     return True
 
 
-def _completed(lines: list[str]) -> list[str]:
+def _complete_lines(lines: list[str]) -> list[str]:
     """The lines with a body for a last line that wants one, and handlers for each `try` that has none yet."""
     lines = [line for line in lines if line.strip()]
     if not lines:
         return []
     last = lines[-1]
     margin = len(last) - len(last.lstrip())
-    added = []
+    added_lines = []
     if last.rstrip().endswith(":"):
-        added.append(" " * (margin + 1) + "pass")
+        added_lines.append(" " * (margin + 1) + "pass")
         margin += 1
     elif last.lstrip().startswith("@"):
-        added.append(" " * margin + "def _(): pass")
+        added_lines.append(" " * margin + "def _(): pass")
     for line in reversed(lines):
         indent = len(line) - len(line.lstrip())
-        word = line.strip()
-        if indent < margin and re.match(r"(?:except|finally)\b", word):
+        stripped = line.strip()
+        if indent < margin and re.match(r"(?:except|finally)\b", stripped):
             margin = indent
         elif indent < margin:
             margin = indent
-            if re.match(r"try\s*:", word):
-                added += [" " * indent + "except Exception:", " " * indent + " pass"]
-    return [*lines, *added]
+            if re.match(r"try\s*:", stripped):
+                added_lines += [" " * indent + "except Exception:", " " * indent + " pass"]
+    return [*lines, *added_lines]
 
 
-def _newer(code: str, target: tuple[int, int]) -> ast.Module | None:
+def _downgrade_grammar(code: str, target: tuple[int, int]) -> ast.Module | None:
     """Grammar that is newer than the running Python, said in the words of older ones."""
     if target >= (3, 12):
         code = _TYPE_STATEMENT.sub(r"\1\2\3", code)
         code = _TYPE_PARAMETERS.sub(r"\1", code)
-        for _ in range(_MOST_NESTED):
-            code = _NESTED.sub(lambda found: "f" + found[1] + found[2], code)
+        for _ in range(_MAX_NESTED_FIELDS):
+            code = _NESTED_QUOTES.sub(lambda found: "f" + found[1] + found[2], code)
     if target >= (3, 14):
         code = _BARE_EXCEPT.sub(r"\1(\2):", code)
-        code = _TEMPLATE.sub("f", code)
-    return _parse(code)[0]
+        code = _TEMPLATE_PREFIX.sub("f", code)
+    return _try_parse(code)[0]
 
 
-def _needs(tree: ast.Module, code: str) -> tuple[tuple[int, int], str]:
+def _find_minimum_version(tree: ast.Module, code: str) -> tuple[tuple[int, int], str]:
     """The first Python 3 whose grammar has all that is there, and what it is that asks for it."""
-    needed, why = (3, 0), ""
+    needed, construct = (3, 0), ""
     for node in ast.walk(tree):
         version, name = (3, 0), ""
         match node:
@@ -145,30 +145,32 @@ def _needs(tree: ast.Module, code: str) -> tuple[tuple[int, int], str]:
                 version, name = (3, 12), "type parameters and type statements"
             case _ if type(node).__name__ == "TemplateStr":
                 version, name = (3, 14), "template strings"
-            case ast.JoinedStr() if sys.version_info >= (3, 12) and _is_nested(node, code):
+            case ast.JoinedStr() if sys.version_info >= (3, 12) and _has_nested_quotes(node, code):
                 version, name = (3, 12), "f-strings that repeat their quotes"
             case _:
                 continue
         if version > needed:
-            needed, why = version, name
-    return needed, why
+            needed, construct = version, name
+    return needed, construct
 
 
-def _is_nested(node: ast.JoinedStr, code: str) -> bool:
+def _has_nested_quotes(node: ast.JoinedStr, code: str) -> bool:
     if node.end_lineno != node.lineno or len(code) > 200_000:
         return False
     source = ast.get_source_segment(code, node) or ""
-    return bool(_NESTED.match(source))
+    return bool(_NESTED_QUOTES.match(source))
 
 
-_PYTHON_2 = re.compile(r"^\s*(?:print +[\w\"'%(]|exec +[\"']|raise \w+, |except [\w.]+, *\w+\s*:)", re.MULTILINE)
+_PYTHON_2_STATEMENT = re.compile(
+    r"^\s*(?:print +[\w\"'%(]|exec +[\"']|raise \w+, |except [\w.]+, *\w+\s*:)", re.MULTILINE
+)
 
 
-def _told(error: BaseException | None, code: str, target: tuple[int, int]) -> str:
+def _format_error(error: BaseException | None, code: str, target: tuple[int, int]) -> str:
     version = f"Python {target[0]}.{target[1]}"
     if isinstance(error, SyntaxError):
         if "Missing parentheses in call to" in str(error.msg) or (
-            "multiple exception types" in str(error.msg) and _PYTHON_2.search(code)
+            "multiple exception types" in str(error.msg) and _PYTHON_2_STATEMENT.search(code)
         ):
             return f"this is Python 2 and no valid {version}"
         return f"no valid {version} ({error.msg.split(chr(10))[0][:100]})"
@@ -177,5 +179,5 @@ def _told(error: BaseException | None, code: str, target: tuple[int, int]) -> st
     return f"no valid {version}"
 
 
-def _line(error: BaseException | None) -> int:
+def _error_line(error: BaseException | None) -> int:
     return (error.lineno or 0) if isinstance(error, SyntaxError) else 0

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import assert_never
 
 from phichat.engine import protocol
-from phichat.engine.backend import Cancel, GenerationEvent, SampleEvent
-from phichat.engine.link import EngineLink
-from phichat.engine.protocol import Failed, Failure, Reply
-from phichat.engine.reply import GrowingReply
-from phichat.engine.sampling import GrowingSamples, seeds_of
+from phichat.engine.backend import CancelToken, GenerationEvent, SampleEvent
+from phichat.engine.link import EngineConnection
+from phichat.engine.protocol import EngineReply, ErrorCode, ErrorReply
+from phichat.engine.reply import ReplyAccumulator
+from phichat.engine.sampling import SamplesAccumulator, derive_seeds
 from phichat.errors import (
     ContextOverflow,
     EngineError,
@@ -21,10 +21,10 @@ from phichat.errors import (
     PhichatError,
     TemplateError,
 )
-from phichat.messages import FinishReason, GenerationParams, Message
+from phichat.messages import FinishReason, Message, SamplingParams
 
 
-class Asking(ABC):
+class ProcessBackend(ABC):
     """The part of a backend that comes after loading. Imports nothing that reads or plans."""
 
     def __init__(self, name: str, path: Path) -> None:
@@ -42,83 +42,85 @@ class Asking(ABC):
         """As `Backend.n_ctx`."""
 
     @abstractmethod
-    def _link(self) -> EngineLink:
+    def _require_connection(self) -> EngineConnection:
         """To the engine with the model in it. Raises EngineError when there is none."""
 
     @abstractmethod
-    def _lost(self) -> None:
+    def _on_disconnected(self) -> None:
         """The link has ended; the next load begins anew."""
 
-    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
+    def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
         """As `Backend.count`."""
-        for reply in self._ask(protocol.Count(tuple(messages)), cancel):
-            if isinstance(reply, protocol.Counted):
+        for reply in self._request(protocol.CountTokens(tuple(messages)), cancel):
+            if isinstance(reply, protocol.TokenCount):
                 return reply.tokens
         return 0
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
+        self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
     ) -> Iterator[GenerationEvent]:
         """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
-        (seed,) = seeds_of(params, 1)
+        (seed,) = derive_seeds(params, 1)
         load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        reply = GrowingReply(self.n_ctx, seed, load_s)
+        accumulator = ReplyAccumulator(self.n_ctx, seed, load_s)
         try:
-            for said in self._ask(protocol.Generate(tuple(messages), params, seed, owner), cancel):
-                yield from reply.take(said)
+            for engine_reply in self._request(
+                protocol.Generate(tuple(messages), params, seed, conversation_id), cancel
+            ):
+                yield from accumulator.feed(engine_reply)
         except PhichatError:
-            yield reply.finished(FinishReason.ERROR)
+            yield accumulator.finish(FinishReason.ERROR)
             raise
-        yield reply.finished()
+        yield accumulator.finish()
 
-    def sample(
-        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    def generate_n(
+        self, messages: Sequence[Message], params: SamplingParams, n: int, cancel: CancelToken
     ) -> Iterator[SampleEvent]:
         """As `Backend.sample`. Raises what `generate` does."""
-        seeds = seeds_of(params, number)
+        seeds = derive_seeds(params, n)
         load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        replies = GrowingSamples(self.n_ctx, seeds, load_s)
+        accumulator = SamplesAccumulator(self.n_ctx, seeds, load_s)
         try:
-            for said in self._ask(protocol.Sample(tuple(messages), params, seeds), cancel):
-                yield from replies.take(said)
+            for engine_reply in self._request(protocol.GenerateN(tuple(messages), params, seeds), cancel):
+                yield from accumulator.feed(engine_reply)
         except PhichatError:
-            yield from replies.rest(FinishReason.ERROR)
+            yield from accumulator.finish_remaining(FinishReason.ERROR)
             raise
-        yield from replies.rest()
+        yield from accumulator.finish_remaining()
 
-    def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:
+    def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
         """Replies without Failed: that is raised, or the end when it was cancelled."""
-        link = self._link()
+        connection = self._require_connection()
         try:
-            for reply in link.ask(request, cancel):
-                if isinstance(reply, Failed):
-                    if reply.failure is not Failure.CANCELLED:
-                        raise self._failure(reply)
+            for reply in connection.request(request, cancel):
+                if isinstance(reply, ErrorReply):
+                    if reply.code is not ErrorCode.CANCELLED:
+                        raise self._to_exception(reply)
                     return
                 yield reply
         finally:
-            if not link.alive:
-                self._lost()
+            if not connection.is_alive:
+                self._on_disconnected()
 
-    def _failure(self, failed: Failed) -> PhichatError:
-        match failed.failure:
-            case Failure.OVERFLOW:
-                return ContextOverflow(failed.tokens, self.n_ctx)
-            case Failure.TEMPLATE:
+    def _to_exception(self, error_reply: ErrorReply) -> PhichatError:
+        match error_reply.code:
+            case ErrorCode.OVERFLOW:
+                return ContextOverflow(error_reply.prompt_tokens, self.n_ctx)
+            case ErrorCode.TEMPLATE:
                 return TemplateError(
-                    f"The model's chat template refuses these messages ({failed.message})", "try another model"
+                    f"The model's chat template refuses these messages ({error_reply.message})", "try another model"
                 )
-            case Failure.MEMORY:
+            case ErrorCode.MEMORY:
                 return ModelDoesNotFit(
-                    f"{self._name} needs more memory than is free ({failed.message})",
+                    f"{self._name} needs more memory than is free ({error_reply.message})",
                     "try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
                 )
-            case Failure.LOAD | Failure.LIBRARY:
+            case ErrorCode.LOAD | ErrorCode.LIBRARY:
                 return EngineLoadFailed(
-                    f"llama.cpp cannot load {self._path} ({failed.message})",
+                    f"llama.cpp cannot load {self._path} ({error_reply.message})",
                     "download it again, or update llama-cpp-python if the model is newer",
                 )
-            case Failure.DECODE | Failure.CANCELLED:
-                return EngineError(f"llama.cpp could not evaluate the prompt ({failed.message})", "ask again")
+            case ErrorCode.DECODE | ErrorCode.CANCELLED:
+                return EngineError(f"llama.cpp could not evaluate the prompt ({error_reply.message})", "ask again")
             case _:
-                assert_never(failed.failure)
+                assert_never(error_reply.failure)

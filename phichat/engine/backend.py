@@ -5,39 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.events import (
-    ModelChecking,
     ModelLoading,
     ModelReady,
+    ModelVerifying,
     PromptProgress,
     ReasoningDelta,
     SampleFinished,
-    Sampling,
+    SamplingProgress,
     TextDelta,
     TurnFinished,
 )
-from phichat.messages import GenerationParams, Message
+from phichat.messages import Message, SamplingParams
 
-__all__ = ["Backend", "Cancel", "GenerationEvent", "LoadEvent", "SampleEvent"]
+__all__ = ["Backend", "CancelToken", "GenerationEvent", "LoadEvent", "SampleEvent"]
 
-LoadEvent = ModelChecking | ModelLoading | ModelReady
+LoadEvent = ModelVerifying | ModelLoading | ModelReady
 GenerationEvent = PromptProgress | ReasoningDelta | TextDelta | TurnFinished
-SampleEvent = PromptProgress | Sampling | SampleFinished
+SampleEvent = PromptProgress | SamplingProgress | SampleFinished
 
 
 class Backend(Protocol):
     """One model. All methods raise EngineError or ModelFileError kinds; after one of them the next
     call starts afresh."""
 
-    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         """Bring the model into memory; yields nothing when it is there already.
 
         A set `cancel` ends it early; the model is then not loaded and no ModelReady is yielded.
         """
         ...
 
-    def count(self, messages: Sequence[Message], cancel: Cancel) -> int:
+    def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
         """Tokens of the prompt that `generate` would evaluate for these messages; 0 when cancelled."""
         ...
 
@@ -47,7 +47,7 @@ class Backend(Protocol):
         ...
 
     def generate(
-        self, messages: Sequence[Message], params: GenerationParams, cancel: Cancel, owner: str = ""
+        self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
     ) -> Iterator[GenerationEvent]:
         """Reply to messages that fit the context. Ends with exactly one TurnFinished, also before an
         error is raised; a set `cancel` ends it within half a second, with what was said.
@@ -56,8 +56,8 @@ class Backend(Protocol):
         """
         ...
 
-    def sample(
-        self, messages: Sequence[Message], params: GenerationParams, number: int, cancel: Cancel
+    def generate_n(
+        self, messages: Sequence[Message], params: SamplingParams, n: int, cancel: CancelToken
     ) -> Iterator[SampleEvent]:
         """So many replies to messages that fit the context, each with a seed of its own: params.seed, or one that
         is drawn, and those that follow it. The same seeds give the same replies again.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from time import perf_counter
 
-_REGION = 512 * 1024 * 1024
+_TOTAL_BUFFER_BYTES = 512 * 1024 * 1024
 """Bytes that all threads read together, far more than any cache holds."""
 
-_LEAST_REGION = 32 * 1024 * 1024
+_MIN_BUFFER_BYTES = 32 * 1024 * 1024
 
 
-def memory_bandwidth(threads: int) -> float:
+def measure_memory_bandwidth(threads: int) -> float:
     """Bytes per second that so many threads read from memory together, the best of three passes.
 
     libc's memchr for a byte that is not there reads as fast as the CPU can, outside the interpreter's lock.
@@ -23,33 +23,33 @@ def memory_bandwidth(threads: int) -> float:
     libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else ctypes.util.find_library("c"))
     memchr = libc.memchr
     memchr.restype, memchr.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
-    region = max(_REGION // threads, _LEAST_REGION)
+    buffer_bytes = max(_TOTAL_BUFFER_BYTES // threads, _MIN_BUFFER_BYTES)
     # Filled, for pages that were never written all map to one page of zeros.
-    buffers = [ctypes.create_string_buffer(region) for _ in range(threads)]
+    buffers = [ctypes.create_string_buffer(buffer_bytes) for _ in range(threads)]
     for buffer in buffers:
-        ctypes.memset(buffer, 1, region)
+        ctypes.memset(buffer, 1, buffer_bytes)
     best = 0.0
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(3):
             start = perf_counter()
-            list(pool.map(lambda buffer: memchr(buffer, 0xFF, region), buffers))
-            best = max(best, threads * region / (perf_counter() - start))
+            list(pool.map(lambda buffer: memchr(buffer, 0xFF, buffer_bytes), buffers))
+            best = max(best, threads * buffer_bytes / (perf_counter() - start))
     return best
 
 
-def card_bandwidth(description: str) -> float | None:
+def lookup_gpu_bandwidth(description: str) -> float | None:
     """Bytes per second that a GPU reads its memory with, by its product's name; None for an unknown one.
 
     From the makers' data sheets; of several variants the slowest.
     """
     words = f" {description.lower()} ".replace("-", " ")
-    known = [name for name in _GB_PER_S if f" {name} " in words]
-    return _GB_PER_S[max(known, key=len)] * 1e9 if known else None
+    matches = [name for name in _GPU_BANDWIDTHS_GB_S if f" {name} " in words]
+    return _GPU_BANDWIDTHS_GB_S[max(matches, key=len)] * 1e9 if matches else None
 
 
 # One row per generation reads as a table.
 # fmt: off
-_GB_PER_S = {
+_GPU_BANDWIDTHS_GB_S = {
     "rtx 5090": 1792, "rtx 5080": 960, "rtx 5070 ti": 896, "rtx 5070": 672, "rtx 5060 ti": 448, "rtx 5060": 448,
     "rtx 4090": 1008, "rtx 4080 super": 736, "rtx 4080": 717, "rtx 4070 ti super": 672, "rtx 4070 ti": 504,
     "rtx 4070": 504, "rtx 4060 ti": 288, "rtx 4060": 272,

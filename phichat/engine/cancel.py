@@ -6,7 +6,7 @@ import contextlib
 import socket
 
 
-class Cancel:
+class CancelToken:
     """Set once, from any thread or signal handler, to end a turn.
 
     Like `threading.Event`, but also a waitable: whoever waits for an engine is woken by it at once and
@@ -15,14 +15,14 @@ class Cancel:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._read, self._write = socket.socketpair()
-        self._write.settimeout(0)
+        self._read_socket, self._write_socket = socket.socketpair()
+        self._write_socket.settimeout(0)
 
     def set(self) -> None:
         """End it. More than once is once."""
         self._is_set = True
         with contextlib.suppress(OSError):  # full: it is readable then
-            self._write.send(b"\0")
+            self._write_socket.send(b"\0")
 
     def is_set(self) -> bool:
         """Whether it shall end."""
@@ -30,8 +30,8 @@ class Cancel:
 
     def fileno(self) -> int:
         """Becomes readable when it is set, and stays so."""
-        return self._read.fileno()
+        return self._read_socket.fileno()
 
     def __del__(self) -> None:
-        self._read.close()
-        self._write.close()
+        self._read_socket.close()
+        self._write_socket.close()

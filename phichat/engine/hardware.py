@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from phichat.engine.protocol import DeviceInfo, Hello
+from phichat.engine.protocol import DeviceInfo, EngineInfo
 
 
 class DeviceKind(StrEnum):
@@ -39,7 +39,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class RamInfo:
     """RAM in bytes: what this process may ever use, and what it may use now."""
 
     total: int
@@ -61,24 +61,24 @@ class Hardware:
     offload_supported: bool = False
 
 
-def probe(devices: Iterable[Device], *, offload_supported: bool) -> Hardware:
+def probe_hardware(devices: Iterable[Device], *, offload_supported: bool) -> Hardware:
     """This machine, with the devices that the engine process has found."""
     memory = probe_memory()
-    return Hardware(usable_cores(), memory.total, memory.available, tuple(devices), offload_supported)
+    return Hardware(count_usable_cores(), memory.total, memory.available, tuple(devices), offload_supported)
 
 
-def probe_with(hello: Hello) -> Hardware:
+def probe_from_engine(engine_info: EngineInfo) -> Hardware:
     """This machine, with the devices that an engine process named."""
-    return probe(
+    return probe_hardware(
         (
-            Device(device.name, device.description, _kind(device), device.memory_total, device.memory_free)
-            for device in hello.devices
+            Device(device.name, device.description, _to_device_kind(device), device.memory_total, device.memory_free)
+            for device in engine_info.devices
         ),
-        offload_supported=hello.offload_supported,
+        offload_supported=engine_info.offload_supported,
     )
 
 
-def _kind(device: DeviceInfo) -> DeviceKind:
+def _to_device_kind(device: DeviceInfo) -> DeviceKind:
     if device.kind == "igpu":
         return DeviceKind.INTEGRATED
     if device.kind != "gpu":
@@ -88,25 +88,25 @@ def _kind(device: DeviceInfo) -> DeviceKind:
     return DeviceKind.INTEGRATED if is_apple else DeviceKind.GPU
 
 
-def probe_memory(root: Path = Path("/")) -> Memory:
+def probe_memory(root: Path = Path("/")) -> RamInfo:
     """RAM of the machine, or of the cgroup where that has less; root is where /proc and /sys are."""
     import psutil
 
     machine = psutil.virtual_memory()
     total, available = int(machine.total), int(machine.available)
-    for folder in _cgroup_folders(root, "memory"):
-        limit = _first_number(folder / "memory.max", folder / "memory.limit_in_bytes")
-        used = _first_number(folder / "memory.current", folder / "memory.usage_in_bytes")
+    for folder in _find_cgroup_dirs(root, "memory"):
+        limit = _read_first_number(folder / "memory.max", folder / "memory.limit_in_bytes")
+        used = _read_first_number(folder / "memory.current", folder / "memory.usage_in_bytes")
         if limit is None or limit >= int(machine.total):
             continue
         total = min(total, limit)
         if used is not None:
             # The kernel drops cached file pages before it refuses memory, so they count as free.
-            available = min(available, max(0, limit - max(0, used - _inactive_file(folder))))
-    return Memory(total, min(total, available))
+            available = min(available, max(0, limit - max(0, used - _read_inactive_file_bytes(folder))))
+    return RamInfo(total, min(total, available))
 
 
-def usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = None) -> int:
+def count_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = None) -> int:
     """Physical cores that this process may use, at least 1.
 
     affinity: the logical CPUs it is bound to, None to ask the operating system. A CPU quota of the
@@ -114,25 +114,25 @@ def usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = None)
     """
     import psutil
 
-    bound = _affinity() if affinity is None else affinity
+    affinity_cpus = _get_affinity() if affinity is None else affinity
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count(logical=True) or 1
-    if bound:
-        cores = min(cores, _cores_among(bound, root))
-    for folder in _cgroup_folders(root, "cpu"):
-        quota = _cpu_quota(folder)
+    if affinity_cpus:
+        cores = min(cores, _count_cores(affinity_cpus, root))
+    for folder in _find_cgroup_dirs(root, "cpu"):
+        quota = _read_cpu_quota(folder)
         if quota is not None:
             cores = min(cores, -int(-quota // 1))
     return max(1, cores)
 
 
-def usable_cpus() -> int:
+def count_usable_cpus() -> int:
     """Logical CPUs that this process may use, at least 1."""
     import psutil
 
-    return len(_affinity()) or psutil.cpu_count(logical=True) or 1
+    return len(_get_affinity()) or psutil.cpu_count(logical=True) or 1
 
 
-def unused_gpu(
+def describe_unused_gpu(
     hardware: Hardware,
     *,
     system: str = sys.platform,
@@ -152,85 +152,85 @@ def unused_gpu(
         windows = root or Path(os.environ.get("SYSTEMROOT", r"C:\Windows"))
         gpu = ("an NVIDIA GPU", "CUDA") if (windows / "System32" / "nvcuda.dll").exists() else None
     else:
-        gpu = _linux_gpu(root or Path("/"))
+        gpu = _find_linux_gpu(root or Path("/"))
     if gpu is None:
         return None
     return f"This machine has {gpu[0]}, but llama-cpp-python was built for CPU only; see README for the {gpu[1]} build."
 
 
-def _linux_gpu(root: Path) -> tuple[str, str] | None:
+def _find_linux_gpu(root: Path) -> tuple[str, str] | None:
     if (root / "proc/driver/nvidia/version").exists() or (root / "dev/nvidia0").exists():
         return "an NVIDIA GPU", "CUDA"
     for vendor in (root / "sys/class/drm").glob("card*/device/vendor"):
-        if _text(vendor) == "0x1002":
+        if _read_text(vendor) == "0x1002":
             return "an AMD GPU", "ROCm or Vulkan"
     return None
 
 
-def _affinity() -> frozenset[int]:
+def _get_affinity() -> frozenset[int]:
     # macOS and Windows lack the call, and a Windows process bound to some CPUs is rare.
     if sys.platform == "linux":
         return frozenset(os.sched_getaffinity(0))
     return frozenset()
 
 
-def _cores_among(cpus: frozenset[int], root: Path) -> int:
+def _count_cores(cpus: frozenset[int], root: Path) -> int:
     """Physical cores that these logical CPUs belong to; where the kernel does not say, one each."""
     cores = set()
     for cpu in cpus:
         topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-        package, core = _text(topology / "physical_package_id"), _text(topology / "core_id")
+        package, core = _read_text(topology / "physical_package_id"), _read_text(topology / "core_id")
         cores.add((package, core) if core else (package, f"cpu{cpu}"))
     return len(cores)
 
 
-def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+def _find_cgroup_dirs(root: Path, controller: str) -> Iterator[Path]:
     """Folders of the cgroups that limit this process, innermost first: a parent's limit holds too.
 
     A container often sees its own cgroup mounted at the top while /proc names the host's path, so
     folders that do not exist are left out and the top is always looked at.
     """
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            top = root / "sys/fs/cgroup"
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
+        hierarchy_id, _, remainder = line.partition(":")
+        controllers, _, path = remainder.partition(":")
+        if hierarchy_id == "0" and not controllers:
+            mount_point = root / "sys/fs/cgroup"
         elif controller in controllers.split(","):
-            top = root / "sys/fs/cgroup" / controller
+            mount_point = root / "sys/fs/cgroup" / controller
         else:
             continue
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
         for depth in range(len(parts), -1, -1):
-            folder = top.joinpath(*parts[:depth])
+            folder = mount_point.joinpath(*parts[:depth])
             if folder.is_dir():
                 yield folder
 
 
-def _cpu_quota(folder: Path) -> float | None:
+def _read_cpu_quota(folder: Path) -> float | None:
     """CPUs' worth of time that a cgroup grants, None when it sets no limit."""
-    words = _text(folder / "cpu.max").split()
+    words = _read_text(folder / "cpu.max").split()
     if not words:
-        words = [_text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")]
+        words = [_read_text(folder / "cpu.cfs_quota_us"), _read_text(folder / "cpu.cfs_period_us")]
     if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]) > 0:
         return int(words[0]) / int(words[1])
     return None
 
 
-def _inactive_file(folder: Path) -> int:
-    counts = dict(line.partition(" ")[::2] for line in _text(folder / "memory.stat").splitlines())
+def _read_inactive_file_bytes(folder: Path) -> int:
+    counts = dict(line.partition(" ")[::2] for line in _read_text(folder / "memory.stat").splitlines())
     count = counts.get("inactive_file" if "total_inactive_file" not in counts else "total_inactive_file", "")
     return int(count) if count.isdigit() else 0
 
 
-def _first_number(*files: Path) -> int | None:
+def _read_first_number(*files: Path) -> int | None:
     for file in files:
-        text = _text(file)
+        text = _read_text(file)
         if text.isdigit():
             return int(text)
     return None
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     """A small file of the kernel, "" when there is none or it may not be read."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip()

@@ -11,49 +11,56 @@ from typing import Protocol
 
 from phichat.config import EngineOptions
 from phichat.engine import protocol
-from phichat.engine.asking import Asking
-from phichat.engine.backend import Cancel, LoadEvent
-from phichat.engine.fitting import BATCH, is_cramped, place
-from phichat.engine.footprint import recurrent_state
-from phichat.engine.hardware import DeviceKind, Hardware, probe_with, unused_gpu
-from phichat.engine.link import Deadlines, EngineLink
+from phichat.engine.asking import ProcessBackend
+from phichat.engine.backend import CancelToken, LoadEvent
+from phichat.engine.fitting import BATCH_SIZE, plan_placement, would_improve_with_free_memory
+from phichat.engine.footprint import estimate_recurrent_state
+from phichat.engine.hardware import DeviceKind, Hardware, describe_unused_gpu, probe_from_engine
+from phichat.engine.link import EngineConnection, EngineTimeouts
 from phichat.engine.offload import CPU, OffloadPlan, require_fit
-from phichat.engine.process import WORKER, EngineProcess
-from phichat.engine.protocol import Failed, Failure, Hello, Load, Loaded, Loading
-from phichat.engine.states import StateFolder, identity
-from phichat.engine.tuning import ASSUMED_BATCH_COSTS, Fixed, Measured, Preferences, Threads, spin_count_for
-from phichat.engine.verdicts import Subject, Verdict, Verdicts, subject
+from phichat.engine.process import WORKER_COMMAND, EngineProcess
+from phichat.engine.protocol import EngineInfo, ErrorCode, ErrorReply, LoadModel, LoadProgress, ModelLoaded
+from phichat.engine.states import KvStore, compute_model_identity
+from phichat.engine.tuning import (
+    ASSUMED_BATCH_COSTS,
+    ComputeSettings,
+    StaticTuning,
+    Threads,
+    TuningSource,
+    resolve_spin_count,
+)
+from phichat.engine.verdicts import ProbeCache, ProbeKey, ProbeOutcome, build_probe_key
 from phichat.errors import EngineCrashed, EngineError, ModelFileError
-from phichat.events import ModelChecking, ModelLoading, ModelReady
-from phichat.gguf_header import GgufHeader, check_usable, read_model
+from phichat.events import ModelLoading, ModelReady, ModelVerifying
+from phichat.gguf_header import GgufHeader, check_usable, read_model_header
 from phichat.messages import ModelInfo
 
-_SEQUENCES = 8
+_MAX_SEQUENCES = 8
 """Conversations that a context holds at once. They share its cells, so that more cost no memory, but for models
 whose layers keep a state of fixed size."""
 
 
-_CRASHES = (
+_CPU_BUFFERS_CRASH_NOTICE = (
     "This build of llama.cpp crashes in this CPU's own buffer types and does without them from now on; "
     "see `phichat doctor`."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _LoadedEngine:
     """A loaded model; everything about it that does not change."""
 
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
     threads: Threads
-    loaded: Loaded
-    hello: Hello
-    info: ModelInfo
+    load_reply: ModelLoaded
+    engine_info: EngineInfo
+    model_info: ModelInfo
     notices: tuple[str, ...]
 
 
-class FileProof(Protocol):
+class FileVerifier(Protocol):
     """Knows whether a model's file is what it should be."""
 
     @property
@@ -61,7 +68,7 @@ class FileProof(Protocol):
         """Of the file, "" where nobody has read it whole."""
         ...
 
-    def check(self, cancel: Cancel) -> Iterator[float]:
+    def check(self, cancel: CancelToken) -> Iterator[float]:
         """Read the file whole if that is due, yielding the fraction done.
 
         Raises ModelFileError when it is not what it should be; a set cancel ends it early.
@@ -69,7 +76,7 @@ class FileProof(Protocol):
         ...
 
 
-class LocalBackend(Asking):
+class LocalBackend(ProcessBackend):
     """One GGUF file. Starts an engine process when asked to, and a fresh one after every failure.
 
     proof: what has to pass before the file is loaded. smaller: names and sizes of models to advise when
@@ -83,266 +90,292 @@ class LocalBackend(Asking):
         name: str,
         path: Path,
         options: EngineOptions,
-        verdicts: Verdicts,
-        deadlines: Deadlines | None = None,
-        command: Sequence[str] = WORKER,
-        proof: FileProof | None = None,
-        smaller: Sequence[tuple[str, int]] = (),
-        start: Callable[[Deadlines, int], EngineProcess] | None = None,
-        make_room: Callable[[], bool] | None = None,
-        states: StateFolder | None = None,
-        preferences: Preferences | None = None,
+        probe_cache: ProbeCache,
+        timeouts: EngineTimeouts | None = None,
+        command: Sequence[str] = WORKER_COMMAND,
+        verifier: FileVerifier | None = None,
+        suggestions: Sequence[tuple[str, int]] = (),
+        start_process: Callable[[EngineTimeouts, int], EngineProcess] | None = None,
+        free_memory: Callable[[], bool] | None = None,
+        kv_store: KvStore | None = None,
+        tuning_source: TuningSource | None = None,
     ) -> None:
         super().__init__(name, path)
         self._options = options
-        self._verdicts, self._deadlines = verdicts, deadlines or Deadlines()
-        self._start_one = start or (lambda deadlines, spin: EngineProcess(deadlines, command, spin_count=spin))
-        self._preferences = preferences or Fixed()
-        self._make_room = make_room
-        self._proof, self._smaller, self._states = proof, smaller, states
-        self._running: _Running | None = None
+        self._probe_cache, self._timeouts = probe_cache, timeouts or EngineTimeouts()
+        self._start_process = start_process or (
+            lambda deadlines, spin: EngineProcess(deadlines, command, spin_count=spin)
+        )
+        self._tuning_source = tuning_source or StaticTuning()
+        self._free_memory = free_memory
+        self._verifier, self._suggestions, self._kv_store = verifier, suggestions, kv_store
+        self._loaded_engine: _LoadedEngine | None = None
 
     @property
     def n_ctx(self) -> int:
-        return self._engine().loaded.n_ctx
+        return self._require_engine().load_reply.n_ctx
 
     @property
     def header(self) -> GgufHeader:
         """The header of the loaded file."""
-        return self._engine().header
+        return self._require_engine().header
 
     @property
     def plan(self) -> OffloadPlan:
         """Where the loaded model's parts are."""
-        return self._engine().plan
+        return self._require_engine().plan
 
     @property
     def pid(self) -> int:
         """The engine's process id."""
-        return self._engine().process.pid
+        return self._require_engine().process.pid
 
     @property
     def threads(self) -> Threads:
         """What the engine computes with."""
-        return self._engine().threads
+        return self._require_engine().threads
 
     @property
     def library_file(self) -> Path:
         """The shared library that the engine has loaded."""
-        return Path(self._engine().hello.library_file)
+        return Path(self._require_engine().engine_info.library_file)
 
-    def _engine(self) -> _Running:
-        if self._running is None:
+    def _require_engine(self) -> _LoadedEngine:
+        if self._loaded_engine is None:
             raise EngineError("No model is loaded", "load one first")
-        return self._running
+        return self._loaded_engine
 
     # Loading
 
-    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         """As `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
-        if self._running and self._running.process.alive:
+        if self._loaded_engine and self._loaded_engine.process.is_alive:
             return
         self.close()
-        started = monotonic()
+        started_at = monotonic()
         yield ModelLoading(self._name, 0.0)
         # The process starts up while the header is read.
-        process, is_loaded = self._start(), False
+        process, is_loaded = self._start_engine(), False
         try:
             try:
-                header = read_model(self._path)
+                header = read_model_header(self._path)
             except ModelFileError:
                 # Of a file that is not what it was, the proof can say what to do.
-                yield from self._checked(cancel)
+                yield from self._verify_file(cancel)
                 raise
             check_usable(header, self._path)
-            hello = process.hello(cancel)
-            if hello is None:
+            engine_info = process.handshake(cancel)
+            if engine_info is None:
                 return
-            machine = probe_with(hello)
-            about = subject(Path(hello.library_file), header)
-            known = self._verdicts.lookup(about)
-            where = place(header, machine, self._options, known)
-            if self._make_room and is_cramped(where, header, machine, self._options, known) and self._make_room():
+            hardware = probe_from_engine(engine_info)
+            probe_key = build_probe_key(Path(engine_info.library_file), header)
+            cached_outcome = self._probe_cache.lookup(probe_key)
+            plan = plan_placement(header, hardware, self._options, cached_outcome)
+            if (
+                self._free_memory
+                and would_improve_with_free_memory(plan, header, hardware, self._options, cached_outcome)
+                and self._free_memory()
+            ):
                 process.kill()
-                process = self._start()
-                hello = process.hello(cancel)
-                if hello is None:
+                process = self._start_engine()
+                engine_info = process.handshake(cancel)
+                if engine_info is None:
                     return
-                machine = probe_with(hello)
-                where = place(header, machine, self._options, known)
-            require_fit(where, self._name, self._smaller)
-            computing = self._computing(hello, machine, header, where)
-            yield from self._checked(cancel)
+                hardware = probe_from_engine(engine_info)
+                plan = plan_placement(header, hardware, self._options, cached_outcome)
+            require_fit(plan, self._name, self._suggestions)
+            compute_settings = self._compute_settings(engine_info, hardware, header, plan)
+            yield from self._verify_file(cancel)
             if cancel.is_set():
                 return
-            verdict = known or Verdict.WORKS
-            same = self._identity(header, Path(hello.library_file), about)
+            outcome = cached_outcome or ProbeOutcome.WORKS
+            model_identity = self._compute_identity(header, Path(engine_info.library_file), probe_key)
             while True:
                 try:
-                    loaded = yield from self._load_in(
-                        process, header, where, computing, verdict, cancel, same, prove=known is None
+                    load_reply = yield from self._load_model(
+                        process,
+                        header,
+                        plan,
+                        compute_settings,
+                        outcome,
+                        cancel,
+                        model_identity,
+                        warm_up=cached_outcome is None,
                     )
                     break
                 except EngineCrashed as crash:
-                    if known or verdict is Verdict.CRASHES or not crash.is_fault:
+                    if cached_outcome or outcome is ProbeOutcome.CRASHES or not crash.is_cpu_fault:
                         raise
                     # Was it this CPU's buffer types? Only a load that works without them tells.
-                    verdict, process = Verdict.CRASHES, self._start()
-                    if process.hello(cancel) is None:
+                    outcome, process = ProbeOutcome.CRASHES, self._start_engine()
+                    if process.handshake(cancel) is None:
                         return
-            if loaded is None:
+            if load_reply is None:
                 return
-            if known is None:
-                self._verdicts.remember(about, verdict)
-            notices = [*where.notices, *loaded.notices]
-            if gpu := unused_gpu(machine):
-                notices.append(gpu)
-            info = self._info(header, where, computing.threads, loaded, hello, machine)
-            self._running = _Running(process, header, where, computing.threads, loaded, hello, info, tuple(notices))
+            if cached_outcome is None:
+                self._probe_cache.store(probe_key, outcome)
+            notices = [*plan.notices, *load_reply.notices]
+            if gpu_notice := describe_unused_gpu(hardware):
+                notices.append(gpu_notice)
+            info = self._build_model_info(header, plan, compute_settings.threads, load_reply, engine_info, hardware)
+            self._loaded_engine = _LoadedEngine(
+                process, header, plan, compute_settings.threads, load_reply, engine_info, info, tuple(notices)
+            )
             is_loaded = True
-            self._unreported_load_s = monotonic() - started
-            if known is None and verdict is Verdict.CRASHES:
-                notices.append(_CRASHES)
-            yield ModelReady(info, str(self._path), loaded.n_ctx_train, self._unreported_load_s, tuple(notices))
+            self._unreported_load_s = monotonic() - started_at
+            if cached_outcome is None and outcome is ProbeOutcome.CRASHES:
+                notices.append(_CPU_BUFFERS_CRASH_NOTICE)
+            yield ModelReady(info, str(self._path), load_reply.n_ctx_train, self._unreported_load_s, tuple(notices))
         finally:
             if not is_loaded:
                 process.kill()
 
-    def _checked(self, cancel: Cancel) -> Iterator[ModelChecking]:
+    def _verify_file(self, cancel: CancelToken) -> Iterator[ModelVerifying]:
         """Read the file whole if that is due. Raises ModelFileError when it is not what it should be."""
-        if self._proof:
-            for fraction in self._proof.check(cancel):
-                yield ModelChecking(self._name, fraction)
+        if self._verifier:
+            for fraction in self._verifier.check(cancel):
+                yield ModelVerifying(self._name, fraction)
 
-    def _start(self) -> EngineProcess:
-        return self._start_one(self._deadlines, spin_count_for(self._path, self._preferences))
+    def _start_engine(self) -> EngineProcess:
+        return self._start_process(self._timeouts, resolve_spin_count(self._path, self._tuning_source))
 
-    def _computing(self, hello: Hello, machine: Hardware, header: GgufHeader, where: OffloadPlan) -> Measured:
-        offloaded, given = where.n_gpu_layers > 0, self._options.threads
-        measured = self._preferences.measured(Path(hello.library_file), header, offloaded=offloaded)
-        usual = given or machine.physical_cores
-        threads = measured.threads if measured and not given else Threads(usual, usual)
+    def _compute_settings(
+        self, engine_info: EngineInfo, hardware: Hardware, header: GgufHeader, plan: OffloadPlan
+    ) -> ComputeSettings:
+        offloaded, explicit_threads = plan.n_gpu_layers > 0, self._options.threads
+        tuned = self._tuning_source.get_settings(Path(engine_info.library_file), header, offloaded=offloaded)
+        default_threads = explicit_threads or hardware.physical_cores
+        threads = tuned.threads if tuned and not explicit_threads else Threads(default_threads, default_threads)
         match self._options.draft:
             case "off":
-                return Measured(threads)
+                return ComputeSettings(threads)
             case "auto":
                 # Costs hold for the threads that they were measured with.
-                return Measured(threads, measured.batch_costs if measured and threads == measured.threads else ())
+                return ComputeSettings(threads, tuned.batch_costs if tuned and threads == tuned.threads else ())
             case "lookup":
-                return Measured(threads, (measured and measured.batch_costs) or ASSUMED_BATCH_COSTS)
+                return ComputeSettings(threads, (tuned and tuned.batch_costs) or ASSUMED_BATCH_COSTS)
 
-    def _load_in(
+    def _load_model(
         self,
         process: EngineProcess,
         header: GgufHeader,
-        where: OffloadPlan,
-        computing: Measured,
-        verdict: Verdict,
-        cancel: Cancel,
-        identity: str,
+        plan: OffloadPlan,
+        compute_settings: ComputeSettings,
+        outcome: ProbeOutcome,
+        cancel: CancelToken,
+        model_identity: str,
         *,
-        prove: bool,
-    ) -> Generator[ModelLoading, None, Loaded | None]:
-        request = Load(
+        warm_up: bool,
+    ) -> Generator[ModelLoading, None, ModelLoaded | None]:
+        request = LoadModel(
             path=str(self._path),
-            n_ctx=where.n_ctx,
-            n_batch=min(BATCH, where.n_ctx),
-            sequences=1 if recurrent_state(header) else _SEQUENCES,
-            n_gpu_layers=where.n_gpu_layers,
-            tensor_split=where.tensor_split,
-            type_k=where.type_k,
-            type_v=where.type_v,
-            threads=computing.threads.generation,
-            prompt_threads=computing.threads.prompt,
-            batch_costs=computing.batch_costs,
-            extra_buffers=verdict is not Verdict.CRASHES,
-            prove=prove,
-            states=str(self._states.path) if self._states and identity else "",
-            state_budget=self._states.budget if self._states and identity else 0,
-            identity=identity,
+            n_ctx=plan.n_ctx,
+            n_batch=min(BATCH_SIZE, plan.n_ctx),
+            n_seq_max=1 if estimate_recurrent_state(header) else _MAX_SEQUENCES,
+            n_gpu_layers=plan.n_gpu_layers,
+            tensor_split=plan.tensor_split,
+            type_k=plan.type_k,
+            type_v=plan.type_v,
+            threads=compute_settings.threads.generation,
+            prompt_threads=compute_settings.threads.prompt,
+            batch_costs=compute_settings.batch_costs,
+            extra_buffers=outcome is not ProbeOutcome.CRASHES,
+            warm_up=warm_up,
+            kv_store_path=str(self._kv_store.path) if self._kv_store and model_identity else "",
+            kv_store_budget=self._kv_store.budget if self._kv_store and model_identity else 0,
+            model_identity=model_identity,
         )
-        process.deadlines = self._deadlines.for_model(where.total)
-        for reply in process.ask(request, cancel):
+        process.timeouts = self._timeouts.for_model(plan.total)
+        for reply in process.request(request, cancel):
             match reply:
-                case Loading():
+                case LoadProgress():
                     yield ModelLoading(self._name, reply.fraction)
-                case Loaded():
+                case ModelLoaded():
                     return reply
-                case Failed(failure=Failure.CANCELLED):
+                case ErrorReply(code=ErrorCode.CANCELLED):
                     return None
-                case Failed():
-                    raise self._failure(reply)
+                case ErrorReply():
+                    raise self._to_exception(reply)
                 case _:
                     pass
         return None
 
-    def _identity(self, header: GgufHeader, library: Path, about: Subject) -> str:
+    def _compute_identity(self, header: GgufHeader, library_file: Path, probe_key: ProbeKey) -> str:
         """What a KV state has to agree with; "" where none are kept."""
-        if self._states is None:
+        if self._kv_store is None:
             return ""
-        sha256 = self._proof.sha256 if self._proof else ""
+        sha256 = self._verifier.sha256 if self._verifier else ""
         try:
-            return identity(sha256, self._path, header.data_offset, library, about.key)
+            return compute_model_identity(sha256, self._path, header.data_offset, library_file, probe_key.key)
         except OSError:
             return ""
 
-    def _info(
-        self, header: GgufHeader, where: OffloadPlan, threads: Threads, loaded: Loaded, hello: Hello, machine: Hardware
+    def _build_model_info(
+        self,
+        header: GgufHeader,
+        plan: OffloadPlan,
+        threads: Threads,
+        load_reply: ModelLoaded,
+        engine_info: EngineInfo,
+        hardware: Hardware,
     ) -> ModelInfo:
         return ModelInfo(
             name=self._name,
             architecture=header.architecture,
-            sha256=self._proof.sha256 if self._proof else "",
+            sha256=self._verifier.sha256 if self._verifier else "",
             size=header.file_size,
             modified_ns=self._path.stat().st_mtime_ns,
             template_sha256=hashlib.sha256(header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
-            library=hello.library_version,
-            n_ctx=loaded.n_ctx,
+            library=engine_info.library_version,
+            n_ctx=load_reply.n_ctx,
             n_layers=header.block_count,
-            n_gpu_layers=where.n_gpu_layers,
-            devices=tuple(device.name for device in machine.devices if device.kind is not DeviceKind.CPU),
-            cache_type_k=where.type_k,
-            cache_type_v=where.type_v,
+            n_gpu_layers=plan.n_gpu_layers,
+            devices=tuple(device.name for device in hardware.devices if device.kind is not DeviceKind.CPU),
+            cache_type_k=plan.type_k,
+            cache_type_v=plan.type_v,
             threads=threads.generation,
         )
 
     # Asking
 
-    def _link(self) -> EngineLink:
-        return self._engine().process
+    def _require_connection(self) -> EngineConnection:
+        return self._require_engine().process
 
-    def _lost(self) -> None:
-        self._running = None
+    def _on_disconnected(self) -> None:
+        self._loaded_engine = None
 
-    def let_stay(
-        self, files: tuple[tuple[str, str], ...], program: tuple[tuple[str, str], ...], cancel: Cancel
+    def detach(
+        self,
+        model_fingerprints: tuple[tuple[str, str], ...],
+        program_fingerprints: tuple[tuple[str, str], ...],
+        cancel: CancelToken,
     ) -> None:
         """Let others in to the engine, which goes on without this process. Only where it was started behind a door.
 
         files, program: of the model and of the engine, as they were before it was loaded, each with its stamp.
         Raises EngineError kinds.
         """
-        running = self._engine()
-        card = protocol.Card(
-            model=running.info,
+        engine = self._require_engine()
+        loaded_model = protocol.LoadedModelInfo(
+            model=engine.model_info,
             path=str(self._path.resolve()),
-            n_ctx_train=running.loaded.n_ctx_train,
-            memory=running.plan.total,
-            placement=_placement(running.plan, running.header.block_count),
-            notices=running.notices,
-            files=files,
+            n_ctx_train=engine.load_reply.n_ctx_train,
+            memory=engine.plan.total,
+            placement=_format_placement(engine.plan, engine.header.block_count),
+            notices=engine.notices,
+            fingerprints=model_fingerprints,
         )
-        for _ in self._ask(protocol.Stay(card, program), cancel):
+        for _ in self._request(protocol.Detach(loaded_model, program_fingerprints), cancel):
             pass
-        running.process.leave()
-        self._running = None
+        engine.process.detach()
+        self._loaded_engine = None
 
-    def measure(
-        self, request: protocol.Measure, cancel: Cancel
-    ) -> Iterator[protocol.Evaluating | protocol.Measurement]:
+    def run_benchmark(
+        self, request: protocol.BenchmarkRequest, cancel: CancelToken
+    ) -> Iterator[protocol.PrefillProgress | protocol.BenchmarkReply]:
         """Measure with the loaded model; ends with what was found, or with nothing more when cancelled."""
-        for reply in self._ask(request, cancel):
-            if isinstance(reply, (protocol.Evaluating, protocol.Measurement)):
+        for reply in self._request(request, cancel):
+            if isinstance(reply, (protocol.PrefillProgress, protocol.BenchmarkReply)):
                 yield reply
 
     def unload(self) -> None:
@@ -351,13 +384,13 @@ class LocalBackend(Asking):
 
     def close(self) -> None:
         """As `Backend.close`."""
-        if self._running:
-            self._running.process.close()
-            self._running = None
+        if self._loaded_engine:
+            self._loaded_engine.process.close()
+            self._loaded_engine = None
 
 
-def _placement(where: OffloadPlan, layers: int) -> str:
-    if not where.n_gpu_layers:
+def _format_placement(plan: OffloadPlan, layers: int) -> str:
+    if not plan.n_gpu_layers:
         return CPU
-    devices = ", ".join(placement.device for placement in where.placements if placement.device != CPU)
-    return devices if where.n_gpu_layers > layers else f"{where.n_gpu_layers} of {layers + 1} layers on {devices}"
+    devices = ", ".join(placement.device for placement in plan.placements if placement.device != CPU)
+    return devices if plan.n_gpu_layers > layers else f"{plan.n_gpu_layers} of {layers + 1} layers on {devices}"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phichat.engine.protocol import Measure, Measurement
+from phichat.engine.protocol import BenchmarkReply, BenchmarkRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Bench(Measure):
+class RunBenchmark(BenchmarkRequest):
     """Time a prompt of so many tokens, then so many generated ones, each from an empty context."""
 
     prompt_tokens: int
@@ -20,7 +20,7 @@ class Bench(Measure):
 
 
 @dataclass(frozen=True, slots=True)
-class Tune(Measure):
+class TuneThreads(BenchmarkRequest):
     """Time reading and writing with each of these numbers of threads in turn, about so many seconds each.
 
     threads: the first one is what the others are compared with.
@@ -32,49 +32,60 @@ class Tune(Measure):
 
 
 @dataclass(frozen=True, slots=True)
-class Weigh(Measure):
+class MeasureBatchCosts(BenchmarkRequest):
     """Time batches of these sizes in turn, the first one a single token, with logits for each of their tokens, and
     compare those with what single tokens give."""
 
     threads: int
     prompt_threads: int
-    sizes: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
     rounds: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Benched(Measurement):
+class BenchmarkResult(BenchmarkReply):
     """Tokens per second of each repeat; bytes per second that memory could be read with."""
 
-    prompt: tuple[float, ...]
-    generation: tuple[float, ...]
+    prompt_speeds: tuple[float, ...]
+    generation_speeds: tuple[float, ...]
     memory_bandwidth: float
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ThreadTrial:
     """Tokens per second with so many threads, one of each round."""
 
     threads: int
-    prompt: tuple[float, ...]
-    generation: tuple[float, ...]
+    prompt_speeds: tuple[float, ...]
+    generation_speeds: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned(Measurement):
+class ThreadTuningResult(BenchmarkReply):
     """trials: in the order of the request."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[ThreadTrial, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed(Measurement):
+class BatchCostResult(BenchmarkReply):
     """Seconds that a batch of each size took, one of each round; whether its logits are exactly those of single
     tokens."""
 
     seconds: tuple[tuple[float, ...], ...]
-    exact: tuple[bool, ...]
+    is_exact: tuple[bool, ...]
 
 
-KINDS = {kind.__name__: kind for kind in (Bench, Tune, Weigh, Benched, Trial, Tuned, Weighed)}
+BENCHMARK_MESSAGE_TYPES = {
+    kind.__name__: kind
+    for kind in (
+        RunBenchmark,
+        TuneThreads,
+        MeasureBatchCosts,
+        BenchmarkResult,
+        ThreadTrial,
+        ThreadTuningResult,
+        BatchCostResult,
+    )
+}

@@ -19,14 +19,14 @@ from phichat.gguf_header import GgufHeader
 
 CPU = "CPU"
 
-_USUAL_CONTEXT = 8192
-_FULL_OFFLOAD_CONTEXT = 4096
-_SMALLEST_CONTEXT = 2048
-_UNKNOWN_TRAINING_CONTEXT = 1 << 17
-_RAM_RESERVE = 256 * MIB
-_GPU_MARGIN = 512 * MIB
-_GPU_RUNTIME = 256 * MIB
-_SMALLER_CACHES = ("q8_0", "q4_0")
+_DEFAULT_CONTEXT = 8192
+_MIN_FULL_OFFLOAD_CONTEXT = 4096
+_MIN_CONTEXT = 2048
+_DEFAULT_TRAINING_CONTEXT = 1 << 17
+_RAM_RESERVE_BYTES = 256 * MIB
+_MIN_GPU_MARGIN_BYTES = 512 * MIB
+_GPU_RUNTIME_BYTES = 256 * MIB
+_SUGGESTED_CACHE_TYPES = ("q8_0", "q4_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class OffloadRequest:
     type_v: str = "f16"
     n_ubatch: int = 512
     n_threads: int = 1
-    repack: frozenset[str] = frozenset()
+    repack_types: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Placement:
 class Shortage:
     """The place that lacks most, in bytes; place is a device or RAM."""
 
-    place: str
+    location: str
     needed: int
     available: int
 
@@ -91,10 +91,10 @@ class OffloadPlan:
     placements: tuple[Placement, ...]
     reclaimable: int
     max_ctx: int
-    room: int
+    usable_memory: int
     shortage: Shortage | None
-    short_by: int
-    remedy: str
+    shortfall: int
+    next_step: str
     notices: tuple[str, ...]
 
     @property
@@ -118,64 +118,70 @@ class OffloadPlan:
         return self.weights + self.kv_cache + self.compute
 
 
-def plan(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> OffloadPlan:
+def plan_offload(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> OffloadPlan:
     """The best way to load this model here; one that does not fit is described too.
 
     A context that was asked for is kept. Otherwise it is the training length, at most 8,192 tokens, and less
     (4,096 and more) when that lets every layer onto the GPUs, or (2,048 and more) when nothing else fits.
     Raises UsageError for an unknown KV cache type.
     """
-    machine = _Machine(
-        header, hardware, request, offload_devices(hardware), footprint.weights(header, _repack(hardware, request))
+    planner = _Planner(
+        header,
+        hardware,
+        request,
+        find_offload_devices(hardware),
+        footprint.group_weights(header, _select_repack_types(hardware, request)),
     )
-    n_ctx = request.n_ctx or machine.chosen_context()
-    layout = machine.best(n_ctx)
-    max_ctx = machine.largest_context(n_ctx)
-    used = sum(layout.layers)
+    n_ctx = request.n_ctx or planner.select_context()
+    assignment = planner.assignment(n_ctx)
+    max_ctx = planner.find_largest_context(n_ctx)
+    gpu_layers = sum(assignment.layers)
     return OffloadPlan(
         n_ctx=n_ctx,
         type_k=request.type_k,
         type_v=request.type_v,
-        n_gpu_layers=used,
-        tensor_split=tuple(float(count) for count in layout.layers) if used and len(layout.layers) > 1 else (),
-        placements=layout.placements,
-        reclaimable=layout.reclaimable,
+        n_gpu_layers=gpu_layers,
+        tensor_split=tuple(float(count) for count in assignment.layers)
+        if gpu_layers and len(assignment.layers) > 1
+        else (),
+        placements=assignment.placements,
+        reclaimable=assignment.reclaimable,
         max_ctx=max_ctx,
-        room=max(machine.ram, sum(map(machine.room, machine.cards))),
-        shortage=max(layout.shortages, key=lambda short: short.needed - short.available, default=None),
-        short_by=sum(short.needed - short.available for short in layout.shortages),
-        remedy=machine.remedy(n_ctx, max_ctx) if layout.shortages else "",
-        notices=machine.notices(n_ctx),
+        usable_memory=max(planner.usable_ram, sum(map(planner.budgets, planner.gpus))),
+        shortage=max(assignment.shortages, key=lambda short: short.needed - short.available, default=None),
+        shortfall=sum(short.needed - short.available for short in assignment.shortages),
+        next_step=planner.remedy(n_ctx, max_ctx) if assignment.shortages else "",
+        notices=planner.build_notices(n_ctx),
     )
 
 
-def require_fit(plan: OffloadPlan, model_name: str, smaller: Iterable[tuple[str, int]] = ()) -> None:
+def require_fit(plan: OffloadPlan, model_name: str, suggestions: Iterable[tuple[str, int]] = ()) -> None:
     """Raises ModelDoesNotFit, with both figures in GB (10^9 bytes) and the nearest choice, when the plan does not fit.
 
     smaller: names and sizes in bytes of other models, to advise when no option makes this one fit.
     """
-    short = plan.shortage
-    if short is not None:
-        needed, available = f"{short.needed / 1e9:.1f}", f"{short.available / 1e9:.1f}"
+    shortage = plan.shortage
+    if shortage is not None:
+        needed, available = f"{shortage.needed / 1e9:.1f}", f"{shortage.available / 1e9:.1f}"
         if needed == available:
-            needed, available = f"{short.needed / 1e9:.3f}", f"{short.available / 1e9:.3f}"
+            needed, available = f"{shortage.needed / 1e9:.3f}", f"{shortage.available / 1e9:.3f}"
         raise ModelDoesNotFit(
-            f"{model_name} with a context of {plan.n_ctx:,} tokens needs {needed} GB of {short.place} "
+            f"{model_name} with a context of {plan.n_ctx:,} tokens needs {needed} GB of {shortage.location} "
             f"and {available} GB are free",
-            plan.remedy or _another(plan, smaller),
+            plan.next_step or _suggest_other_model(plan, suggestions),
         )
 
 
-def _another(plan: OffloadPlan, models: Iterable[tuple[str, int]]) -> str:
+def _suggest_other_model(plan: OffloadPlan, models: Iterable[tuple[str, int]]) -> str:
     """The largest of the models that certainly fits: what its weights take repacked, and half a GB beside them."""
-    fitting = [(size, name) for name, size in models if 2 * size + 512 * MIB <= plan.room]
+    fitting = [(size, name) for name, size in models if 2 * size + 512 * MIB <= plan.usable_memory]
     if not fitting:
         return "choose a smaller quantization of it, or a smaller model"
     size, name = max(fitting)
     return f"choose a smaller quantization of it, or {name} ({size / 1e9:.1f} GB), which fits"
 
 
-def bytes_read_per_token(header: GgufHeader) -> int:
+def compute_bytes_per_token(header: GgufHeader) -> int:
     """Bytes of weights that generating one token reads, which bounds the speed by the memory bandwidth.
 
     Of the token embedding only a row is read, unless it is the output matrix too; of the experts of a
@@ -193,24 +199,24 @@ def bytes_read_per_token(header: GgufHeader) -> int:
     return total
 
 
-def offload_devices(hardware: Hardware) -> tuple[Device, ...]:
+def find_offload_devices(hardware: Hardware) -> tuple[Device, ...]:
     """The devices that llama.cpp offloads to: integrated ones only where there is no card."""
     if not hardware.offload_supported:
         return ()
     for kind in (DeviceKind.GPU, DeviceKind.INTEGRATED):
-        found = tuple(device for device in hardware.devices if device.kind is kind)
-        if found:
-            return found
+        devices = tuple(device for device in hardware.devices if device.kind is kind)
+        if devices:
+            return devices
     return ()
 
 
-def _repack(hardware: Hardware, request: OffloadRequest) -> frozenset[str]:
+def _select_repack_types(hardware: Hardware, request: OffloadRequest) -> frozenset[str]:
     # With a GPU backend, llama.cpp prefers its pinned host buffers to the repacking ones.
-    return frozenset() if offload_devices(hardware) else request.repack
+    return frozenset() if find_offload_devices(hardware) else request.repack_types
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _LayerAssignment:
     """layers: how many each card has, the output layer counted as one."""
 
     layers: tuple[int, ...]
@@ -220,186 +226,202 @@ class _Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class _Machine:
+class _Planner:
     """One planning problem; all of it is functions of the five values."""
 
     header: GgufHeader
     hardware: Hardware
     request: OffloadRequest
-    cards: tuple[Device, ...]
-    weights: footprint.Weights
+    gpus: tuple[Device, ...]
+    weights: footprint.WeightSizes
 
     @property
-    def all_layers(self) -> int:
+    def layer_count(self) -> int:
         return self.header.block_count + 1
 
     @property
-    def ram(self) -> int:
-        return max(0, self.hardware.ram_available - _RAM_RESERVE)
+    def usable_ram(self) -> int:
+        return max(0, self.hardware.ram_available - _RAM_RESERVE_BYTES)
 
-    def room(self, card: Device) -> int:
+    def budgets(self, gpu: Device) -> int:
         """Bytes of a card that may be planned with."""
-        free = max(0, card.memory_free - max(_GPU_MARGIN, card.memory_total // 20))
-        return min(free, self.ram) if card.kind is DeviceKind.INTEGRATED else free
+        free = max(0, gpu.memory_free - max(_MIN_GPU_MARGIN_BYTES, gpu.memory_total // 20))
+        return min(free, self.usable_ram) if gpu.kind is DeviceKind.INTEGRATED else free
 
-    def best(self, n_ctx: int) -> _Layout:
+    def assignment(self, n_ctx: int) -> _LayerAssignment:
         """The layout with most layers on the cards that fits, else the one that lacks least."""
-        wanted = self.request.n_gpu_layers
-        if not self.cards:
-            return self.layout(n_ctx, (0,) * len(self.cards))
-        if wanted != "auto":
-            count = self.all_layers if wanted == "all" or wanted < 0 else min(wanted, self.all_layers)
-            return self.layout(n_ctx, self.split(n_ctx, count))
-        counts = [self.all_layers, sum(self.filled(n_ctx, self.header.block_count)), 0]
-        layouts = [self.layout(n_ctx, self.split(n_ctx, count)) for count in counts]
-        fitting = [layout for layout in layouts if not layout.shortages]
-        lacking = min(layouts, key=lambda layout: sum(short.needed - short.available for short in layout.shortages))
-        return fitting[0] if fitting else lacking
+        requested_layers = self.request.n_gpu_layers
+        if not self.gpus:
+            return self.build_assignment(n_ctx, (0,) * len(self.gpus))
+        if requested_layers != "auto":
+            count = (
+                self.layer_count
+                if requested_layers == "all" or requested_layers < 0
+                else min(requested_layers, self.layer_count)
+            )
+            return self.build_assignment(n_ctx, self.split_layers(n_ctx, count))
+        layer_counts = [self.layer_count, sum(self.greedy(n_ctx, self.header.block_count)), 0]
+        assignments = [self.build_assignment(n_ctx, self.split_layers(n_ctx, count)) for count in layer_counts]
+        fitting = [layout for layout in assignments if not layout.shortages]
+        least_short = min(
+            assignments, key=lambda layout: sum(short.needed - short.available for short in layout.shortages)
+        )
+        return fitting[0] if fitting else least_short
 
-    def split(self, n_ctx: int, count: int) -> tuple[int, ...]:
+    def split_layers(self, n_ctx: int, count: int) -> tuple[int, ...]:
         """count layers over the cards: in proportion to their room where that fits, else as they fill up."""
-        room = [self.room(card) for card in self.cards]
-        if len(self.cards) > 1 and sum(room) > 0:
+        room = [self.budgets(gpu) for gpu in self.gpus]
+        if len(self.gpus) > 1 and sum(room) > 0:
             bounds = [round(count * sum(room[: index + 1]) / sum(room)) for index in range(len(room))]
-            even = tuple(upper - lower for lower, upper in zip([0, *bounds], bounds, strict=False))
-            if all(need.total <= space for need, space in zip(self.on_cards(n_ctx, even), room, strict=True)):
-                return even
-        filled = self.filled(n_ctx, count)
+            proportional = tuple(upper - lower for lower, upper in zip([0, *bounds], bounds, strict=False))
+            if all(
+                need.total <= space for need, space in zip(self.place_on_gpus(n_ctx, proportional), room, strict=True)
+            ):
+                return proportional
+        filled = self.greedy(n_ctx, count)
         return (filled[0] + count - sum(filled), *filled[1:])
 
-    def filled(self, n_ctx: int, count: int) -> tuple[int, ...]:
+    def greedy(self, n_ctx: int, count: int) -> tuple[int, ...]:
         """At most count layers, as many as fit, the last of the model on the last card."""
-        layers, left = [0] * len(self.cards), count
-        costs = self.costs(n_ctx)
-        last = self.all_layers
-        for index in reversed(range(len(self.cards))):
-            room = self.room(self.cards[index])
-            room -= self.overhead(n_ctx, count, has_output=last == self.all_layers and count > 0)
-            while left and costs[last - 1] <= room:
-                room -= costs[last - 1]
-                layers[index], last, left = layers[index] + 1, last - 1, left - 1
+        layers, remaining = [0] * len(self.gpus), count
+        costs = self.compute_layer_costs(n_ctx)
+        last = self.layer_count
+        for index in reversed(range(len(self.gpus))):
+            budget = self.budgets(self.gpus[index])
+            budget -= self.estimate_compute_buffers(n_ctx, count, has_output=last == self.layer_count and count > 0)
+            while remaining and costs[last - 1] <= budget:
+                budget -= costs[last - 1]
+                layers[index], last, remaining = layers[index] + 1, last - 1, remaining - 1
         return tuple(layers)
 
-    def costs(self, n_ctx: int) -> tuple[int, ...]:
+    def compute_layer_costs(self, n_ctx: int) -> tuple[int, ...]:
         """Weights and KV cache of each layer on a card, the output layer last."""
-        cache = self.cache(n_ctx)
+        cache = self.kv_sizes(n_ctx)
         layers = (weight + kv for weight, kv in zip(self.weights.layers, cache, strict=True))
-        return (*layers, self.output_on_card)
+        return (*layers, self.output_gpu_bytes)
 
     @property
-    def output_on_card(self) -> int:
+    def output_gpu_bytes(self) -> int:
         # A card with its own memory needs a copy of a tied embedding; an integrated one maps the same pages.
-        integrated = all(card.kind is DeviceKind.INTEGRATED for card in self.cards)
-        return self.weights.output + (0 if integrated else self.weights.tied)
+        is_integrated = all(gpu.kind is DeviceKind.INTEGRATED for gpu in self.gpus)
+        return self.weights.output + (0 if is_integrated else self.weights.tied_embedding)
 
-    def cache(self, n_ctx: int) -> tuple[int, ...]:
-        kinds = footprint.cache_type(self.request.type_k), footprint.cache_type(self.request.type_v)
-        return footprint.kv_cache(self.header, n_ctx, *kinds)
+    def kv_sizes(self, n_ctx: int) -> tuple[int, ...]:
+        cache_types = footprint.parse_cache_type(self.request.type_k), footprint.parse_cache_type(self.request.type_v)
+        return footprint.estimate_kv_cache(self.header, n_ctx, *cache_types)
 
-    def overhead(self, n_ctx: int, count: int, *, has_output: bool) -> int:
+    def estimate_compute_buffers(self, n_ctx: int, count: int, *, has_output: bool) -> int:
         """Compute buffers of a card in a model that has count layers on cards."""
-        n_ubatch, partial = self.request.n_ubatch, count < self.all_layers
-        size: Callable[[GgufHeader, int, int], int] = (
-            footprint.reserved_compute if has_output or partial else footprint.layer_compute
+        n_ubatch, is_partial = self.request.n_ubatch, count < self.layer_count
+        estimator: Callable[[GgufHeader, int, int], int] = (
+            footprint.estimate_reserved_compute if has_output or is_partial else footprint.estimate_layer_compute
         )
-        borrowed = self.weights.largest if partial else 0
+        matrix_copy = self.weights.largest_matrix if is_partial else 0
         # Several cards work as a pipeline, which keeps four copies of its inputs.
-        copies = 3 * footprint.embedding_compute(self.header, n_ctx, n_ubatch) if len(self.cards) > 1 else 0
-        return size(self.header, n_ctx, n_ubatch) + borrowed + copies
+        pipeline_copies = (
+            3 * footprint.estimate_embedding_compute(self.header, n_ctx, n_ubatch) if len(self.gpus) > 1 else 0
+        )
+        return estimator(self.header, n_ctx, n_ubatch) + matrix_copy + pipeline_copies
 
-    def on_cards(self, n_ctx: int, layers: tuple[int, ...]) -> tuple[Placement, ...]:
-        cache, weights = (*self.cache(n_ctx), 0), (*self.weights.layers, self.output_on_card)
+    def place_on_gpus(self, n_ctx: int, layers: tuple[int, ...]) -> tuple[Placement, ...]:
+        kv_sizes, weights = (*self.kv_sizes(n_ctx), 0), (*self.weights.layers, self.output_gpu_bytes)
         count, placements = sum(layers), []
-        first = self.all_layers - count
-        for card, held in zip(self.cards, layers, strict=True):
-            end = first + held
-            compute = self.overhead(n_ctx, count, has_output=end == self.all_layers) if held else 0
-            placements.append(Placement(card.name, sum(weights[first:end]), sum(cache[first:end]), compute))
+        first = self.layer_count - count
+        for gpu, gpu_layers in zip(self.gpus, layers, strict=True):
+            end = first + gpu_layers
+            compute = (
+                self.estimate_compute_buffers(n_ctx, count, has_output=end == self.layer_count) if gpu_layers else 0
+            )
+            placements.append(Placement(gpu.name, sum(weights[first:end]), sum(kv_sizes[first:end]), compute))
             first = end
         return tuple(placements)
 
-    def on_cpu(self, n_ctx: int, count: int) -> tuple[Placement, int]:
+    def place_on_cpu(self, n_ctx: int, count: int) -> tuple[Placement, int]:
         """What is left for the CPU with count layers on cards, and how much of its weights is reclaimable."""
-        first = self.all_layers - count
+        first = self.layer_count - count
         layers, n_ubatch = min(first, self.header.block_count), self.request.n_ubatch
         reclaimable = sum(self.weights.layers_repacked[:layers])
-        held = self.weights.input + sum(self.weights.layers[:layers])
-        if first == self.all_layers:
-            held += self.weights.output
+        weight_bytes = self.weights.input + sum(self.weights.layers[:layers])
+        if first == self.layer_count:
+            weight_bytes += self.weights.output
             reclaimable += self.weights.output_repacked
-        needs = footprint.layer_compute if first else footprint.embedding_compute
-        compute = needs(self.header, n_ctx, n_ubatch) + footprint.process(self.header, self.request.n_threads)
-        compute += _GPU_RUNTIME if count else 0
-        return Placement(CPU, held + reclaimable, sum(self.cache(n_ctx)[:layers]), compute), reclaimable
+        estimator = footprint.estimate_layer_compute if first else footprint.estimate_embedding_compute
+        compute = estimator(self.header, n_ctx, n_ubatch) + footprint.estimate_process_memory(
+            self.header, self.request.n_threads
+        )
+        compute += _GPU_RUNTIME_BYTES if count else 0
+        return Placement(CPU, weight_bytes + reclaimable, sum(self.kv_sizes(n_ctx)[:layers]), compute), reclaimable
 
-    def layout(self, n_ctx: int, layers: tuple[int, ...]) -> _Layout:
-        cards = self.on_cards(n_ctx, layers)
-        cpu, reclaimable = self.on_cpu(n_ctx, sum(layers))
+    def build_assignment(self, n_ctx: int, layers: tuple[int, ...]) -> _LayerAssignment:
+        gpu_placements = self.place_on_gpus(n_ctx, layers)
+        cpu, reclaimable = self.place_on_cpu(n_ctx, sum(layers))
         ram_needed, shortages = cpu.total - reclaimable, []
-        for card, placement in zip(self.cards, cards, strict=True):
-            if card.kind is DeviceKind.INTEGRATED:
+        for gpu, placement in zip(self.gpus, gpu_placements, strict=True):
+            if gpu.kind is DeviceKind.INTEGRATED:
                 ram_needed += placement.total
-            if placement.total > self.room(card):
-                shortages.append(Shortage(f"memory on {card.name}", placement.total, self.room(card)))
-        if ram_needed > self.ram:
-            integrated = [card for card in self.cards if card.kind is DeviceKind.INTEGRATED]
+            if placement.total > self.budgets(gpu):
+                shortages.append(Shortage(f"memory on {gpu.name}", placement.total, self.budgets(gpu)))
+        if ram_needed > self.usable_ram:
+            integrated = [card for card in self.gpus if card.kind is DeviceKind.INTEGRATED]
             # Shared memory that is missing is missing once.
             shortages = [] if integrated else shortages
-            shortages.append(Shortage("RAM", ram_needed, self.ram))
-        used = tuple(placement for placement in cards if placement.total)
-        return _Layout(layers, (cpu, *used), reclaimable, tuple(shortages))
+            shortages.append(Shortage("RAM", ram_needed, self.usable_ram))
+        used_placements = tuple(placement for placement in gpu_placements if placement.total)
+        return _LayerAssignment(layers, (cpu, *used_placements), reclaimable, tuple(shortages))
 
     def fits(self, n_ctx: int) -> bool:
-        return not self.best(n_ctx).shortages
+        return not self.assignment(n_ctx).shortages
 
-    def fits_on_cards(self, n_ctx: int) -> bool:
-        best = self.best(n_ctx)
-        return not best.shortages and sum(best.layers) == self.all_layers
+    def fits_on_gpus(self, n_ctx: int) -> bool:
+        best = self.assignment(n_ctx)
+        return not best.shortages and sum(best.layers) == self.layer_count
 
-    def chosen_context(self) -> int:
-        usual = min(self.header.context_length or _USUAL_CONTEXT, _USUAL_CONTEXT)
-        if self.cards and self.request.n_gpu_layers == "auto":
-            full = _largest(self.fits_on_cards, min(usual, _FULL_OFFLOAD_CONTEXT), usual)
+    def select_context(self) -> int:
+        default_context = min(self.header.context_length or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+        if self.gpus and self.request.n_gpu_layers == "auto":
+            full = _search_largest_context(
+                self.fits_on_gpus, min(default_context, _MIN_FULL_OFFLOAD_CONTEXT), default_context
+            )
             if full:
                 return full
-        smallest = min(usual, _SMALLEST_CONTEXT)
-        return _largest(self.fits, smallest, usual) or smallest
+        smallest = min(default_context, _MIN_CONTEXT)
+        return _search_largest_context(self.fits, smallest, default_context) or smallest
 
-    def largest_context(self, n_ctx: int) -> int:
-        limit = max(n_ctx, self.header.context_length or _UNKNOWN_TRAINING_CONTEXT)
-        return _largest(self.fits, min(limit, CONTEXT_STEP), limit)
+    def find_largest_context(self, n_ctx: int) -> int:
+        limit = max(n_ctx, self.header.context_length or _DEFAULT_TRAINING_CONTEXT)
+        return _search_largest_context(self.fits, min(limit, CONTEXT_STEP), limit)
 
     def remedy(self, n_ctx: int, max_ctx: int) -> str:
-        smaller = f"ask for a smaller context with --ctx-size {max_ctx}"
-        if max_ctx >= _SMALLEST_CONTEXT:
-            return smaller
-        if self.request.n_gpu_layers != "auto" and self.cards:
+        context_step = f"ask for a smaller context with --ctx-size {max_ctx}"
+        if max_ctx >= _MIN_CONTEXT:
+            return context_step
+        if self.request.n_gpu_layers != "auto" and self.gpus:
             request = replace(self.request, n_gpu_layers="auto")
             if replace(self, request=request).fits(n_ctx):
                 return "let phichat choose with --n-gpu-layers auto"
-        for kind in _SMALLER_CACHES:
+        for kind in _SUGGESTED_CACHE_TYPES:
             request = replace(self.request, type_k=kind, type_v=kind)
             if replace(self, request=request).fits(n_ctx):
                 return f"make the KV cache smaller with --cache-type-k {kind} --cache-type-v {kind}"
-        return smaller if max_ctx else ""
+        return context_step if max_ctx else ""
 
-    def notices(self, n_ctx: int) -> tuple[str, ...]:
+    def build_notices(self, n_ctx: int) -> tuple[str, ...]:
         lines = []
-        trained = self.header.context_length
-        if trained and n_ctx > trained:
+        training_context = self.header.context_length
+        if training_context and n_ctx > training_context:
             lines.append(
-                f"The context of {n_ctx:,} tokens is longer than the {trained:,} that the model was trained for; "
+                f"The context of {n_ctx:,} tokens is longer than the {training_context:,} that the model was trained for; "
                 "answers may get worse beyond them."
             )
-        usual = min(trained or _USUAL_CONTEXT, _USUAL_CONTEXT)
-        if self.request.n_ctx is None and n_ctx < usual:
-            lines.append(f"The context is {n_ctx:,} rather than {usual:,} tokens to fit into memory.")
-        if not self.cards and self.request.n_gpu_layers not in ("auto", 0):
+        default_context = min(training_context or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
+        if self.request.n_ctx is None and n_ctx < default_context:
+            lines.append(f"The context is {n_ctx:,} rather than {default_context:,} tokens to fit into memory.")
+        if not self.gpus and self.request.n_gpu_layers not in ("auto", 0):
             lines.append("No GPU can be used here, so all layers stay on the CPU.")
         return tuple(lines)
 
 
-def _largest(fits: Callable[[int], bool], smallest: int, limit: int) -> int:
+def _search_largest_context(fits: Callable[[int], bool], smallest: int, limit: int) -> int:
     """The largest context from smallest to limit that fits: limit itself or a multiple of 256; 0 when none does."""
     if fits(limit):
         return limit

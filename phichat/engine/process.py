@@ -14,45 +14,45 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from phichat.engine.cancel import Cancel
-from phichat.engine.link import Deadlines, EngineLink, explain_death, last_words
-from phichat.engine.protocol import Failed, Hello
-from phichat.engine.resident.address import Address
+from phichat.engine.cancel import CancelToken
+from phichat.engine.link import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
+from phichat.engine.protocol import EngineInfo, ErrorReply
+from phichat.engine.resident.address import DaemonAddress
 from phichat.errors import EngineCrashed, EngineError
 
-WORKER = (sys.executable, "-P", "-m", "phichat.engine.worker")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "phichat.engine.worker")
 """The command that starts an engine process; the handle of its connection is its argument."""
 
-SPIN_VARIABLE = "GOMP_SPINCOUNT"
+SPIN_COUNT_VARIABLE = "GOMP_SPINCOUNT"
 """How long GNU's OpenMP spins at a barrier before it sleeps."""
 
-USUAL_SPIN_COUNT = 1000
+DEFAULT_SPIN_COUNT = 1000
 """OpenMP's own default of 300,000 starves the very thread it waits for as soon as another program wants a core.
 On two cores with one of them busy, a 135M model generated 1 to 5 tokens a second with that and 35 with this, a
 3.8B one 4 at 10,000 and 10 with this; on idle cores it costs 1 to 4 %. At 100 idle cores lose half of their speed.
 `bench --tune` measures what suits a machine."""
 
-_ENVIRONMENT = {
+_WORKER_ENVIRONMENT = {
     # An abort would start a debugger otherwise.
     "GGML_NO_BACKTRACE": "1",
 }
 
-_EXITING_S = 0.05
+_EXIT_TIMEOUT_S = 0.05
 """Between the moment a process that ends lets go of its files, and the moment it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class DaemonSocket:
     """Where others reach an engine that stays when its starter leaves.
 
     listener: the file descriptor of a socket that listens there already; None where the engine makes its own.
     """
 
-    address: Address
-    listener: int | None
+    address: DaemonAddress
+    listener_fd: int | None
 
 
-class EngineProcess(EngineLink):
+class EngineProcess(EngineConnection):
     """One child, started with spawn semantics: nothing of this process is in it but one connection, and the door.
 
     spin_count: for OpenMP's barriers; one that the user has set comes before it.
@@ -61,78 +61,82 @@ class EngineProcess(EngineLink):
 
     def __init__(
         self,
-        deadlines: Deadlines,
-        command: Sequence[str] = WORKER,
-        door: Door | None = None,
-        spin_count: int = USUAL_SPIN_COUNT,
+        timeouts: EngineTimeouts,
+        command: Sequence[str] = WORKER_COMMAND,
+        daemon_socket: DaemonSocket | None = None,
+        spin_count: int = DEFAULT_SPIN_COUNT,
     ) -> None:
-        ours, theirs = Pipe(duplex=True)
-        super().__init__(deadlines, ours)
-        handle = theirs.fileno()
-        handles = [handle] if door is None or door.listener is None else [handle, door.listener]
+        parent_end, child_end = Pipe(duplex=True)
+        super().__init__(timeouts, parent_end)
+        handle = child_end.fileno()
+        handles = (
+            [handle]
+            if daemon_socket is None or daemon_socket.listener_fd is None
+            else [handle, daemon_socket.listener_fd]
+        )
         arguments = [str(handle)]
-        if door is not None:
-            arguments += ["--door", str(door.address.stem), *map(str, handles[1:])]
-        self._log = door.address.log if door else None
-        environment = {**_ENVIRONMENT, SPIN_VARIABLE: str(spin_count), **os.environ}
-        special: dict[str, Any]
+        if daemon_socket is not None:
+            arguments += ["--daemon-socket", str(daemon_socket.address.stem), *map(str, handles[1:])]
+        self._log_path = daemon_socket.address.log_path if daemon_socket else None
+        environment = {**_WORKER_ENVIRONMENT, SPIN_COUNT_VARIABLE: str(spin_count), **os.environ}
+        platform_options: dict[str, Any]
         try:
             if sys.platform == "win32":
                 os.set_handle_inheritable(handle, True)  # noqa: FBT003
                 startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
                 flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-                special = {"startupinfo": startup, "creationflags": flags}
+                platform_options = {"startupinfo": startup, "creationflags": flags}
             else:
                 # A session of its own: Ctrl-C in the terminal is for the front end to interpret.
-                special = {"pass_fds": tuple(handles), "start_new_session": True}
-            with _private_file(self._log) as log:
+                platform_options = {"pass_fds": tuple(handles), "start_new_session": True}
+            with _open_private_file(self._log_path) as log:
                 self._child: subprocess.Popen[bytes] = subprocess.Popen(
                     [*command, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
                     env=environment,
-                    **special,
+                    **platform_options,
                 )
-        except OSError as why:
-            ours.close()
-            raise EngineCrashed(f"The engine process cannot be started ({why})", "close other programs") from why
+        except OSError as error:
+            parent_end.close()
+            raise EngineCrashed(f"The engine process cannot be started ({error})", "close other programs") from error
         finally:
-            theirs.close()
-        self._last_words: deque[bytes] = deque(maxlen=40)
-        self._drain = Thread(target=self._listen_to_stderr, daemon=True)
-        self._drain.start()
+            child_end.close()
+        self._stderr_tail: deque[bytes] = deque(maxlen=40)
+        self._stderr_thread = Thread(target=self._drain_stderr, daemon=True)
+        self._stderr_thread.start()
 
     @property
     def pid(self) -> int:
         """The child's process id."""
         return self._child.pid
 
-    def _listen_to_stderr(self) -> None:
+    def _drain_stderr(self) -> None:
         if self._child.stderr is None:
             return
         with contextlib.suppress(ValueError, OSError):
             # Bounded lines: a child that shouts without line ends must not fill this process.
             while line := self._child.stderr.readline(4096):
-                self._last_words.append(line)
+                self._stderr_tail.append(line)
 
-    def hello(self, cancel: Cancel) -> Hello | None:
+    def handshake(self, cancel: CancelToken) -> EngineInfo | None:
         """The child's first message; None when cancelled. Raises EngineError."""
-        for reply in self._replies(self.deadlines.start, cancel):
+        for reply in self._receive_replies(self.timeouts.startup_s, cancel):
             match reply:
-                case Hello():
+                case EngineInfo():
                     return reply
-                case Failed():
+                case ErrorReply():
                     self.kill()
                     raise EngineError(
                         f"llama.cpp's library cannot be loaded ({reply.message})",
                         "reinstall llama-cpp-python for this machine",
-                        detail=self._stderr(),
+                        detail=self._read_stderr(),
                     )
         return None
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the child can be asked something."""
         return self._child.poll() is None and not self._connection.closed
 
@@ -142,7 +146,7 @@ class EngineProcess(EngineLink):
             self._child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(2)
-        self._close()
+        self._close_pipes()
 
     def close(self) -> None:
         """Let the child end: it does when the connection closes.
@@ -150,49 +154,49 @@ class EngineProcess(EngineLink):
         It lets go of its stderr first when it has KV states to write; that goes on without this process.
         """
         self._connection.close()
-        self._drain.join(0.5)
-        if self._drain.is_alive():
+        self._stderr_thread.join(0.5)
+        if self._stderr_thread.is_alive():
             self.kill()
         try:
-            self._child.wait(_EXITING_S)
+            self._child.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             Thread(target=self._child.wait, daemon=True).start()  # so that it leaves no zombie
-        self._close()
+        self._close_pipes()
 
-    def _close(self) -> None:
+    def _close_pipes(self) -> None:
         self._connection.close()
-        self._drain.join(0.2)
-        if self._child.stderr and not self._drain.is_alive():
+        self._stderr_thread.join(0.2)
+        if self._child.stderr and not self._stderr_thread.is_alive():
             self._child.stderr.close()
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Let the child stay without this process."""
         self._connection.close()
         Thread(target=self._child.wait, daemon=True).start()
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         self.kill()
 
     def _interrupt(self) -> None:
         self._child.kill()
 
-    def _stderr(self) -> str:
-        if self._log is not None:
-            return last_words(self._log)
-        return b"".join(self._last_words).decode("utf-8", "replace").strip()
+    def _read_stderr(self) -> str:
+        if self._log_path is not None:
+            return read_log_tail(self._log_path)
+        return b"".join(self._stderr_tail).decode("utf-8", "replace").strip()
 
-    def _crashed(self) -> EngineCrashed:
+    def _crash_error(self) -> EngineCrashed:
         try:
-            code = self._child.wait(2)
+            exit_code = self._child.wait(2)
         except subprocess.TimeoutExpired:
-            code = None
+            exit_code = None
         self.kill()
-        words = self._stderr()
-        return explain_death(code, self._doing, words)
+        stderr = self._read_stderr()
+        return make_crash_error(exit_code, self._phase, stderr)
 
 
 @contextlib.contextmanager
-def _private_file(path: Path | None) -> Iterator[int]:
+def _open_private_file(path: Path | None) -> Iterator[int]:
     """A new file that only its owner reads, to be appended to; a pipe where there is no path."""
     if path is None:
         yield subprocess.PIPE

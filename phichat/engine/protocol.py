@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from phichat.messages import FinishReason, GenerationParams, Message, ModelInfo, Role, Timings, Usage
+from phichat.messages import FinishReason, Message, ModelInfo, Role, SamplingParams, Timings, Usage
 
 
 class Connection(Protocol):
@@ -27,13 +27,13 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-class Measure:
+class BenchmarkRequest:
     """A request of `phichat.engine.measuring`."""
 
     __slots__ = ()
 
 
-class Measurement:
+class BenchmarkReply:
     """A reply of `phichat.engine.measuring`."""
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadModel:
     """Load a model and make its context. Sizes in tokens.
 
     sequences: how many conversations the context may hold at once; they share its n_ctx cells.
@@ -59,23 +59,23 @@ class Load:
     path: str
     n_ctx: int
     n_batch: int
-    sequences: int
+    n_seq_max: int
     n_gpu_layers: int
     tensor_split: tuple[float, ...]
     type_k: str
     type_v: str
     threads: int
     extra_buffers: bool
-    prove: bool
-    states: str = ""
-    state_budget: int = 0
-    identity: str = ""
+    warm_up: bool
+    kv_store_path: str = ""
+    kv_store_budget: int = 0
+    model_identity: str = ""
     prompt_threads: int = 0
     batch_costs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class CountTokens:
     messages: tuple[Message, ...]
 
 
@@ -84,22 +84,22 @@ class Generate:
     """owner: the conversation, "" when nothing of it is to be kept."""
 
     messages: tuple[Message, ...]
-    params: GenerationParams
+    params: SamplingParams
     seed: int
-    owner: str = ""
+    conversation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class GenerateN:
     """Reply several times, once with each of the seeds; nothing of it is kept."""
 
     messages: tuple[Message, ...]
-    params: GenerationParams
+    params: SamplingParams
     seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelRequest:
     """End the request that is being answered."""
 
 
@@ -107,18 +107,18 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class Detach:
     """From the starter, when the model is loaded: let others in, and go on when the last of them has left.
 
     library: files that the engine is made of, each with what `stamp` says of it.
     """
 
-    card: Card
-    library: tuple[tuple[str, str], ...]
+    loaded_model: LoadedModelInfo
+    program_fingerprints: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class Connect:
     """Answered by Loading until there is a Card, and from then on by what is asked for.
 
     keep_alive: seconds without clients after which the engine may leave.
@@ -128,18 +128,18 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Inquiry:
+class GetStatus:
     """Answered by a State."""
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Shutdown:
     """Answered by the end of the connection when the engine has left, else by Staying.
 
     at_once: whatever it has to do; else only when it has no clients.
     """
 
-    at_once: bool
+    force: bool
 
 
 # Replies
@@ -157,7 +157,7 @@ class DeviceInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class EngineInfo:
     """The library is loaded.
 
     library_version: of llama-cpp-python. library_file: the shared library's path.
@@ -172,48 +172,48 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Loading:
+class LoadProgress:
     fraction: float
 
 
 @dataclass(frozen=True, slots=True)
-class Proving:
+class WarmingUp:
     """Tensors are loaded; the first batch is being evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class ModelLoaded:
     n_ctx: int
     n_ctx_train: int
-    template: str
+    template_source: str
     """Where the chat template comes from: the file, or the name of a known one."""
     notices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Rendering:
+class RenderingTemplate:
     """The chat template is being rendered, which may take as long as its author likes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class TokenCount:
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluating:
+class PrefillProgress:
     done: int
     total: int
     cached: int
 
 
 @dataclass(frozen=True, slots=True)
-class Alive:
+class Heartbeat:
     """A graph node was computed: slow, not stuck."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class OutputDelta:
     """Pieces of the reply; either may be empty. tokens: how many it took since the last."""
 
     reasoning: str
@@ -222,27 +222,27 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
+class GenerationFinished:
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
-class OfSample:
+class SampleOutput:
     """What is said in one of several replies, and at last what it was. number: the place of its seed."""
 
-    number: int
-    reply: Said | Generated
+    index: int
+    output: OutputDelta | GenerationFinished
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class SamplesFinished:
     """All have ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class LoadedModelInfo:
     """What a client needs to know of a loaded model.
 
     memory: bytes that it was planned to take. placement: where it lies, for people. files: of the model, each with
@@ -255,16 +255,16 @@ class Card:
     memory: int
     placement: str
     notices: tuple[str, ...]
-    files: tuple[tuple[str, str], ...]
+    fingerprints: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Staying:
+class StillRunning:
     """It does."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class EngineStatus:
     """What an engine that stays is at.
 
     card: None while it loads. clients: that are connected. idle_s: since it had something to do.
@@ -272,13 +272,13 @@ class State:
     """
 
     pid: int
-    card: Card | None
+    loaded_model: LoadedModelInfo | None
     clients: int
     idle_s: float
     expires_in_s: float | None
 
 
-class Failure(StrEnum):
+class ErrorCode(StrEnum):
     """What a request failed of."""
 
     LOAD = "load"
@@ -291,80 +291,91 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class ErrorReply:
     """tokens: the size of a prompt that did not fit, else 0."""
 
-    failure: Failure
+    code: ErrorCode
     message: str
-    tokens: int = 0
+    prompt_tokens: int = 0
 
 
-_KINDS: Mapping[str, Any] = {
+_MESSAGE_TYPES: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Load, Count, Generate, Sample, Cancel, Stay, Visit, Inquiry, Leave),
-        *(DeviceInfo, Hello, Loading, Proving, Loaded, Rendering, Counted, Evaluating, Alive, Said),
-        *(Generated, OfSample, Sampled, Failed, Card, Staying, State),
-        *(Message, GenerationParams, Usage, Timings, ModelInfo),
+        *(LoadModel, CountTokens, Generate, GenerateN, CancelRequest, Detach, Connect, GetStatus, Shutdown),
+        *(
+            DeviceInfo,
+            EngineInfo,
+            LoadProgress,
+            WarmingUp,
+            ModelLoaded,
+            RenderingTemplate,
+            TokenCount,
+            PrefillProgress,
+            Heartbeat,
+            OutputDelta,
+        ),
+        *(GenerationFinished, SampleOutput, SamplesFinished, ErrorReply, LoadedModelInfo, StillRunning, EngineStatus),
+        *(Message, SamplingParams, Usage, Timings, ModelInfo),
     )
 }
-_ENUMS = {"role": Role, "finish_reason": FinishReason, "failure": Failure}
+_ENUM_FIELDS = {"role": Role, "finish_reason": FinishReason, "failure": ErrorCode}
 
-Request = Load | Count | Generate | Sample | Measure | Cancel | Stay | Leave
-AtTheDoor = Visit | Inquiry | Leave
-Reply = (
-    Hello
-    | Loading
-    | Proving
-    | Loaded
-    | Rendering
-    | Counted
-    | Evaluating
-    | Alive
-    | Said
-    | Generated
-    | OfSample
-    | Sampled
-    | Measurement
-    | Failed
-    | Card
-    | Staying
-    | State
+Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
+ControlRequest = Connect | GetStatus | Shutdown
+EngineReply = (
+    EngineInfo
+    | LoadProgress
+    | WarmingUp
+    | ModelLoaded
+    | RenderingTemplate
+    | TokenCount
+    | PrefillProgress
+    | Heartbeat
+    | OutputDelta
+    | GenerationFinished
+    | SampleOutput
+    | SamplesFinished
+    | BenchmarkReply
+    | ErrorReply
+    | LoadedModelInfo
+    | StillRunning
+    | EngineStatus
 )
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__} | {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {"": type(value).__name__} | {f.name: _to_json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     return value
 
 
-def _typed(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(_typed(item) for item in value)
+        return tuple(_from_json(item) for item in value)
     if isinstance(value, dict):
-        kind = _kind(value.pop(""))
-        return kind(**{k: _ENUMS[k](v) if k in _ENUMS else _typed(v) for k, v in value.items()})
+        kind = _find_message_type(value.pop(""))
+        return kind(**{k: _ENUM_FIELDS[k](v) if k in _ENUM_FIELDS else _from_json(v) for k, v in value.items()})
     return value
 
 
-def _kind(name: str) -> Any:
-    if name in _KINDS:
-        return _KINDS[name]
+def _find_message_type(type_name: str) -> Any:
+    if type_name in _MESSAGE_TYPES:
+        return _MESSAGE_TYPES[type_name]
     from phichat.engine import measuring
 
-    return measuring.KINDS[name]
+    return measuring.BENCHMARK_MESSAGE_TYPES[type_name]
 
 
-def send(connection: Connection, message: Request | AtTheDoor | Reply) -> int:
+def send(connection: Connection, message: Request | ControlRequest | EngineReply) -> int:
     """Returns how many bytes the message took. Raises OSError when the other side is gone."""
-    content = json.dumps(_plain(message)).encode()
+    content = json.dumps(_to_json(message)).encode()
     connection.send_bytes(content)
     return len(content)
 
 
 def receive(connection: Connection) -> Any:
     """The next message, waiting for it. Raises EOFError or OSError when the other side is gone."""
-    return _typed(json.loads(connection.recv_bytes()))
+    return _from_json(json.loads(connection.recv_bytes()))

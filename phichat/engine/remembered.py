@@ -11,13 +11,13 @@ from typing import Any
 from phichat.paths import write_atomically
 
 
-class Remembered:
+class JsonFileCache:
     """An unreadable file is an empty one, and one that cannot be written costs only the time to find out again."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def all(self) -> Mapping[str, dict[str, Any]]:
+    def load_entries(self) -> Mapping[str, dict[str, Any]]:
         """key -> what was found, and for what."""
         try:
             document = json.loads(self._file.read_text("utf-8"))
@@ -27,6 +27,6 @@ class Remembered:
             return {}
         return {key: entry for key, entry in document.items() if isinstance(entry, dict)}
 
-    def _keep(self, key: str, entry: Mapping[str, Any]) -> None:
+    def _store(self, key: str, entry: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError):
-            write_atomically(self._file, json.dumps({**self.all(), key: entry}, indent=1).encode())
+            write_atomically(self._file, json.dumps({**self.load_entries(), key: entry}, indent=1).encode())

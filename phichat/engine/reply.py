@@ -12,7 +12,7 @@ from phichat.events import PromptProgress, ReasoningDelta, TextDelta, TurnFinish
 from phichat.messages import FinishReason, Timings, Usage
 
 
-class GrowingReply:
+class ReplyAccumulator:
     """Keeps everything that was said, so that an engine which dies takes none of it along.
 
     n_ctx: the context in tokens. seed: the one that is sampled with. load_s: seconds that loading
@@ -25,42 +25,42 @@ class GrowingReply:
         self._reasoning: list[str] = []
         self._usage, self._timings = Usage(), Timings()
         # Until the engine says more: a request that is cancelled ends without another word.
-        self._reason = FinishReason.CANCELLED
-        self._asked_at, self._first_at = monotonic(), 0.0
+        self._finish_reason = FinishReason.CANCELLED
+        self._requested_at, self._first_token_at = monotonic(), 0.0
 
-    def take(self, reply: protocol.Reply) -> Iterator[GenerationEvent]:
+    def feed(self, reply: protocol.EngineReply) -> Iterator[GenerationEvent]:
         """The events that one reply of the engine process amounts to."""
         match reply:
-            case protocol.Evaluating():
+            case protocol.PrefillProgress():
                 self._usage = Usage(reply.total, reply.cached, 0)
                 yield PromptProgress(reply.done, reply.total, reply.cached)
-            case protocol.Said():
-                self._estimate(reply.tokens)
+            case protocol.OutputDelta():
+                self._estimate_timings(reply.tokens)
                 if reply.reasoning:
                     self._reasoning.append(reply.reasoning)
                     yield ReasoningDelta(reply.reasoning)
                 if reply.text:
                     self._text.append(reply.text)
                     yield TextDelta(reply.text)
-            case protocol.Generated():
-                self._usage, self._timings, self._reason = reply.usage, reply.timings, reply.finish_reason
+            case protocol.GenerationFinished():
+                self._usage, self._timings, self._finish_reason = reply.usage, reply.timings, reply.finish_reason
             case _:
                 pass
 
-    def _estimate(self, tokens: int) -> None:
+    def _estimate_timings(self, tokens: int) -> None:
         """Figures as seen from here, for a reply whose engine dies before it gives its own."""
         now = monotonic()
-        self._first_at = self._first_at or now
-        waited = self._first_at - self._asked_at
+        self._first_token_at = self._first_token_at or now
+        wait_s = self._first_token_at - self._requested_at
         self._usage = replace(self._usage, completion_tokens=self._usage.completion_tokens + tokens)
-        self._timings = Timings(prompt_s=waited, first_token_s=waited, generation_s=now - self._first_at)
+        self._timings = Timings(prompt_s=wait_s, first_token_s=wait_s, generation_s=now - self._first_token_at)
 
-    def finished(self, reason: FinishReason | None = None) -> TurnFinished:
+    def finish(self, reason: FinishReason | None = None) -> TurnFinished:
         """The end; reason: instead of the engine's own."""
         return TurnFinished(
             text="".join(self._text),
             reasoning="".join(self._reasoning),
-            finish_reason=reason or self._reason,
+            finish_reason=reason or self._finish_reason,
             usage=self._usage,
             timings=replace(self._timings, load_s=self._load_s),
             n_ctx=self._n_ctx,

@@ -8,36 +8,36 @@ from dataclasses import replace
 from typing import assert_never
 
 from phichat.engine import protocol
-from phichat.engine.backend import Cancel, GenerationEvent, SampleEvent
-from phichat.engine.reply import GrowingReply
-from phichat.events import PromptProgress, ReasoningDelta, SampleFinished, Sampling, TextDelta, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, Message
+from phichat.engine.backend import CancelToken, GenerationEvent, SampleEvent
+from phichat.engine.reply import ReplyAccumulator
+from phichat.events import PromptProgress, ReasoningDelta, SampleFinished, SamplingProgress, TextDelta, TurnFinished
+from phichat.messages import FinishReason, Message, SamplingParams
 
-_SEEDS = 2**32 - 1
+_SEED_COUNT = 2**32 - 1
 """llama.cpp takes the one above for a wish to have it drawn."""
 
 
-def seeds_of(params: GenerationParams, number: int) -> tuple[int, ...]:
+def derive_seeds(params: SamplingParams, n: int) -> tuple[int, ...]:
     """The seeds of so many samples: the one given or drawn, and those that follow it."""
-    drawn = int.from_bytes(os.urandom(4), "big") % _SEEDS
+    drawn = int.from_bytes(os.urandom(4), "big") % _SEED_COUNT
     first = params.seed if params.seed is not None else drawn
-    return tuple((first + at) % _SEEDS for at in range(number))
+    return tuple((first + offset) % _SEED_COUNT for offset in range(n))
 
 
-def one_by_one(
-    generate: Callable[[Sequence[Message], GenerationParams, Cancel], Iterator[GenerationEvent]],
+def sample_sequentially(
+    generate: Callable[[Sequence[Message], SamplingParams, CancelToken], Iterator[GenerationEvent]],
     messages: Sequence[Message],
-    params: GenerationParams,
+    params: SamplingParams,
     seeds: Mapping[int, int],
-    cancel: Cancel,
+    cancel: CancelToken,
     total: int,
 ) -> Iterator[SampleEvent]:
     """Samples by a backend that gives one reply at a time. seeds: by the numbers of the samples, of `total`.
 
     Raises what generate raises.
     """
-    pieces = 0
-    for complete, (number, seed) in enumerate(seeds.items(), total - len(seeds)):
+    delta_count = 0
+    for completed, (index, seed) in enumerate(seeds.items(), total - len(seeds)):
         if cancel.is_set():
             return
         for event in generate(messages, replace(params, seed=seed), cancel):
@@ -45,21 +45,21 @@ def one_by_one(
                 case PromptProgress():
                     yield event
                 case ReasoningDelta() | TextDelta():
-                    pieces += 1
-                    yield Sampling(complete, total, pieces)
+                    delta_count += 1
+                    yield SamplingProgress(completed, total, delta_count)
                 case TurnFinished():
-                    yield from ended(number, event)
+                    yield from finish_sample(index, event)
                 case _:
                     assert_never(event)
 
 
-def ended(number: int, reply: TurnFinished) -> Iterator[SampleFinished]:
+def finish_sample(index: int, reply: TurnFinished) -> Iterator[SampleFinished]:
     """The end of a sample, unless it failed before it had begun."""
     if reply.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) or reply.text or reply.reasoning:
-        yield SampleFinished(number, reply)
+        yield SampleFinished(index, reply)
 
 
-class GrowingSamples:
+class SamplesAccumulator:
     """Several replies as they grow; as `GrowingReply`, it loses nothing that was said.
 
     seeds: of the samples, by number.
@@ -67,35 +67,35 @@ class GrowingSamples:
 
     def __init__(self, n_ctx: int, seeds: Sequence[int], load_s: float) -> None:
         self._n_ctx, self._seeds, self._load_s = n_ctx, seeds, load_s
-        self._evaluated: protocol.Evaluating | None = None
-        self._open: dict[int, GrowingReply] = {}
-        self._complete = self._tokens = 0
+        self._prefill_progress: protocol.PrefillProgress | None = None
+        self._open_replies: dict[int, ReplyAccumulator] = {}
+        self._completed = self._tokens = 0
 
-    def take(self, said: protocol.Reply) -> Iterator[SampleEvent]:
+    def feed(self, engine_reply: protocol.EngineReply) -> Iterator[SampleEvent]:
         """The events that one reply of the engine process amounts to."""
-        match said:
-            case protocol.Evaluating():
-                self._evaluated = said
-                yield PromptProgress(said.done, said.total, said.cached)
-            case protocol.OfSample():
-                reply = self._open.get(said.number) or self._begun(said.number)
-                list(reply.take(said.reply))
-                if isinstance(said.reply, protocol.Generated):
-                    self._complete += 1
-                    yield SampleFinished(said.number, self._open.pop(said.number).finished())
+        match engine_reply:
+            case protocol.PrefillProgress():
+                self._prefill_progress = engine_reply
+                yield PromptProgress(engine_reply.done, engine_reply.total, engine_reply.cached)
+            case protocol.SampleOutput():
+                accumulator = self._open_replies.get(engine_reply.index) or self._start_reply(engine_reply.index)
+                list(accumulator.feed(engine_reply.output))
+                if isinstance(engine_reply.output, protocol.GenerationFinished):
+                    self._completed += 1
+                    yield SampleFinished(engine_reply.index, self._open_replies.pop(engine_reply.index).finish())
                 else:
-                    self._tokens += said.reply.tokens
-                yield Sampling(self._complete, len(self._seeds), self._tokens)
+                    self._tokens += engine_reply.output.tokens
+                yield SamplingProgress(self._completed, len(self._seeds), self._tokens)
             case _:
                 pass
 
-    def _begun(self, number: int) -> GrowingReply:
-        reply = self._open[number] = GrowingReply(self._n_ctx, self._seeds[number], self._load_s)
-        if self._evaluated:
-            list(reply.take(self._evaluated))
+    def _start_reply(self, index: int) -> ReplyAccumulator:
+        reply = self._open_replies[index] = ReplyAccumulator(self._n_ctx, self._seeds[index], self._load_s)
+        if self._prefill_progress:
+            list(reply.feed(self._prefill_progress))
         return reply
 
-    def rest(self, reason: FinishReason | None = None) -> Iterator[SampleFinished]:
+    def finish_remaining(self, reason: FinishReason | None = None) -> Iterator[SampleFinished]:
         """Those whose end did not come. reason: instead of that they were cancelled."""
-        for number, reply in self._open.items():
-            yield from ended(number, reply.finished(reason))
+        for index, reply in self._open_replies.items():
+            yield from finish_sample(index, reply.finish(reason))

@@ -27,44 +27,44 @@ from pathlib import Path
 
 from phichat.errors import TranscriptError
 
-WHOLE, PART, TRIED, GONE = ".kv", ".part", ".tried", ".gone"
+COMPLETE_SUFFIX, PARTIAL_SUFFIX, RESTORING_SUFFIX, TOMBSTONE_SUFFIX = ".kv", ".part", ".tried", ".gone"
 
-_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-z]{1,64})-([0-9a-f]{8})-[0-9a-f]{8}(\.kv|\.part|\.tried)")
-_LARGEST = 4_000_000_000
-_SHARE = 20
+_FILE_NAME_PATTERN = re.compile(r"([0-9a-f]{16})-([0-9a-z]{1,64})-([0-9a-f]{8})-[0-9a-f]{8}(\.kv|\.part|\.tried)")
+_MAX_DEFAULT_BUDGET = 4_000_000_000
+_FREE_DISK_DIVISOR = 20
 """The default budget: this many bytes, or this part of what is free, whichever is less."""
-_ABANDONED_S = 60.0
+_STALE_WRITE_S = 60.0
 """Since the last byte of a file that is being written or restored, after which nobody is at it any more."""
-_REMEMBERED_S = 30 * 86_400.0
+_TOMBSTONE_TTL_S = 30 * 86_400.0
 """How long it is known who is not to be kept; engines that knew them have ended by then."""
-_RECENT_S = 600.0
+_VALUE_HALF_LIFE_S = 600.0
 """After which a state that was not used again is worth half as much. What is said just now comes before what was
 measured a little slower some time ago."""
 
 
 @dataclass(frozen=True, slots=True)
-class StateFile:
+class KvStoreFile:
     """One file of the folder. seconds: what it saves. size: bytes. changed_at: when it was written or last used."""
 
     path: Path
-    key: str
-    owner: str
-    seconds: float
+    model_key: str
+    conversation_key: str
+    saved_s: float
     size: int
     changed_ns: int
 
     @property
-    def kind(self) -> str:
+    def suffix(self) -> str:
         """WHOLE, PART or TRIED."""
         return self.path.suffix
 
-    def value(self, now: float) -> float:
+    def compute_value(self, now: float) -> float:
         """Seconds saved per byte, less the longer nobody used it."""
         age = max(0.0, now - self.changed_ns / 1e9)
-        return self.seconds / (1 + age / _RECENT_S) / max(1, self.size)
+        return self.saved_s / (1 + age / _VALUE_HALF_LIFE_S) / max(1, self.size)
 
 
-class StateFolder:
+class KvStore:
     """Any number of processes use one folder at once; none of them locks it. Nothing is created before
     something is kept. A folder that cannot be read is an empty one.
 
@@ -74,15 +74,15 @@ class StateFolder:
     def __init__(self, path: Path, budget: int | None = None) -> None:
         self.path, self._budget = path, budget
 
-    def files(self) -> list[StateFile]:
+    def list_files(self) -> list[KvStoreFile]:
         """Everything in it that has the name of a state, finished or not."""
         return [
-            StateFile(path, found[1], found[2], int(found[3], 16) / 1000, stat.st_size, stat.st_mtime_ns)
-            for path, stat in self._entries()
-            if (found := _NAME.fullmatch(path.name))
+            KvStoreFile(path, match[1], match[2], int(match[3], 16) / 1000, stat.st_size, stat.st_mtime_ns)
+            for path, stat in self._scan_entries()
+            if (match := _FILE_NAME_PATTERN.fullmatch(path.name))
         ]
 
-    def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
+    def _scan_entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         with contextlib.suppress(OSError), os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ class StateFolder:
     @property
     def size(self) -> int:
         """Bytes that it holds."""
-        return sum(stat.st_size for _, stat in self._entries())
+        return sum(stat.st_size for _, stat in self._scan_entries())
 
     @property
     def budget(self) -> int:
@@ -104,94 +104,102 @@ class StateFolder:
             free = shutil.disk_usage(disk).free
         except OSError:
             return 0
-        return min(_LARGEST, (free + self.size) // _SHARE)
+        return min(_MAX_DEFAULT_BUDGET, (free + self.size) // _FREE_DISK_DIVISOR)
 
-    def new_file(self, key: str, owner: str, seconds: float) -> Path:
+    def make_partial_path(self, model_key: str, conversation_key: str, saved_s: float) -> Path:
         """The path of a state to write, as a PART."""
-        milliseconds = min(int(seconds * 1000), 2**32 - 1)
-        return self.path / f"{key[:16]}-{owner}-{milliseconds:08x}-{secrets.token_hex(4)}{PART}"
+        milliseconds = min(int(saved_s * 1000), 2**32 - 1)
+        return (
+            self.path / f"{model_key[:16]}-{conversation_key}-{milliseconds:08x}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+        )
 
-    def make_room(self, needed: int, first: Collection[Path] = ()) -> bool:
+    def evict(self, needed_bytes: int, evict_first: Collection[Path] = ()) -> bool:
         """Remove the least valuable states until `needed` more bytes are inside the budget; False when that
         cannot be.
 
         first: what goes before anything else.
         """
         budget = self.budget
-        if needed > budget:
+        if needed_bytes > budget:
             return False
         now = time.time()
-        files = self.files()
+        files = self.list_files()
         total = sum(file.size for file in files)
-        whole = (file for file in files if file.kind == WHOLE)
-        for file in sorted(whole, key=lambda file: (file.path not in first, file.value(now))):
-            if total + needed <= budget:
+        complete_files = (file for file in files if file.suffix == COMPLETE_SUFFIX)
+        for file in sorted(complete_files, key=lambda file: (file.path not in evict_first, file.compute_value(now))):
+            if total + needed_bytes <= budget:
                 break
             with contextlib.suppress(OSError):
                 file.path.unlink(missing_ok=True)
                 total -= file.size
-        return total + needed <= budget
+        return total + needed_bytes <= budget
 
-    def forget(self, conversation: str) -> None:
+    def delete_conversation(self, conversation_id: str) -> None:
         """Remove what was kept of a conversation; engines that still know it keep nothing of it from before now.
 
         Raises TranscriptError when its files cannot be removed.
         """
-        owner = owner_mark(conversation)
+        conversation_key = encode_conversation_id(conversation_id)
         if not self.path.is_dir():
             # No engine has any: they make the folder when a model is loaded.
             return
-        marker = self.path / f"{owner}{GONE}"
+        tombstone = self.path / f"{conversation_key}{TOMBSTONE_SUFFIX}"
         try:
-            marker.touch(mode=0o600)
+            tombstone.touch(mode=0o600)
             now = time.time_ns()
-            os.utime(marker, ns=(now, now))  # a file system's own clock is coarser, and late
-            for file in self.files():
-                if file.owner == owner:
+            os.utime(tombstone, ns=(now, now))  # a file system's own clock is coarser, and late
+            for file in self.list_files():
+                if file.conversation_key == conversation_key:
                     file.path.unlink(missing_ok=True)
-        except OSError as why:
+        except OSError as error:
             raise TranscriptError(
-                f"What the engine keeps of that conversation cannot be removed ({why})", f"empty {self.path}"
-            ) from why
+                f"What the engine keeps of that conversation cannot be removed ({error})", f"empty {self.path}"
+            ) from error
 
-    def is_forgotten(self, owner: str, since_ns: int) -> bool:
+    def was_deleted_since(self, conversation_key: str, since_ns: int) -> bool:
         """Whether a conversation was removed after that time (of `time.time_ns`)."""
         try:
-            return (self.path / f"{owner}{GONE}").stat().st_mtime_ns >= since_ns
+            return (self.path / f"{conversation_key}{TOMBSTONE_SUFFIX}").stat().st_mtime_ns >= since_ns
         except OSError:
             return False
 
-    def sweep(self) -> None:
+    def remove_stale(self) -> None:
         """Remove what writers and readers that died have left behind."""
         now = time.time()
-        for path, stat in self._entries():
-            found = _NAME.fullmatch(path.name)
-            patience = _REMEMBERED_S if path.suffix == GONE else _ABANDONED_S if found and found[4] != WHOLE else None
-            if patience is not None and now - stat.st_mtime > patience:
+        for path, stat in self._scan_entries():
+            match = _FILE_NAME_PATTERN.fullmatch(path.name)
+            max_age_s = (
+                _TOMBSTONE_TTL_S
+                if path.suffix == TOMBSTONE_SUFFIX
+                else _STALE_WRITE_S
+                if match and match[4] != COMPLETE_SUFFIX
+                else None
+            )
+            if max_age_s is not None and now - stat.st_mtime > max_age_s:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
 
-def owner_mark(conversation: str) -> str:
+def encode_conversation_id(conversation_id: str) -> str:
     """A conversation's id as it stands in file names; imported ones may be any text. "" stays so."""
-    if not conversation or re.fullmatch(r"[0-9a-z]{1,32}", conversation):
-        return conversation
-    return "x" + hashlib.sha256(conversation.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    if not conversation_id or re.fullmatch(r"[0-9a-z]{1,32}", conversation_id):
+        return conversation_id
+    return "x" + hashlib.sha256(conversation_id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
-def identity(model: str, path: Path, data_offset: int, library_file: Path, machine: str) -> str:
+def compute_model_identity(model_hash: str, path: Path, data_offset: int, library_file: Path, machine_key: str) -> str:
     """What of a model, its library and the machine changes the numbers in a state.
 
     model: the sha256 of its file, or "" where nobody knows it: then its size, its time of change and its
     header stand for it. data_offset: where the header ends. Raises OSError.
     """
-    if not model:
+    if not model_hash:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
-            model = f"{stat.st_size} {stat.st_mtime_ns} {hashlib.sha256(file.read(data_offset)).hexdigest()}"
+            model_hash = f"{stat.st_size} {stat.st_mtime_ns} {hashlib.sha256(file.read(data_offset)).hexdigest()}"
     libraries = [
         f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}"
         for file in sorted(library_file.parent.glob("*"))
         if file.is_file() and ("llama" in file.name or "ggml" in file.name)
     ]
-    return "\n".join((model, *libraries, machine))
+    return "\n".join((model_hash, *libraries, machine_key))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-OPEN_THINKING = "<think>"
-CLOSE_THINKING = "</think>"
+THINK_START = "<think>"
+THINK_END = "</think>"
 
 
-class Utf8Stream:
+class Utf8Decoder:
     """Bytes to text, a character at the earliest when it is whole.
 
     Invalid bytes become U+FFFD at once and never hold back what follows them.
@@ -18,47 +18,47 @@ class Utf8Stream:
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def feed(self, piece: bytes) -> str:
+    def feed(self, chunk: bytes) -> str:
         """The characters that piece completes."""
-        return self._decoder.decode(piece)
+        return self._decoder.decode(chunk)
 
 
-def _overlap(text: str, marks: Sequence[str]) -> int:
+def _partial_match_length(text: str, markers: Sequence[str]) -> int:
     """The length of the longest end of text that begins one of marks without completing it."""
     longest = 0
-    for mark in marks:
-        for size in range(min(len(mark) - 1, len(text)), longest, -1):
-            if mark.startswith(text[-size:]):
+    for marker in markers:
+        for size in range(min(len(marker) - 1, len(text)), longest, -1):
+            if marker.startswith(text[-size:]):
                 longest = size
                 break
     return longest
 
 
-class StopStrings:
+class StopStringFilter:
     """Cuts the text before the first stop string, wherever the tokens break it."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
-        self._held = ""
-        self.found = False
+        self._buffer = ""
+        self.is_stopped = False
 
     def feed(self, text: str) -> str:
         """What may be shown: never a part of a stop string."""
-        if not self._stops or self.found:
-            return "" if self.found else text
-        text = self._held + text
-        starts = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if starts:
-            self.found, self._held = True, ""
-            return text[: min(starts)]
-        keep = len(text) - _overlap(text, self._stops)
-        self._held = text[keep:]
-        return text[:keep]
+        if not self._stops or self.is_stopped:
+            return "" if self.is_stopped else text
+        text = self._buffer + text
+        positions = [position for position in (text.find(stop) for stop in self._stops) if position >= 0]
+        if positions:
+            self.is_stopped, self._buffer = True, ""
+            return text[: min(positions)]
+        safe_length = len(text) - _partial_match_length(text, self._stops)
+        self._buffer = text[safe_length:]
+        return text[:safe_length]
 
-    def close(self) -> str:
+    def flush(self) -> str:
         """What was held back and turned out to be no stop string."""
-        held, self._held = self._held, ""
-        return held
+        buffered, self._buffer = self._buffer, ""
+        return buffered
 
 
 class ReasoningSplitter:
@@ -69,52 +69,52 @@ class ReasoningSplitter:
     White space around the marks belongs to neither.
     """
 
-    def __init__(self, prompt_end: str) -> None:
-        opened = prompt_end.rstrip().endswith(OPEN_THINKING)
-        self._state = "thinking" if opened else "undecided"
-        self._held = ""
+    def __init__(self, prompt_suffix: str) -> None:
+        is_open = prompt_suffix.rstrip().endswith(THINK_START)
+        self._state = "thinking" if is_open else "undecided"
+        self._buffer = ""
         self._at_start = True
 
     def feed(self, text: str) -> tuple[str, str]:
         """(reasoning, text) that the piece adds."""
         if self._state == "text":
             return "", text
-        self._held += text
+        self._buffer += text
         if self._state == "undecided":
-            begun = self._held.lstrip()
-            if OPEN_THINKING.startswith(begun) and begun != OPEN_THINKING:
+            stripped = self._buffer.lstrip()
+            if THINK_START.startswith(stripped) and stripped != THINK_START:
                 return "", ""
-            if not begun.startswith(OPEN_THINKING):
+            if not stripped.startswith(THINK_START):
                 self._state = "text"
-                return "", self._take(len(self._held))
-            self._state, self._held = "thinking", begun[len(OPEN_THINKING) :]
+                return "", self._consume(len(self._buffer))
+            self._state, self._buffer = "thinking", stripped[len(THINK_START) :]
         if self._state == "thinking":
-            end = self._held.find(CLOSE_THINKING)
+            end = self._buffer.find(THINK_END)
             if end < 0:
-                ready = self._held[: len(self._held) - _overlap(self._held, (CLOSE_THINKING,))]
+                safe_text = self._buffer[: len(self._buffer) - _partial_match_length(self._buffer, (THINK_END,))]
                 # White space may be the last before the closing mark: it waits until something follows.
-                return self._shorn(self._take(len(ready.rstrip()))), ""
-            reasoning = self._shorn(self._take(end).rstrip())
-            self._take(len(CLOSE_THINKING))
+                return self._lstrip_once(self._consume(len(safe_text.rstrip()))), ""
+            reasoning = self._lstrip_once(self._consume(end).rstrip())
+            self._consume(len(THINK_END))
             self._state, self._at_start = "closed", True
             return reasoning, self.feed("")[1]
-        answer = self._shorn(self._take(len(self._held)))
+        answer = self._lstrip_once(self._consume(len(self._buffer)))
         if answer:
             self._state = "text"
         return "", answer
 
-    def close(self) -> tuple[str, str]:
+    def flush(self) -> tuple[str, str]:
         """(reasoning, text) that was held back."""
-        held, self._held = self._held, ""
+        buffered, self._buffer = self._buffer, ""
         if self._state == "thinking":
-            return self._shorn(held), ""
-        return "", held if self._state == "undecided" else ""
+            return self._lstrip_once(buffered), ""
+        return "", buffered if self._state == "undecided" else ""
 
-    def _take(self, size: int) -> str:
-        taken, self._held = self._held[:size], self._held[size:]
-        return taken
+    def _consume(self, size: int) -> str:
+        consumed, self._buffer = self._buffer[:size], self._buffer[size:]
+        return consumed
 
-    def _shorn(self, text: str) -> str:
+    def _lstrip_once(self, text: str) -> str:
         if self._at_start:
             text = text.lstrip()
             self._at_start = not text

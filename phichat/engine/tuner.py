@@ -13,32 +13,32 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from phichat.engine.backend import Cancel, LoadEvent
-from phichat.engine.hardware import usable_cores, usable_cpus
+from phichat.engine.backend import CancelToken, LoadEvent
+from phichat.engine.hardware import count_usable_cores, count_usable_cpus
 from phichat.engine.local import LocalBackend
-from phichat.engine.measuring import Trial, Tune, Tuned, Weigh, Weighed
-from phichat.engine.process import SPIN_VARIABLE, USUAL_SPIN_COUNT
-from phichat.engine.protocol import Evaluating, Measure, Measurement
+from phichat.engine.measuring import BatchCostResult, MeasureBatchCosts, ThreadTrial, ThreadTuningResult, TuneThreads
+from phichat.engine.process import DEFAULT_SPIN_COUNT, SPIN_COUNT_VARIABLE
+from phichat.engine.protocol import BenchmarkReply, BenchmarkRequest, PrefillProgress
 from phichat.engine.tuning import (
     BatchCosts,
-    Fixed,
-    Measured,
-    Preferences,
+    ComputeSettings,
+    StaticTuning,
     Threads,
-    Tunings,
-    candidates,
-    fastest,
+    TuningCache,
+    TuningSource,
+    list_thread_candidates,
+    select_fastest,
 )
 
-_Found = TypeVar("_Found", bound=Measurement)
+_ReplyT = TypeVar("_ReplyT", bound=BenchmarkReply)
 
 _ROUNDS = 5
-_TRIAL_S = 1.0
-_BATCHES = (1, 2, 3, 5, 9)
-_SPIN_COUNTS = (USUAL_SPIN_COUNT, 300, 10_000)
+_TRIAL_DURATION_S = 1.0
+_BATCH_SIZES = (1, 2, 3, 5, 9)
+_SPIN_COUNTS = (DEFAULT_SPIN_COUNT, 300, 10_000)
 _SPIN_ROUNDS = 4
-_BUSY = "while True: pass"
-_LOAD_S = 0.5
+_BUSY_LOOP = "while True: pass"
+_CPU_LOAD_SAMPLE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class SpinTrial:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchCost:
     """What evaluating so many tokens at once costs in terms of a single one; exact: whether the logits are, to the
     last bit, those that single tokens give."""
 
@@ -62,7 +62,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TuningReport:
     """What was measured, and what follows from it.
 
     spins: empty where barriers are not OpenMP's, where the user
@@ -70,139 +70,155 @@ class Found:
     other programs used before.
     """
 
-    usual: int
+    default_threads: int
     threads: Threads
-    batches: tuple[Batch, ...]
-    trials: tuple[Trial, ...]
+    batch_costs: tuple[BatchCost, ...]
+    thread_trials: tuple[ThreadTrial, ...]
     spin_count: int | None
-    spins: tuple[SpinTrial, ...]
-    load: float
+    spin_trials: tuple[SpinTrial, ...]
+    cpu_load: float
 
 
-Progress = LoadEvent | Evaluating
+TuningProgress = LoadEvent | PrefillProgress
 
 
-def measure(
-    backend: Callable[[Preferences, int | None], LocalBackend], tunings: Tunings, cancel: Cancel
-) -> Generator[Progress, None, Found | None]:
+def run_tuning(
+    make_backend: Callable[[TuningSource, int | None], LocalBackend], tuning_cache: TuningCache, cancel: CancelToken
+) -> Generator[TuningProgress, None, TuningReport | None]:
     """Measure and remember; None when cancelled.
 
     backend: for the model, with what it prefers and with so many threads. Raises what `LocalBackend.load` raises.
     """
     import psutil
 
-    load = psutil.cpu_percent(_LOAD_S) / 100
-    counts = candidates(usable_cores(), usable_cpus())
-    first = backend(Fixed(), None)
+    cpu_load = psutil.cpu_percent(_CPU_LOAD_SAMPLE_S) / 100
+    thread_counts = list_thread_candidates(count_usable_cores(), count_usable_cpus())
+    backend_under_test = make_backend(StaticTuning(), None)
     try:
-        tuned = yield from _trials(first, Tune(counts, _ROUNDS, _TRIAL_S), cancel)
-        if tuned is None:
+        thread_result = yield from _run_thread_trials(
+            backend_under_test, TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S), cancel
+        )
+        if thread_result is None:
             return None
-        threads = chosen(tuned.trials)
-        weighed = yield from _costs(first, threads, cancel)
-        if weighed is None:
+        threads = select_threads(thread_result.trials)
+        cost_result = yield from _measure_batch_costs(backend_under_test, threads, cancel)
+        if cost_result is None:
             return None
-        library, header, offloaded = first.library_file, first.header, first.plan.n_gpu_layers > 0
-        spins_matter = _has_gnu_barriers(first.pid)
-        file_size = first.path.stat().st_size
+        library, header, offloaded = (
+            backend_under_test.library_file,
+            backend_under_test.header,
+            backend_under_test.plan.n_gpu_layers > 0,
+        )
+        has_gnu_openmp = _has_gnu_openmp(backend_under_test.pid)
+        file_size = backend_under_test.path.stat().st_size
     finally:
-        first.close()
+        backend_under_test.close()
     spin_count: int | None = None
-    spins: tuple[SpinTrial, ...] = ()
-    if spins_matter and threads.generation > 1 and SPIN_VARIABLE not in os.environ:
-        spins = yield from _spins(lambda spin: backend(Fixed(spin), threads.generation), threads.generation, cancel)
-        if not spins:
+    spin_trials: tuple[SpinTrial, ...] = ()
+    if has_gnu_openmp and threads.generation > 1 and SPIN_COUNT_VARIABLE not in os.environ:
+        spin_trials = yield from _run_spin_trials(
+            lambda spin: make_backend(StaticTuning(spin), threads.generation), threads.generation, cancel
+        )
+        if not spin_trials:
             return None
-        spin_count = chosen_spin(spins)
-        tunings.remember_spin_count(file_size, spin_count)
-    batches = weighed_batches(_BATCHES, weighed)
-    tunings.remember(library, header, Measured(threads, usable_costs(batches)), offloaded=offloaded)
-    return Found(counts[0], threads, batches, tuned.trials, spin_count, spins, load)
+        spin_count = select_spin_count(spin_trials)
+        tuning_cache.store_spin_count(file_size, spin_count)
+    batch_costs = compute_batch_costs(_BATCH_SIZES, cost_result)
+    tuning_cache.store_settings(
+        library, header, ComputeSettings(threads, select_exact_costs(batch_costs)), offloaded=offloaded
+    )
+    return TuningReport(thread_counts[0], threads, batch_costs, thread_result.trials, spin_count, spin_trials, cpu_load)
 
 
-def chosen(trials: Sequence[Trial]) -> Threads:
+def select_threads(trials: Sequence[ThreadTrial]) -> Threads:
     """The first trial is the usual one."""
-    usual = trials[0].threads
+    default_threads = trials[0].threads
     return Threads(
-        fastest({trial.threads: trial.generation for trial in trials}, usual),
-        fastest({trial.threads: trial.prompt for trial in trials}, usual),
+        select_fastest({trial.threads: trial.generation_speeds for trial in trials}, default_threads),
+        select_fastest({trial.threads: trial.prompt_speeds for trial in trials}, default_threads),
     )
 
 
-def weighed_batches(sizes: Sequence[int], weighed: Weighed) -> tuple[Batch, ...]:
+def compute_batch_costs(sizes: Sequence[int], cost_result: BatchCostResult) -> tuple[BatchCost, ...]:
     """What there is to know of each size but the first, which is a single token."""
-    single = weighed.seconds[0]
-    ratios = [median(one / other for one, other in zip(each, single, strict=True)) for each in weighed.seconds]
-    batches = map(Batch, sizes, (round(ratio, 3) for ratio in ratios), weighed.exact)
-    return tuple(batches)[1:]
+    single = cost_result.seconds[0]
+    ratios = [median(one / other for one, other in zip(each, single, strict=True)) for each in cost_result.seconds]
+    batch_costs = map(BatchCost, sizes, (round(ratio, 3) for ratio in ratios), cost_result.is_exact)
+    return tuple(batch_costs)[1:]
 
 
-def usable_costs(batches: Sequence[Batch]) -> BatchCosts:
+def select_exact_costs(batch_costs: Sequence[BatchCost]) -> BatchCosts:
     """Of those that may be guessed in: a reply must not depend on what was guessed."""
-    return tuple((batch.tokens, batch.cost) for batch in batches if batch.exact)
+    return tuple((batch.tokens, batch.cost) for batch in batch_costs if batch.exact)
 
 
-def chosen_spin(trials: Sequence[SpinTrial]) -> int:
+def select_spin_count(trials: Sequence[SpinTrial]) -> int:
     """What is gained on idle cores must not be lost again when they are wanted: both count alike."""
     rates = {trial.spin_count: [sqrt(a * b) for a, b in zip(trial.idle, trial.busy, strict=True)] for trial in trials}
-    return fastest(rates, trials[0].spin_count)
+    return select_fastest(rates, trials[0].spin_count)
 
 
-def _trials(backend: LocalBackend, request: Tune, cancel: Cancel) -> Generator[Progress, None, Tuned | None]:
+def _run_thread_trials(
+    backend: LocalBackend, request: TuneThreads, cancel: CancelToken
+) -> Generator[TuningProgress, None, ThreadTuningResult | None]:
     yield from backend.load(cancel)
     if cancel.is_set():
         return None
-    return (yield from _measured(backend, request, Tuned, cancel))
+    return (yield from _run_benchmark(backend, request, ThreadTuningResult, cancel))
 
 
-def _costs(backend: LocalBackend, threads: Threads, cancel: Cancel) -> Generator[Progress, None, Weighed | None]:
-    request = Weigh(threads.generation, threads.prompt, _BATCHES, _ROUNDS, _TRIAL_S / 4)
-    return (yield from _measured(backend, request, Weighed, cancel))
+def _measure_batch_costs(
+    backend: LocalBackend, threads: Threads, cancel: CancelToken
+) -> Generator[TuningProgress, None, BatchCostResult | None]:
+    request = MeasureBatchCosts(threads.generation, threads.prompt, _BATCH_SIZES, _ROUNDS, _TRIAL_DURATION_S / 4)
+    return (yield from _run_benchmark(backend, request, BatchCostResult, cancel))
 
 
-def _measured(
-    backend: LocalBackend, request: Measure, kind: type[_Found], cancel: Cancel
-) -> Generator[Progress, None, _Found | None]:
-    for reply in backend.measure(request, cancel):
-        if isinstance(reply, kind):
+def _run_benchmark(
+    backend: LocalBackend, request: BenchmarkRequest, reply_type: type[_ReplyT], cancel: CancelToken
+) -> Generator[TuningProgress, None, _ReplyT | None]:
+    for reply in backend.run_benchmark(request, cancel):
+        if isinstance(reply, reply_type):
             return reply
-        if isinstance(reply, Evaluating):
+        if isinstance(reply, PrefillProgress):
             yield reply
     return None
 
 
-def _spins(
-    backend: Callable[[int], LocalBackend], threads: int, cancel: Cancel
-) -> Generator[Progress, None, tuple[SpinTrial, ...]]:
+def _run_spin_trials(
+    make_backend: Callable[[int], LocalBackend], threads: int, cancel: CancelToken
+) -> Generator[TuningProgress, None, tuple[SpinTrial, ...]]:
     """OpenMP reads its spin count when it starts, so that each trial is a process of its own."""
     idle: Mapping[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
     busy: Mapping[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
     for _ in range(_SPIN_ROUNDS):
         for count in _SPIN_COUNTS:
-            engine = backend(count)
+            backend_under_test = make_backend(count)
             try:
-                for rates, company in ((idle, contextlib.nullcontext()), (busy, _another_program())):
-                    with company:
-                        tuned = yield from _trials(engine, Tune((threads,), 1, _TRIAL_S), cancel)
-                    if tuned is None:
+                for rates, background in ((idle, contextlib.nullcontext()), (busy, _background_load())):
+                    with background:
+                        thread_result = yield from _run_thread_trials(
+                            backend_under_test, TuneThreads((threads,), 1, _TRIAL_DURATION_S), cancel
+                        )
+                    if thread_result is None:
                         return ()
-                    rates[count].append(tuned.trials[0].generation[0])
+                    rates[count].append(thread_result.trials[0].generation_speeds[0])
             finally:
-                engine.close()
+                backend_under_test.close()
     return tuple(SpinTrial(count, tuple(idle[count]), tuple(busy[count])) for count in _SPIN_COUNTS)
 
 
 @contextlib.contextmanager
-def _another_program() -> Iterator[None]:
+def _background_load() -> Iterator[None]:
     """Something that wants a core."""
-    with subprocess.Popen([sys.executable, "-S", "-c", _BUSY], stdin=subprocess.DEVNULL) as program:
+    with subprocess.Popen([sys.executable, "-S", "-c", _BUSY_LOOP], stdin=subprocess.DEVNULL) as load_process:
         try:
             yield
         finally:
-            program.kill()
+            load_process.kill()
 
 
-def _has_gnu_barriers(pid: int) -> bool:
+def _has_gnu_openmp(pid: int) -> bool:
     """Whether a process has GNU's OpenMP loaded; elsewhere than on Linux it has another one."""
     try:
         return "libgomp" in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace")

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from phichat.engine.remembered import Remembered
+from phichat.engine.remembered import JsonFileCache
 from phichat.gguf_header import GgufHeader
 from phichat.gguf_types import GGML_TYPES
 
 
-class Verdict(StrEnum):
+class ProbeOutcome(StrEnum):
     """Whether the CPU's own buffer types can be used."""
 
     WORKS = "works"
@@ -27,29 +27,29 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ProbeKey:
     """What a verdict is about: a CPU, a library file as it is now, and the types of the weights."""
 
     cpu: str
     library: str
-    weights: str
+    weight_types: str
 
     @property
     def key(self) -> str:
         """A short name for the three."""
-        return hashlib.sha256("\n".join((self.cpu, self.library, self.weights)).encode()).hexdigest()[:24]
+        return hashlib.sha256("\n".join((self.cpu, self.library, self.weight_types)).encode()).hexdigest()[:24]
 
 
-def subject(library_file: Path, header: GgufHeader) -> Subject:
+def build_probe_key(library_file: Path, header: GgufHeader) -> ProbeKey:
     """The subject for this machine."""
     # Every library beside it belongs to the build: ggml's CPU code is in a file of its own.
     files = sorted(path for path in library_file.parent.glob("*") if path.is_file() and "ggml" in path.name)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    weights = ",".join(sorted({GGML_TYPES[tensor.ggml_type].name for tensor in header.tensors}))
-    return Subject(cpu(), f"{library_file} {stats}", weights)
+    weight_types = ",".join(sorted({GGML_TYPES[tensor.ggml_type].name for tensor in header.tensors}))
+    return ProbeKey(read_cpu_info(), f"{library_file} {stats}", weight_types)
 
 
-def cpu() -> str:
+def read_cpu_info() -> str:
     """What the system says of this machine's."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n", 1)[0].splitlines()
@@ -58,27 +58,27 @@ def cpu() -> str:
     return "\n".join(line for line in lines if line.startswith(("model", "vendor", "flags", "Features", "CPU part")))
 
 
-def cpu_name(about: str) -> str:
+def parse_cpu_name(cpu_info: str) -> str:
     """The product's name in what `cpu` gave."""
-    return next((line.split(":", 1)[1].strip() for line in about.splitlines() if "name" in line), about)
+    return next((line.split(":", 1)[1].strip() for line in cpu_info.splitlines() if "name" in line), cpu_info)
 
 
-class Verdicts(Remembered):
+class ProbeCache(JsonFileCache):
     """The verdicts of this user: {"verdict", "cpu", "library", "weights"} by the key of their subject."""
 
-    def lookup(self, about: Subject) -> Verdict | None:
+    def lookup(self, probe_key: ProbeKey) -> ProbeOutcome | None:
         """What is known; None when nothing is."""
         try:
-            return Verdict(self.all()[about.key]["verdict"])
+            return ProbeOutcome(self.load_entries()[probe_key.key]["verdict"])
         except (KeyError, TypeError, ValueError):
             return None
 
-    def remember(self, about: Subject, verdict: Verdict) -> None:
+    def store(self, probe_key: ProbeKey, outcome: ProbeOutcome) -> None:
         """Keep a verdict."""
         entry = {
-            "verdict": verdict,
-            "cpu": cpu_name(about.cpu),
-            "library": about.library.split(" [")[0],
-            "weights": about.weights,
+            "verdict": outcome,
+            "cpu": parse_cpu_name(probe_key.cpu),
+            "library": probe_key.library.split(" [")[0],
+            "weights": probe_key.weight_types,
         }
-        self._keep(about.key, entry)
+        self._store(probe_key.key, entry)

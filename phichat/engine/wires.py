@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 if sys.platform == "win32":
-    from multiprocessing.connection import wait as wait
+    from multiprocessing.connection import wait
 else:
     import select
 
     def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:
         """Those that can be read, or whose other side is gone; waits so many seconds for one. Raises OSError."""
         poll = select.poll()
-        for each in objects:
-            poll.register(each, select.POLLIN)
+        for waitable in objects:
+            poll.register(waitable, select.POLLIN)
         ready = {handle for handle, _ in poll.poll(None if timeout is None else math.ceil(timeout * 1000))}
         return [each for each in objects if each.fileno() in ready]
 
@@ -30,8 +30,8 @@ else:
 class SocketConnection:
     """One end of a stream socket, which blocks. Its methods raise OSError, also once it is closed."""
 
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
 
     def send_bytes(self, buf: bytes) -> None:
         """One message."""
@@ -39,18 +39,18 @@ class SocketConnection:
 
     def recv_bytes(self) -> bytes:
         """One message, waiting for it. Raises EOFError when there will be none."""
-        (size,) = struct.unpack("!i", self._read(4))
-        return self._read(size)
+        (size,) = struct.unpack("!i", self._read_exactly(4))
+        return self._read_exactly(size)
 
-    def _read(self, size: int) -> bytes:
-        pieces = []
+    def _read_exactly(self, size: int) -> bytes:
+        chunks = []
         while size:
-            piece = self._socket.recv(size)
-            if not piece:
+            chunk = self._socket.recv(size)
+            if not chunk:
                 raise EOFError
-            pieces.append(piece)
-            size -= len(piece)
-        return b"".join(pieces)
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
 
     def poll(self) -> bool:
         """Whether there is something to read, or the end."""

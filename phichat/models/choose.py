@@ -10,17 +10,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from phichat.errors import ModelChoiceError
+from phichat.errors import AmbiguousModelError
 
-USUAL = "Q4_K_M"
+DEFAULT_QUANTIZATION = "Q4_K_M"
 
-_NO_MODEL = re.compile(r"mmproj|imatrix|(?:^|[-._/])(?:mtp-|eagle3-|dflash-|dspark-)|lora|adapter", re.IGNORECASE)
+_NON_MODEL_PATTERN = re.compile(
+    r"mmproj|imatrix|(?:^|[-._/])(?:mtp-|eagle3-|dflash-|dspark-)|lora|adapter", re.IGNORECASE
+)
 """Projectors, importance matrices, draft heads and adapters, which come as GGUF too; llama.cpp skips the same."""
 
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
 _RAW_SPLIT = re.compile(r"\.gguf(?:[.-]part\w*|[-.]split[-.]?\w+|\.\d+)$", re.IGNORECASE)
 _LABEL = re.compile(r"(?i)(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|NVFP4\w*|BF16|F16|F32|FP16|FP32))$")
-_NAMED_AT_MOST = 8
+_MAX_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class HubFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class FileSelection:
     """One model: its parts in order, a single one where it is not split.
 
     needs_check: the name only hints at the quantization; the header has to say Q4_K_M.
@@ -50,67 +52,69 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class _Model:
+class _Candidate:
     stem: str
-    count: int
+    part_count: int
     parts: tuple[HubFile, ...]
 
     @property
     def label(self) -> str:
         """The quantization that its name, else its folder, states."""
         for piece in reversed(self.stem.split("/")):
-            if found := _LABEL.search(piece):
-                return found[1]
+            if match := _LABEL.search(piece):
+                return match[1]
         return ""
 
     @property
-    def shown(self) -> str:
+    def display_path(self) -> str:
         return self.parts[0].path
 
-    def is_quantized(self, wanted: str) -> bool:
-        pattern = re.compile(r"(?:^|[-._/])" + re.escape(wanted) + "$", re.IGNORECASE)
+    def has_quantization(self, quantization: str) -> bool:
+        pattern = re.compile(r"(?:^|[-._/])" + re.escape(quantization) + "$", re.IGNORECASE)
         return any(pattern.search(piece) for piece in self.stem.split("/"))
 
 
-def choose(files: Iterable[HubFile], repository: str, *, quantization: str = "", file: str = "") -> Choice:
+def select_files(files: Iterable[HubFile], repository: str, *, quantization: str = "", file: str = "") -> FileSelection:
     """The model that is meant: by file (a folder ends in a slash), else by quantization, else Q4_K_M.
 
     Raises ModelChoiceError, which names what there is to choose from.
     """
     files = list(files)
-    models = _models(files)
+    models = _group_models(files)
     if file.endswith("/"):
         models = [model for model in models if model.stem.startswith(file)]
     elif file:
         models = [model for model in models if any(part.path == file for part in model.parts)]
         if not models:
-            raise _none(files, repository, f"{repository} has no file {file}")
-        return _whole(models[0])
-    candidates = [model for model in models if not _NO_MODEL.search(model.shown)]
+            raise _no_match_error(files, repository, f"{repository} has no file {file}")
+        return _require_complete(models[0])
+    candidates = [model for model in models if not _NON_MODEL_PATTERN.search(model.display_path)]
     if not candidates:
-        raise _none(files, repository, f"{repository} has no GGUF model")
-    wanted = quantization or USUAL
-    fitting = _plainest([model for model in candidates if model.is_quantized(wanted)], wanted)
+        raise _no_match_error(files, repository, f"{repository} has no GGUF model")
+    target_quantization = quantization or DEFAULT_QUANTIZATION
+    matching = _without_variants(
+        [model for model in candidates if model.has_quantization(target_quantization)], target_quantization
+    )
     needs_check = False
-    if not fitting and wanted.upper() == USUAL:
-        fitting = [model for model in candidates if re.search(r"(?i)[-._]q4$", model.stem)]
-        needs_check = bool(fitting)
-    if not fitting and not quantization and len(candidates) == 1:
-        fitting = candidates
-    if not fitting:
-        raise ModelChoiceError(
-            f"{repository} has no {wanted}, but {_named(candidates)}",
-            f"choose one with {_example(repository, candidates)}",
+    if not matching and target_quantization.upper() == DEFAULT_QUANTIZATION:
+        matching = [model for model in candidates if re.search(r"(?i)[-._]q4$", model.stem)]
+        needs_check = bool(matching)
+    if not matching and not quantization and len(candidates) == 1:
+        matching = candidates
+    if not matching:
+        raise AmbiguousModelError(
+            f"{repository} has no {target_quantization}, but {_list_candidates(candidates)}",
+            f"choose one with {_example_spec(repository, candidates)}",
         )
-    if len({tuple(part.sha256 or part.path for part in model.parts) for model in fitting}) > 1:
-        raise ModelChoiceError(
-            f"{repository} has {len(fitting)} models in {wanted}: {_listed([model.shown for model in fitting])}",
-            f"name the file, as in {repository}/{fitting[0].shown}",
+    if len({tuple(part.sha256 or part.path for part in model.parts) for model in matching}) > 1:
+        raise AmbiguousModelError(
+            f"{repository} has {len(matching)} models in {target_quantization}: {_join_names([model.display_path for model in matching])}",
+            f"name the file, as in {repository}/{matching[0].display_path}",
         )
-    return _whole(fitting[0], needs_check=needs_check)
+    return _require_complete(matching[0], needs_check=needs_check)
 
 
-def _models(files: Sequence[HubFile]) -> list[_Model]:
+def _group_models(files: Sequence[HubFile]) -> list[_Candidate]:
     groups: dict[tuple[str, int], list[HubFile]] = {}
     for file in sorted(files, key=lambda file: file.path):
         if not file.path.lower().endswith(".gguf"):
@@ -119,46 +123,48 @@ def _models(files: Sequence[HubFile]) -> list[_Model]:
         split = _SPLIT.search(stem)
         key = (stem[: split.start()], int(split[2])) if split else (stem, 0)
         groups.setdefault(key, []).append(file)
-    return [_Model(stem, count, tuple(parts)) for (stem, count), parts in groups.items()]
+    return [_Candidate(stem, count, tuple(parts)) for (stem, count), parts in groups.items()]
 
 
-def _plainest(models: list[_Model], wanted: str) -> list[_Model]:
+def _without_variants(models: list[_Candidate], quantization: str) -> list[_Candidate]:
     """Without the variants (i1-, UD-) of a quantization that is there plainly too."""
-    variant = re.compile(r"(?:^|[-._/])(?:i1|UD)[-._]" + re.escape(wanted) + "$", re.IGNORECASE)
+    variant = re.compile(r"(?:^|[-._/])(?:i1|UD)[-._]" + re.escape(quantization) + "$", re.IGNORECASE)
     plain = [model for model in models if not any(variant.search(piece) for piece in model.stem.split("/"))]
     return plain or models
 
 
-def _whole(model: _Model, *, needs_check: bool = False) -> Choice:
-    if model.count and len(model.parts) != model.count:
-        raise ModelChoiceError(
-            f"{model.shown} is one of {model.count} parts and the repository has {len(model.parts)} of them",
+def _require_complete(model: _Candidate, *, needs_check: bool = False) -> FileSelection:
+    if model.part_count and len(model.parts) != model.part_count:
+        raise AmbiguousModelError(
+            f"{model.display_path} is one of {model.part_count} parts and the repository has {len(model.parts)} of them",
             "choose another quantization or repository",
         )
-    return Choice(model.parts, USUAL if needs_check else model.label, needs_check)
+    return FileSelection(model.parts, DEFAULT_QUANTIZATION if needs_check else model.label, needs_check)
 
 
-def _none(files: Sequence[HubFile], repository: str, what: str) -> ModelChoiceError:
+def _no_match_error(files: Sequence[HubFile], repository: str, message: str) -> AmbiguousModelError:
     if any(_RAW_SPLIT.search(file.path) for file in files):
-        return ModelChoiceError(
-            f"{what}: the file was cut into pieces that are no GGUF by themselves", "choose another repository"
+        return AmbiguousModelError(
+            f"{message}: the file was cut into pieces that are no GGUF by themselves", "choose another repository"
         )
-    models = [model for model in _models(files) if not _NO_MODEL.search(model.shown)]
+    models = [model for model in _group_models(files) if not _NON_MODEL_PATTERN.search(model.display_path)]
     if models:
-        return ModelChoiceError(f"{what}, but {_named(models)}", f"choose one with {_example(repository, models)}")
-    return ModelChoiceError(what, "look for a GGUF repository of the model with `phichat search WORDS`")
+        return AmbiguousModelError(
+            f"{message}, but {_list_candidates(models)}", f"choose one with {_example_spec(repository, models)}"
+        )
+    return AmbiguousModelError(message, "look for a GGUF repository of the model with `phichat search WORDS`")
 
 
-def _named(models: Sequence[_Model]) -> str:
-    return _listed(list(dict.fromkeys(model.label or model.shown for model in models)))
+def _list_candidates(models: Sequence[_Candidate]) -> str:
+    return _join_names(list(dict.fromkeys(model.label or model.display_path for model in models)))
 
 
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")
+def _join_names(names: Sequence[str]) -> str:
+    n_hidden = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {n_hidden} more" if n_hidden > 0 else "")
 
 
-def _example(repository: str, models: Sequence[_Model]) -> str:
+def _example_spec(repository: str, models: Sequence[_Candidate]) -> str:
     labels = [model.label for model in models]
     label = next((label for label in labels if label and labels.count(label) == 1), "")
-    return f"{repository}:{label}" if label else f"{repository}/{models[0].shown}"
+    return f"{repository}:{label}" if label else f"{repository}/{models[0].display_path}"

@@ -13,16 +13,16 @@ from urllib.parse import unquote, urlsplit
 
 from phichat.errors import DownloadError, UsageError
 from phichat.models.choose import HubFile
-from phichat.models.journal import progress_of
-from phichat.models.transfer import Progress, storage_error
+from phichat.models.journal import read_progress
+from phichat.models.transfer import DownloadProgress, storage_error
 from phichat.paths import Paths
 
-PART = ".phichat-part"
+PART_SUFFIX = ".phichat-part"
 """Another ending than the `.incomplete` of other tools, which take its length for how much of it is there."""
-JOURNAL = ".phichat-journal"
+JOURNAL_SUFFIX = ".phichat-journal"
 
-_PATIENCE_S = 30.0
-_RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
+_STALL_TIMEOUT_S = 30.0
+_RESERVED_NAMES = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class Destination:
 
     path: Path
     content: Path
-    part: Path
+    partial_file: Path
     journal: Path
     lock: Path
-    chunks: Path
+    chunk_hashes: Path
 
-    def link(self) -> None:
+    def create_link(self) -> None:
         """Put a link to the content at path; where there are no links, the content itself. Raises OSError."""
         if self.path == self.content:
             return
@@ -52,9 +52,9 @@ class Destination:
             # Windows without the right to make links: the library keeps the file itself there too.
             self.content.replace(self.path)
 
-    def partial(self) -> tuple[int, int] | None:
+    def read_partial_progress(self) -> tuple[int, int] | None:
         """(bytes there, bytes in all) of a download that was begun, None when there is none."""
-        return progress_of(self.journal)
+        return read_progress(self.journal)
 
 
 def hub_destination(paths: Paths, repository: str, commit: str, file: HubFile) -> Destination:
@@ -65,8 +65,8 @@ def hub_destination(paths: Paths, repository: str, commit: str, file: HubFile) -
     return Destination(
         folder / "snapshots" / commit / file.path,
         blob,
-        blob.with_name(content + PART),
-        blob.with_name(content + JOURNAL),
+        blob.with_name(content + PART_SUFFIX),
+        blob.with_name(content + JOURNAL_SUFFIX),
         paths.models / ".locks" / name / f"{content}.lock",
         paths.cache / "chunks" / content,
     )
@@ -80,34 +80,34 @@ def repository_folder(repository: str) -> str:
 def url_destination(paths: Paths, url: str) -> Destination:
     """In phichat's own folder, by host and path of the address; never outside of it. Raises UsageError."""
     parts = urlsplit(url)
-    segments = [_safe(unquote(segment)) for segment in parts.path.split("/") if segment not in ("", ".", "..")]
+    segments = [_safe_filename(unquote(segment)) for segment in parts.path.split("/") if segment not in ("", ".", "..")]
     if not segments or not segments[-1].lower().endswith(".gguf"):
         raise UsageError(f"{url} does not end in .gguf", "give the address of the GGUF file itself")
     if parts.query:
         # Another query may be another file.
         segments[-1] = f"{segments[-1][:-5]}-{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}.gguf"
-    own = hashlib.sha256(url.encode()).hexdigest()
-    path = paths.downloads.joinpath(_safe(parts.netloc.rpartition("@")[2].replace(":", "_")), *segments)
+    url_hash = hashlib.sha256(url.encode()).hexdigest()
+    path = paths.downloads.joinpath(_safe_filename(parts.netloc.rpartition("@")[2].replace(":", "_")), *segments)
     return Destination(
         path,
         path,
-        path.with_name(path.name + PART),
-        path.with_name(path.name + JOURNAL),
-        paths.cache / "locks" / f"{own}.lock",
-        paths.cache / "chunks" / own,
+        path.with_name(path.name + PART_SUFFIX),
+        path.with_name(path.name + JOURNAL_SUFFIX),
+        paths.cache / "locks" / f"{url_hash}.lock",
+        paths.cache / "chunks" / url_hash,
     )
 
 
-def _safe(segment: str) -> str:
+def _safe_filename(segment: str) -> str:
     """A name that every file system takes for one file of that folder."""
     name = re.sub(r"[^\w.+=@ -]", "_", segment).strip(" ").rstrip(". ").lstrip(".")[-120:]
-    return f"_{name}" if not name or _RESERVED.match(name) else name
+    return f"_{name}" if not name or _RESERVED_NAMES.match(name) else name
 
 
-def note_revision(paths: Paths, repository: str, revision: str, commit: str, *, overrides: bool) -> None:
+def write_ref(paths: Paths, repository: str, revision: str, commit: str, *, overwrite: bool) -> None:
     """Note in the hub's cache which commit a branch or tag is. Raises OSError."""
     path = paths.models / repository_folder(repository) / "refs" / revision
-    if revision != commit and (overrides or not path.exists()):
+    if revision != commit and (overwrite or not path.exists()):
         # The cache may be shared by several users: no file of it is private.
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -115,39 +115,40 @@ def note_revision(paths: Paths, repository: str, revision: str, commit: str, *, 
         part.replace(path)
 
 
-def hold(lock: Path, place: Destination, held: ExitStack, total: int) -> Iterator[Progress]:
+def acquire_lock(lock: Path, destination: Destination, locks: ExitStack, total: int) -> Iterator[DownloadProgress]:
     """Take the lock into held, telling how far the process is that has it. Raises DownloadError."""
     from filelock import Timeout
     from huggingface_hub.utils._fixes import WeakFileLock
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        seen, patience = None, 0.0
+        last_seen, stalled_s = None, 0.0
         while True:
             try:
-                held.enter_context(WeakFileLock(lock, timeout=0.2))
+                locks.enter_context(WeakFileLock(lock, timeout=0.2))
                 return
             except Timeout:
-                now = _signs_of_life(place)
-                patience = 0.0 if now != seen else patience + 0.2
-                seen = now
-            if patience > _PATIENCE_S:
+                fingerprint = _progress_fingerprint(destination)
+                stalled_s = 0.0 if fingerprint != last_seen else stalled_s + 0.2
+                last_seen = fingerprint
+            if stalled_s > _STALL_TIMEOUT_S:
                 raise DownloadError(
-                    f"Another program holds {place.path.name} and gets no further", "end that program, then pull again"
+                    f"Another program holds {destination.path.name} and gets no further",
+                    "end that program, then pull again",
                 )
-            done, _ = place.partial() or (0, total)
-            yield Progress(
-                done, total, 0, "Another process downloads this file; waiting for it." if not patience else ""
+            done, _ = destination.read_partial_progress() or (0, total)
+            yield DownloadProgress(
+                done, total, 0, "Another process downloads this file; waiting for it." if not stalled_s else ""
             )
-    except OSError as why:
-        raise storage_error(why, lock.parent, total) from why
+    except OSError as error:
+        raise storage_error(error, lock.parent, total) from error
 
 
-def _signs_of_life(place: Destination) -> object:
+def _progress_fingerprint(destination: Destination) -> object:
     """Something that changes while somebody downloads the file, with whatever program."""
-    found = []
+    entries = []
     with suppress(OSError):
-        for file in place.content.parent.glob(f"{place.content.name}*"):
-            state = file.stat()
-            found.append((file.name, state.st_size, state.st_mtime))
-    return sorted(found)
+        for file in destination.content.parent.glob(f"{destination.content.name}*"):
+            status = file.stat()
+            entries.append((file.name, status.st_size, status.st_mtime))
+    return sorted(entries)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phichat.errors import PhichatError
-from phichat.gguf_names import split_parts
-from phichat.models.notes import Notes, stat_key
+from phichat.gguf_names import list_split_paths
+from phichat.models.notes import FileMetadataCache, fingerprint
 
 if TYPE_CHECKING:
     from phichat.gguf_header import GgufHeader
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HeaderSummary:
     """problem: why it cannot be chatted with, "" when it can. damaged: whether the file itself is at fault,
     rather than being something else than a chat model."""
 
@@ -27,42 +27,42 @@ class Facts:
     damaged: bool = False
 
 
-class Headers:
+class HeaderCache:
     """The facts of files, read once for each state of a file."""
 
     def __init__(self, folder: Path) -> None:
-        self._notes = Notes(folder)
+        self._metadata = FileMetadataCache(folder)
 
-    def facts(self, path: Path) -> Facts:
+    def get_summary(self, path: Path) -> HeaderSummary:
         """Of a model, whole or split. Never raises: what is wrong is the problem."""
-        note = self._notes.read(path)
+        entry = self._metadata.read_entry(path)
         try:
-            key = [stat_key(part.stat()) for part in split_parts(path)]
+            key = [fingerprint(part.stat()) for part in list_split_paths(path)]
         except OSError:
-            return _read(path)
-        if note.get("key") == key:
+            return _read_summary(path)
+        if entry.get("key") == key:
             try:
-                return Facts(**note["facts"])
+                return HeaderSummary(**entry["facts"])
             except (KeyError, TypeError):
                 pass
-        facts = _read(path)
-        self._notes.write(path, {"key": key, "facts": asdict(facts)})
-        return facts
+        summary = _read_summary(path)
+        self._metadata.write_entry(path, {"key": key, "facts": asdict(summary)})
+        return summary
 
 
-def _read(path: Path) -> Facts:
-    from phichat.gguf_header import check_usable, read_model
+def _read_summary(path: Path) -> HeaderSummary:
+    from phichat.gguf_header import check_usable, read_model_header
 
     try:
-        header = read_model(path)
-    except PhichatError as why:
-        return Facts(problem=why.message, damaged=True)
+        header = read_model_header(path)
+    except PhichatError as error:
+        return HeaderSummary(problem=error.message, damaged=True)
     try:
         check_usable(header, path)
-    except PhichatError as why:
-        return _facts(header, why.message)
-    return _facts(header, "")
+    except PhichatError as error:
+        return _summarize(header, error.message)
+    return _summarize(header, "")
 
 
-def _facts(header: GgufHeader, problem: str) -> Facts:
-    return Facts(header.architecture, header.name, header.quantization, header.context_length, problem)
+def _summarize(header: GgufHeader, problem: str) -> HeaderSummary:
+    return HeaderSummary(header.architecture, header.name, header.quantization, header.context_length, problem)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from phichat.models.destination import JOURNAL, PART
-from phichat.models.finding import file_size, subfolders
-from phichat.models.journal import progress_of
+from phichat.models.destination import JOURNAL_SUFFIX, PART_SUFFIX
+from phichat.models.finding import file_size, list_subfolders
+from phichat.models.journal import read_progress
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class PartialDownload:
     """A download that has not ended. done: bytes that are there; total 0 where the file does not tell.
 
     repository: "" for one from a plain address.
@@ -20,48 +20,51 @@ class Unfinished:
 
     repository: str
     path: Path
-    done: int
+    downloaded: int
     total: int
 
 
 @dataclass(frozen=True, slots=True)
-class CacheHealth:
+class CacheDiagnostics:
     """dangling: links in snapshots to blobs that are missing. unlinked: blobs that no snapshot links to."""
 
-    unfinished: tuple[Unfinished, ...]
-    dangling: tuple[Path, ...]
-    unlinked: tuple[Path, ...]
+    partial_downloads: tuple[PartialDownload, ...]
+    broken_links: tuple[Path, ...]
+    orphaned_blobs: tuple[Path, ...]
 
     @property
-    def unlinked_size(self) -> int:
+    def orphaned_bytes(self) -> int:
         """Bytes."""
-        return sum(file_size(path) for path in self.unlinked)
+        return sum(file_size(path) for path in self.orphaned_blobs)
 
 
-def examine(hub: Path, downloads: Path) -> CacheHealth:
+def diagnose_cache(hub: Path, downloads: Path) -> CacheDiagnostics:
     """Looks at names, links, sizes and the journals of downloads only."""
-    unfinished = [*_unfinished("", downloads.rglob("*"))]
-    dangling: list[Path] = []
-    unlinked: list[Path] = []
-    for folder in subfolders(hub):
+    partial_downloads = [*_find_partial_downloads("", downloads.rglob("*"))]
+    broken_links: list[Path] = []
+    orphaned_blobs: list[Path] = []
+    for folder in list_subfolders(hub):
         if not folder.name.startswith("models--"):
             continue
         repository = folder.name.removeprefix("models--").replace("--", "/", 1)
         links = [path for path in (folder / "snapshots").rglob("*") if path.is_symlink()]
-        dangling += [link for link in links if not link.exists()]
+        broken_links += [link for link in links if not link.exists()]
         linked = {link.resolve() for link in links}
         blobs = sorted((folder / "blobs").glob("*"))
-        unfinished += _unfinished(repository, blobs)
+        partial_downloads += _find_partial_downloads(repository, blobs)
         # A blob is named by its sha256, or by git's sha1.
-        unlinked += [blob for blob in blobs if len(blob.name) in (40, 64) and blob.resolve() not in linked]
-    return CacheHealth(tuple(unfinished), tuple(dangling), tuple(unlinked))
+        orphaned_blobs += [blob for blob in blobs if len(blob.name) in (40, 64) and blob.resolve() not in linked]
+    return CacheDiagnostics(tuple(partial_downloads), tuple(broken_links), tuple(orphaned_blobs))
 
 
-def _unfinished(repository: str, files: Iterator[Path] | list[Path]) -> Iterator[Unfinished]:
+def _find_partial_downloads(repository: str, files: Iterator[Path] | list[Path]) -> Iterator[PartialDownload]:
     for file in files:
-        if file.name.endswith(PART):
-            done, total = progress_of(file.with_name(file.name.removesuffix(PART) + JOURNAL)) or (file_size(file), 0)
-            yield Unfinished(repository, file, done, total)
+        if file.name.endswith(PART_SUFFIX):
+            done, total = read_progress(file.with_name(file.name.removesuffix(PART_SUFFIX) + JOURNAL_SUFFIX)) or (
+                file_size(file),
+                0,
+            )
+            yield PartialDownload(repository, file, done, total)
         elif file.name.endswith(".incomplete"):
             # Another tool's, which appends: what is there is what has come.
-            yield Unfinished(repository, file, file_size(file), 0)
+            yield PartialDownload(repository, file, file_size(file), 0)

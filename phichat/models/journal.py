@@ -17,15 +17,15 @@ from pathlib import Path
 
 from phichat.paths import write_atomically
 
-CHUNK = 8 << 20
+CHUNK_BYTES = 8 << 20
 _HEADER = struct.Struct("<8sIIQ32s")
 _MAGIC = b"phichat1"
-_WRITTEN = struct.Struct("<I")
-_DIGEST = 32
-NOT_HASHED = bytes(_DIGEST)
+_COUNT = struct.Struct("<I")
+_DIGEST_BYTES = 32
+NOT_HASHED = bytes(_DIGEST_BYTES)
 
 
-class Journal:
+class ResumeJournal:
     """The journal of one file of size bytes, opened for writing.
 
     identity: what the file is, such as its sha256 or its address and ETag; a journal of something else, or
@@ -34,76 +34,76 @@ class Journal:
 
     def __init__(self, path: Path, size: int, identity: str) -> None:
         self.path, self.size = path, size
-        self.count = -(-size // CHUNK)
-        header = _HEADER.pack(_MAGIC, CHUNK, 0, size, sha256(identity.encode()).digest())
+        self.chunk_count = -(-size // CHUNK_BYTES)
+        header = _HEADER.pack(_MAGIC, CHUNK_BYTES, 0, size, sha256(identity.encode()).digest())
         content = path.read_bytes() if path.is_file() else b""
-        length = len(header) + self.count * (_WRITTEN.size + _DIGEST)
+        length = len(header) + self.chunk_count * (_COUNT.size + _DIGEST_BYTES)
         self.is_new = len(content) != length or content[: len(header)] != header
         if self.is_new:
             content = header + bytes(length - len(header))
             write_atomically(path, content)
-        self._digests_at = len(header) + self.count * _WRITTEN.size
-        self._written: list[int] = list(struct.unpack_from(f"<{self.count}I", content, len(header)))
-        digests = content[self._digests_at :]
-        self._digests = [digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)]
-        for chunk, count in enumerate(self._written):
-            self._written[chunk] = min(count, self.length_of(chunk))
+        self._digests_offset = len(header) + self.chunk_count * _COUNT.size
+        self._chunk_bytes: list[int] = list(struct.unpack_from(f"<{self.chunk_count}I", content, len(header)))
+        digests = content[self._digests_offset :]
+        self._digests = [digests[at : at + _DIGEST_BYTES] for at in range(0, len(digests), _DIGEST_BYTES)]
+        for chunk, count in enumerate(self._chunk_bytes):
+            self._chunk_bytes[chunk] = min(count, self.chunk_length(chunk))
         self._file = path.open("r+b", buffering=0)
 
     @property
-    def done(self) -> int:
+    def bytes_written(self) -> int:
         """Bytes that are there."""
-        return sum(self._written)
+        return sum(self._chunk_bytes)
 
-    def length_of(self, chunk: int) -> int:
+    def chunk_length(self, chunk: int) -> int:
         """Bytes in a chunk: all but the last are full."""
-        return min(CHUNK, self.size - chunk * CHUNK)
+        return min(CHUNK_BYTES, self.size - chunk * CHUNK_BYTES)
 
-    def written(self, chunk: int) -> int:
+    def chunk_bytes_written(self, chunk: int) -> int:
         """Bytes of the chunk that are there, from its beginning on."""
-        return self._written[chunk]
+        return self._chunk_bytes[chunk]
 
     def is_complete(self, chunk: int) -> bool:
-        return self._written[chunk] == self.length_of(chunk)
+        return self._chunk_bytes[chunk] == self.chunk_length(chunk)
 
-    def note_written(self, chunk: int, count: int) -> None:
+    def record_written(self, chunk: int, count: int) -> None:
         """So many bytes of the chunk are there now."""
-        self._written[chunk] = count
-        self._put(_HEADER.size + chunk * _WRITTEN.size, _WRITTEN.pack(count))
+        self._chunk_bytes[chunk] = count
+        self._write_at(_HEADER.size + chunk * _COUNT.size, _COUNT.pack(count))
 
-    def digest(self, chunk: int) -> bytes:
+    def get_digest(self, chunk: int) -> bytes:
         """The hash of the file up to the end of the chunk, or NOT_HASHED."""
         return self._digests[chunk]
 
-    def note_digest(self, chunk: int, digest: bytes) -> None:
+    def record_digest(self, chunk: int, digest: bytes) -> None:
         self._digests[chunk] = digest
-        self._put(self._digests_at + chunk * _DIGEST, digest)
+        self._write_at(self._digests_offset + chunk * _DIGEST_BYTES, digest)
 
-    def forget_digests(self, first: int = 0) -> None:
+    def clear_digests(self, first: int = 0) -> None:
         """The hashes from that chunk on are of something else."""
-        for chunk in range(first, self.count):
+        for chunk in range(first, self.chunk_count):
             if self._digests[chunk] != NOT_HASHED:
-                self.note_digest(chunk, NOT_HASHED)
+                self.record_digest(chunk, NOT_HASHED)
 
-    def touch(self) -> None:
+    def heartbeat(self) -> None:
         """Tell who watches that somebody works on it."""
         os.utime(self.path)
 
     def close(self) -> None:
         self._file.close()
 
-    def _put(self, at: int, content: bytes) -> None:
-        self._file.seek(at)
+    def _write_at(self, offset: int, content: bytes) -> None:
+        self._file.seek(offset)
         self._file.write(content)
 
 
-def progress_of(path: Path) -> tuple[int, int] | None:
+def read_progress(path: Path) -> tuple[int, int] | None:
     """(bytes there, bytes in all) by the journal of a partial download; None when it is none."""
     try:
         content = path.read_bytes()
         magic, chunk, _, size, _ = _HEADER.unpack_from(content)
-        if magic != _MAGIC or chunk != CHUNK:
+        if magic != _MAGIC or chunk != CHUNK_BYTES:
             return None
-        return sum(struct.unpack_from(f"<{-(-size // CHUNK)}I", content, _HEADER.size)), size
+        return sum(struct.unpack_from(f"<{-(-size // CHUNK_BYTES)}I", content, _HEADER.size)), size
     except (OSError, struct.error):
         return None

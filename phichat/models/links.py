@@ -21,13 +21,13 @@ class Link:
     hashes: tuple[str, ...]
 
 
-class Links:
+class LinkStore:
     """The links of this user, in one JSON file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def all(self) -> Mapping[str, Link]:
+    def load(self) -> Mapping[str, Link]:
         """name -> link. Raises ConfigError for a file that is no longer what was written."""
         try:
             document: dict[str, Any] = json.loads(self._file.read_bytes())
@@ -37,22 +37,24 @@ class Links:
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as why:
-            raise ConfigError(f"{self._file} cannot be read ({why})", "mend it, or remove it and link again") from why
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self._file} cannot be read ({error})", "mend it, or remove it and link again"
+            ) from error
 
-    def add(self, link: Link) -> None:
+    def add_link(self, link: Link) -> None:
         """Keep a link; one of the same name is replaced. Raises ModelFileError when it cannot be kept."""
-        self._write({**self.all(), link.name: link})
+        self._save({**self.load(), link.name: link})
 
-    def remove(self, name: str) -> None:
+    def remove_link(self, name: str) -> None:
         """Forget a link. Raises ModelFileError when that cannot be kept."""
-        self._write({other: link for other, link in self.all().items() if other != name})
+        self._save({other: link for other, link in self.load().items() if other != name})
 
-    def _write(self, links: Mapping[str, Link]) -> None:
+    def _save(self, links: Mapping[str, Link]) -> None:
         document = {name: {"path": str(link.path), "sha256": list(link.hashes)} for name, link in links.items()}
         try:
             write_atomically(self._file, json.dumps(document, indent=1).encode())
-        except OSError as why:
+        except OSError as error:
             raise ModelFileError(
-                f"The link cannot be kept in {self._file} ({why.strerror})", "make room or mend the permissions there"
-            ) from why
+                f"The link cannot be kept in {self._file} ({error.strerror})", "make room or mend the permissions there"
+            ) from error

@@ -15,55 +15,55 @@ from typing import Any
 
 from phichat.paths import write_atomically
 
-StatKey = list[int]
+Fingerprint = list[int]
 
 
-class Notes:
+class FileMetadataCache:
     """What is known of files. Links are followed: a file is known under all its names."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def read(self, path: Path) -> dict[str, Any]:
+    def read_entry(self, path: Path) -> dict[str, Any]:
         """What is known of it, empty when nothing is."""
-        return _document(self._entry(path))
+        return _read_json(self._entry_path(path))
 
-    def write(self, path: Path, document: Mapping[str, Any]) -> None:
+    def write_entry(self, path: Path, document: Mapping[str, Any]) -> None:
         """Replace what is known of it."""
         try:
             content = json.dumps({"path": str(path), **document}).encode("utf-8", "surrogateescape")
-            write_atomically(self._entry(path), content)
+            write_atomically(self._entry_path(path), content)
         except OSError:
             return
 
-    def remove(self, path: Path) -> None:
+    def remove_entry(self, path: Path) -> None:
         """Know nothing of it any more."""
         try:
-            self._entry(path).unlink(missing_ok=True)
+            self._entry_path(path).unlink(missing_ok=True)
         except OSError:
             return
 
-    def all(self) -> Iterator[dict[str, Any]]:
+    def iter_entries(self) -> Iterator[dict[str, Any]]:
         """Everything that is known; each with the "path" it was noted under."""
         try:
             entries = sorted(self._folder.glob("*.json"))
         except OSError:
             return
         for entry in entries:
-            if (document := _document(entry)) and isinstance(document.get("path"), str):
+            if (document := _read_json(entry)) and isinstance(document.get("path"), str):
                 yield document
 
-    def _entry(self, path: Path) -> Path:
+    def _entry_path(self, path: Path) -> Path:
         name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
         return self._folder / f"{name}.json"
 
 
-def stat_key(status: os.stat_result) -> StatKey:
+def fingerprint(status: os.stat_result) -> Fingerprint:
     """Changes when a file is written to or replaced, also when its modification time is set back."""
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _document(entry: Path) -> dict[str, Any]:
+def _read_json(entry: Path) -> dict[str, Any]:
     try:
         document = json.loads(entry.read_bytes())
     except (OSError, ValueError):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from phichat.paths import Paths, expanded
+from phichat.paths import Paths, expand_user
 
 
-class Source(StrEnum):
+class ModelSource(StrEnum):
     """Where a model comes from, in the order in which one is preferred."""
 
     HUB = "hub"
@@ -29,23 +29,23 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ModelLocations:
     """Folders of models by source; links is the file that keeps the links. None has to exist."""
 
     hub: Path
     downloads: Path
-    links: Path
+    links_file: Path
     lm_studio: tuple[Path, ...] = ()
     ollama: tuple[Path, ...] = ()
 
     @classmethod
-    def find(cls, paths: Paths, environ: Mapping[str, str] = os.environ) -> Places:
+    def from_environment(cls, paths: Paths, environ: Mapping[str, str] = os.environ) -> ModelLocations:
         """Where the environment, or else each program's own default, says that they are."""
         home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
-        if chosen := environ.get("OLLAMA_MODELS"):
-            ollama: tuple[Path, ...] = (expanded(chosen),)
+        if ollama_models := environ.get("OLLAMA_MODELS"):
+            ollama: tuple[Path, ...] = (expand_user(ollama_models),)
         else:
             # As a service on Linux, Ollama has a home of its own.
             ollama = (home / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models"))
-        studio = (home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models")
-        return cls(paths.models, paths.downloads, paths.links, studio, ollama)
+        lm_studio = (home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models")
+        return cls(paths.models, paths.downloads, paths.links_file, lm_studio, ollama)

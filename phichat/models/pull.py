@@ -9,250 +9,262 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from phichat.errors import HashMismatch, ModelChoiceError, StorageError
+from phichat.errors import AmbiguousModelError, HashMismatch, StorageError
 from phichat.gguf_header import GgufHeader, read_header, read_header_from
-from phichat.models.destination import hold
-from phichat.models.proofs import Proofs, Stop, sha256_of
-from phichat.models.target import Item, Target
-from phichat.models.transfer import Progress, Transfer, storage_error
+from phichat.models.destination import acquire_lock
+from phichat.models.proofs import CancelSignal, HashCache, hash_file
+from phichat.models.target import DownloadPlan, PlannedFile
+from phichat.models.transfer import DownloadProgress, FileDownload, storage_error
 from phichat.paths import Paths
 
-_SPARE = 64 << 20
+_MIN_FREE_BYTES = 64 << 20
 """Bytes of the disk that stay free."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proving:
+class VerifyProgress:
     """A file that is there already is read whole; fraction from 0 to 1."""
 
     name: str
     fraction: float
 
 
-Step = Progress | Proving
+PullProgress = DownloadProgress | VerifyProgress
 
 
-class Pull:
+class ModelDownload:
     """One model on its way. As a context manager it lets go of the files, which stay as far as they came.
 
     First `prepare`, then `header` and what else has to be asked, then `fetch`.
     """
 
-    def __init__(self, target: Target, paths: Paths, proofs: Proofs, cancel: Stop) -> None:
-        self.target = target
+    def __init__(self, plan: DownloadPlan, paths: Paths, hash_cache: HashCache, cancel: CancelSignal) -> None:
+        self.plan = plan
         self.sha256: dict[Path, str] = {}
-        self._paths, self._proofs, self._cancel = paths, proofs, cancel
-        self._held = ExitStack()
-        self._transfers: dict[Path, Transfer] = {}
+        self._paths, self._hash_cache, self._cancel = paths, hash_cache, cancel
+        self._locks = ExitStack()
+        self._downloads: dict[Path, FileDownload] = {}
 
-    def __enter__(self) -> Pull:
+    def __enter__(self) -> ModelDownload:
         return self
 
-    def __exit__(self, *ended: object) -> None:
-        for transfer in self._transfers.values():
+    def __exit__(self, *exc_info: object) -> None:
+        for transfer in self._downloads.values():
             transfer.close()
-        self._held.close()
+        self._locks.close()
 
     @property
     def path(self) -> Path:
         """The file to load; of a split model the first part."""
-        return self.target.items[0].place.path
+        return self.plan.files[0].destination.path
 
     @property
-    def missing(self) -> int:
+    def missing_bytes(self) -> int:
         """Bytes that have to come."""
-        return sum(transfer.size - transfer.done for transfer in self._transfers.values())
+        return sum(transfer.size - transfer.done_bytes for transfer in self._downloads.values())
 
     @property
     def is_resumed(self) -> bool:
         """Whether an earlier run has begun it."""
-        return any(not transfer.begins_anew for transfer in self._transfers.values())
+        return any(not transfer.is_new for transfer in self._downloads.values())
 
     @property
     def is_complete(self) -> bool:
         """Whether every file is in its place and proven."""
-        return len(self.sha256) == len(self.target.items)
+        return len(self.sha256) == len(self.plan.files)
 
     @property
-    def fetched(self) -> int:
+    def fetched_bytes(self) -> int:
         """Bytes of the files that have come over the network in this run."""
-        return sum(transfer.fetched for transfer in self._transfers.values())
+        return sum(transfer.fetched_bytes for transfer in self._downloads.values())
 
-    def prepare(self) -> Iterator[Step]:
+    def prepare_files(self) -> Iterator[PullProgress]:
         """Wait for other processes, prove what is there, begin or take up what is not.
 
         A file that is there and is not what it has to be becomes a partial download. Raises DownloadError.
         """
-        for item in self.target.items:
-            if known := self._known(item.place.path, item):
+        for item in self.plan.files:
+            if cached_hash := self._cached_hash(item.destination.path, item):
                 # Without the lock, so that a cache that may only be read serves as well.
-                self.sha256[item.place.path] = known
-                self._put_in_place(item)
-                _clear(item)
+                self.sha256[item.destination.path] = cached_hash
+                self._link_file(item)
+                _remove_leftovers(item)
                 continue
-            yield from hold(item.place.lock, item.place, self._held, item.source.size)
+            yield from acquire_lock(item.destination.lock, item.destination, self._locks, item.remote_file.size)
             is_damaged = False
-            if existing := _existing(item):
-                digest = yield from self._prove(existing, item)
+            if existing := _existing_file(item):
+                digest = yield from self._verify(existing, item)
                 if digest:
-                    self.sha256[item.place.path] = digest
-                    self._put_in_place(item)
-                    _clear(item)
+                    self.sha256[item.destination.path] = digest
+                    self._link_file(item)
+                    _remove_leftovers(item)
                     continue
                 if self._cancel.is_set():
                     return
                 is_damaged = True
-            self._transfers[item.place.path] = self._open(item, existing if is_damaged else None)
+            self._downloads[item.destination.path] = self._open_download(item, existing if is_damaged else None)
 
-    def header(self) -> GgufHeader:
+    def fetch_header(self) -> GgufHeader:
         """The header of the whole model, fetched as far as it is not there. Raises ModelFileError, PhichatError."""
-        headers = [self._header_of(item) for item in self.target.items]
+        headers = [self._read_file_header(item) for item in self.plan.files]
         tensors = tuple(tensor for header in headers for tensor in header.tensors)
-        whole = replace(headers[0], tensors=tensors, file_size=sum(header.file_size for header in headers))
-        if self.target.quantization and whole.quantization != self.target.quantization:
-            raise ModelChoiceError(
-                f"{self.path.name} is {whole.quantization or 'of an unknown quantization'}, "
-                f"not {self.target.quantization}",
-                f"name the file if that is what you want, as in {self.target.origin}/{self.path.name}",
+        merged = replace(headers[0], tensors=tensors, file_size=sum(header.file_size for header in headers))
+        if self.plan.quantization and merged.quantization != self.plan.quantization:
+            raise AmbiguousModelError(
+                f"{self.path.name} is {merged.quantization or 'of an unknown quantization'}, "
+                f"not {self.plan.quantization}",
+                f"name the file if that is what you want, as in {self.plan.origin}/{self.path.name}",
             )
-        return whole
+        return merged
 
-    def require_space(self) -> None:
+    def check_disk_space(self) -> None:
         """Raises StorageError when the disk has no room for what is missing."""
-        for item in self.target.items:
-            folder = item.place.part.parent
-            if folder.is_dir() and (free := shutil.disk_usage(folder).free) < self.missing + _SPARE:
+        for item in self.plan.files:
+            folder = item.destination.partial_file.parent
+            if folder.is_dir() and (free := shutil.disk_usage(folder).free) < self.missing_bytes + _MIN_FREE_BYTES:
                 raise StorageError(
-                    f"{self.missing / 1e6:,.0f} MB are to come and the disk of {folder} has {free / 1e6:,.0f} MB free",
+                    f"{self.missing_bytes / 1e6:,.0f} MB are to come and the disk of {folder} has {free / 1e6:,.0f} MB free",
                     "free some space, or set HF_HUB_CACHE to a folder on another disk",
                 )
 
-    def abandon(self) -> None:
+    def discard_new(self) -> None:
         """The user does not want it: what was fetched only to look at it goes."""
-        for transfer in self._transfers.values():
-            if transfer.begins_anew:
+        for transfer in self._downloads.values():
+            if transfer.is_new:
                 transfer.discard()
 
-    def fetch(self) -> Iterator[Progress]:
+    def fetch_files(self) -> Iterator[DownloadProgress]:
         """Fetch what is missing, prove it and put it in its place. Raises DownloadError and HubError."""
-        total = sum(item.source.size for item in self.target.items)
-        before = total - sum(transfer.size for transfer in self._transfers.values())
-        for item in self.target.items:
-            transfer = self._transfers.get(item.place.path)
+        total = sum(item.remote_file.size for item in self.plan.files)
+        done_before = total - sum(transfer.size for transfer in self._downloads.values())
+        for item in self.plan.files:
+            transfer = self._downloads.get(item.destination.path)
             if transfer is None:
                 continue
             try:
                 for progress in transfer.run():
-                    yield replace(progress, done=before + progress.done, total=total, fetched=self.fetched)
+                    yield replace(
+                        progress, done_bytes=done_before + progress.done_bytes, total_bytes=total, fetched_bytes=self.fetched_bytes
+                    )
             except HashMismatch:
                 transfer.discard()
                 raise
-            before += transfer.size
-            self._keep(item, transfer)
+            done_before += transfer.size
+            self._finalize(item, transfer)
 
-    def _known(self, path: Path, item: Item) -> str:
+    def _cached_hash(self, path: Path, item: PlannedFile) -> str:
         """The sha256 that the file is known to have, if it is what it has to be; else ""."""
-        known = self._proofs.known(path)
-        return known.sha256 if known and known.sha256 == (item.sha256 or self._proofs.expected(path)) else ""
+        verified = self._hash_cache.get(path)
+        return (
+            verified.sha256 if verified and verified.sha256 == (item.sha256 or self._hash_cache.get_stale(path)) else ""
+        )
 
-    def _prove(self, path: Path, item: Item) -> Generator[Step, None, str]:
+    def _verify(self, path: Path, item: PlannedFile) -> Generator[PullProgress, None, str]:
         """Returns the sha256 of a file that is what it has to be, else ""."""
-        if known := self._known(path, item):
-            return known
-        expected = item.sha256 or ("" if item.git_oid else self._proofs.expected(path))
-        proving = sha256_of(path, self._cancel)
+        if cached_hash := self._cached_hash(path, item):
+            return cached_hash
+        expected = item.sha256 or ("" if item.git_oid else self._hash_cache.get_stale(path))
+        hashing = hash_file(path, self._cancel)
         while True:
             try:
-                yield Proving(path.name, next(proving))
+                yield VerifyProgress(path.name, next(hashing))
             except StopIteration as done:
                 digest: str = done.value
                 break
         if (
             not digest
             or (expected and digest != expected)
-            or (item.git_oid and not expected and not _has_oid(path, item))
+            or (item.git_oid and not expected and not _matches_git_oid(path, item))
         ):
             return ""
-        self._proofs.remember(path, digest)
+        self._hash_cache.store(path, digest)
         return digest
 
-    def _open(self, item: Item, damaged: Path | None) -> Transfer:
-        place = item.place
+    def _open_download(self, item: PlannedFile, damaged: Path | None) -> FileDownload:
+        destination = item.destination
         try:
             if damaged is not None:
-                self._proofs.forget(damaged)
-                place.part.parent.mkdir(parents=True, exist_ok=True)
-                damaged.replace(place.part)
-                place.journal.unlink(missing_ok=True)
-                if place.chunks.is_file():
-                    shutil.copyfile(place.chunks, place.journal)
-        except OSError as why:
-            raise storage_error(why, place.part.parent) from why
-        return Transfer(place.part, place.journal, item.source, identity=item.identity, sha256=item.sha256)
+                self._hash_cache.remove(damaged)
+                destination.partial_file.parent.mkdir(parents=True, exist_ok=True)
+                damaged.replace(destination.partial_file)
+                destination.journal.unlink(missing_ok=True)
+                if destination.chunk_hashes.is_file():
+                    shutil.copyfile(destination.chunk_hashes, destination.journal)
+        except OSError as error:
+            raise storage_error(error, destination.partial_file.parent) from error
+        return FileDownload(
+            destination.partial_file,
+            destination.journal,
+            item.remote_file,
+            identity=item.identity,
+            expected_sha256=item.sha256,
+        )
 
-    def _header_of(self, item: Item) -> GgufHeader:
-        transfer = self._transfers.get(item.place.path)
+    def _read_file_header(self, item: PlannedFile) -> GgufHeader:
+        transfer = self._downloads.get(item.destination.path)
         if transfer is None:
-            return read_header(item.place.path)
-        return read_header_from(transfer.read, transfer.size, item.source.name)
+            return read_header(item.destination.path)
+        return read_header_from(transfer.read_range, transfer.size, item.remote_file.name)
 
-    def _keep(self, item: Item, transfer: Transfer) -> None:
-        place = item.place
+    def _finalize(self, item: PlannedFile, transfer: FileDownload) -> None:
+        destination = item.destination
         transfer.sync()
-        if item.git_oid and not item.sha256 and not _has_oid(place.part, item):
+        if item.git_oid and not item.sha256 and not _matches_git_oid(destination.partial_file, item):
             transfer.discard()
-            raise HashMismatch(f"{item.source.name} is not what the hub says it is", "try again later")
+            raise HashMismatch(f"{item.remote_file.name} is not what the hub says it is", "try again later")
         try:
             # In this order a kill in between leaves a whole file, and notes that the next run clears away.
-            place.part.replace(place.content)
-            transfer.finish(place.chunks)
-        except OSError as why:
-            raise storage_error(why, place.part.parent) from why
-        self.sha256[place.path] = transfer.sha256
-        self._put_in_place(item)
-        self._proofs.remember(place.path, transfer.sha256)
+            destination.partial_file.replace(destination.content)
+            transfer.finish(destination.chunk_hashes)
+        except OSError as error:
+            raise storage_error(error, destination.partial_file.parent) from error
+        self.sha256[destination.path] = transfer.sha256
+        self._link_file(item)
+        self._hash_cache.store(destination.path, transfer.sha256)
 
-    def _put_in_place(self, item: Item) -> None:
+    def _link_file(self, item: PlannedFile) -> None:
         try:
-            if not item.place.path.exists():
-                item.place.link()
-            self.target.note_revision(self._paths)
-        except OSError as why:
-            if not item.place.path.exists():
-                raise storage_error(why, item.place.path.parent) from why
+            if not item.destination.path.exists():
+                item.destination.create_link()
+            self.plan.write_ref(self._paths)
+        except OSError as error:
+            if not item.destination.path.exists():
+                raise storage_error(error, item.destination.path.parent) from error
 
 
-def _existing(item: Item) -> Path | None:
+def _existing_file(item: PlannedFile) -> Path | None:
     """The file where it belongs, of whatever content."""
-    return next((path for path in (item.place.content, item.place.path) if path.is_file()), None)
+    return next((path for path in (item.destination.content, item.destination.path) if path.is_file()), None)
 
 
-def _clear(item: Item) -> None:
+def _remove_leftovers(item: PlannedFile) -> None:
     """What a run that was killed at its very end has left beside the finished file."""
     with suppress(OSError):
-        item.place.part.unlink(missing_ok=True)
-        item.place.journal.unlink(missing_ok=True)
+        item.destination.partial_file.unlink(missing_ok=True)
+        item.destination.journal.unlink(missing_ok=True)
 
 
-def _has_oid(path: Path, item: Item) -> bool:
+def _matches_git_oid(path: Path, item: PlannedFile) -> bool:
     """Whether git would give the content the name that the hub gives it."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest() == item.git_oid
 
 
-def repair(target: Target, paths: Paths, proofs: Proofs, cancel: Stop) -> Iterator[Step]:
+def repair_files(
+    plan: DownloadPlan, paths: Paths, hash_cache: HashCache, cancel: CancelSignal
+) -> Iterator[PullProgress]:
     """Make the files of a target what they have to be, fetching only what is damaged where that is known.
 
     Whatever happens, no damaged file stays where a load would find it. Raises DownloadError and HubError.
     """
-    with Pull(target, paths, proofs, cancel) as pull:
-        for item in target.items:
+    with ModelDownload(plan, paths, hash_cache, cancel) as download:
+        for item in plan.files:
             # A proof is only as old as the file; here the file itself is read.
-            proofs.forget(item.place.content)
-        yield from pull.prepare()
+            hash_cache.remove(item.destination.content)
+        yield from download.prepare_files()
         if not cancel.is_set():
-            pull.require_space()
-            yield from pull.fetch()
+            download.check_disk_space()
+            yield from download.fetch_files()

@@ -8,58 +8,58 @@ from dataclasses import replace
 
 from phichat.errors import DownloadError, ModelFileError, ModelNotInstalled
 from phichat.gguf_header import GgufHeader, read_header_from
-from phichat.models.hub import Hub
+from phichat.models.hub import HubClient
 from phichat.models.registry import ModelSpec
-from phichat.models.source import TRY_AGAIN, Interrupted, Source
-from phichat.models.spec import PathSpec, UrlSpec, parse
-from phichat.models.target import find, find_url
+from phichat.models.source import TRY_AGAIN, RemoteFile, TransferInterrupted
+from phichat.models.spec import PathSpec, UrlSpec, parse_reference
+from phichat.models.target import plan_hub_download, plan_url_download
 from phichat.paths import Paths
 
-_ATTEMPTS = 4
-_MOST = 64 << 20
+_MAX_ATTEMPTS = 4
+_MAX_HEADER_BYTES = 64 << 20
 """Bytes of one file that are read for its header."""
 
 
-def read_remote_header(text: str, registry: Mapping[str, ModelSpec], hub: Hub, paths: Paths) -> GgufHeader:
+def read_remote_header(text: str, registry: Mapping[str, ModelSpec], hub: HubClient, paths: Paths) -> GgufHeader:
     """The header of what a SPEC names, of a split model with the tensors of all parts.
 
     Raises UsageError, ModelNotInstalled, ModelChoiceError, ModelFileError, HubError and DownloadError.
     """
-    match parse(text, hub.endpoint):
+    match parse_reference(text, hub.endpoint):
         case PathSpec(path):
             raise ModelNotInstalled(f"There is no file {path}", "check the path")
-        case UrlSpec() as wanted:
-            target = find_url(wanted, hub, paths, sha256="", is_insecure=False)
-        case wanted:
-            target = find(wanted, registry, hub, paths)
-    headers = [_read(item.source) for item in target.items]
+        case UrlSpec() as spec:
+            plan = plan_url_download(spec, hub, paths, sha256="", allow_http=False)
+        case spec:
+            plan = plan_hub_download(spec, registry, hub, paths)
+    headers = [_read_file_header(item.remote_file) for item in plan.files]
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    return replace(headers[0], tensors=tensors, file_size=target.size)
+    return replace(headers[0], tensors=tensors, file_size=plan.size)
 
 
-def _read(source: Source) -> GgufHeader:
-    taken = 0
+def _read_file_header(remote_file: RemoteFile) -> GgufHeader:
+    bytes_read = 0
 
-    def read(offset: int, length: int) -> bytes:
-        nonlocal taken
-        taken += length
-        if taken > _MOST:
-            raise ModelFileError(f"{source.name} has an unreasonably long header", "choose another file")
-        return _range(source, offset, length)
+    def read_range(offset: int, length: int) -> bytes:
+        nonlocal bytes_read
+        bytes_read += length
+        if bytes_read > _MAX_HEADER_BYTES:
+            raise ModelFileError(f"{remote_file.name} has an unreasonably long header", "choose another file")
+        return _fetch_range(remote_file, offset, length)
 
-    return read_header_from(read, source.size, source.name)
+    return read_header_from(read_range, remote_file.size, remote_file.name)
 
 
-def _range(source: Source, offset: int, length: int) -> bytes:
-    why = ""
-    for attempt in range(_ATTEMPTS):
+def _fetch_range(remote_file: RemoteFile, offset: int, length: int) -> bytes:
+    reason = ""
+    for attempt in range(_MAX_ATTEMPTS):
         content = bytearray()
         try:
-            for at, piece in source.read(offset, offset + length):
-                content += piece[max(0, offset - at) :]
+            for position, chunk in remote_file.iter_range(offset, offset + length):
+                content += chunk[max(0, offset - position) :]
                 if len(content) >= length:
                     return bytes(content[:length])
-        except Interrupted as stopped:
-            why = stopped.why
+        except TransferInterrupted as error:
+            reason = error.reason
         time.sleep(0.3 * 2**attempt)
-    raise DownloadError(f"The header of {source.name} cannot be read: {why or 'it ends early'}", TRY_AGAIN)
+    raise DownloadError(f"The header of {remote_file.name} cannot be read: {reason or 'it ends early'}", TRY_AGAIN)

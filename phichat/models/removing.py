@@ -5,53 +5,53 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from phichat.errors import ModelKept
-from phichat.models.finding import ModelFile, file_size, subfolders
-from phichat.models.library import Library
-from phichat.models.links import Links
-from phichat.models.places import Source
+from phichat.errors import ModelNotRemovable
+from phichat.models.finding import ModelFile, file_size, list_subfolders
+from phichat.models.library import LocalModels
+from phichat.models.links import LinkStore
+from phichat.models.places import ModelSource
 
 
-def require_removable(model: ModelFile) -> None:
+def check_removable(model: ModelFile) -> None:
     """Raises ModelKept, saying how to remove it where it belongs."""
     match model.source:
-        case Source.PACKAGE:
+        case ModelSource.PACKAGE:
             package = model.spec.package if model.spec else ""
-            what, how = f"belongs to the Python package {package}", "remove that with `pip uninstall`"
-        case Source.LM_STUDIO:
-            what, how = "belongs to LM Studio", "remove it there, under My Models"
-        case Source.OLLAMA:
-            what, how = "belongs to Ollama", f"remove it with `ollama rm {model.name}`"
-        case Source.PATH:
-            what, how = "is a file of your own", "remove the file itself if you want it gone"
+            reason, advice = f"belongs to the Python package {package}", "remove that with `pip uninstall`"
+        case ModelSource.LM_STUDIO:
+            reason, advice = "belongs to LM Studio", "remove it there, under My Models"
+        case ModelSource.OLLAMA:
+            reason, advice = "belongs to Ollama", f"remove it with `ollama rm {model.name}`"
+        case ModelSource.PATH:
+            reason, advice = "is a file of your own", "remove the file itself if you want it gone"
         case _:
             return
-    raise ModelKept(f"{model.name} {what}", how)
+    raise ModelNotRemovable(f"{model.name} {reason}", advice)
 
 
-def remove(model: ModelFile, library: Library) -> int:
+def remove_model(model: ModelFile, local_models: LocalModels) -> int:
     """Remove a model, of a link only the link; returns the bytes that were freed. Raises ModelKept."""
-    require_removable(model)
-    if model.source is Source.LINK:
-        Links(library.places.links).remove(model.name)
+    check_removable(model)
+    if model.source is ModelSource.LINK:
+        LinkStore(local_models.locations.links_file).remove_link(model.name)
         return 0
     for part in model.parts:
-        library.proofs.forget(part.path)
-    library.used.forget(model.path)
+        local_models.hash_cache.remove(part.path)
+    local_models.usage_log.remove(model.path)
     try:
-        if model.source is Source.HUB:
-            return _from_hub(model, library.places.hub)
+        if model.source is ModelSource.HUB:
+            return _remove_from_hub_cache(model, local_models.locations.hub)
         sizes = sum(file_size(part.path) for part in model.parts)
         for part in model.parts:
             part.path.unlink(missing_ok=True)
         return sizes
-    except OSError as why:
-        raise ModelKept(
-            f"{why.filename} cannot be removed ({why.strerror})", "close what uses it, or mend the permissions"
-        ) from why
+    except OSError as error:
+        raise ModelNotRemovable(
+            f"{error.filename} cannot be removed ({error.strerror})", "close what uses it, or mend the permissions"
+        ) from error
 
 
-def _from_hub(model: ModelFile, cache: Path) -> int:
+def _remove_from_hub_cache(model: ModelFile, cache: Path) -> int:
     """The same file in other revisions goes too; a blob that another file links to stays."""
     folder = cache / ("models--" + model.repository.replace("/", "--"))
     snapshots = folder / "snapshots"
@@ -60,26 +60,26 @@ def _from_hub(model: ModelFile, cache: Path) -> int:
         blob = part.path.resolve()
         name = Path(*part.path.relative_to(snapshots).parts[1:])
         size = file_size(blob)
-        for snapshot in subfolders(snapshots):
+        for snapshot in list_subfolders(snapshots):
             if (snapshot / name).resolve() == blob:
                 (snapshot / name).unlink(missing_ok=True)
         if not any(other.resolve() == blob for other in snapshots.rglob("*") if other.is_symlink()):
             # Where links cannot be made, the file itself was in the snapshot.
             blob.unlink(missing_ok=True)
             freed += size
-    _tidy(folder)
+    _prune(folder)
     return freed
 
 
-def _tidy(folder: Path) -> None:
+def _prune(folder: Path) -> None:
     """Folders that are empty now, references to revisions that are gone, and a repository of which nothing is left."""
     snapshots = folder / "snapshots"
     for path in sorted(snapshots.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             path.rmdir()
-    left = {path.name for path in subfolders(snapshots)}
+    remaining = {path.name for path in list_subfolders(snapshots)}
     for reference in (folder / "refs").rglob("*"):
-        if reference.is_file() and reference.read_text("utf-8", "replace").strip() not in left:
+        if reference.is_file() and reference.read_text("utf-8", "replace").strip() not in remaining:
             reference.unlink()
-    if not left and not any((folder / "blobs").glob("*")):
+    if not remaining and not any((folder / "blobs").glob("*")):
         shutil.rmtree(folder)

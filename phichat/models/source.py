@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 TRY_AGAIN = "try again later; what came is kept, and the download goes on from there"
 
-_REDIRECTS = 8
-_NEAR_BUFFER = 128 * 1024
+_MAX_REDIRECTS = 8
+_LOCAL_RECEIVE_BUFFER = 128 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
-_PASSING = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
+_RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 
 
-class Interrupted(Exception):
+class TransferInterrupted(Exception):
     """The transfer ended before its time and may be taken up again.
 
     why: a clause for the user. wait_s: what the server asked for. ignores_ranges: it sent the file from the
     beginning, which is of no use then.
     """
 
-    def __init__(self, why: str, *, wait_s: float = 0.0, ignores_ranges: bool = False) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str, *, wait_s: float = 0.0, ignores_ranges: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
         self.wait_s = wait_s
         self.ignores_ranges = ignores_ranges
 
 
 @dataclass(slots=True)
-class Source:
+class RemoteFile:
     """A remote file of size bytes.
 
     url: where every attempt may begin; the address that it redirects to may expire. headers: sent to the server
@@ -58,17 +58,17 @@ class Source:
     size: int
     headers: Mapping[str, str] = field(default_factory=dict)
     validator: str = ""
-    denied: Callable[[int, Mapping[str, str]], PhichatError] | None = None
+    make_access_error: Callable[[int, Mapping[str, str]], PhichatError] | None = None
     timeout_s: float = 10.0
-    ranges: bool | None = None
-    _final: str = ""
+    supports_ranges: bool | None = None
+    _resolved_url: str = ""
 
-    def describe(self) -> None:
+    def fetch_metadata(self) -> None:
         """Learn size and validator from the server. Raises Interrupted and PhichatError."""
-        with self._errors():
-            response = self._open(0, 1)
+        with self._translate_errors():
+            response = self._send_request(0, 1)
             try:
-                self._checked(response, 0)
+                self._check_response(response, 0)
                 headers = response.headers
             finally:
                 response.close()
@@ -79,27 +79,27 @@ class Source:
         etag = headers.get("ETag", "")
         self.validator = "" if etag.startswith("W/") else etag
 
-    def read(self, start: int, stop: int) -> Generator[tuple[int, bytes], None, None]:
+    def iter_range(self, start: int, stop: int) -> Generator[tuple[int, bytes], None, None]:
         """(offset, bytes) from start on, up to stop or, where the server knows no ranges, from 0 to the end.
 
         Ends early when the server does. Raises Interrupted, and PhichatError for what is final.
         """
-        with self._errors():
-            response = self._open(start, stop)
+        with self._translate_errors():
+            response = self._send_request(start, stop)
             try:
-                _bound_what_is_under_way(response)
-                offset = self._checked(response, start)
-                end = stop if offset == start and self.ranges else self.size
-                for piece in response.iter_raw():
-                    yield offset, piece[: end - offset]
-                    offset += len(piece)
+                _limit_receive_buffer(response)
+                offset = self._check_response(response, start)
+                end = stop if offset == start and self.supports_ranges else self.size
+                for chunk in response.iter_raw():
+                    yield offset, chunk[: end - offset]
+                    offset += len(chunk)
                     if offset >= end:
                         break
             finally:
                 response.close()
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """What the library raises, as what a caller can act on."""
         import httpx2
         from huggingface_hub.errors import OfflineModeIsEnabled
@@ -107,110 +107,114 @@ class Source:
         try:
             yield
         except httpx2.TimeoutException:
-            raise Interrupted("the server stopped sending") from None
+            raise TransferInterrupted("the server stopped sending") from None
         except httpx2.ConnectError:
-            raise Interrupted("there is no connection") from None
+            raise TransferInterrupted("there is no connection") from None
         except (httpx2.TransportError, httpx2.StreamError):
-            raise Interrupted("the connection broke") from None
+            raise TransferInterrupted("the connection broke") from None
         except httpx2.InvalidURL:
             raise DownloadError(f"The address of {self.name} is no URL", "check it") from None
         except OfflineModeIsEnabled:
-            raise offline() from None
+            raise offline_error() from None
 
-    def _open(self, start: int, stop: int) -> httpx2.Response:
-        url = self._final or self.url
-        wanted = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    def _send_request(self, start: int, stop: int) -> httpx2.Response:
+        url = self._resolved_url or self.url
+        range_headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         if self.validator and start:
-            wanted["If-Range"] = self.validator
-        for _ in range(_REDIRECTS):
-            own = self.headers if _origin(url) == _origin(self.url) else {}
-            request = self.client.build_request("GET", url, headers={**own, **wanted}, timeout=self.timeout_s)
+            range_headers["If-Range"] = self.validator
+        for _ in range(_MAX_REDIRECTS):
+            own_headers = self.headers if _origin(url) == _origin(self.url) else {}
+            request = self.client.build_request(
+                "GET", url, headers={**own_headers, **range_headers}, timeout=self.timeout_s
+            )
             response = self.client.send(request, stream=True, follow_redirects=False)
             location = response.headers.get("Location")
             if response.status_code not in (301, 302, 303, 307, 308) or not location:
-                self._final = url
+                self._resolved_url = url
                 return response
             response.close()
-            following = urljoin(url, location)
-            if urlsplit(url).scheme == "https" and urlsplit(following).scheme != "https":
+            next_url = urljoin(url, location)
+            if urlsplit(url).scheme == "https" and urlsplit(next_url).scheme != "https":
                 raise DownloadError(f"The server of {self.name} leads to an unprotected address", "report it there")
-            url = following
+            url = next_url
         raise DownloadError(f"The server of {self.name} redirects in a circle", "try again later")
 
-    def _checked(self, response: httpx2.Response, start: int) -> int:
+    def _check_response(self, response: httpx2.Response, start: int) -> int:
         """The offset of the first byte that comes."""
         status, headers = response.status_code, response.headers
         if status == 206:
-            found = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
-            if found is None or int(found[1]) != start:
-                raise Interrupted("the server sent another range than was asked for")
-            if self.size and found[3] != "*" and int(found[3]) != self.size:
-                raise self._changed()
+            match = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != start:
+                raise TransferInterrupted("the server sent another range than was asked for")
+            if self.size and match[3] != "*" and int(match[3]) != self.size:
+                raise self._changed_error()
             self._check_validator(headers)
-            self.ranges = True
+            self.supports_ranges = True
             return start
         if status == 200:
-            return self._whole(headers, start)
-        redirected = self._final != self.url
-        if redirected and status not in _PASSING:
+            return self._check_full_response(headers, start)
+        redirected = self._resolved_url != self.url
+        if redirected and status not in _RETRYABLE_STATUSES:
             # The signed address has expired, or the place behind it is gone: ask for a new one.
-            self._final = ""
-            raise Interrupted(f"the address of the file was no longer good ({status})")
-        if status in _PASSING:
-            self._final = ""
-            raise Interrupted(_REASONS.get(status, f"the server answered {status}"), wait_s=_retry_after(headers))
+            self._resolved_url = ""
+            raise TransferInterrupted(f"the address of the file was no longer good ({status})")
+        if status in _RETRYABLE_STATUSES:
+            self._resolved_url = ""
+            raise TransferInterrupted(
+                _STATUS_REASONS.get(status, f"the server answered {status}"), wait_s=_parse_retry_after(headers)
+            )
         if status in (401, 403):
             raise (
-                self.denied(status, headers)
-                if self.denied
+                self.make_access_error(status, headers)
+                if self.make_access_error
                 else AccessDenied(f"The server does not let {self.name} be read ({status})", "check the address")
             )
         if status == 416:
-            raise self._changed()
+            raise self._changed_error()
         if status in (404, 410):
             raise DownloadError(f"There is no {self.name} on the server", "check the address")
         raise DownloadError(f"The server answered {status} when asked for {self.name}", TRY_AGAIN)
 
-    def _whole(self, headers: Mapping[str, str], start: int) -> int:
+    def _check_full_response(self, headers: Mapping[str, str], start: int) -> int:
         length = headers.get("Content-Length", "")
         if headers.get("Content-Type", "").startswith("text/html"):
-            raise Interrupted("the server sent a web page instead of the file")
+            raise TransferInterrupted("the server sent a web page instead of the file")
         if headers.get("Content-Encoding", "identity") != "identity":
-            raise Interrupted("the server sent the file in another encoding")
+            raise TransferInterrupted("the server sent the file in another encoding")
         if self.validator and headers.get("ETag", self.validator) != self.validator:
-            raise self._changed()
+            raise self._changed_error()
         if self.size and length and length != str(self.size):
-            raise Interrupted("the server sent something else than the file")
-        if start and self.ranges is not False:
-            raise Interrupted("the server sent the file from its beginning", ignores_ranges=True)
+            raise TransferInterrupted("the server sent something else than the file")
+        if start and self.supports_ranges is not False:
+            raise TransferInterrupted("the server sent the file from its beginning", ignores_ranges=True)
         return 0
 
     def _check_validator(self, headers: Mapping[str, str]) -> None:
         if self.validator and headers.get("ETag", self.validator) != self.validator:
-            raise self._changed()
+            raise self._changed_error()
 
-    def _changed(self) -> DownloadError:
+    def _changed_error(self) -> DownloadError:
         return DownloadError(f"{self.name} has changed on the server since the download began", "pull it once more")
 
 
-def _bound_what_is_under_way(response: httpx2.Response) -> None:
+def _limit_receive_buffer(response: httpx2.Response) -> None:
     """What a killed process has received but not read is lost, and sent once more. A server on this machine
     or in this network needs no more than this on the way; one far away does, for its speed."""
     stream = response.extensions.get("network_stream")
-    connected = stream.get_extra_info("socket") if stream else None
-    if connected is None:
+    connection = stream.get_extra_info("socket") if stream else None
+    if connection is None:
         return
     with suppress(OSError, ValueError):
-        if ip_address(connected.getpeername()[0]).is_private:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NEAR_BUFFER)
+        if ip_address(connection.getpeername()[0]).is_private:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOCAL_RECEIVE_BUFFER)
 
 
-def offline() -> HubUnreachable:
+def offline_error() -> HubUnreachable:
     """The error for a connection that the user has ruled out."""
     return HubUnreachable("No connection is made offline", "unset HF_HUB_OFFLINE or leave out --offline")
 
 
-_REASONS = {429: "the server asks for fewer requests", 503: "the server is busy"}
+_STATUS_REASONS = {429: "the server asks for fewer requests", 503: "the server is busy"}
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -218,13 +222,13 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, (parts.hostname or "").lower(), parts.port
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
+def _parse_retry_after(headers: Mapping[str, str]) -> float:
     """Seconds to wait, from a number or an HTTP date; 0 when nothing is said."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)
     try:
-        at = parsedate_to_datetime(value)
+        retry_at = parsedate_to_datetime(value)
     except ValueError:
         return 0.0
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    return max(0.0, (retry_at.replace(tzinfo=retry_at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -14,8 +14,8 @@ _REVISION = re.compile(r"(?!.*\.\.)[\w][\w./+-]{0,199}", re.ASCII)
 _QUANTIZATION = re.compile(r"[\w.-]{1,40}", re.ASCII)
 _PATH_LIKE = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_PAGES = ("blob", "resolve", "raw", "tree")
-_FORMS = "give a registry name, owner/repo, owner/repo:QUANT, owner/repo/file.gguf, an https address or a path"
+_PAGE_KINDS = ("blob", "resolve", "raw", "tree")
+_ACCEPTED_FORMS = "give a registry name, owner/repo, owner/repo:QUANT, owner/repo/file.gguf, an https address or a path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,48 +53,48 @@ class PathSpec:
     path: str
 
 
-Spec = RegistryName | RepoSpec | UrlSpec | PathSpec
+ModelReference = RegistryName | RepoSpec | UrlSpec | PathSpec
 
 
-def parse(text: str, endpoint: str = "") -> Spec:
+def parse_reference(text: str, endpoint: str = "") -> ModelReference:
     """What text means. endpoint: the base URL of the hub where it is not the usual one.
 
     Raises UsageError.
     """
     text = text.strip()
     if not text or any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise UsageError(f"{text!r} is no model", _FORMS)
+        raise UsageError(f"{text!r} is no model", _ACCEPTED_FORMS)
     scheme = _SCHEME.match(text)
-    own_host = urlsplit(endpoint).netloc.lower()
+    endpoint_host = urlsplit(endpoint).netloc.lower()
     if scheme is None:
         host, _, rest = text.partition("/")
         if rest and host.lower().removeprefix("www.") in _HUB_HOSTS:
-            return _from_address("https://" + text)
-        return _from_words(text)
+            return _parse_hub_url("https://" + text)
+        return _parse_name(text)
     match scheme[1].lower():
         case "hf":
-            return _from_words(text[scheme.end() :].removeprefix("models/"))
+            return _parse_name(text[scheme.end() :].removeprefix("models/"))
         case "http" | "https":
             parts = urlsplit(text)
-            if parts.netloc.lower().removeprefix("www.") in (*_HUB_HOSTS, own_host):
-                return _from_address(text)
+            if parts.netloc.lower().removeprefix("www.") in (*_HUB_HOSTS, endpoint_host):
+                return _parse_hub_url(text)
             if not parts.hostname:
-                raise UsageError(f"{text!r} names no server", _FORMS)
+                raise UsageError(f"{text!r} names no server", _ACCEPTED_FORMS)
             return UrlSpec(text)
         case "file":
             return PathSpec(unquote(urlsplit(text).path))
         case other:
-            raise UsageError(f"Nothing can be fetched with {other}://", _FORMS)
+            raise UsageError(f"Nothing can be fetched with {other}://", _ACCEPTED_FORMS)
 
 
-def _from_words(text: str) -> Spec:
+def _parse_name(text: str) -> ModelReference:
     segments = text.split("/")
     is_file = text.lower().endswith(".gguf")
     if _PATH_LIKE.match(text) or "\\" in text or (is_file and len(segments) < 3):
         return PathSpec(text)
     if len(segments) == 1:
         name, _, quantization = text.partition(":")
-        return RegistryName(name, _quantization(quantization))
+        return RegistryName(name, _parse_quantization(quantization))
     # A revision stands behind the repository or behind everything: both are in use.
     owner, repository, path = segments[0], segments[1], "/".join(segments[2:])
     if path and "@" in path:
@@ -110,10 +110,10 @@ def _from_words(text: str) -> Spec:
         repository, colon, quantization = repository.partition(":")
         if not colon:
             revision, _, quantization = revision.partition(":")
-    return _repo_spec(owner, repository, path, revision, quantization)
+    return _build_repo_spec(owner, repository, path, revision, quantization)
 
 
-def _from_address(url: str) -> RepoSpec:
+def _parse_hub_url(url: str) -> RepoSpec:
     """What a browser shows for a repository or a file of it."""
     parts = urlsplit(url)
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
@@ -121,31 +121,31 @@ def _from_address(url: str) -> RepoSpec:
         raise UsageError(f"{url} is no page of a model", "give the address of the model's page or of its GGUF file")
     owner, (repository, _, quantization), rest = segments[0], segments[1].partition(":"), segments[2:]
     file, revision = "", ""
-    if len(rest) >= 2 and rest[0] in _PAGES:
+    if len(rest) >= 2 and rest[0] in _PAGE_KINDS:
         # A revision with a slash in it (refs/pr/1) comes as one escaped segment.
         revision, file = rest[1], "/".join(rest[2:])
         if rest[0] == "tree" and file:
             file += "/"
     elif rest and rest[-1].lower().endswith(".gguf"):
         file = "/".join(rest)
-    if not file and (shown := parse_qs(parts.query).get("show_file_info")):
-        file = shown[0]
-    return _repo_spec(owner, repository, file, "" if revision == "main" else revision, quantization)
+    if not file and (file_info := parse_qs(parts.query).get("show_file_info")):
+        file = file_info[0]
+    return _build_repo_spec(owner, repository, file, "" if revision == "main" else revision, quantization)
 
 
-def _repo_spec(owner: str, repository: str, file: str, revision: str, quantization: str) -> RepoSpec:
+def _build_repo_spec(owner: str, repository: str, file: str, revision: str, quantization: str) -> RepoSpec:
     if not _SEGMENT.fullmatch(owner) or not _SEGMENT.fullmatch(repository):
-        raise UsageError(f"{f'{owner}/{repository}'!r} is no name of a repository", _FORMS)
+        raise UsageError(f"{f'{owner}/{repository}'!r} is no name of a repository", _ACCEPTED_FORMS)
     if revision and not _REVISION.fullmatch(revision):
         raise UsageError(f"{revision!r} is no revision", "give a branch, a tag or a commit after the @")
     if file and not is_safe_path(file.removesuffix("/")):
-        raise UsageError(f"{file!r} is no path in a repository", _FORMS)
+        raise UsageError(f"{file!r} is no path in a repository", _ACCEPTED_FORMS)
     if file and not file.endswith("/") and not file.lower().endswith(".gguf"):
         raise UsageError(f"{file!r} is no GGUF file", "name a file that ends in .gguf, or the repository alone")
-    return RepoSpec(f"{owner}/{repository}", _quantization(quantization), file, revision)
+    return RepoSpec(f"{owner}/{repository}", _parse_quantization(quantization), file, revision)
 
 
-def _quantization(text: str) -> str:
+def _parse_quantization(text: str) -> str:
     if text and not _QUANTIZATION.fullmatch(text):
         raise UsageError(f"{text!r} is no quantization", "give one such as Q4_K_M after the colon")
     return "" if text.lower() == "latest" else text

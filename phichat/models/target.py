@@ -11,31 +11,31 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from phichat.errors import DownloadError, HashMismatch, HubError, ModelNotInstalled, UsageError
-from phichat.models.choose import USUAL, HubFile, choose
-from phichat.models.destination import Destination, hub_destination, note_revision, url_destination
-from phichat.models.hub import Hub, Listing
+from phichat.models.choose import DEFAULT_QUANTIZATION, HubFile, select_files
+from phichat.models.destination import Destination, hub_destination, url_destination, write_ref
+from phichat.models.hub import HubClient, RepositoryListing
 from phichat.models.registry import ModelSpec
-from phichat.models.source import Interrupted, Source
+from phichat.models.source import RemoteFile, TransferInterrupted
 from phichat.models.spec import RegistryName, RepoSpec, UrlSpec, is_safe_path
 from phichat.paths import Paths
 
-_NEAREST = 3
-_LONGEST_WAIT_S = 30.0
+_MAX_SUGGESTIONS = 3
+_MAX_RETRY_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PlannedFile:
     """One file to download. sha256 is "" where nobody has promised one."""
 
-    place: Destination
-    source: Source
+    destination: Destination
+    remote_file: RemoteFile
     identity: str
     sha256: str
     git_oid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DownloadPlan:
     """One model to download; of a split model the parts in order.
 
     origin: the repository or the address. quantization: what the header has to say, "" where the name is clear.
@@ -44,7 +44,7 @@ class Target:
 
     name: str
     origin: str
-    items: tuple[Item, ...]
+    files: tuple[PlannedFile, ...]
     licence: str = ""
     is_gated: bool = False
     commit: str = ""
@@ -54,47 +54,51 @@ class Target:
 
     @property
     def size(self) -> int:
-        return sum(item.source.size for item in self.items)
+        return sum(item.remote_file.size for item in self.files)
 
     @property
-    def is_promised(self) -> bool:
+    def has_expected_hashes(self) -> bool:
         """Whether somebody has said what every file has to be."""
-        return all(item.sha256 or item.git_oid for item in self.items)
+        return all(item.sha256 or item.git_oid for item in self.files)
 
-    def note_revision(self, paths: Paths) -> None:
+    def write_ref(self, paths: Paths) -> None:
         """Let other tools find the commit offline. Raises OSError."""
         if self.commit:
-            note_revision(paths, self.origin, self.revision or "main", self.commit, overrides=bool(self.revision))
+            write_ref(paths, self.origin, self.revision or "main", self.commit, overwrite=bool(self.revision))
 
 
-def registry_entry(wanted: RegistryName, registry: Mapping[str, ModelSpec]) -> ModelSpec:
+def find_registry_entry(reference: RegistryName, registry: Mapping[str, ModelSpec]) -> ModelSpec:
     """The entry of that name or alias. Raises ModelNotInstalled, naming the three nearest."""
     for spec in registry.values():
-        if spec.is_called(wanted.name):
+        if spec.matches_name(reference.name):
             return spec
-    near = nearest(wanted.name, registry)
+    suggestions = suggest_names(reference.name, registry)
     raise ModelNotInstalled(
-        f"There is no model called {wanted.name!r}", f"the nearest are {', '.join(near)}, or give owner/repo"
+        f"There is no model called {reference.name!r}", f"the nearest are {', '.join(suggestions)}, or give owner/repo"
     )
 
 
-def nearest(name: str, registry: Mapping[str, ModelSpec]) -> list[str]:
+def suggest_names(name: str, registry: Mapping[str, ModelSpec]) -> list[str]:
     """The three names of the registry that are most like it."""
-    return difflib.get_close_matches(name.lower(), registry, _NEAREST, 0.0)
+    return difflib.get_close_matches(name.lower(), registry, _MAX_SUGGESTIONS, 0.0)
 
 
-def find(wanted: RegistryName | RepoSpec, registry: Mapping[str, ModelSpec], hub: Hub, paths: Paths) -> Target:
+def plan_hub_download(
+    reference: RegistryName | RepoSpec, registry: Mapping[str, ModelSpec], hub: HubClient, paths: Paths
+) -> DownloadPlan:
     """Ask the hub what is meant. Raises HubError, ModelChoiceError, ModelNotInstalled and HashMismatch."""
     entry: ModelSpec | None = None
-    if isinstance(wanted, RegistryName):
-        entry, quantization = registry_entry(wanted, registry), wanted.quantization
+    if isinstance(reference, RegistryName):
+        entry, quantization = find_registry_entry(reference, registry), reference.quantization
         if quantization and quantization.upper() != entry.quantization.upper():
-            wanted, entry = RepoSpec(entry.repository, quantization), None
+            reference, entry = RepoSpec(entry.repository, quantization), None
         else:
-            wanted = RepoSpec(entry.repository, file=entry.file, revision=entry.revision)
-    listing = hub.listing(wanted.repository, wanted.revision)
-    choice = choose(listing.files, wanted.repository, quantization=wanted.quantization, file=wanted.file)
-    first, notices = choice.parts[0], []
+            reference = RepoSpec(entry.repository, file=entry.file, revision=entry.revision)
+    listing = hub.fetch_listing(reference.repository, reference.revision)
+    selection = select_files(
+        listing.files, reference.repository, quantization=reference.quantization, file=reference.file
+    )
+    first, notices = selection.parts[0], []
     if entry is not None and entry.sha256 and first.sha256 and entry.sha256 != first.sha256:
         if entry.revision:
             raise HashMismatch(
@@ -102,61 +106,67 @@ def find(wanted: RegistryName | RepoSpec, registry: Mapping[str, ModelSpec], hub
                 f"pull {entry.repository}/{entry.file} if you trust it all the same",
             )
         notices.append(f"{entry.repository} has replaced {entry.file} since phichat noted its sha256.")
-    if not wanted.quantization and not wanted.file and choice.quantization.upper() != USUAL:
-        notices.append(f"{wanted.repository} has no {USUAL}; {first.path} is all it has.")
-    items = tuple(_hub_item(hub, listing, file, paths) for file in choice.parts)
-    pinned = re.fullmatch(r"[0-9a-f]{40}", wanted.revision) is not None
-    return Target(
-        entry.name if entry else wanted.repository,
-        wanted.repository,
-        items,
+    if not reference.quantization and not reference.file and selection.quantization.upper() != DEFAULT_QUANTIZATION:
+        notices.append(f"{reference.repository} has no {DEFAULT_QUANTIZATION}; {first.path} is all it has.")
+    files = tuple(_plan_hub_file(hub, listing, file, paths) for file in selection.parts)
+    pinned = re.fullmatch(r"[0-9a-f]{40}", reference.revision) is not None
+    return DownloadPlan(
+        entry.name if entry else reference.repository,
+        reference.repository,
+        files,
         listing.licence or (entry.licence if entry else ""),
-        listing.gated,
+        listing.is_gated,
         listing.commit,
-        "" if pinned else wanted.revision or "main",
-        choice.quantization if choice.needs_check else "",
+        "" if pinned else reference.revision or "main",
+        selection.quantization if selection.needs_check else "",
         tuple(notices),
     )
 
 
-def _hub_item(hub: Hub, listing: Listing, file: HubFile, paths: Paths) -> Item:
+def _plan_hub_file(hub: HubClient, listing: RepositoryListing, file: HubFile, paths: Paths) -> PlannedFile:
     if not is_safe_path(file.path) or not re.fullmatch(r"[0-9a-f]{40}", listing.commit):
         raise HubError(f"The hub gives {listing.repository} a file that no path can have", "choose another repository")
     if not (file.sha256 or file.git_oid) or file.size <= 0:
         raise DownloadError(f"The hub does not say what {file.path} has to be", "choose another repository")
-    place = hub_destination(paths, listing.repository, listing.commit, file)
-    return Item(place, hub.source(listing, file), file.sha256 or file.git_oid, file.sha256, file.git_oid)
+    destination = hub_destination(paths, listing.repository, listing.commit, file)
+    return PlannedFile(
+        destination, hub.open_file(listing, file), file.sha256 or file.git_oid, file.sha256, file.git_oid
+    )
 
 
-def find_url(wanted: UrlSpec, hub: Hub, paths: Paths, *, sha256: str, is_insecure: bool) -> Target:
+def plan_url_download(
+    reference: UrlSpec, hub: HubClient, paths: Paths, *, sha256: str, allow_http: bool
+) -> DownloadPlan:
     """Ask a plain server about a file. Raises UsageError, DownloadError and AccessDenied."""
-    parts = urlsplit(wanted.url)
-    if parts.scheme.lower() == "http" and not is_insecure and not _is_here(parts.hostname or ""):
-        raise UsageError(f"{wanted.url} is not encrypted", "use https, or allow it with --insecure")
-    place = url_destination(paths, wanted.url)
-    source = hub.plain_source(wanted.url)
-    _describe(source)
-    identity = f"{wanted.url} {source.validator}"
-    item = Item(place, source, identity, sha256)
+    parts = urlsplit(reference.url)
+    if parts.scheme.lower() == "http" and not allow_http and not _is_loopback(parts.hostname or ""):
+        raise UsageError(f"{reference.url} is not encrypted", "use https, or allow it with --insecure")
+    destination = url_destination(paths, reference.url)
+    remote_file = hub.open_url(reference.url)
+    _fetch_metadata(remote_file)
+    identity = f"{reference.url} {remote_file.validator}"
+    file = PlannedFile(destination, remote_file, identity, sha256)
     notice = (
         "" if sha256 else "Nobody has promised a sha256 for this address; --sha256 takes one. This time it is trusted."
     )
-    return Target(place.path.name, wanted.url, (item,), notices=(notice,) if notice else ())
+    return DownloadPlan(destination.path.name, reference.url, (file,), notices=(notice,) if notice else ())
 
 
-def _describe(source: Source) -> None:
+def _fetch_metadata(remote_file: RemoteFile) -> None:
     """Learn from the server what the file is, trying more than once."""
     for wait_s in (0.5, 1.0, 2.0, 0.0):
         try:
-            source.describe()
+            remote_file.fetch_metadata()
             return
-        except Interrupted as why:
-            last = why
-        time.sleep(min(max(wait_s, last.wait_s), _LONGEST_WAIT_S))
-    raise DownloadError(f"The server does not give {source.name}: {last.why}", "check the address and the connection")
+        except TransferInterrupted as error:
+            last_error = error
+        time.sleep(min(max(wait_s, last_error.wait_s), _MAX_RETRY_WAIT_S))
+    raise DownloadError(
+        f"The server does not give {remote_file.name}: {last_error.reason}", "check the address and the connection"
+    )
 
 
-def _is_here(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
 
-from phichat.models.notes import Notes
+from phichat.models.notes import FileMetadataCache
 from phichat.models.proofs import utc_now
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class GenerationSpeed:
     """Generated tokens per second with so many layers on GPUs; measured_by: the verb it was seen in."""
 
     tokens_per_second: float
@@ -19,46 +19,46 @@ class Speed:
     measured_by: str
 
 
-class Used:
+class UsageLog:
     """The uses of this user's models, in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._notes = Notes(folder)
+        self._metadata = FileMetadataCache(folder)
 
-    def note(self, path: Path, *, chosen: bool) -> None:
+    def note(self, path: Path, *, is_explicit: bool) -> None:
         """It was loaded. chosen: by the user, rather than because there was nothing else."""
-        note = self._notes.read(path)
-        note["used_at"] = utc_now()
-        if chosen:
+        entry = self._metadata.read_entry(path)
+        entry["used_at"] = utc_now()
+        if is_explicit:
             # One that came of itself stays the one that comes of itself, until the user chooses.
-            note["chosen_at_ns"] = time_ns()
-        self._notes.write(path, note)
+            entry["chosen_at_ns"] = time_ns()
+        self._metadata.write_entry(path, entry)
 
-    def note_speed(self, path: Path, speed: Speed) -> None:
+    def record_speed(self, path: Path, speed: GenerationSpeed) -> None:
         """It was measured."""
-        note = self._notes.read(path)
-        note["speed"] = [speed.tokens_per_second, speed.n_gpu_layers, speed.measured_by]
-        self._notes.write(path, note)
+        entry = self._metadata.read_entry(path)
+        entry["speed"] = [speed.tokens_per_second, speed.n_gpu_layers, speed.measured_by]
+        self._metadata.write_entry(path, entry)
 
-    def at(self, path: Path) -> str | None:
+    def last_used_at(self, path: Path) -> str | None:
         """When it was loaded last, ISO 8601 UTC."""
-        used = self._notes.read(path).get("used_at")
-        return used if isinstance(used, str) else None
+        used_at = self._metadata.read_entry(path).get("used_at")
+        return used_at if isinstance(used_at, str) else None
 
-    def speed(self, path: Path) -> Speed | None:
+    def last_speed(self, path: Path) -> GenerationSpeed | None:
         """How fast it was last."""
         try:
-            rate, layers, by = self._notes.read(path)["speed"]
-            return Speed(float(rate), int(layers), str(by))
+            rate, layers, measured_by = self._metadata.read_entry(path)["speed"]
+            return GenerationSpeed(float(rate), int(layers), str(measured_by))
         except (KeyError, TypeError, ValueError):
             return None
 
-    def last(self) -> Path | None:
+    def last_chosen(self) -> Path | None:
         """The file that the user chose last, which may be gone."""
-        chosen = [note for note in self._notes.all() if isinstance(note.get("chosen_at_ns"), int)]
-        latest = max(chosen, key=lambda note: int(note["chosen_at_ns"]), default=None)
+        explicit = [note for note in self._metadata.iter_entries() if isinstance(note.get("chosen_at_ns"), int)]
+        latest = max(explicit, key=lambda note: int(note["chosen_at_ns"]), default=None)
         return Path(latest["path"]) if latest else None
 
-    def forget(self, path: Path) -> None:
+    def remove(self, path: Path) -> None:
         """It is gone."""
-        self._notes.remove(path)
+        self._metadata.remove_entry(path)

@@ -17,46 +17,46 @@ from starlette.routing import Route
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
-from phichat.chat.exchange import exchange
-from phichat.engine.backend import Backend, Cancel
-from phichat.errors import PhichatError, RequestRefused
+from phichat.chat.exchange import complete
+from phichat.engine.backend import Backend, CancelToken
+from phichat.errors import ApiError, PhichatError
 from phichat.events import (
     CodeChecked,
     ContextTrimmed,
     Event,
-    ModelChecking,
     ModelLoading,
     ModelReady,
-    NotKept,
+    ModelVerifying,
     PromptProgress,
     ReasoningDelta,
     SampleFinished,
-    Sampling,
+    SamplingProgress,
     TextDelta,
+    TranscriptUnavailable,
     TurnFinished,
     TurnStarted,
-    Voted,
+    VoteResult,
 )
 from phichat.messages import FinishReason, Message
 from phichat.server import asked
 from phichat.server.documents import (
-    ALIVE,
-    Chunks,
-    completion,
-    encoded,
+    SSE_KEEPALIVE,
+    ChunkBuilder,
+    completion_document,
+    encode_json,
+    encode_sse,
     error_document,
-    frame,
     model_document,
-    refused,
+    to_api_error,
 )
-from phichat.server.engines import Answer, Engines, Why, stopped
-from phichat.server.gate import Door, Gate, error_response
-from phichat.server.menu import Menu, Offer
+from phichat.server.engines import Dispatcher, GenerationTask, StopCause, shutting_down_error
+from phichat.server.gate import AccessMiddleware, AccessPolicy, error_response
+from phichat.server.menu import ModelProvider, ServedModel
 
-_FINISHING_S, _PAUSE_S = 5.0, 0.5
+_DRAIN_TIMEOUT_S, _DRAIN_IDLE_TIMEOUT_S = 5.0, 0.5
 """How long a client may go on sending what is too large, and how long a pause in it may be."""
 
-Kept = Callable[[Offer, tuple[Message, ...], Iterator[Event]], Iterator[Event]]
+EventRecorder = Callable[[ServedModel, tuple[Message, ...], Iterator[Event]], Iterator[Event]]
 """Writes the events of an exchange into the transcripts as they pass."""
 
 
@@ -64,246 +64,268 @@ Kept = Callable[[Offer, tuple[Message, ...], Iterator[Event]], Iterator[Event]]
 class Limits:
     """Seconds: for an answer, for a request to arrive, and between two signs of life in a silent stream."""
 
-    answer_s: float = 600.0
-    body_s: float = 30.0
-    silence_s: float = 10.0
+    time_limit_s: float = 600.0
+    body_timeout_s: float = 30.0
+    keepalive_interval_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class ServerContext:
     """What the server is made of. tell: says a line to whoever runs it, from any thread. kept: None keeps nothing."""
 
-    menu: Menu
-    engines: Engines
-    tell: Callable[[str], None]
-    kept: Kept | None = None
+    models: ModelProvider
+    dispatcher: Dispatcher
+    log: Callable[[str], None]
+    recorder: EventRecorder | None = None
     limits: Limits = field(default_factory=Limits)
 
 
-def application(house: House, door: Door) -> Starlette:
+def create_app(context: ServerContext, policy: AccessPolicy) -> Starlette:
     """The server for those that the door lets in."""
 
-    async def models(request: Request) -> Response:
-        offers = await asyncio.to_thread(house.menu.offers)
-        return _json({"object": "list", "data": [model_document(offer) for offer in offers]})
+    async def list_models(request: Request) -> Response:
+        served_models = await asyncio.to_thread(context.models.list_models)
+        return _json_response({"object": "list", "data": [model_document(offer) for offer in served_models]})
 
-    async def model(request: Request) -> Response:
-        return _json(model_document(await asyncio.to_thread(house.menu.offer, request.path_params["name"])))
+    async def get_model(request: Request) -> Response:
+        return _json_response(
+            model_document(await asyncio.to_thread(context.models.get_model, request.path_params["name"]))
+        )
 
-    async def health(request: Request) -> Response:
-        return _json({"status": "ok"})
+    async def get_health(request: Request) -> Response:
+        return _json_response({"status": "ok"})
 
     return Starlette(
         routes=[
-            Route("/health", health),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model),
-            Route("/v1/chat/completions", _Completions(house), methods=["POST"]),
+            Route("/health", get_health),
+            Route("/v1/models", list_models),
+            Route("/v1/models/{name:path}", get_model),
+            Route("/v1/chat/completions", _CompletionsEndpoint(context), methods=["POST"]),
         ],
-        middleware=[Middleware(Gate, door=door)],
-        exception_handlers={PhichatError: _told, HTTPException: _no_such_thing, Exception: _failed},
+        middleware=[Middleware(AccessMiddleware, policy=policy)],
+        exception_handlers={
+            PhichatError: _handle_phichat_error,
+            HTTPException: _handle_http_error,
+            Exception: _handle_unexpected_error,
+        },
     )
 
 
-def _json(document: object) -> Response:
-    return Response(encoded(document), media_type="application/json")
+def _json_response(document: object) -> Response:
+    return Response(encode_json(document), media_type="application/json")
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _handle_phichat_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PhichatError)
-    return error_response(refused(error))
+    return error_response(to_api_error(error))
 
 
-async def _no_such_thing(request: Request, error: Exception) -> Response:
+async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    there_is = "there are /v1/chat/completions, /v1/models and /health"
-    why = RequestRefused(
-        f"{request.method} {request.scope['path'][:100]} is not served", there_is, status=error.status_code
+    hint = "there are /v1/chat/completions, /v1/models and /health"
+    api_error = ApiError(
+        f"{request.method} {request.scope['path'][:100]} is not served", hint, status=error.status_code
     )
-    response = error_response(why)
+    response = error_response(api_error)
     response.headers.update(error.headers or {})
     return response
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    return error_response(RequestRefused("phichat itself failed", "ask again", status=500, code="internal_error"))
+async def _handle_unexpected_error(request: Request, error: Exception) -> Response:
+    return error_response(ApiError("phichat itself failed", "ask again", status=500, code="internal_error"))
 
 
-class _Completions:
+class _CompletionsEndpoint:
     """Answers a chat completion, as an ASGI application: it has to notice when the client leaves."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI."""
-        what = asked.read(await _body(scope, receive, self._house.limits.body_s))
-        answering = asyncio.create_task(self._answer(what, send))
-        leaving = asyncio.create_task(_left(receive))
+        request = asked.parse_request(await _read_body(scope, receive, self._context.limits.body_timeout_s))
+        response_task = asyncio.create_task(self._respond(request, send))
+        disconnect_task = asyncio.create_task(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                answering.result()
+            await asyncio.wait((response_task, disconnect_task), return_when=asyncio.FIRST_COMPLETED)
+            if response_task.done():
+                response_task.result()
         finally:
-            for task in (answering, leaving):
+            for task in (response_task, disconnect_task):
                 task.cancel()
-            await asyncio.gather(answering, leaving, return_exceptions=True)
+            await asyncio.gather(response_task, disconnect_task, return_exceptions=True)
 
-    async def _answer(self, what: asked.Asked, send: Send) -> None:
-        house = self._house
-        offer = await asyncio.to_thread(house.menu.find, what.model)
-        answer = await house.engines.answer(offer.name, self._work(what, offer))
-        clock = asyncio.get_running_loop().call_later(house.limits.answer_s, answer.stop, Why.TIME)
+    async def _respond(self, request: asked.ChatCompletionRequest, send: Send) -> None:
+        context = self._context
+        model = await asyncio.to_thread(context.models.find_model, request.model)
+        task = await context.dispatcher.submit(model.name, self._make_task(request, model))
+        timer = asyncio.get_running_loop().call_later(context.limits.time_limit_s, task.stop, StopCause.TIMEOUT)
         try:
-            if what.streams:
-                await _stream(answer, offer, send, Chunks(offer.name, what.replies, what.tells_usage), house)
+            if request.stream:
+                await _send_stream(
+                    task, model, send, ChunkBuilder(model.name, request.n, request.include_usage), context
+                )
             else:
-                await _send_whole(answer, offer, send, what.replies, house)
+                await _send_completion(task, model, send, request.n, context)
         finally:
-            clock.cancel()
-            answer.stop(Why.LEFT)
+            timer.cancel()
+            task.stop(StopCause.DISCONNECTED)
 
-    def _work(self, what: asked.Asked, offer: Offer) -> Callable[[Backend, Cancel], Iterator[Event]]:
-        kept = self._house.kept
+    def _make_task(
+        self, request: asked.ChatCompletionRequest, model: ServedModel
+    ) -> Callable[[Backend, CancelToken], Iterator[Event]]:
+        recorder = self._context.recorder
 
-        def work(backend: Backend, cancel: Cancel) -> Iterator[Event]:
-            events = exchange(backend, what.messages, what.params(offer.params), cancel, what.replies)
-            return kept(offer, what.messages, events) if kept else events
+        def generate(backend: Backend, cancel: CancelToken) -> Iterator[Event]:
+            events = complete(backend, request.messages, request.sampling_params(model.params), cancel, request.n)
+            return recorder(model, request.messages, events) if recorder else events
 
-        return work
+        return generate
 
 
-async def _body(scope: Scope, receive: Receive, patience_s: float) -> bytes:
+async def _read_body(scope: Scope, receive: Receive, timeout_s: float) -> bytes:
     """Raises RequestRefused."""
     headers = dict(scope["headers"])
-    if int(headers.get(b"content-length", b"0")) > asked.MOST_BODY:
+    if int(headers.get(b"content-length", b"0")) > asked.MAX_BODY_BYTES:
         if b"expect" not in headers:
-            await _read_on(receive)
-        raise _too_large()
+            await _drain_body(receive)
+        raise _too_large_error()
     body = bytearray()
     try:
-        async with asyncio.timeout(patience_s):
-            while len(body) <= asked.MOST_BODY:
+        async with asyncio.timeout(timeout_s):
+            while len(body) <= asked.MAX_BODY_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise RequestRefused("The request has no end", "send all of it")
+                    raise ApiError("The request has no end", "send all of it")
                 body += message.get("body", b"")
                 if not message.get("more_body"):
                     break
     except TimeoutError:
-        raise RequestRefused("The request did not arrive in time", "send it again", status=408) from None
-    if len(body) > asked.MOST_BODY:
-        await _read_on(receive)
-        raise _too_large()
+        raise ApiError("The request did not arrive in time", "send it again", status=408) from None
+    if len(body) > asked.MAX_BODY_BYTES:
+        await _drain_body(receive)
+        raise _too_large_error()
     return bytes(body)
 
 
-async def _read_on(receive: Receive) -> None:
+async def _drain_body(receive: Receive) -> None:
     """Let a client finish what nobody wants: one whose connection is closed while it sends sees no answer."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_FINISHING_S):
+        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
             more = True
             while more:
-                async with asyncio.timeout(_PAUSE_S):
+                async with asyncio.timeout(_DRAIN_IDLE_TIMEOUT_S):
                     more = (await receive()).get("more_body", False)
 
 
-def _too_large() -> RequestRefused:
-    most = f"{asked.MOST_BODY >> 20} MiB"
-    return RequestRefused(f"The request is larger than {most}", "send less", status=413, code="request_too_large")
+def _too_large_error() -> ApiError:
+    limit = f"{asked.MAX_BODY_BYTES >> 20} MiB"
+    return ApiError(f"The request is larger than {limit}", "send less", status=413, code="request_too_large")
 
 
-async def _left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _stream(answer: Answer, offer: Offer, send: Send, chunks: Chunks, house: House) -> None:
+async def _send_stream(
+    task: GenerationTask, model: ServedModel, send: Send, chunks: ChunkBuilder, context: ServerContext
+) -> None:
     """Raises PhichatError kinds while nothing has been sent; later ones are sent."""
-    begun = False
+    started = False
     replies: list[TurnFinished] = []
     try:
-        while (events := await answer.events(house.limits.silence_s)) is not None:
-            _note(events, offer, house)
-            replies += _replies(events, chunks.replies)
-            frames = [part for event in events if (part := _frame(event, answer, chunks))]
-            if not begun and _is_evaluating(events):
-                begun = True
-                await send(_start("text/event-stream"))
-                frames.insert(0, chunks.first())
-            if begun:
-                await send(_part(b"".join(frames) or ALIVE))
+        while (events := await task.next_events(context.limits.keepalive_interval_s)) is not None:
+            _handle_notices(events, model, context)
+            replies += _finished_replies(events, chunks.n)
+            frames = [part for event in events if (part := _event_to_frame(event, task, chunks))]
+            if not started and _has_started(events):
+                started = True
+                await send(_response_start("text/event-stream"))
+                frames.insert(0, chunks.role_chunks())
+            if started:
+                await send(_response_body(b"".join(frames) or SSE_KEEPALIVE))
     except PhichatError as error:
-        if not begun:
-            raise refused(error, offer.hide_path) from error
-        end = frame(error_document(refused(error, offer.hide_path)))
+        if not started:
+            raise to_api_error(error, model.hide_path) from error
+        final_frame = encode_sse(error_document(to_api_error(error, model.hide_path)))
     else:
-        end = frame(error_document(stopped())) if answer.why is Why.STOPPED or not replies else chunks.last(replies)
-    if not begun:
+        final_frame = (
+            encode_sse(error_document(shutting_down_error()))
+            if task.stop_cause is StopCause.SHUTDOWN or not replies
+            else chunks.final_chunks(replies)
+        )
+    if not started:
         # It was ended before the model had read the prompt.
-        raise _ended_early(answer)
-    await send(_part(end, more=False))
+        raise _ended_early_error(task)
+    await send(_response_body(final_frame, more_body=False))
 
 
-def _frame(event: Event, answer: Answer, chunks: Chunks) -> bytes:
+def _event_to_frame(event: Event, task: GenerationTask, chunks: ChunkBuilder) -> bytes:
     match event:
         case ReasoningDelta():
-            return chunks.reasoning(event.text)
+            return chunks.reasoning_chunk(event.text)
         case TextDelta():
-            return chunks.text(event.text)
+            return chunks.text_chunk(event.text)
         case SampleFinished():
-            return b"" if _is_broken_off(event.reply, answer) else chunks.sample(event.number, event.reply)
+            return b"" if _ends_in_error(event.reply, task) else chunks.sample_chunks(event.index, event.reply)
         case TurnFinished():
-            return b"" if _is_broken_off(event, answer) or chunks.replies > 1 else chunks.end(event)
+            return b"" if _ends_in_error(event, task) or chunks.n > 1 else chunks.finish_chunk(event)
         case (
             TurnStarted()
-            | ModelChecking()
+            | ModelVerifying()
             | ModelLoading()
             | ModelReady()
             | ContextTrimmed()
             | PromptProgress()
             | CodeChecked()
-            | NotKept()
-            | Sampling()
-            | Voted()
+            | TranscriptUnavailable()
+            | SamplingProgress()
+            | VoteResult()
         ):
             return b""
         case _:
             assert_never(event)
 
 
-def _is_broken_off(reply: TurnFinished, answer: Answer) -> bool:
+def _ends_in_error(reply: TurnFinished, task: GenerationTask) -> bool:
     """Whether an error follows instead of an end."""
-    return reply.finish_reason is FinishReason.ERROR or answer.why is Why.STOPPED
+    return reply.finish_reason is FinishReason.ERROR or task.stop_cause is StopCause.SHUTDOWN
 
 
-def _replies(events: list[Event], number: int) -> list[TurnFinished]:
+def _finished_replies(events: list[Event], n: int) -> list[TurnFinished]:
     """Those that have ended: of several not the turn's end, which says once more what one of them was."""
-    if number == 1:
+    if n == 1:
         return [event for event in events if isinstance(event, TurnFinished)]
     return [event.reply for event in events if isinstance(event, SampleFinished)]
 
 
-async def _send_whole(answer: Answer, offer: Offer, send: Send, number: int, house: House) -> None:
+async def _send_completion(
+    task: GenerationTask, model: ServedModel, send: Send, n: int, context: ServerContext
+) -> None:
     """Raises PhichatError kinds."""
-    came: list[Event] = []
+    all_events: list[Event] = []
     try:
-        while (events := await answer.events(house.limits.silence_s)) is not None:
-            _note(events, offer, house)
-            came += events
+        while (events := await task.next_events(context.limits.keepalive_interval_s)) is not None:
+            _handle_notices(events, model, context)
+            all_events += events
     except PhichatError as error:
-        raise refused(error, offer.hide_path) from error
-    came.sort(key=lambda event: event.number if isinstance(event, SampleFinished) else 0)
-    replies = _replies(came, number)
-    if not replies or answer.why is Why.STOPPED or (answer.why and not any(reply.text for reply in replies)):
-        raise _ended_early(answer)
-    body = encoded(completion(offer.name, replies))
-    await send(_start("application/json", (b"content-length", str(len(body)).encode())))
-    await send(_part(body, more=False))
+        raise to_api_error(error, model.hide_path) from error
+    all_events.sort(key=lambda event: event.index if isinstance(event, SampleFinished) else 0)
+    replies = _finished_replies(all_events, n)
+    if (
+        not replies
+        or task.stop_cause is StopCause.SHUTDOWN
+        or (task.stop_cause and not any(reply.text for reply in replies))
+    ):
+        raise _ended_early_error(task)
+    body = encode_json(completion_document(model.name, replies))
+    await send(_response_start("application/json", (b"content-length", str(len(body)).encode())))
+    await send(_response_body(body, more_body=False))
 
 
-def _is_evaluating(events: list[Event]) -> bool:
+def _has_started(events: list[Event]) -> bool:
     """Whether the model has begun: from there on, only the engine can fail."""
     for event in events:
         match event:
@@ -316,34 +338,34 @@ def _is_evaluating(events: list[Event]) -> bool:
     return False
 
 
-def _note(events: list[Event], offer: Offer, house: House) -> None:
+def _handle_notices(events: list[Event], model: ServedModel, context: ServerContext) -> None:
     """Take what concerns the server, and whoever runs it."""
     for event in events:
         match event:
             case ModelReady():
-                for notice in house.menu.loaded(offer.name, event):
-                    house.tell(notice)
-            case NotKept():
-                house.tell(f"This conversation is not being kept: {event.reason}.")
+                for notice in context.models.on_model_loaded(model.name, event):
+                    context.log(notice)
+            case TranscriptUnavailable():
+                context.log(f"This conversation is not being kept: {event.reason}.")
             case _:
                 pass
 
 
-def _ended_early(answer: Answer) -> RequestRefused:
-    if answer.why is Why.TIME:
-        return RequestRefused(
+def _ended_early_error(task: GenerationTask) -> ApiError:
+    if task.stop_cause is StopCause.TIMEOUT:
+        return ApiError(
             "The time for an answer was over before it began",
             "ask for less, or start phichat serve with a larger --time-limit",
             status=504,
             code="time_limit",
         )
-    return stopped()
+    return shutting_down_error()
 
 
-def _start(kind: str, *more: tuple[bytes, bytes]) -> AsgiMessage:
-    headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-store"), *more]
+def _response_start(content_type: str, *extra_headers: tuple[bytes, bytes]) -> AsgiMessage:
+    headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store"), *extra_headers]
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-def _part(body: bytes, *, more: bool = True) -> AsgiMessage:
-    return {"type": "http.response.body", "body": body, "more_body": more}
+def _response_body(body: bytes, *, more_body: bool = True) -> AsgiMessage:
+    return {"type": "http.response.body", "body": body, "more_body": more_body}

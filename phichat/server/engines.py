@@ -9,74 +9,74 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from threading import Lock, Thread
 
-from phichat.engine.backend import Backend, Cancel
-from phichat.errors import PhichatError, RequestRefused
+from phichat.engine.backend import Backend, CancelToken
+from phichat.errors import ApiError, PhichatError
 from phichat.events import Event
 
-Work = Callable[[Backend, Cancel], Iterator[Event]]
+GenerateFn = Callable[[Backend, CancelToken], Iterator[Event]]
 """Asks a backend."""
 
-_ASK_AGAIN_S = 5
+_RETRY_AFTER_S = 5
 
 logger = logging.getLogger(__name__)
 
 
-class Why(StrEnum):
+class StopCause(StrEnum):
     """Why an answer was ended before its end."""
 
-    LEFT = "the client has left"
-    TIME = "the time was over"
-    STOPPED = "the server was stopped"
+    DISCONNECTED = "the client has left"
+    TIMEOUT = "the time was over"
+    SHUTDOWN = "the server was stopped"
 
 
-def stopped() -> RequestRefused:
+def shutting_down_error() -> ApiError:
     """The server ends."""
-    return RequestRefused("phichat serve was stopped", "ask again when it is back", status=503, code="server_stopped")
+    return ApiError("phichat serve was stopped", "ask again when it is back", status=503, code="server_stopped")
 
 
-def _busy(waiting: int) -> RequestRefused:
-    return RequestRefused(
-        f"{waiting} requests are waiting already",
+def _queue_full_error(waiting_count: int) -> ApiError:
+    return ApiError(
+        f"{waiting_count} requests are waiting already",
         "ask again later",
         status=429,
         code="queue_full",
-        retry_after=_ASK_AGAIN_S,
+        retry_after=_RETRY_AFTER_S,
     )
 
 
-class Backends:
+class BackendPool:
     """Those that are not answering, by the model they are for. From any thread."""
 
-    def __init__(self, backend_for: Callable[[str], Backend]) -> None:
+    def __init__(self, backend_factory: Callable[[str], Backend]) -> None:
         """backend_for: makes one by the name of its model. Raises PhichatError kinds."""
-        self._backend_for = backend_for
+        self._backend_factory = backend_factory
         self._idle: list[tuple[str, Backend]] = []
         self._lock = Lock()
 
     @contextlib.contextmanager
-    def lent(self, model: str) -> Iterator[Backend]:
+    def acquire(self, model: str) -> Iterator[Backend]:
         """One for that model: the one used last, else a new one for which those of other models make room.
 
         Raises PhichatError kinds.
         """
-        backend = self._taken(model)
+        backend = self._get_or_create(model)
         try:
             yield backend
         finally:
             with self._lock:
                 self._idle.append((model, backend))
 
-    def _taken(self, model: str) -> Backend:
+    def _get_or_create(self, model: str) -> Backend:
         with self._lock:
-            at = next((at for at in reversed(range(len(self._idle))) if self._idle[at][0] == model), None)
-            if at is not None:
-                return self._idle.pop(at)[1]
-            in_the_way, self._idle = self._idle, []
-        for _, other in in_the_way:
+            index = next((at for at in reversed(range(len(self._idle))) if self._idle[at][0] == model), None)
+            if index is not None:
+                return self._idle.pop(index)[1]
+            others, self._idle = self._idle, []
+        for _, other in others:
             other.unload()
-        return self._backend_for(model)
+        return self._backend_factory(model)
 
-    def let_go(self) -> None:
+    def release_idle(self) -> None:
         """Of the engines behind those that are idle; they can be lent again."""
         with self._lock:
             idle, self._idle = self._idle, []
@@ -86,131 +86,141 @@ class Backends:
             self._idle += idle
 
 
-class Answer:
+class GenerationTask:
     """One that is being made. All methods belong to the event loop; a thread of its own does the work."""
 
-    def __init__(self, backends: Backends, model: str, work: Work, ended: Callable[[Answer], None]) -> None:
+    def __init__(
+        self, backends: BackendPool, model: str, generate: GenerateFn, on_ended: Callable[[GenerationTask], None]
+    ) -> None:
         """ended: called on the loop when the backend is free again."""
-        self._backends, self._model, self._work, self._when_ended = backends, model, work, ended
+        self._backends, self._model, self._generate, self._on_ended = backends, model, generate, on_ended
         self._loop = asyncio.get_running_loop()
-        self._cancel = Cancel()
+        self._cancel = CancelToken()
         self._events: list[Event] = []
-        self._news = asyncio.Event()
-        self._is_over = False
+        self._events_ready = asyncio.Event()
+        self._is_finished = False
         self._error: PhichatError | None = None
-        self.why: Why | None = None
+        self.stop_cause: StopCause | None = None
         Thread(target=self._run, name="answer", daemon=True).start()
 
-    def stop(self, why: Why) -> None:
+    def stop(self, cause: StopCause) -> None:
         """End it; only the first reason counts."""
-        if self.why is None and not self._is_over:
-            self.why = why
+        if self.stop_cause is None and not self._is_finished:
+            self.stop_cause = cause
             self._cancel.set()
 
-    async def events(self, patience_s: float) -> list[Event] | None:
+    async def next_events(self, timeout_s: float) -> list[Event] | None:
         """What has come since the last call, once there is something or the patience is over; None at the end.
 
         Raises PhichatError kinds, after the events.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await self._news.wait()
-        came, self._events = self._events, []
-        if self._is_over and not came:
+            async with asyncio.timeout(timeout_s):
+                await self._events_ready.wait()
+        new_events, self._events = self._events, []
+        if self._is_finished and not new_events:
             if self._error is not None:
                 raise self._error
             return None
-        if not self._is_over:
-            self._news.clear()
-        return came
+        if not self._is_finished:
+            self._events_ready.clear()
+        return new_events
 
     # In the thread
 
     def _run(self) -> None:
         error: PhichatError | None = None
         try:
-            with self._backends.lent(self._model) as backend:
-                for event in self._work(backend, self._cancel):
-                    self._tell(lambda event=event: self._take(event))  # type: ignore[misc]
-        except PhichatError as why:
-            error = why
-        except Exception as why:
+            with self._backends.acquire(self._model) as backend:
+                for event in self._generate(backend, self._cancel):
+                    self._call_on_loop(lambda event=event: self._append_event(event))  # type: ignore[misc]
+        except PhichatError as exc:
+            error = exc
+        except Exception as exc:
             # The thread ends here: whoever waits for the answer has to be told.
             logger.exception("phichat itself failed")
-            error = PhichatError(f"phichat itself failed ({type(why).__name__})", "ask again")
-        self._tell(lambda: self._end(error))
+            error = PhichatError(f"phichat itself failed ({type(exc).__name__})", "ask again")
+        self._call_on_loop(lambda: self._finish(error))
 
-    def _tell(self, call: Callable[[], None]) -> None:
+    def _call_on_loop(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever would listen
-            self._loop.call_soon_threadsafe(call)
+            self._loop.call_soon_threadsafe(callback)
 
     # On the loop again
 
-    def _take(self, event: Event) -> None:
+    def _append_event(self, event: Event) -> None:
         self._events.append(event)
-        self._news.set()
+        self._events_ready.set()
 
-    def _end(self, error: PhichatError | None) -> None:
-        self._error, self._is_over = error, True
-        self._news.set()
-        self._when_ended(self)
+    def _finish(self, error: PhichatError | None) -> None:
+        self._error, self._is_finished = error, True
+        self._events_ready.set()
+        self._on_ended(self)
 
 
-class Engines:
+class Dispatcher:
     """at_once: how many requests are answered at the same time, each by a backend of its own; waiting: how many
     may stand in line behind them; patience_s: for how long. pause_s: without any request, after which engines are
     let go of, None for never: an engine that stays for a while counts from there."""
 
     def __init__(
-        self, backends: Backends, *, at_once: int, waiting: int, patience_s: float, pause_s: float | None = None
+        self,
+        pool: BackendPool,
+        *,
+        max_concurrent: int,
+        max_waiting: int,
+        queue_timeout_s: float,
+        idle_release_s: float | None = None,
     ) -> None:
-        self._backends, self._pause_s = backends, pause_s
-        self._pause: asyncio.TimerHandle | None = None
-        self._free = asyncio.Semaphore(at_once)
-        self._most_waiting, self._patience_s = waiting, patience_s
-        self._waiting = 0
-        self._answers: set[Answer] = set()
+        self._pool, self._idle_release_s = pool, idle_release_s
+        self._release_timer: asyncio.TimerHandle | None = None
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._max_waiting, self._queue_timeout_s = max_waiting, queue_timeout_s
+        self._waiting_count = 0
+        self._tasks: set[GenerationTask] = set()
         self._is_stopping = False
 
-    async def answer(self, model: str, work: Work) -> Answer:
+    async def submit(self, model: str, generate: GenerateFn) -> GenerationTask:
         """Begin one when it is its turn. Raises RequestRefused."""
-        if self._free.locked() and self._waiting >= self._most_waiting:
-            raise _busy(self._waiting)
-        self._waiting += 1
+        if self._slots.locked() and self._waiting_count >= self._max_waiting:
+            raise _queue_full_error(self._waiting_count)
+        self._waiting_count += 1
         try:
-            async with asyncio.timeout(self._patience_s):
-                await self._free.acquire()
+            async with asyncio.timeout(self._queue_timeout_s):
+                await self._slots.acquire()
         except TimeoutError:
-            raise _busy(self._waiting) from None
+            raise _queue_full_error(self._waiting_count) from None
         finally:
-            self._waiting -= 1
+            self._waiting_count -= 1
         if self._is_stopping:
-            self._free.release()
-            raise stopped()
+            self._slots.release()
+            raise shutting_down_error()
         try:
-            answer = Answer(self._backends, model, work, self._ended)
+            task = GenerationTask(self._pool, model, generate, self._on_task_ended)
         except (OSError, RuntimeError):  # no more sockets, no more threads
-            self._free.release()
+            self._slots.release()
             raise
-        self._answers.add(answer)
-        if self._pause is not None:
-            self._pause.cancel()
-        return answer
+        self._tasks.add(task)
+        if self._release_timer is not None:
+            self._release_timer.cancel()
+        return task
 
-    def _ended(self, answer: Answer) -> None:
-        self._answers.discard(answer)
-        self._free.release()
-        if not self._answers and self._pause_s is not None:
+    def _on_task_ended(self, task: GenerationTask) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+        if not self._tasks and self._idle_release_s is not None:
             loop = asyncio.get_running_loop()
-            self._pause = loop.call_later(self._pause_s, loop.run_in_executor, None, self._backends.let_go)
+            self._release_timer = loop.call_later(
+                self._idle_release_s, loop.run_in_executor, None, self._pool.release_idle
+            )
 
     def stop(self) -> None:
         """End every answer, and begin no other."""
         self._is_stopping = True
-        for answer in self._answers:
-            answer.stop(Why.STOPPED)
+        for task in self._tasks:
+            task.stop(StopCause.SHUTDOWN)
 
-    async def ended(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until no thread is at work."""
-        while self._answers:
+        while self._tasks:
             await asyncio.sleep(0.02)

@@ -11,16 +11,16 @@ from ipaddress import ip_address
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from phichat.errors import RequestRefused
-from phichat.server.documents import encoded, error_document
+from phichat.errors import ApiError
+from phichat.server.documents import encode_json, error_document
 
-_HERE = ("localhost", "127.0.0.1", "[::1]")
-_OPEN = "/health"
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_PUBLIC_PATHS = "/health"
 """Needs no key: it says nothing but that the server is there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessPolicy:
     """Where is listened. names: under which a client may speak of it, in lower case, IPv6 addresses in brackets.
 
     also: `NAME`, at any port, or `NAME:PORT`, that the user allows beside them. any_address: whether a number will
@@ -28,44 +28,50 @@ class Door:
     """
 
     port: int
-    names: tuple[str, ...] = _HERE
-    also: tuple[str, ...] = ()
-    any_address: bool = False
-    key: str = ""
+    host_names: tuple[str, ...] = _LOOPBACK_HOSTS
+    allowed_hosts: tuple[str, ...] = ()
+    allow_any_address: bool = False
+    api_key: str = ""
 
 
-def door(host: str, address: tuple[str, int], also: Iterable[str], key: str) -> Door:
+def access_policy(
+    host: str, bound_address: tuple[str, int], allowed_hosts: Iterable[str], api_key: str
+) -> AccessPolicy:
     """The one that a socket was bound for: host as it was asked for, address as it came out."""
-    bound, port = address
-    names = dict.fromkeys((*_HERE, _bracketed(host.lower()), _bracketed(bound)))
-    is_any = ip_address(bound.partition("%")[0]).is_unspecified
+    bound_host, port = bound_address
+    host_names = dict.fromkeys((*_LOOPBACK_HOSTS, _bracket_ipv6(host.lower()), _bracket_ipv6(bound_host)))
+    is_any = ip_address(bound_host.partition("%")[0]).is_unspecified
     if is_any:
-        names |= dict.fromkeys((socket.gethostname().lower(), socket.getfqdn().lower()))
-    return Door(port, tuple(names), tuple(name.lower() for name in also), is_any, key)
+        host_names |= dict.fromkeys((socket.gethostname().lower(), socket.getfqdn().lower()))
+    return AccessPolicy(port, tuple(host_names), tuple(name.lower() for name in allowed_hosts), is_any, api_key)
 
 
-def _bracketed(host: str) -> str:
+def _bracket_ipv6(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def objection(path: str, headers: Sequence[tuple[bytes, bytes]], door: Door) -> RequestRefused | None:
+def check_access(path: str, headers: Sequence[tuple[bytes, bytes]], policy: AccessPolicy) -> ApiError | None:
     """Why a request is not let in. headers: names in lower case."""
-    given: dict[bytes, bytes] = {}
+    first_headers: dict[bytes, bytes] = {}
     for name, value in headers:
-        given.setdefault(name, value)
-    if sum(name == b"host" for name, _ in headers) != 1 or not _is_ours(given[b"host"], door):
-        return RequestRefused(
+        first_headers.setdefault(name, value)
+    if sum(name == b"host" for name, _ in headers) != 1 or not _is_allowed_host(first_headers[b"host"], policy):
+        return ApiError(
             "The Host of this request is not this server's",
             "use the address that `phichat serve` has printed, or allow the name with --allow-host",
             status=421,
             code="wrong_host",
         )
-    if b"origin" in given or given.get(b"sec-fetch-site", b"none") != b"none":
-        return RequestRefused(
+    if b"origin" in first_headers or first_headers.get(b"sec-fetch-site", b"none") != b"none":
+        return ApiError(
             "phichat serve does not answer pages in a browser", "ask from a program", status=403, code="browser"
         )
-    if door.key and path != _OPEN and not _has_key(given.get(b"authorization", b""), door.key):
-        return RequestRefused(
+    if (
+        policy.api_key
+        and path != _PUBLIC_PATHS
+        and not _has_key(first_headers.get(b"authorization", b""), policy.api_key)
+    ):
+        return ApiError(
             "The API key is missing or wrong",
             "send it as `Authorization: Bearer KEY`",
             status=401,
@@ -74,15 +80,18 @@ def objection(path: str, headers: Sequence[tuple[bytes, bytes]], door: Door) -> 
     return None
 
 
-def _is_ours(host: bytes, door: Door) -> bool:
+def _is_allowed_host(host: bytes, policy: AccessPolicy) -> bool:
     text = host.decode("latin-1").strip().lower()
-    end = text.rfind("]") + 1
-    name, colon, port = text[:end] + text[end:].partition(":")[0], *text[end:].partition(":")[1:]
-    if name in door.also or text in door.also:
+    bracket_end = text.rfind("]") + 1
+    name, colon, port = (
+        text[:bracket_end] + text[bracket_end:].partition(":")[0],
+        *text[bracket_end:].partition(":")[1:],
+    )
+    if name in policy.allowed_hosts or text in policy.allowed_hosts:
         return not colon or port.isdecimal()
-    if (port if colon else "80") != str(door.port):
+    if (port if colon else "80") != str(policy.port):
         return False
-    return name in door.names or (door.any_address and _is_address(name))
+    return name in policy.host_names or (policy.allow_any_address and _is_address(name))
 
 
 def _is_address(name: str) -> bool:
@@ -94,28 +103,28 @@ def _is_address(name: str) -> bool:
 
 
 def _has_key(authorization: bytes, key: str) -> bool:
-    scheme, _, given = authorization.partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), key.encode())
+    scheme, _, sent_key = authorization.partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(sent_key.strip(), key.encode())
 
 
-class Gate:
+class AccessMiddleware:
     """Asks for the door's conditions before anything else is done, the reading of a body too."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
-        self._app, self._door = app, door
+    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
+        self._app, self._policy = app, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI."""
-        if scope["type"] == "http" and (why := objection(scope["path"], scope["headers"], self._door)):
-            return await error_response(why)(scope, receive, send)
+        if scope["type"] == "http" and (error := check_access(scope["path"], scope["headers"], self._policy)):
+            return await error_response(error)(scope, receive, send)
         await self._app(scope, receive, send)
 
 
-def error_response(error: RequestRefused) -> Response:
+def error_response(error: ApiError) -> Response:
     """An error as HTTP."""
     headers = {"cache-control": "no-store"}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(encoded(error_document(error)), error.status, headers, "application/json")
+    return Response(encode_json(error_document(error)), error.status, headers, "application/json")

@@ -10,21 +10,21 @@ from functools import partial
 from phichat.config import Config
 from phichat.errors import UsageError
 from phichat.paths import Paths
-from phichat.server.app import House, Kept, Limits, application
-from phichat.server.engines import Backends, Engines
-from phichat.server.gate import door
-from phichat.server.listening import bound, place, remarks, server
-from phichat.server.menu import Menu
-from phichat.wiring import chat_backend, engines_can_stay
+from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.engines import BackendPool, Dispatcher
+from phichat.server.gate import access_policy
+from phichat.server.listening import bind_socket, create_server, forward_logs, resolve_address
+from phichat.server.menu import ModelProvider
+from phichat.wiring import background_engines_supported, create_chat_backend
 
-_AT_ONCE = 4
+_MAX_CONCURRENT_GENERATIONS = 4
 """Requests that an engine which takes several is asked at the same time. It gives each a batch or a token in turn."""
 
-_PAUSE_S = 5.0
+_IDLE_RELEASE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ServeSettings:
     """What was asked for.
 
     key: "" for none. waiting: requests that may stand in line behind those that are being answered. keeps: in the
@@ -33,57 +33,61 @@ class Serving:
 
     host: str = "127.0.0.1"
     port: int = 0
-    key: str = ""
-    allowed: tuple[str, ...] = ()
-    waiting: int = 32
+    api_key: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    max_waiting: int = 32
     time_limit_s: float = 600.0
-    keeps: bool = False
+    record: bool = False
     debug: bool = False
 
 
-def serve_until_stopped(wanted: Serving, config: Config, paths: Paths, tell: Callable[[str], None]) -> None:
+def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, log: Callable[[str], None]) -> None:
     """Serve until a signal. tell: says a line to whoever runs it, from any thread, and makes foreign text harmless.
 
     Raises ServeError, UsageError, ModelNotInstalled and ConfigError before anything is served.
     """
-    menu = Menu(config, paths, partial(chat_backend, is_choice=False))
-    backends = Backends(menu.backend)
-    stay = engines_can_stay(config, paths)
-    where = place(wanted.host, wanted.port)
-    if not wanted.key and not where.is_loopback:
+    models = ModelProvider(config, paths, partial(create_chat_backend, explicit=False))
+    pool = BackendPool(models.create_backend)
+    use_background = background_engines_supported(config, paths)
+    bind_address = resolve_address(settings.host, settings.port)
+    if not settings.api_key and not bind_address.is_loopback:
         raise UsageError(
-            f"At {wanted.host} others could reach phichat serve, and there is no key",
+            f"At {settings.host} others could reach phichat serve, and there is no key",
             "put one into an environment variable and name that with --api-key-env",
         )
-    with bound(where) as listening:
-        if menu.notice:
-            tell(menu.notice)
-        let_in = door(wanted.host, listening.getsockname()[:2], wanted.allowed, wanted.key)
+    with bind_socket(bind_address) as listener:
+        if models.notice:
+            log(models.notice)
+        policy = access_policy(settings.host, listener.getsockname()[:2], settings.allowed_hosts, settings.api_key)
 
         async def run() -> None:
-            most_s = wanted.time_limit_s
-            engines = Engines(
-                backends,
-                at_once=_AT_ONCE if stay else 1,
-                waiting=wanted.waiting,
-                patience_s=most_s,
-                pause_s=_PAUSE_S if stay else None,
+            time_limit_s = settings.time_limit_s
+            dispatcher = Dispatcher(
+                pool,
+                max_concurrent=_MAX_CONCURRENT_GENERATIONS if use_background else 1,
+                max_waiting=settings.max_waiting,
+                queue_timeout_s=time_limit_s,
+                idle_release_s=_IDLE_RELEASE_S if use_background else None,
             )
-            limits = Limits(answer_s=most_s)
-            house = House(menu, engines, tell, _kept(paths) if wanted.keeps else None, limits)
-            app = application(house, let_in)
-            await server(app, listening, engines, tell, debug=wanted.debug).serve([listening])
+            limits = Limits(time_limit_s=time_limit_s)
+            context = ServerContext(
+                models, dispatcher, log, _create_recorder(paths) if settings.record else None, limits
+            )
+            app = create_app(context, policy)
+            await create_server(app, listener, dispatcher, log, debug=settings.debug).serve([listener])
 
         try:
-            with remarks(tell, debug=wanted.debug):
+            with forward_logs(log, debug=settings.debug):
                 asyncio.run(run())
         finally:
-            backends.let_go()
+            pool.release_idle()
 
 
-def _kept(paths: Paths) -> Kept:
-    from phichat.server.keeping import Keeping
-    from phichat.transcript.store import Store
-    from phichat.wiring import RECORDING_PATIENCE_S
+def _create_recorder(paths: Paths) -> EventRecorder:
+    from phichat.server.keeping import ConversationTracker
+    from phichat.transcript.store import TranscriptStore
+    from phichat.wiring import RECORDER_LOCK_TIMEOUT_S
 
-    return Keeping(lambda: Store.open(paths.logs, patience_s=RECORDING_PATIENCE_S)).record
+    return ConversationTracker(
+        lambda: TranscriptStore.open_file(paths.logs, busy_timeout_s=RECORDER_LOCK_TIMEOUT_S)
+    ).record_events

@@ -12,10 +12,10 @@ from threading import RLock
 from time import monotonic, sleep
 
 from phichat.errors import TranscriptError
-from phichat.transcript.migrations import MIGRATIONS, Migration, migrate
-from phichat.transcript.spacing import spaced
+from phichat.transcript.migrations import MIGRATIONS, Migration, migrate_schema
+from phichat.transcript.spacing import insert_word_breaks
 
-PATIENCE_S = 5.0
+BUSY_TIMEOUT_S = 5.0
 """How long to wait for another process that writes."""
 
 
@@ -23,76 +23,76 @@ class Database:
     """One connection, for any thread. Its methods raise TranscriptError."""
 
     def __init__(
-        self, path: Path, migrations: Sequence[Migration] = MIGRATIONS, patience_s: float = PATIENCE_S
+        self, path: Path, migrations: Sequence[Migration] = MIGRATIONS, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> None:
         self.path = path
         self._lock = RLock()
-        with self._told():
-            _create(path)
-            self._connection = _connect(path, patience_s)
+        with self._translate_errors():
+            _create_file(path)
+            self._connection = _connect(path, busy_timeout_s)
             try:
-                migrate(self._connection, migrations)
+                migrate_schema(self._connection, migrations)
             except (sqlite3.Error, TranscriptError):
                 self._connection.close()
                 raise
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def read_transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection, at one moment of the store."""
         with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def write_transaction(self) -> Iterator[sqlite3.Connection]:
         """The connection, with what is done committed at the end, or none of it."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
     @contextlib.contextmanager
-    def writing_lightly(self) -> Iterator[sqlite3.Connection]:
+    def write_transaction_no_fsync(self) -> Iterator[sqlite3.Connection]:
         """As `writing`, without waiting for the disk: what is done survives the death of the process at once,
         but a power cut only when a later commit has waited. A disk that stalls holds nothing up."""
-        with self._lock, self._told():
+        with self._lock, self._translate_errors():
             self._connection.execute("PRAGMA synchronous = NORMAL")
             try:
-                with self.writing() as connection:
+                with self.write_transaction() as connection:
                     yield connection
             finally:
                 self._connection.execute("PRAGMA synchronous = FULL")
 
     @contextlib.contextmanager
-    def bare(self) -> Iterator[sqlite3.Connection]:
+    def autocommit(self) -> Iterator[sqlite3.Connection]:
         """The connection outside of any transaction."""
-        with self._lock, self._told():
+        with self._lock, self._translate_errors():
             yield self._connection
 
-    def copy_to(self, target: Path) -> None:
+    def copy_to_file(self, target: Path) -> None:
         """A copy as of one moment, put in place in one step, readable by its owner only."""
         from tempfile import mkstemp
 
         if (target.exists() and target.samefile(self.path)) or target.with_name(f"{target.name}-wal").exists():
             raise TranscriptError(f"{target} is a store in use", "give the copy another name")
-        with self._lock, self._told():
+        with self._lock, self._translate_errors():
             handle, name = mkstemp(dir=target.parent, prefix=f".{target.name}.")
             os.close(handle)
-            part = Path(name)
+            partial = Path(name)
             try:
-                with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+                with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
                     self._connection.backup(copy)
                     copy.execute("PRAGMA journal_mode = DELETE")  # one file, whatever becomes of it
-                part.replace(target)
+                partial.replace(target)
             finally:
-                part.unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Nothing more can be done with it."""
-        with self._lock, self._told():
+        with self._lock, self._translate_errors():
             self._connection.close()
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._told():
-            self._connection.execute(begin)
+    def _transaction(self, begin_statement: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._translate_errors():
+            self._connection.execute(begin_statement)
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
@@ -102,14 +102,14 @@ class Database:
                     self._connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as why:
-            raise _sentence(why, self.path) from why
+        except (sqlite3.Error, OSError) as error:
+            raise _to_transcript_error(error, self.path) from error
 
 
-def _create(path: Path) -> None:
+def _create_file(path: Path) -> None:
     """The folder and the file, readable by their owner only from the first moment; SQLite gives its
     other files the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -117,25 +117,25 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
-def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
+def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     """A connection that writes, or where the folder forbids it one that only reads."""
     try:
-        return _settled(str(path), patience_s)
-    except sqlite3.OperationalError as why:
-        if not why.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+        return _open_connection(str(path), busy_timeout_s)
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
             raise
-        return _settled(f"{path.absolute().as_uri()}?mode=ro&immutable=1", patience_s)
+        return _open_connection(f"{path.absolute().as_uri()}?mode=ro&immutable=1", busy_timeout_s)
 
 
-def _settled(place: str, patience_s: float) -> sqlite3.Connection:
+def _open_connection(address: str, busy_timeout_s: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        place, timeout=patience_s, isolation_level=None, check_same_thread=False, uri=place.startswith("file:")
+        address, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False, uri=address.startswith("file:")
     )
-    connection.text_factory = _text
-    connection.create_function("spaced", 1, spaced, deterministic=True)
+    connection.text_factory = _decode_text
+    connection.create_function("spaced", 1, insert_word_breaks, deterministic=True)
     try:
         # Two processes that turn a new file to WAL at once: SQLite refuses one of them without waiting.
-        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), patience_s)
+        _retry_while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"), busy_timeout_s)
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "journal_size_limit = 4194304"):
             connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error:
@@ -144,20 +144,20 @@ def _settled(place: str, patience_s: float) -> sqlite3.Connection:
     return connection
 
 
-def _patiently(step: Callable[[], object], patience_s: float) -> None:
-    deadline = monotonic() + patience_s
+def _retry_while_busy(operation: Callable[[], object], busy_timeout_s: float) -> None:
+    deadline = monotonic() + busy_timeout_s
     while True:
         try:
-            step()
-        except sqlite3.OperationalError as why:
-            if why.sqlite_errorname not in ("SQLITE_BUSY", "SQLITE_BUSY_RECOVERY") or monotonic() > deadline:
+            operation()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname not in ("SQLITE_BUSY", "SQLITE_BUSY_RECOVERY") or monotonic() > deadline:
                 raise
             sleep(0.01)
         else:
             return
 
 
-def _text(stored: bytes) -> str:
+def _decode_text(stored: bytes) -> str:
     """Command lines can hold lone surrogates, and every word is kept."""
     try:
         return stored.decode("utf-8", "surrogatepass")
@@ -165,23 +165,28 @@ def _text(stored: bytes) -> str:
         return stored.decode("utf-8", "replace")
 
 
-def as_bytes(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
     """For CAST(? AS TEXT): sqlite3 refuses a str with lone surrogates."""
     return text.encode("utf-8", "surrogatepass")
 
 
-_KINDS = {errno.ENOSPC: "FULL", errno.EACCES: "READONLY", errno.EPERM: "READONLY", errno.EROFS: "READONLY"}
+_ERROR_KIND_BY_ERRNO = {
+    errno.ENOSPC: "FULL",
+    errno.EACCES: "READONLY",
+    errno.EPERM: "READONLY",
+    errno.EROFS: "READONLY",
+}
 """SQLite's words for what the system says."""
 
 
-def _sentence(why: sqlite3.Error | OSError, path: Path) -> TranscriptError:
-    match why:
+def _to_transcript_error(error: sqlite3.Error | OSError, path: Path) -> TranscriptError:
+    match error:
         case OSError():
-            kind = _KINDS.get(why.errno or 0, "")
-            reason = why.strerror or str(why)
+            kind = _ERROR_KIND_BY_ERRNO.get(error.errno or 0, "")
+            reason = error.strerror or str(error)
         case _:
-            kind = getattr(why, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
-            reason = str(why)
+            kind = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+            reason = str(error)
     match kind:
         case "FULL":
             return TranscriptError("The disk of the transcripts is full", f"make room for {path}")

@@ -18,27 +18,27 @@ from phichat.transcript import codec
 from phichat.transcript.records import ConversationRecord
 
 FORMAT, VERSION = "phichat", 1
-_AGAIN = "export it again"
+_EXPORT_AGAIN = "export it again"
 
 
-def write(conversations: Iterable[ConversationRecord]) -> Iterator[str]:
+def write_native_json(conversations: Iterable[ConversationRecord]) -> Iterator[str]:
     """The document in pieces, one conversation each. It has no character that could steer a terminal."""
     yield f'{{"format": "{FORMAT}", "version": {VERSION}, "conversations": ['
-    between = "\n"
+    separator = "\n"
     for conversation in conversations:
         # Who writes a reply at this moment is nothing to keep.
-        kept = replace(conversation, turns=tuple(replace(turn, live=False) for turn in conversation.turns))
-        yield between + to_json(codec.to_document(kept), indent=1)
-        between = ",\n"
+        exported = replace(conversation, turns=tuple(replace(turn, live=False) for turn in conversation.turns))
+        yield separator + to_json(codec.to_document(exported), indent=1)
+        separator = ",\n"
     yield "\n]}\n"
 
 
-def is_document(document: object) -> bool:
+def is_native_document(document: object) -> bool:
     """Whether this JSON is phichat's, of whatever version."""
     return isinstance(document, dict) and document.get("format") == FORMAT
 
 
-def read(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
+def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
     """The conversations of a parsed document. Raises TranscriptFileError."""
     version = document.get("version")
     if version != VERSION:
@@ -48,14 +48,16 @@ def read(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
         )
     conversations = document.get("conversations")
     if not isinstance(conversations, list):
-        raise TranscriptFileError("It has no list of conversations", _AGAIN)
-    for at, conversation in enumerate(conversations, 1):
+        raise TranscriptFileError("It has no list of conversations", _EXPORT_AGAIN)
+    for number, conversation in enumerate(conversations, 1):
         try:
             yield codec.from_document(ConversationRecord, conversation)
-        except ValueError as why:
-            raise TranscriptFileError(f"Conversation {at} of it is damaged ({_short(why)})", _AGAIN) from why
+        except ValueError as error:
+            raise TranscriptFileError(
+                f"Conversation {number} of it is damaged ({_shorten_error(error)})", _EXPORT_AGAIN
+            ) from error
 
 
-def _short(why: ValueError) -> str:
-    text = str(why)
+def _shorten_error(error: ValueError) -> str:
+    text = str(error)
     return text if len(text) <= 120 else f"{text[:120]}..."

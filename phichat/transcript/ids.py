@@ -9,33 +9,35 @@ from datetime import datetime
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: no letter that is read as a digit or as another letter."""
 
-_TIME, _CHANCE = 9, 5
+_TIME_LETTERS, _RANDOM_LETTERS = 9, 5
 """Letters for the milliseconds since 1970 (enough until the year 3084) and for telling apart what they do not."""
 
 
-def new_id(when: datetime) -> str:
+def new_id(created_at: datetime) -> str:
     """An id that sorts by `when`, among others at least a millisecond away."""
-    chance = int.from_bytes(os.urandom(4), "big") % (1 << 5 * _CHANCE)
-    number = max(0, int(when.timestamp() * 1000)) << 5 * _CHANCE | chance
-    return "".join(_ALPHABET[number >> 5 * at & 31] for at in reversed(range(_TIME + _CHANCE)))
+    random_bits = int.from_bytes(os.urandom(4), "big") % (1 << 5 * _RANDOM_LETTERS)
+    number = max(0, int(created_at.timestamp() * 1000)) << 5 * _RANDOM_LETTERS | random_bits
+    return "".join(
+        _ALPHABET[number >> 5 * position & 31] for position in reversed(range(_TIME_LETTERS + _RANDOM_LETTERS))
+    )
 
 
-def ascending_ids() -> Callable[[datetime], str]:
+def make_ascending_ids() -> Callable[[datetime], str]:
     """Like `new_id`, each id after the one before it, whatever the times: for the turns of a conversation."""
     last = ""
 
-    def following(when: datetime) -> str:
+    def next_id(created_at: datetime) -> str:
         nonlocal last
-        made = new_id(when)
-        if made <= last:
-            made = _after(last)
-        last = made
-        return made
+        candidate = new_id(created_at)
+        if candidate <= last:
+            candidate = _increment_id(last)
+        last = candidate
+        return candidate
 
-    return following
+    return next_id
 
 
-def _after(letters: str) -> str:
+def _increment_id(letters: str) -> str:
     """The next id in the order."""
     stem = letters.rstrip("z")
     return stem[:-1] + _ALPHABET[_ALPHABET.index(stem[-1]) + 1] + "0" * (len(letters) - len(stem))

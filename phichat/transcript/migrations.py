@@ -99,18 +99,18 @@ MIGRATIONS = (
 )
 
 
-def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+def migrate_schema(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Bring a store up to date, in one transaction.
 
     Raises TranscriptError when a newer phichat has made it, sqlite3.Error kinds otherwise.
     """
-    known = [migration.name for migration in migrations]
-    if _applied(connection) == known:
+    names = [migration.name for migration in migrations]
+    if _applied_names(connection) == names:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        applied = _applied(connection)  # another process may have been faster
-        if applied != known[: len(applied)]:
+        applied = _applied_names(connection)  # another process may have been faster
+        if applied != names[: len(applied)]:
             raise TranscriptError("A newer phichat has written these transcripts", "update phichat to read them")
         if not applied:
             connection.execute("CREATE TABLE migration (n INTEGER PRIMARY KEY, name TEXT NOT NULL)")
@@ -124,7 +124,7 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MI
             connection.execute("ROLLBACK")
 
 
-def _applied(connection: sqlite3.Connection) -> list[str]:
+def _applied_names(connection: sqlite3.Connection) -> list[str]:
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'").fetchone():
         return []
     return [str(name) for (name,) in connection.execute("SELECT name FROM migration ORDER BY n")]

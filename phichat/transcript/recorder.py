@@ -15,29 +15,29 @@ from phichat.events import (
     ContextTrimmed,
     Event,
     ModelReady,
-    NotKept,
     ReasoningDelta,
     SampleFinished,
     TextDelta,
+    TranscriptUnavailable,
     TurnFinished,
     TurnStarted,
 )
 from phichat.messages import FinishReason, ModelInfo
-from phichat.transcript.ids import ascending_ids
+from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.records import TurnRecord
-from phichat.transcript.ticker import Ticker
+from phichat.transcript.ticker import DebouncedWorker
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-    from phichat.transcript.store import Store
+    from phichat.transcript.store import TranscriptStore
 
-_DURABLE_S = 1.0
+_FSYNC_INTERVAL_S = 1.0
 """Between two commits of streamed text that wait for the disk."""
 
 
 @dataclass(eq=False)
-class _Turn:
+class _RecordedTurn:
     """A turn that is recorded. row: where it stands in the store, None while it does not.
 
     texts, reasonings: the pieces so far, the first `written` of each in the store. The thread that
@@ -48,15 +48,15 @@ class _Turn:
     """
 
     record: TurnRecord
-    row: int | None = None
+    row_id: int | None = None
     texts: list[str] = field(default_factory=list)
     reasonings: list[str] = field(default_factory=list)
-    written: tuple[int, int] = (0, 0)
-    path: str | None = None
+    stored_counts: tuple[int, int] = (0, 0)
+    model_path: str | None = None
     samples: dict[int, TurnRecord] = field(default_factory=dict)
-    sample_rows: dict[int, int] = field(default_factory=dict)
-    winner: int | None = None
-    ticker: Ticker | None = None
+    sample_row_ids: dict[int, int] = field(default_factory=dict)
+    winner_index: int | None = None
+    worker: DebouncedWorker | None = None
 
 
 class Recorder:
@@ -70,64 +70,67 @@ class Recorder:
     """
 
     def __init__(
-        self, open_store: Callable[[], Store], conversation: str | None = None, parent: str | None = None
+        self,
+        open_store: Callable[[], TranscriptStore],
+        conversation_id: str | None = None,
+        parent_id: str | None = None,
     ) -> None:
         """open_store: called when the first turn begins; may raise TranscriptError."""
-        self.conversation = conversation
-        self.parent = parent
+        self.conversation_id = conversation_id
+        self.parent_id = parent_id
         self._open_store = open_store
-        self._store: Store | None = None
-        self._new_id = ascending_ids()
+        self._store: TranscriptStore | None = None
+        self._new_id = make_ascending_ids()
         self._model: ModelInfo | None = None
-        self._path: str | None = None
-        self._current: _Turn | None = None
-        self._unkept: list[_Turn] = []
-        self._trouble: TranscriptError | None = None
-        self._told = False
-        self._durable_at = monotonic()
+        self._model_path: str | None = None
+        self._current: _RecordedTurn | None = None
+        self._unsaved: list[_RecordedTurn] = []
+        self._last_error: TranscriptError | None = None
+        self._reported = False
+        self._last_fsync_at = monotonic()
 
-    def loaded(self, ready: ModelReady) -> None:
+    def on_model_loaded(self, event: ModelReady) -> None:
         """What answers from now on, where it was loaded outside a turn."""
-        self._model, self._path = ready.model, ready.path
+        self._model, self._model_path = event.model, event.path
 
-    def record(self, events: Iterator[Event]) -> Iterator[Event]:
+    def record_events(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events of one turn, each written down before it is passed on; text at most 250 ms after.
 
         Whoever stops listening has cancelled the turn. Raises what `events` raises.
         """
-        turn: _Turn | None = None
+        turn: _RecordedTurn | None = None
         try:
             for event in events:
                 if isinstance(event, TurnStarted):
-                    turn = self._begin(event)
+                    turn = self._start_turn(event)
                 elif turn is not None:
-                    self._take(turn, event)
+                    self._handle_event(turn, event)
                 if isinstance(event, TurnFinished):  # nothing comes after it
-                    yield from self._news()
+                    yield from self._iter_notices()
                     yield event
                 else:
                     yield event
-                    yield from self._news()
+                    yield from self._iter_notices()
         except PhichatError as error:
             if turn is not None:
-                self._end(turn, replace(_broken_off(turn, FinishReason.ERROR), error=str(error)))
+                self._finish_turn(turn, replace(_with_partial_text(turn, FinishReason.ERROR), error=str(error)))
             raise
         finally:
-            self._break_off()
+            self._abort_open_turn()
 
     def close(self) -> None:
         """Nothing more will be recorded."""
-        self._break_off()
+        self._abort_open_turn()
         if self._store is not None:
             with suppress(TranscriptError):  # what was committed stays so
                 self._store.close()
 
-    def _begin(self, event: TurnStarted) -> _Turn:
+    def _start_turn(self, event: TurnStarted) -> _RecordedTurn:
         now = datetime.now(UTC)
-        turn = _Turn(
+        turn = _RecordedTurn(
             TurnRecord(
                 self._new_id(now),
-                self.parent,
+                self.parent_id,
                 now,
                 event.prompt,
                 system=event.system,
@@ -135,22 +138,22 @@ class Recorder:
                 params=event.params,
             )
         )
-        turn.path = self._path
-        self.parent = turn.record.id
-        self._attempt(lambda: self._place(turn))
-        turn.ticker = Ticker(lambda: self._attempt(lambda: self._flush(turn)))
+        turn.model_path = self._model_path
+        self.parent_id = turn.record.id
+        self._try_write(lambda: self._insert_turn(turn))
+        turn.worker = DebouncedWorker(lambda: self._try_write(lambda: self._flush_text(turn)))
         self._current = turn
         return turn
 
-    def _take(self, turn: _Turn, event: Event) -> None:
+    def _handle_event(self, turn: _RecordedTurn, event: Event) -> None:
         match event:
             case TextDelta():
                 turn.texts.append(event.text)
             case ReasoningDelta():
                 turn.reasonings.append(event.text)
             case ModelReady():
-                self.loaded(event)
-                turn.path = event.path
+                self.on_model_loaded(event)
+                turn.model_path = event.path
                 turn.record = replace(turn.record, model=event.model)
             case CodeChecked():
                 turn.record = replace(turn.record, code=event.report)
@@ -161,115 +164,124 @@ class Recorder:
             case SampleFinished():
                 now = datetime.now(UTC)
                 sample = replace(turn.record, id=self._new_id(now), created_at=now)
-                turn.samples[event.number] = _finished(sample, event.reply)
+                turn.samples[event.index] = _with_result(sample, event.reply)
             case TurnFinished():
-                mine = (event.seed, event.text, event.reasoning)
-                turn.winner = next(
-                    (at for at, it in turn.samples.items() if (it.seed, it.text, it.reasoning) == mine), None
+                answer_key = (event.seed, event.text, event.reasoning)
+                turn.winner_index = next(
+                    (
+                        index
+                        for index, sample_record in turn.samples.items()
+                        if (sample_record.seed, sample_record.text, sample_record.reasoning) == answer_key
+                    ),
+                    None,
                 )
-                self._end(turn, _finished(turn.record, event))
+                self._finish_turn(turn, _with_result(turn.record, event))
                 return
             case _:
                 return
-        if turn.ticker is not None:
-            turn.ticker.wake()
+        if turn.worker is not None:
+            turn.worker.trigger()
 
-    def _end(self, turn: _Turn, record: TurnRecord) -> None:
-        if turn.ticker is not None:
-            turn.ticker.stop()
+    def _finish_turn(self, turn: _RecordedTurn, record: TurnRecord) -> None:
+        if turn.worker is not None:
+            turn.worker.stop()
         turn.record = record
-        if not self._attempt(lambda: self._finish(turn)) and turn not in self._unkept:
-            self._unkept.append(turn)
-        turn.ticker = self._current = None
+        if not self._try_write(lambda: self._save_finished(turn)) and turn not in self._unsaved:
+            self._unsaved.append(turn)
+        turn.worker = self._current = None
 
-    def _break_off(self) -> None:
+    def _abort_open_turn(self) -> None:
         if self._current is not None:
-            self._end(self._current, _broken_off(self._current, FinishReason.CANCELLED))
+            self._finish_turn(self._current, _with_partial_text(self._current, FinishReason.CANCELLED))
 
-    def _place(self, turn: _Turn) -> None:
+    def _insert_turn(self, turn: _RecordedTurn) -> None:
         """Write the beginning of a turn, and before it what could not be written of earlier ones."""
         # SQLite is not needed before somebody says something.
-        from phichat.transcript.live import begin_conversation, begin_turn, finish_turn, title_of
+        from phichat.transcript.live import derive_title, finish_turn, insert_conversation, start_turn
 
         if self._store is None:
             self._store = self._open_store()
-        conversation = self.conversation or self._new_id(turn.record.created_at)
-        with self._store.database.writing() as connection:
-            if self.conversation is None:
-                first = (self._unkept[0] if self._unkept else turn).record
-                begin_conversation(connection, conversation, title_of(first.prompt), first.created_at)
-            for earlier in self._unkept:
-                row = earlier.row if earlier.row is not None else begin_turn(connection, conversation, earlier.record)
-                finish_turn(connection, row, earlier.record)
-            turn.row = begin_turn(connection, conversation, turn.record)
-        self.conversation = conversation
-        self._unkept.clear()
+        conversation_id = self.conversation_id or self._new_id(turn.record.created_at)
+        with self._store.database.write_transaction() as connection:
+            if self.conversation_id is None:
+                first = (self._unsaved[0] if self._unsaved else turn).record
+                insert_conversation(connection, conversation_id, derive_title(first.prompt), first.created_at)
+            for unsaved in self._unsaved:
+                row = (
+                    unsaved.row_id
+                    if unsaved.row_id is not None
+                    else start_turn(connection, conversation_id, unsaved.record)
+                )
+                finish_turn(connection, row, unsaved.record)
+            turn.row_id = start_turn(connection, conversation_id, turn.record)
+        self.conversation_id = conversation_id
+        self._unsaved.clear()
 
-    def _flush(self, turn: _Turn) -> None:
-        from phichat.transcript.live import append, name_model
+    def _flush_text(self, turn: _RecordedTurn) -> None:
+        from phichat.transcript.live import append_text, set_turn_model
 
-        if turn.row is None:
-            self._place(turn)
-        assert self._store is not None and turn.row is not None
-        if turn.path is not None and turn.record.model is not None:
-            name_model(self._store.database, turn.row, turn.record.model, turn.path)
-            turn.path = None
-        texts, reasonings = turn.written
-        now = len(turn.texts), len(turn.reasonings)
-        said, thought = "".join(turn.texts[texts : now[0]]), "".join(turn.reasonings[reasonings : now[1]])
-        if said or thought:
-            durably = monotonic() - self._durable_at > _DURABLE_S
-            append(self._store.database, turn.row, said, thought, durably=durably)
-            if durably:
-                self._durable_at = monotonic()
-        turn.written = now
-        if len(turn.samples) > len(turn.sample_rows):
-            with self._store.database.writing() as connection:
-                rows = self._keep_samples(turn, connection)
-            turn.sample_rows |= rows
+        if turn.row_id is None:
+            self._insert_turn(turn)
+        assert self._store is not None and turn.row_id is not None
+        if turn.model_path is not None and turn.record.model is not None:
+            set_turn_model(self._store.database, turn.row_id, turn.record.model, turn.model_path)
+            turn.model_path = None
+        texts, reasonings = turn.stored_counts
+        counts = len(turn.texts), len(turn.reasonings)
+        text, reasoning = "".join(turn.texts[texts : counts[0]]), "".join(turn.reasonings[reasonings : counts[1]])
+        if text or reasoning:
+            durable = monotonic() - self._last_fsync_at > _FSYNC_INTERVAL_S
+            append_text(self._store.database, turn.row_id, text, reasoning, durable=durable)
+            if durable:
+                self._last_fsync_at = monotonic()
+        turn.stored_counts = counts
+        if len(turn.samples) > len(turn.sample_row_ids):
+            with self._store.database.write_transaction() as connection:
+                rows = self._save_samples(turn, connection)
+            turn.sample_row_ids |= rows
 
-    def _keep_samples(self, turn: _Turn, connection: Connection) -> dict[int, int]:
+    def _save_samples(self, turn: _RecordedTurn, connection: Connection) -> dict[int, int]:
         """Write the samples that are not in the store, but for the winner; where they are then."""
-        from phichat.transcript.live import begin_turn, finish_turn
+        from phichat.transcript.live import finish_turn, start_turn
 
-        assert self.conversation is not None
+        assert self.conversation_id is not None
         rows = {}
-        for number, record in tuple(turn.samples.items()):
-            if number not in turn.sample_rows and number != turn.winner:
-                rows[number] = begin_turn(connection, self.conversation, record, becomes_head=False)
-                finish_turn(connection, rows[number], record)
+        for index, record in tuple(turn.samples.items()):
+            if index not in turn.sample_row_ids and index != turn.winner_index:
+                rows[index] = start_turn(connection, self.conversation_id, record, set_head=False)
+                finish_turn(connection, rows[index], record)
         return rows
 
-    def _finish(self, turn: _Turn) -> None:
+    def _save_finished(self, turn: _RecordedTurn) -> None:
         from phichat.transcript.live import finish_turn
-        from phichat.transcript.removal import drop_turns
+        from phichat.transcript.removal import delete_turns
 
-        if turn.row is None:
-            self._place(turn)
-        assert self._store is not None and turn.row is not None
-        with self._store.database.writing() as connection:
-            self._keep_samples(turn, connection)
-            if turn.winner in turn.sample_rows:
-                drop_turns(connection, [turn.sample_rows[turn.winner]])
-            finish_turn(connection, turn.row, turn.record)
+        if turn.row_id is None:
+            self._insert_turn(turn)
+        assert self._store is not None and turn.row_id is not None
+        with self._store.database.write_transaction() as connection:
+            self._save_samples(turn, connection)
+            if turn.winner_index in turn.sample_row_ids:
+                delete_turns(connection, [turn.sample_row_ids[turn.winner_index]])
+            finish_turn(connection, turn.row_id, turn.record)
 
-    def _attempt(self, step: Callable[[], None]) -> bool:
+    def _try_write(self, operation: Callable[[], None]) -> bool:
         try:
-            step()
-        except TranscriptError as why:
-            self._trouble = why
+            operation()
+        except TranscriptError as error:
+            self._last_error = error
             return False
-        self._trouble = None
+        self._last_error = None
         return True
 
-    def _news(self) -> Iterator[NotKept]:
-        trouble = self._trouble
-        if trouble is not None and not self._told:
-            self._told = True
-            yield NotKept(str(trouble).removesuffix("."))
+    def _iter_notices(self) -> Iterator[TranscriptUnavailable]:
+        last_error = self._last_error
+        if last_error is not None and not self._reported:
+            self._reported = True
+            yield TranscriptUnavailable(str(last_error).removesuffix("."))
 
 
-def _finished(record: TurnRecord, event: TurnFinished) -> TurnRecord:
+def _with_result(record: TurnRecord, event: TurnFinished) -> TurnRecord:
     return replace(
         record,
         text=event.text,
@@ -284,7 +296,7 @@ def _finished(record: TurnRecord, event: TurnFinished) -> TurnRecord:
     )
 
 
-def _broken_off(turn: _Turn, reason: FinishReason) -> TurnRecord:
+def _with_partial_text(turn: _RecordedTurn, reason: FinishReason) -> TurnRecord:
     """A turn whose end did not come, or was not listened to."""
     if turn.record.finish_reason is not None:
         return turn.record

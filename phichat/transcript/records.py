@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from phichat.code_report import CodeReport
-from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
+from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class TurnRecord:
     finish_reason: FinishReason | None = None
     error: str = ""
     model: ModelInfo | None = None
-    params: GenerationParams | None = None
+    params: SamplingParams | None = None
     seed: int | None = None
     usage: Usage | None = None
     timings: Timings | None = None
@@ -68,14 +68,14 @@ class ConversationRecord:
     head: str | None = None
     origin: str = ""
 
-    def branch(self, turn: str | None = None) -> tuple[TurnRecord, ...]:
+    def get_branch(self, turn: str | None = None) -> tuple[TurnRecord, ...]:
         """The turns from the first one to `turn`, by default to the head."""
         by_id = {record.id: record for record in self.turns}
         path: list[TurnRecord] = []
-        at = by_id.get(turn or self.head or "")
-        while at is not None:
-            path.append(at)
-            at = by_id.get(at.parent or "")
+        current = by_id.get(turn or self.head or "")
+        while current is not None:
+            path.append(current)
+            current = by_id.get(current.parent or "")
         return tuple(reversed(path))
 
 

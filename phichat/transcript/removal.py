@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from phichat.errors import TranscriptError
 from phichat.transcript.database import Database
 
-_MERGED_PAGES = 500
+_MERGE_PAGES = 500
 """Of the full-text index in one transaction: others write in between."""
 
 
-def drop_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
+def delete_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
     """Take out turns; no others may follow them. Raises sqlite3.Error kinds."""
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS leaving (n INTEGER PRIMARY KEY)")
     connection.execute("DELETE FROM leaving")
@@ -23,14 +23,14 @@ def drop_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
         FROM leaving JOIN searchable USING (n) JOIN turn USING (n)
         WHERE copied_from IS NULL AND n NOT IN (SELECT turn FROM pending)"""
     )
-    heirs = connection.execute(
+    successors = connection.execute(
         """SELECT copied_from, min(n) FROM turn
         WHERE copied_from IN (SELECT n FROM leaving) AND n NOT IN (SELECT n FROM leaving) GROUP BY copied_from"""
     ).fetchall()
-    for source, heir in heirs:  # what a fork has copied can now be found there
-        connection.execute("UPDATE turn SET copied_from = NULL WHERE n = ?", (heir,))
-        connection.execute("UPDATE turn SET copied_from = ? WHERE copied_from = ?", (heir, source))
-        connection.execute("INSERT INTO pending (turn) VALUES (?)", (heir,))
+    for source, successor in successors:  # what a fork has copied can now be found there
+        connection.execute("UPDATE turn SET copied_from = NULL WHERE n = ?", (successor,))
+        connection.execute("UPDATE turn SET copied_from = ? WHERE copied_from = ?", (successor, source))
+        connection.execute("INSERT INTO pending (turn) VALUES (?)", (successor,))
     connection.execute("DELETE FROM turn WHERE n IN (SELECT n FROM leaving)")
     connection.execute(
         """DELETE FROM shared WHERE NOT EXISTS (SELECT 1 FROM turn WHERE params = shared.n)
@@ -39,22 +39,22 @@ def drop_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
     connection.execute("DELETE FROM model WHERE NOT EXISTS (SELECT 1 FROM turn WHERE model = model.n)")
 
 
-def erase_traces(database: Database) -> bool:
+def purge_deleted(database: Database) -> bool:
     """Make unreadable what removed turns have left: their words in older parts of the full-text index,
     and their pages in the write-ahead log.
 
     False when another process reads the log just now; it goes when the last process ends. Raises TranscriptError.
     """
-    pages = -_MERGED_PAGES  # a negative number begins a merge of everything
+    pages = -_MERGE_PAGES  # a negative number begins a merge of everything
     while True:
-        with database.writing() as connection:
-            before = connection.total_changes
+        with database.write_transaction() as connection:
+            changes_before = connection.total_changes
             connection.execute("INSERT INTO words (words, rank) VALUES ('merge', ?)", (pages,))
-            if connection.total_changes - before < 2:
+            if connection.total_changes - changes_before < 2:
                 break
-        pages = _MERGED_PAGES
+        pages = _MERGE_PAGES
     try:
-        with database.bare() as connection:
+        with database.autocommit() as connection:
             (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except TranscriptError:
         return False

@@ -8,28 +8,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from phichat.code_report import CodeReport
-from phichat.messages import FinishReason, GenerationParams, ModelInfo, Timings, Usage
+from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 from phichat.transcript import codec
-from phichat.transcript.database import as_bytes
+from phichat.transcript.database import encode_text
 from phichat.transcript.records import TurnRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def stamp(when: datetime) -> int:
+def to_micros(time: datetime) -> int:
     """Microseconds since 1970; a time without a zone counts as UTC."""
-    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
 
 
-def moment(stamped: int) -> datetime:
+def from_micros(micros: int) -> datetime:
     """What `stamp` was given, in UTC."""
-    return _EPOCH + stamped * _MICROSECOND
+    return _EPOCH + micros * _MICROSECOND
 
 
-def rowid_of(stamped: int) -> int:
+def to_rowid(micros: int) -> int:
     """The rowid of a turn that began then, unless it is taken."""
-    return stamped // 100_000
+    return micros // 100_000
 
 
 def insert_turn(
@@ -42,8 +42,8 @@ def insert_turn(
     copied_from: int | None = None,
 ) -> int:
     """Write a turn and return its rowid. Raises sqlite3.Error kinds."""
-    began = stamp(record.created_at)
-    rowid = _free_rowid(connection, rowid_of(began))
+    created_micros = to_micros(record.created_at)
+    rowid = _find_free_rowid(connection, to_rowid(created_micros))
     connection.execute(
         """INSERT INTO turn (n, id, conversation, parent, depth, created_at, writer, copied_from, prompt)
         VALUES (?, ?, ?, ?, 1 + coalesce((SELECT depth FROM turn WHERE n = ?), 0), ?, ?, ?, CAST(? AS TEXT))""",
@@ -53,10 +53,10 @@ def insert_turn(
             conversation,
             parent,
             parent,
-            began,
+            created_micros,
             writer,
             copied_from,
-            as_bytes(record.prompt),
+            encode_text(record.prompt),
         ),
     )
     if copied_from is None:
@@ -65,16 +65,16 @@ def insert_turn(
     return rowid
 
 
-def _free_rowid(connection: sqlite3.Connection, wanted: int) -> int:
+def _find_free_rowid(connection: sqlite3.Connection, preferred: int) -> int:
     """The wanted one, or one soon after; imports can hold any number of turns of one moment."""
     width = 1
     while True:
         (last,) = connection.execute(
-            "SELECT max(n) FROM turn WHERE n BETWEEN ? AND ?", (wanted, wanted + width - 1)
+            "SELECT max(n) FROM turn WHERE n BETWEEN ? AND ?", (preferred, preferred + width - 1)
         ).fetchone()
         if last is None:
-            return wanted
-        if last < wanted + width - 1:
+            return preferred
+        if last < preferred + width - 1:
             return int(last) + 1
         width *= 8
 
@@ -82,12 +82,12 @@ def _free_rowid(connection: sqlite3.Connection, wanted: int) -> int:
 def update_turn(connection: sqlite3.Connection, rowid: int, record: TurnRecord) -> None:
     """Write all that follows the prompt. Raises sqlite3.Error kinds."""
     usage = record.usage
-    held: dict[str, Any] = {
-        "finished_at": None if record.finished_at is None else stamp(record.finished_at),
+    values: dict[str, Any] = {
+        "finished_at": None if record.finished_at is None else to_micros(record.finished_at),
         "finish_reason": record.finish_reason,
-        "model": model_row(connection, record.model),
-        "params": None if record.params is None else _shared(connection, codec.dump(record.params)),
-        "system": None if record.system is None else _shared(connection, record.system),
+        "model": upsert_model(connection, record.model),
+        "params": None if record.params is None else _upsert_shared(connection, codec.dump_json(record.params)),
+        "system": None if record.system is None else _upsert_shared(connection, record.system),
         "seed": record.seed,
         "n_ctx": record.n_ctx,
         "dropped_turns": record.dropped_turns,
@@ -95,19 +95,19 @@ def update_turn(connection: sqlite3.Connection, rowid: int, record: TurnRecord) 
         "cached_tokens": usage and usage.cached_tokens,
         "completion_tokens": usage and usage.completion_tokens,
         "warnings": len(record.code.warnings) if record.code else 0,
-        "timings": None if record.timings is None else codec.dump(record.timings),
-        "code": None if record.code is None else codec.dump(record.code),
+        "timings": None if record.timings is None else codec.dump_json(record.timings),
+        "code": None if record.code is None else codec.dump_json(record.code),
     }
-    texts = {name: as_bytes(getattr(record, name)) for name in ("error", "text", "reasoning")}
-    columns = [f"{name} = :{name}" for name in held] + [f"{name} = CAST(:{name} AS TEXT)" for name in texts]
-    connection.execute(f"UPDATE turn SET {', '.join(columns)} WHERE n = :n", {**held, **texts, "n": rowid})
+    texts = {name: encode_text(getattr(record, name)) for name in ("error", "text", "reasoning")}
+    columns = [f"{name} = :{name}" for name in values] + [f"{name} = CAST(:{name} AS TEXT)" for name in texts]
+    connection.execute(f"UPDATE turn SET {', '.join(columns)} WHERE n = :n", {**values, **texts, "n": rowid})
 
 
-def model_row(connection: sqlite3.Connection, model: ModelInfo | None, path: str = "") -> int | None:
+def upsert_model(connection: sqlite3.Connection, model: ModelInfo | None, path: str = "") -> int | None:
     """The row of a model, made if need be. path: where its file is, "" when that is not known."""
     if model is None:
         return None
-    info = codec.dump(model)
+    info = codec.dump_json(model)
     connection.execute(
         """INSERT INTO model (name, info, path) VALUES (:name, :info, :path)
         ON CONFLICT (info) DO UPDATE SET path = :path WHERE :path <> '' AND path <> :path""",
@@ -117,8 +117,8 @@ def model_row(connection: sqlite3.Connection, model: ModelInfo | None, path: str
     return int(rowid)
 
 
-def _shared(connection: sqlite3.Connection, value: str) -> int:
-    stored = as_bytes(value)
+def _upsert_shared(connection: sqlite3.Connection, value: str) -> int:
+    stored = encode_text(value)
     connection.execute("INSERT INTO shared (value) VALUES (CAST(? AS TEXT)) ON CONFLICT DO NOTHING", (stored,))
     (rowid,) = connection.execute("SELECT n FROM shared WHERE value = CAST(? AS TEXT)", (stored,)).fetchone()
     return int(rowid)
@@ -137,59 +137,59 @@ def read_turns(connection: sqlite3.Connection, conversation: int) -> tuple[TurnR
     rows = [dict(zip(names, values, strict=True)) for values in cursor]
     seen: dict[tuple[type, str], Any] = {}
 
-    def shared(kind: type, text: str | None) -> Any:
+    def decode_shared(kind: type, text: str | None) -> Any:
         """Most turns of a conversation have the same model and parameters."""
         if text is None:
             return None
         if (kind, text) not in seen:
-            seen[kind, text] = codec.load(kind, text)
+            seen[kind, text] = codec.load_json(kind, text)
         return seen[kind, text]
 
     return tuple(
-        _record(
+        _to_record(
             row,
-            pieces_of(connection, row["n"]) if row["finish_reason"] is None else ("", ""),
-            model=shared(ModelInfo, row["info"]),
-            params=shared(GenerationParams, row["params_json"]),
+            partial_text(connection, row["n"]) if row["finish_reason"] is None else ("", ""),
+            model=decode_shared(ModelInfo, row["info"]),
+            params=decode_shared(SamplingParams, row["params_json"]),
         )
         for row in rows
     )
 
 
-def _record(
-    row: Mapping[str, Any], pieces: tuple[str, str], *, model: ModelInfo | None, params: GenerationParams | None
+def _to_record(
+    row: Mapping[str, Any], partial: tuple[str, str], *, model: ModelInfo | None, params: SamplingParams | None
 ) -> TurnRecord:
     tokens = (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"])
     return TurnRecord(
         id=row["id"],
         parent=row["parent_id"],
-        created_at=moment(row["created_at"]),
+        created_at=from_micros(row["created_at"]),
         prompt=row["prompt"],
-        text=row["text"] + pieces[0],
-        reasoning=row["reasoning"] + pieces[1],
+        text=row["text"] + partial[0],
+        reasoning=row["reasoning"] + partial[1],
         system=row["system_text"],
-        finished_at=None if row["finished_at"] is None else moment(row["finished_at"]),
+        finished_at=None if row["finished_at"] is None else from_micros(row["finished_at"]),
         finish_reason=None if row["finish_reason"] is None else FinishReason(row["finish_reason"]),
         error=row["error"],
         model=model,
         params=params,
         seed=row["seed"],
         usage=None if tokens[0] is None else Usage(*tokens),
-        timings=None if row["timings"] is None else codec.load(Timings, row["timings"]),
+        timings=None if row["timings"] is None else codec.load_json(Timings, row["timings"]),
         n_ctx=row["n_ctx"],
         dropped_turns=row["dropped_turns"],
-        code=None if row["code"] is None else codec.load(CodeReport, row["code"]),
-        live=row["finish_reason"] is None and is_writing(row["writer"], row["created_at"]),
+        code=None if row["code"] is None else codec.load_json(CodeReport, row["code"]),
+        live=row["finish_reason"] is None and is_writer_alive(row["writer"], row["created_at"]),
     )
 
 
-def pieces_of(connection: sqlite3.Connection, turn: int) -> tuple[str, str]:
+def partial_text(connection: sqlite3.Connection, turn: int) -> tuple[str, str]:
     """Text and reasoning that a reply without an end has so far."""
-    pieces = connection.execute("SELECT text, reasoning FROM piece WHERE turn = ? ORDER BY n", (turn,)).fetchall()
-    return "".join(text for text, _ in pieces), "".join(reasoning for _, reasoning in pieces)
+    parts = connection.execute("SELECT text, reasoning FROM piece WHERE turn = ? ORDER BY n", (turn,)).fetchall()
+    return "".join(text for text, _ in parts), "".join(reasoning for _, reasoning in parts)
 
 
-def is_writing(writer: int | None, began: int) -> bool:
+def is_writer_alive(writer: int | None, created_micros: int) -> bool:
     """Whether the process that began a turn then still runs; another one may have its number by now."""
     if writer is None:
         return False
@@ -198,6 +198,6 @@ def is_writing(writer: int | None, began: int) -> bool:
     try:
         process = psutil.Process(writer)
         # The clock may have been set; nobody starts a process and a turn in that span.
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < began / 1e6 + 2
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < created_micros / 1e6 + 2
     except psutil.Error:
         return False

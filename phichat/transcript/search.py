@@ -12,26 +12,26 @@ from datetime import datetime
 
 from phichat.errors import TranscriptError
 from phichat.messages import Role
-from phichat.transcript.database import Database, as_bytes
-from phichat.transcript.rows import is_writing, moment, pieces_of, rowid_of, stamp
-from phichat.transcript.spacing import spaced, unspaced
+from phichat.transcript.database import Database, encode_text
+from phichat.transcript.rows import from_micros, is_writer_alive, partial_text, to_micros, to_rowid
+from phichat.transcript.spacing import insert_word_breaks, remove_word_breaks
 
-_COMMON = 5000
+_MAX_RANKED_MATCHES = 5000
 """More matches than this are not ranked: what stands everywhere ranks nothing, and it would take long."""
 
-_LONGEST, _MOST = 2000, 32
+_MAX_QUERY_CHARS, _MAX_QUERY_TERMS = 2000, 32
 """Characters and terms of a query that are looked at."""
 
 _TERM = re.compile(r'"([^"]*)"?|([^\s"]+)')
-_MARKS = ("\ufdd0", "\ufdd1")
+_HIGHLIGHT_MARKS = ("\ufdd0", "\ufdd1")
 """Noncharacters, which no text holds, around what was found."""
 
-_MARKED = re.compile(f"{_MARKS[0]}([^{_MARKS[1]}]*){_MARKS[1]}?")
-_BATCH = 200
+_HIGHLIGHT_PATTERN = re.compile(f"{_HIGHLIGHT_MARKS[0]}([^{_HIGHLIGHT_MARKS[1]}]*){_HIGHLIGHT_MARKS[1]}?")
+_INDEX_BATCH_SIZE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
+class SearchFilters:
     """What to search in. model: a part of its name; since, until: when the turn began, the end excluded."""
 
     model: str | None = None
@@ -41,7 +41,7 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class TurnHit:
     """A turn that was found. number: its place on its branch, from 1. role: whose words were found.
 
     snippet: what stands around them, each piece with whether it was searched for.
@@ -50,37 +50,39 @@ class Hit:
     conversation: str
     title: str
     turn: str
-    number: int
+    turn_number: int
     role: Role
     created_at: datetime
     snippet: tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResults:
     """The best hits, or the newest where there are too many to rank them."""
 
-    hits: tuple[Hit, ...]
+    hits: tuple[TurnHit, ...]
     newest_first: bool = False
 
 
-def expression(query: str, *, as_typed: bool = False) -> str | None:
+def to_fts_query(query: str, *, prefix_last_word: bool = False) -> str | None:
     """An FTS5 expression for whatever people type; None when it holds nothing that an index could have.
 
     All words have to be there, in quotation marks one after the other, with a closing * also longer ones.
     as_typed: the last word may be unfinished.
     """
     terms: dict[str, None] = {}
-    found = list(_TERM.finditer(query[:_LONGEST]))
-    for at, match in enumerate(found):
+    matches = list(_TERM.finditer(query[:_MAX_QUERY_CHARS]))
+    for index, match in enumerate(matches):
         quoted, word = match.groups()
-        term = spaced(quoted if word is None else word)
+        term = insert_word_breaks(quoted if word is None else word)
         if not any(_is_searchable(letter) for letter in term):
             continue
-        unfinished = as_typed and at + 1 == len(found) and not query[:_LONGEST].endswith((" ", '"'))
-        longer = unfinished or (word is not None and word.endswith("*"))
-        terms['"' + re.sub(r'["\ud800-\udfff]', " ", term) + '"' + "*" * longer] = None
-    return " ".join(list(terms)[:_MOST]) or None
+        is_last_word = (
+            prefix_last_word and index + 1 == len(matches) and not query[:_MAX_QUERY_CHARS].endswith((" ", '"'))
+        )
+        is_prefix = is_last_word or (word is not None and word.endswith("*"))
+        terms['"' + re.sub(r'["\ud800-\udfff]', " ", term) + '"' + "*" * is_prefix] = None
+    return " ".join(list(terms)[:_MAX_QUERY_TERMS]) or None
 
 
 def _is_searchable(letter: str) -> bool:
@@ -88,124 +90,127 @@ def _is_searchable(letter: str) -> bool:
     return category[0] in "LN" or category in ("Co", "So")
 
 
-def search(database: Database, query: str, filters: Filters, limit: int, *, as_typed: bool = False) -> Found:
+def search_turns(
+    database: Database, query: str, filters: SearchFilters, limit: int, *, prefix_last_word: bool = False
+) -> SearchResults:
     """The first hits. Raises TranscriptError."""
     with contextlib.suppress(TranscriptError):  # locked or not writable: the newest turns are missed, no others
-        index_pending(database)
-    wanted = expression(query, as_typed=as_typed)
-    if wanted is None or limit <= 0:
-        return Found(())
-    where, values = _conditions(filters)
-    values["wanted"] = wanted
+        index_pending_turns(database)
+    fts_query = to_fts_query(query, prefix_last_word=prefix_last_word)
+    if fts_query is None or limit <= 0:
+        return SearchResults(())
+    where, values = _search_conditions(filters)
+    values["fts_query"] = fts_query
     source = f"""FROM words JOIN turn ON turn.n = words.rowid JOIN conversation ON conversation.n = turn.conversation
-        LEFT JOIN model ON model.n = turn.model WHERE words MATCH :wanted AND NOT hidden {where}"""
-    with database.reading() as connection:
+        LEFT JOIN model ON model.n = turn.model WHERE words MATCH :fts_query AND NOT hidden {where}"""
+    with database.read_transaction() as connection:
         (matches,) = connection.execute(
-            f"SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH :wanted LIMIT {_COMMON + 1})", values
+            f"SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH :fts_query LIMIT {_MAX_RANKED_MATCHES + 1})",
+            values,
         ).fetchone()
-        is_common = matches > _COMMON
-        order = "words.rowid DESC" if is_common else "bm25(words), words.rowid DESC"
+        is_unranked = matches > _MAX_RANKED_MATCHES
+        order = "words.rowid DESC" if is_unranked else "bm25(words), words.rowid DESC"
         rows = connection.execute(
             f"SELECT words.rowid {source} ORDER BY {order} LIMIT :limit", {**values, "limit": limit}
         ).fetchall()
-        return Found(tuple(_hit(connection, wanted, row) for (row,) in rows), is_common)
+        return SearchResults(tuple(_read_hit(connection, fts_query, row) for (row,) in rows), is_unranked)
 
 
-def _conditions(filters: Filters) -> tuple[str, dict[str, object]]:
+def _search_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
     conditions, values = [""], dict[str, object]()
     if filters.model is not None:
         conditions.append("instr(lower(model.name), lower(CAST(:model AS TEXT)))")
-        values["model"] = as_bytes(filters.model)
+        values["model"] = encode_text(filters.model)
     if filters.since is not None:
         conditions.append("words.rowid >= :first AND turn.created_at >= :since")
-        values |= {"since": stamp(filters.since), "first": rowid_of(stamp(filters.since))}
+        values |= {"since": to_micros(filters.since), "first": to_rowid(to_micros(filters.since))}
     if filters.until is not None:
         conditions.append("turn.created_at < :until")
-        values["until"] = stamp(filters.until)
+        values["until"] = to_micros(filters.until)
     if filters.code_warnings:
         conditions.append("turn.warnings")
     return " AND ".join(conditions), values
 
 
-def listing_conditions(filters: Filters) -> tuple[str, dict[str, object]]:
+def list_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
     """The same filters on conversations: when they were spoken in, by what."""
     where, values = "", dict[str, object]()
     if filters.model is not None:
         where += " AND instr(lower(model.name), lower(CAST(:model AS TEXT)))"
-        values["model"] = as_bytes(filters.model)
+        values["model"] = encode_text(filters.model)
     if filters.since is not None:
         where += " AND updated_at >= :since"
-        values["since"] = stamp(filters.since)
+        values["since"] = to_micros(filters.since)
     if filters.until is not None:
         where += " AND conversation.created_at < :until"
-        values["until"] = stamp(filters.until)
+        values["until"] = to_micros(filters.until)
     if filters.code_warnings:
         where += " AND EXISTS (SELECT 1 FROM turn AS one WHERE one.conversation = conversation.n AND one.warnings)"
     return where, values
 
 
-def _hit(connection: sqlite3.Connection, wanted: str, row: int) -> Hit:
-    asked, answered, conversation, title, turn, depth, created = connection.execute(
+def _read_hit(connection: sqlite3.Connection, fts_query: str, row: int) -> TurnHit:
+    prompt_snippet, answer_snippet, conversation, title, turn, depth, created = connection.execute(
         """SELECT snippet(words, 0, :begin, :end, '…', 14), snippet(words, 1, :begin, :end, '…', 14),
             conversation.id, title, turn.id, depth, turn.created_at
         FROM words JOIN turn ON turn.n = words.rowid JOIN conversation ON conversation.n = turn.conversation
-        WHERE words MATCH :wanted AND words.rowid = :row""",
-        {"wanted": wanted, "row": row, "begin": _MARKS[0], "end": _MARKS[1]},
+        WHERE words MATCH :fts_query AND words.rowid = :row""",
+        {"fts_query": fts_query, "row": row, "begin": _HIGHLIGHT_MARKS[0], "end": _HIGHLIGHT_MARKS[1]},
     ).fetchone()
-    is_answer = answered.count(_MARKS[0]) > asked.count(_MARKS[0])
-    return Hit(
+    is_answer = answer_snippet.count(_HIGHLIGHT_MARKS[0]) > prompt_snippet.count(_HIGHLIGHT_MARKS[0])
+    return TurnHit(
         conversation,
         title,
         turn,
         depth,
         Role.ASSISTANT if is_answer else Role.USER,
-        moment(created),
-        tuple(_parts(" ".join(unspaced(answered if is_answer else asked).split()))),
+        from_micros(created),
+        tuple(_split_highlights(" ".join(remove_word_breaks(answer_snippet if is_answer else prompt_snippet).split()))),
     )
 
 
-def _parts(marked: str) -> Iterator[tuple[str, bool]]:
-    at = 0
-    for match in _MARKED.finditer(marked):
-        if match.start() > at:
-            yield marked[at : match.start()], False
+def _split_highlights(marked: str) -> Iterator[tuple[str, bool]]:
+    offset = 0
+    for match in _HIGHLIGHT_PATTERN.finditer(marked):
+        if match.start() > offset:
+            yield marked[offset : match.start()], False
         yield match.group(1), True
-        at = match.end()
-    if at < len(marked):
-        yield marked[at:], False
+        offset = match.end()
+    if offset < len(marked):
+        yield marked[offset:], False
 
 
-def index_pending(database: Database) -> None:
+def index_pending_turns(database: Database) -> None:
     """Put into the full-text index what is not there yet; replies that are being written wait.
 
     Raises TranscriptError.
     """
-    after = -(2**63)
+    last_row = -(2**63)
     while True:
-        with database.reading() as connection:
-            waiting = connection.execute(
+        with database.read_transaction() as connection:
+            pending = connection.execute(
                 """SELECT n, finish_reason, writer, created_at FROM pending CROSS JOIN turn ON n = turn
                 WHERE n > ? ORDER BY n LIMIT ?""",
-                (after, _BATCH),
+                (last_row, _INDEX_BATCH_SIZE),
             ).fetchall()
-        if not waiting:
+        if not pending:
             return
-        after = waiting[-1][0]
-        rows = [n for n, reason, writer, began in waiting if reason is not None or not is_writing(writer, began)]
-        with database.writing() as connection:
+        last_row = pending[-1][0]
+        rows = [n for n, reason, writer, began in pending if reason is not None or not is_writer_alive(writer, began)]
+        with database.write_transaction() as connection:
             for row in rows:
-                _index(connection, row)
+                _index_turn(connection, row)
 
 
-def _index(connection: sqlite3.Connection, row: int) -> None:
+def _index_turn(connection: sqlite3.Connection, row: int) -> None:
     if not connection.execute("DELETE FROM pending WHERE turn = ?", (row,)).rowcount:
         return  # another process was faster
-    text, reasoning = pieces_of(connection, row)
+    text, reasoning = partial_text(connection, row)
     if text or reasoning:  # its writer has died
         connection.execute(
             """UPDATE turn SET text = text || CAST(? AS TEXT), reasoning = reasoning || CAST(? AS TEXT), writer = NULL
             WHERE n = ?""",
-            (as_bytes(text), as_bytes(reasoning), row),
+            (encode_text(text), encode_text(reasoning), row),
         )
         connection.execute("DELETE FROM piece WHERE turn = ?", (row,))
     connection.execute(

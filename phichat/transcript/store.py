@@ -12,78 +12,82 @@ from typing import TYPE_CHECKING
 from phichat.errors import ConversationNotFound, TranscriptError
 from phichat.messages import ModelInfo
 from phichat.transcript import codec
-from phichat.transcript.database import PATIENCE_S, Database, as_bytes
+from phichat.transcript.database import BUSY_TIMEOUT_S, Database, encode_text
 from phichat.transcript.ids import new_id
 from phichat.transcript.migrations import MIGRATIONS, Migration
 from phichat.transcript.records import ConversationRecord, ConversationSummary, ModelStats, StoreStats, TurnRecord
-from phichat.transcript.removal import drop_turns, erase_traces
-from phichat.transcript.rows import insert_turn, moment, read_turns, stamp
+from phichat.transcript.removal import delete_turns, purge_deleted
+from phichat.transcript.rows import from_micros, insert_turn, read_turns, to_micros
 
 if TYPE_CHECKING:
-    from phichat.transcript.search import Filters, Found
+    from phichat.transcript.search import SearchFilters, SearchResults
 
-_CANDIDATES = 5
+_MAX_CANDIDATES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class TranscriptStore:
     """Reads and keeps conversations, from any thread. Its methods raise TranscriptError, and those that
     take the id of a conversation (in full, from `find`) ConversationNotFound when it is not there."""
 
     database: Database
 
     @classmethod
-    def open(cls, path: Path, migrations: Sequence[Migration] = MIGRATIONS, *, patience_s: float = PATIENCE_S) -> Store:
+    def open_file(
+        cls, path: Path, migrations: Sequence[Migration] = MIGRATIONS, *, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> TranscriptStore:
         """The store in this file, made if it is not there.
 
         patience_s: how long to wait for other processes that write.
         Raises TranscriptError when it is damaged, cannot be written, or a newer phichat has made it.
         """
-        return cls(Database(path, migrations, patience_s))
+        return cls(Database(path, migrations, busy_timeout_s))
 
     def close(self) -> None:
         """Nothing more can be asked of it."""
         self.database.close()
 
-    def find(self, prefix: str) -> str:
+    def find_id(self, prefix: str) -> str:
         """The id that begins with `prefix`. Raises ConversationNotFound when that is none, or several."""
         prefix = prefix.strip().lower()
-        with self.database.reading() as connection:
-            found = [
+        with self.database.read_transaction() as connection:
+            matching_ids = [
                 str(one)
                 for (one,) in connection.execute(
                     """SELECT id FROM conversation WHERE id >= CAST(? AS TEXT) AND id < CAST(? AS TEXT) AND NOT hidden
                     ORDER BY id = CAST(? AS TEXT) DESC, id DESC LIMIT ?""",
-                    (as_bytes(prefix), as_bytes(prefix) + b"\xff", as_bytes(prefix), _CANDIDATES + 1),
+                    (encode_text(prefix), encode_text(prefix) + b"\xff", encode_text(prefix), _MAX_CANDIDATES + 1),
                 )
             ]
-        if not found or not prefix:
+        if not matching_ids or not prefix:
             raise ConversationNotFound(f"There is no conversation {prefix!r}", "`phichat logs` lists them")
-        if len(found) > 1 and found[0] != prefix:
-            candidates = tuple(found[:_CANDIDATES])
-            more = " and more" if len(found) > _CANDIDATES else ""
+        if len(matching_ids) > 1 and matching_ids[0] != prefix:
+            candidates = tuple(matching_ids[:_MAX_CANDIDATES])
+            more = " and more" if len(matching_ids) > _MAX_CANDIDATES else ""
             raise ConversationNotFound(
                 f"Several conversations begin with {prefix!r}",
                 "give more of the id: " + ", ".join(candidates) + more,
                 candidates=candidates,
             )
-        return found[0]
+        return matching_ids[0]
 
-    def latest(self) -> str | None:
+    def latest_id(self) -> str | None:
         """The id of the conversation that was last spoken in."""
-        summaries = self.conversations(1)
+        summaries = self.list_conversations(1)
         return summaries[0].id if summaries else None
 
-    def conversations(self, limit: int | None = None, filters: Filters | None = None) -> Sequence[ConversationSummary]:
+    def list_conversations(
+        self, limit: int | None = None, filters: SearchFilters | None = None
+    ) -> Sequence[ConversationSummary]:
         """The newest first. limit: None for all. filters: what to leave out."""
         where, values = "", dict[str, object]()
         if filters:
-            from phichat.transcript.search import listing_conditions
+            from phichat.transcript.search import list_conditions
 
-            where, values = listing_conditions(filters)
-        with self.database.reading() as connection:
+            where, values = list_conditions(filters)
+        with self.database.read_transaction() as connection:
             return [
-                ConversationSummary(id_, title, model or "", moment(created), moment(updated), turns)
+                ConversationSummary(id_, title, model or "", from_micros(created), from_micros(updated), turns)
                 for id_, title, model, created, updated, turns in connection.execute(
                     f"""SELECT conversation.id, title, model.name, conversation.created_at, updated_at,
                         (SELECT count(*) FROM turn WHERE turn.conversation = conversation.n)
@@ -93,75 +97,78 @@ class Store:
                 )
             ]
 
-    def conversation(self, id_: str) -> ConversationRecord:
+    def get_conversation(self, id_: str) -> ConversationRecord:
         """A conversation with all its turns."""
-        with self.database.reading() as connection:
+        with self.database.read_transaction() as connection:
             row = connection.execute(
                 """SELECT conversation.n, title, conversation.created_at, updated_at, origin, turn.id
                 FROM conversation LEFT JOIN turn ON turn.n = head WHERE conversation.id = ?""",
                 (id_,),
             ).fetchone()
             if row is None:
-                raise _missing(id_)
+                raise _not_found_error(id_)
             try:
                 turns = read_turns(connection, row[0])
-            except ValueError as why:
+            except ValueError as error:
                 raise TranscriptError(
-                    f"The conversation {id_} is damaged ({why})", "put a backup in place if there is one"
-                ) from why
+                    f"The conversation {id_} is damaged ({error})", "put a backup in place if there is one"
+                ) from error
         _, title, created, updated, origin, head = row
-        return ConversationRecord(id_, title, moment(created), moment(updated), turns, head, origin or "")
+        return ConversationRecord(id_, title, from_micros(created), from_micros(updated), turns, head, origin or "")
 
-    def path_of(self, model: ModelInfo) -> str:
+    def get_model_path(self, model: ModelInfo) -> str:
         """Where the file of a model was when it last answered; "" when that is not known."""
-        with self.database.reading() as connection:
-            row = connection.execute("SELECT path FROM model WHERE info = ?", (codec.dump(model),)).fetchone()
+        with self.database.read_transaction() as connection:
+            row = connection.execute("SELECT path FROM model WHERE info = ?", (codec.dump_json(model),)).fetchone()
         return str(row[0]) if row else ""
 
-    def add(self, record: ConversationRecord) -> bool:
+    def add_conversation(self, record: ConversationRecord) -> bool:
         """Keep a whole conversation; False when its id or its origin is there already.
 
         Raises TranscriptError also when its turns make no tree.
         """
-        with self.database.writing() as connection:
-            known = connection.execute(
+        with self.database.write_transaction() as connection:
+            existing = connection.execute(
                 "SELECT 1 FROM conversation WHERE id = ? OR origin = ?", (record.id, record.origin or None)
             ).fetchone()
-            if known:
+            if existing:
                 return False
-            _insert(connection, record, {})
+            _insert_conversation(connection, record, {})
             return True
 
-    def fork(self, id_: str, at: int) -> str:
+    def fork_conversation(self, id_: str, turn_count: int) -> str:
         """A new conversation that begins like the shown branch of another, with its first `at` turns.
 
         They are copies: either can be changed or removed without the other.
         """
-        whole = self.conversation(id_)
-        branch = whole.branch()
-        if not 1 <= at <= len(branch):
+        source = self.get_conversation(id_)
+        branch = source.get_branch()
+        if not 1 <= turn_count <= len(branch):
             raise TranscriptError(
-                f"The conversation has no turn {at}", f"its turns are 1 to {len(branch)}" if branch else "it is empty"
+                f"The conversation has no turn {turn_count}",
+                f"its turns are 1 to {len(branch)}" if branch else "it is empty",
             )
         now = datetime.now(UTC)
-        kept = branch[:at]
-        record = replace(whole, id=new_id(now), created_at=now, updated_at=now, turns=kept, head=kept[-1].id, origin="")
-        with self.database.writing() as connection:
+        turns = branch[:turn_count]
+        record = replace(
+            source, id=new_id(now), created_at=now, updated_at=now, turns=turns, head=turns[-1].id, origin=""
+        )
+        with self.database.write_transaction() as connection:
             sources = connection.execute(
                 """SELECT turn.id, coalesce(copied_from, turn.n) FROM turn
                 JOIN conversation ON conversation.n = conversation WHERE conversation.id = ?""",
                 (id_,),
             ).fetchall()
-            _insert(connection, record, dict(sources))
+            _insert_conversation(connection, record, dict(sources))
         return record.id
 
-    def rename(self, id_: str, title: str) -> None:
+    def rename_conversation(self, id_: str, title: str) -> None:
         """Give a conversation another title."""
-        self._change(id_, "title = CAST(? AS TEXT)", as_bytes(title))
+        self._update_conversation(id_, "title = CAST(? AS TEXT)", encode_text(title))
 
     def set_head(self, id_: str, turn: str) -> None:
         """Make a turn the end of the branch that is shown."""
-        with self.database.writing() as connection:
+        with self.database.write_transaction() as connection:
             changed = connection.execute(
                 """UPDATE conversation SET head = turn.n FROM turn
                 WHERE turn.conversation = conversation.n AND turn.id = ? AND conversation.id = ?""",
@@ -170,41 +177,41 @@ class Store:
             if not changed.rowcount:
                 raise ConversationNotFound(f"There is no turn {turn} in the conversation {id_}", "see `phichat logs`")
 
-    def hide(self, id_: str) -> None:
+    def soft_delete(self, id_: str) -> None:
         """Make a conversation as good as removed, until `unhide` or `remove_hidden`."""
-        self._change(id_, "hidden = ?", 1)
+        self._update_conversation(id_, "hidden = ?", 1)
 
-    def unhide(self, id_: str) -> None:
+    def restore(self, id_: str) -> None:
         """Take back `hide`."""
-        self._change(id_, "hidden = ?", 0)
+        self._update_conversation(id_, "hidden = ?", 0)
 
-    def remove_hidden(self) -> None:
+    def purge_soft_deleted(self) -> None:
         """Remove what is hidden for good."""
-        with self.database.reading() as connection:
+        with self.database.read_transaction() as connection:
             hidden = [str(id_) for (id_,) in connection.execute("SELECT id FROM conversation WHERE hidden")]
         if hidden:
-            self.remove(hidden)
+            self.delete_conversations(hidden)
 
-    def remove(self, ids: Sequence[str]) -> bool:
+    def delete_conversations(self, ids: Sequence[str]) -> bool:
         """Remove conversations so that nothing of them can be read in the file.
 
         False when other processes hold on to the write-ahead log: traces in there go when they end.
         """
-        with self.database.writing() as connection:
+        with self.database.write_transaction() as connection:
             for id_ in ids:
                 rows = connection.execute(
                     """SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
                     WHERE conversation.id = ?""",
                     (id_,),
                 ).fetchall()
-                drop_turns(connection, (row for (row,) in rows))
+                delete_turns(connection, (row for (row,) in rows))
                 if not connection.execute("DELETE FROM conversation WHERE id = ?", (id_,)).rowcount:
-                    raise _missing(id_)
-        return erase_traces(self.database)
+                    raise _not_found_error(id_)
+        return purge_deleted(self.database)
 
-    def remove_turn(self, id_: str, turn: str) -> bool:
+    def delete_turn(self, id_: str, turn: str) -> bool:
         """Remove a turn and all that follow it; a head among them goes to the turn before. As `remove`."""
-        with self.database.writing() as connection:
+        with self.database.write_transaction() as connection:
             rows = connection.execute(
                 """WITH RECURSIVE leaving (n) AS (
                     SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
@@ -214,97 +221,104 @@ class Store:
                 (id_, turn),
             ).fetchall()
             if not rows:
-                raise _missing(f"{id_} with a turn {turn}")
-            leaving = [row for (row,) in rows]
+                raise _not_found_error(f"{id_} with a turn {turn}")
+            row_ids = [row for (row,) in rows]
             connection.execute(
                 f"""UPDATE conversation SET head = (SELECT parent FROM turn WHERE n = ?)
-                WHERE id = ? AND head IN ({", ".join("?" * len(leaving))})""",
-                (leaving[0], id_, *leaving),
+                WHERE id = ? AND head IN ({", ".join("?" * len(row_ids))})""",
+                (row_ids[0], id_, *row_ids),
             )
-            drop_turns(connection, leaving)
-        return erase_traces(self.database)
+            delete_turns(connection, row_ids)
+        return purge_deleted(self.database)
 
-    def search(self, query: str, filters: Filters, limit: int, *, as_typed: bool = False) -> Found:
+    def search_turns(
+        self, query: str, filters: SearchFilters, limit: int, *, prefix_last_word: bool = False
+    ) -> SearchResults:
         """The best hits for whatever people type. as_typed: the last word may be unfinished."""
-        from phichat.transcript.search import search
+        from phichat.transcript.search import search_turns
 
-        return search(self.database, query, filters, limit, as_typed=as_typed)
+        return search_turns(self.database, query, filters, limit, prefix_last_word=prefix_last_word)
 
-    def stats(self) -> StoreStats:
+    def get_stats(self) -> StoreStats:
         """How much there is, hidden conversations not counted out: they are still there."""
-        with self.database.reading() as connection:
+        with self.database.read_transaction() as connection:
             (conversations,) = connection.execute("SELECT count(*) FROM conversation").fetchone()
             (cut_off,) = connection.execute("SELECT count(*) FROM turn WHERE finish_reason IS NULL").fetchone()
             models = connection.execute(
                 """SELECT coalesce(name, ''), count(*), total(prompt_tokens), total(completion_tokens)
                 FROM turn LEFT JOIN model ON model.n = model GROUP BY 1 ORDER BY 2 DESC"""
             ).fetchall()
-        by_model = tuple(ModelStats(name, turns, int(asked), int(made)) for name, turns, asked, made in models)
+        by_model = tuple(
+            ModelStats(name, turns, int(prompt_tokens), int(completion_tokens))
+            for name, turns, prompt_tokens, completion_tokens in models
+        )
         path = self.database.path
         return StoreStats(
             str(path), path.stat().st_size, conversations, sum(one.turns for one in by_model), cut_off, by_model
         )
 
-    def backup(self, target: Path) -> None:
+    def write_backup(self, target: Path) -> None:
         """Write a copy of the store as it is at one moment; another file of that name is replaced."""
-        self.database.copy_to(target)
+        self.database.copy_to_file(target)
 
-    def index(self) -> None:
+    def index_pending_turns(self) -> None:
         """Do now what the next search would begin with: worth it after many were added."""
-        from phichat.transcript.search import index_pending
+        from phichat.transcript.search import index_pending_turns
 
-        index_pending(self.database)
+        index_pending_turns(self.database)
 
-    def _change(self, id_: str, assignment: str, value: object) -> None:
-        with self.database.writing() as connection:
+    def _update_conversation(self, id_: str, assignment: str, value: object) -> None:
+        with self.database.write_transaction() as connection:
             if not connection.execute(f"UPDATE conversation SET {assignment} WHERE id = ?", (value, id_)).rowcount:
-                raise _missing(id_)
+                raise _not_found_error(id_)
 
 
-def _missing(id_: str) -> ConversationNotFound:
+def _not_found_error(id_: str) -> ConversationNotFound:
     return ConversationNotFound(f"There is no conversation {id_!r}", "`phichat logs` lists them")
 
 
-def _insert(connection: sqlite3.Connection, record: ConversationRecord, sources: dict[str, int]) -> None:
+def _insert_conversation(
+    connection: sqlite3.Connection, record: ConversationRecord, source_rows: dict[str, int]
+) -> None:
     """sources: turn id to the row that it is a copy of."""
     conversation = connection.execute(
         """INSERT INTO conversation (id, title, created_at, updated_at, origin)
         VALUES (?, CAST(? AS TEXT), ?, ?, ?)""",
         (
             record.id,
-            as_bytes(record.title),
-            stamp(record.created_at),
-            stamp(record.updated_at),
+            encode_text(record.title),
+            to_micros(record.created_at),
+            to_micros(record.updated_at),
             record.origin or None,
         ),
     ).lastrowid
     assert conversation is not None
     rows: dict[str, int] = {}
-    for turn in _parents_first(record.turns):
+    for turn in _sort_parents_first(record.turns):
         parent = None if turn.parent is None else rows[turn.parent]
-        rows[turn.id] = insert_turn(connection, conversation, turn, parent=parent, copied_from=sources.get(turn.id))
+        rows[turn.id] = insert_turn(connection, conversation, turn, parent=parent, copied_from=source_rows.get(turn.id))
     if record.head is not None and record.head not in rows:
-        raise _no_tree(f"its head {record.head!r} is none of its turns")
+        raise _invalid_tree(f"its head {record.head!r} is none of its turns")
     head = None if record.head is None else rows[record.head]
     connection.execute("UPDATE conversation SET head = ? WHERE n = ?", (head, conversation))
 
 
-def _parents_first(turns: Sequence[TurnRecord]) -> Iterable[TurnRecord]:
+def _sort_parents_first(turns: Sequence[TurnRecord]) -> Iterable[TurnRecord]:
     children: dict[str | None, list[TurnRecord]] = {}
     for turn in turns:
         children.setdefault(turn.parent, []).append(turn)
     if len({turn.id for turn in turns}) < len(turns):
-        raise _no_tree("two of its turns have the same id")
-    reached = 0
-    waiting = list(reversed(children.get(None, [])))
-    while waiting:
-        turn = waiting.pop()
-        reached += 1
+        raise _invalid_tree("two of its turns have the same id")
+    reached_count = 0
+    stack = list(reversed(children.get(None, [])))
+    while stack:
+        turn = stack.pop()
+        reached_count += 1
         yield turn
-        waiting.extend(reversed(children.get(turn.id, [])))
-    if reached < len(turns):
-        raise _no_tree("some of its turns follow none that is there")
+        stack.extend(reversed(children.get(turn.id, [])))
+    if reached_count < len(turns):
+        raise _invalid_tree("some of its turns follow none that is there")
 
 
-def _no_tree(why: str) -> TranscriptError:
-    return TranscriptError(f"The conversation is not whole: {why}", "export it again where it comes from")
+def _invalid_tree(reason: str) -> TranscriptError:
+    return TranscriptError(f"The conversation is not whole: {reason}", "export it again where it comes from")

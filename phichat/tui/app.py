@@ -20,12 +20,12 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from phichat.chat.conversation import Conversation
-from phichat.desk import Desk
+from phichat.desk import ChatService
 from phichat.paths import write_atomically
-from phichat.terminal import clean_line
-from phichat.tui.help import palette
+from phichat.terminal import sanitize_line
+from phichat.tui.help import iter_palette_commands
 from phichat.tui.screens.chat import ChatScreen
-from phichat.tui.widgets.prompt import Prompt
+from phichat.tui.widgets.prompt import PromptInput
 
 HIGH_CONTRAST = Theme(
     name="high-contrast",
@@ -49,18 +49,18 @@ class PhichatApp(App[None]):
     TITLE = "phichat"
     CSS_PATH = "phichat.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q", "leave", "Quit; all is kept", priority=True),
+        Binding("ctrl+q", "save_and_quit", "Quit; all is kept", priority=True),
         # Without priority the prompt's own binding would copy instead of stopping.
         Binding("ctrl+c", "interrupt", "Stop the answer; twice quits", show=False, priority=True, system=True),
         Binding("ctrl+p", "command_palette", "All actions by name", show=False, priority=True),
     ]
 
-    def __init__(self, desk: Desk, talk: Conversation | None = None) -> None:
+    def __init__(self, chat_service: ChatService, conversation: Conversation | None = None) -> None:
         super().__init__()
-        self.desk, self._first = desk, talk
-        self.report: Path | None = None
+        self.chat_service, self._initial_conversation = chat_service, conversation
+        self.crash_report_path: Path | None = None
         self.register_theme(HIGH_CONTRAST)
-        self.theme = desk.theme if desk.theme in self.available_themes else "textual-dark"
+        self.theme = chat_service.theme if chat_service.theme in self.available_themes else "textual-dark"
 
     def get_driver_class(self) -> type[Driver]:
         """On Linux and macOS one that knows Esc at once, unless the environment names another."""
@@ -72,60 +72,62 @@ class PhichatApp(App[None]):
 
     def get_default_screen(self) -> ChatScreen:
         """The chat itself: a screen beneath it would be styled and drawn before it."""
-        return ChatScreen(self.desk, self._first)
+        return ChatScreen(self.chat_service, self._initial_conversation)
 
     def on_mount(self) -> None:
-        self.theme_changed_signal.subscribe(self, lambda theme: self.desk.choose_theme(theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: self.chat_service.save_theme(theme.name))
 
     def on_ready(self) -> None:
         """Something is drawn: now there is time for the model."""
-        if (screen := self._chat) is not None:
-            screen.begin()
+        if (screen := self._chat_screen) is not None:
+            screen.finish_startup()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         """What Ctrl+P lists: what the keys and the slash commands do. Textual's own would speak of other things."""
         if isinstance(screen, ChatScreen):
-            yield from palette(screen)
+            yield from iter_palette_commands(screen)
         yield SystemCommand("Theme: dark, light or high contrast; remembered", "", self.action_change_theme)
-        yield SystemCommand("Quit (Ctrl+Q)", "", partial(self.run_action, "leave"))
+        yield SystemCommand("Quit (Ctrl+Q)", "", partial(self.run_action, "save_and_quit"))
 
     async def on_event(self, event: Event) -> None:
         """What is pasted is foreign text; only the prompt can hold it as it is, in a chip."""
-        if isinstance(event, Paste) and not isinstance(self.focused, Prompt):
-            event.text = clean_line(event.text)
+        if isinstance(event, Paste) and not isinstance(self.focused, PromptInput):
+            event.text = sanitize_line(event.text)
         await super().on_event(event)
 
-    async def action_leave(self) -> None:
+    async def action_save_and_quit(self) -> None:
         """Quit, with everything kept."""
-        screen = self._chat
+        screen = self._chat_screen
         if screen is not None:
-            screen.leave()
+            screen.save_and_shut_down()
         self.exit()
 
     def action_interrupt(self) -> None:
         """Copy what is selected, else stop the answer; twice in a row quits."""
-        screen = self._chat
+        screen = self._chat_screen
         if screen is not None:
-            screen.interrupt()
+            screen.handle_interrupt()
 
     @property
-    def _chat(self) -> ChatScreen | None:
+    def _chat_screen(self) -> ChatScreen | None:
         return next((screen for screen in self.screen_stack if isinstance(screen, ChatScreen)), None)
 
     def _fatal_error(self) -> None:
         """Textual would print the values of all variables, conversations among them."""
         self._close_messages_no_wait()
-        if (screen := self._chat) is not None:
-            screen.halt()
-        report = self.desk.crash_reports / f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
+        if (screen := self._chat_screen) is not None:
+            screen.shut_down()
+        path = self.chat_service.crash_report_folder / f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
         with suppress(OSError):
-            write_atomically(report, "".join(_told(self._exception)).encode("utf-8", "backslashreplace"))
-            self.report = report
+            write_atomically(
+                path, "".join(_format_redacted_traceback(self._exception)).encode("utf-8", "backslashreplace")
+            )
+            self.crash_report_path = path
 
 
-def _told(error: BaseException | None) -> Iterator[str]:
+def _format_redacted_traceback(error: BaseException | None) -> Iterator[str]:
     """Where an exception and what led to it were raised, and their types. What they say may quote a conversation."""
     if error is not None:
-        yield from _told(error.__cause__ or error.__context__)
+        yield from _format_redacted_traceback(error.__cause__ or error.__context__)
         yield from traceback.format_tb(error.__traceback__)
         yield f"{type(error).__module__}.{type(error).__qualname__}\n\n"

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 _TIMEOUT_S = 2.0
 
 
-def tool(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Sequence[str] | None:
+def find_clipboard_command(
+    environ: Mapping[str, str] = os.environ, platform: str = sys.platform
+) -> Sequence[str] | None:
     """The command that fills the clipboard of the screen in front of the user, if there is one.
 
     Over ssh there is none: a tool would fill the clipboard of the machine at the other end.
@@ -32,16 +34,16 @@ def tool(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) 
     return next((command for command in candidates if shutil.which(command[0])), None)
 
 
-def terminal_copies(environ: Mapping[str, str] = os.environ) -> bool:
+def supports_osc52(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the terminal may understand OSC 52. Few say so; these are known not to."""
     return environ.get("TERM", "") not in ("", "dumb", "linux") and environ.get("TERM_PROGRAM") != "Apple_Terminal"
 
 
-def copy_with(command: Sequence[str], text: str) -> bool:
+def copy_with_command(command: Sequence[str], text: str) -> bool:
     """Whether the tool took the text."""
     encoding = "utf-16" if command[0] == "clip" else "utf-8"
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             input=text.encode(encoding, "replace"),
             stdout=subprocess.DEVNULL,
@@ -51,4 +53,4 @@ def copy_with(command: Sequence[str], text: str) -> bool:
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0
+    return result.returncode == 0

@@ -10,10 +10,10 @@ from textual import constants
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 
-_AT_ONCE = 4096
-_LOOK_S = 0.1
+_READ_BYTES = 4096
+_POLL_INTERVAL_S = 0.1
 """After which it is looked whether the app has ended."""
-_MORE_S = constants.ESCAPE_DELAY + 0.001
+_ESCAPE_WAIT_S = constants.ESCAPE_DELAY + 0.001
 
 
 class TerminalDriver(LinuxDriver):
@@ -26,15 +26,15 @@ class TerminalDriver(LinuxDriver):
         """Pass on what is typed. Raises EOFError and OSError when the terminal is gone."""
         parser = XTermParser(self._debug)
         decode = getincrementaldecoder("utf-8")("replace").decode
-        wait_s = _LOOK_S
+        timeout_s = _POLL_INTERVAL_S
         while not self.exit_event.is_set():
-            is_typed = bool(select([self.fileno], [], [], wait_s)[0])
-            if is_typed:
-                typed = os.read(self.fileno, _AT_ONCE)
-                if not typed:
+            has_input = bool(select([self.fileno], [], [], timeout_s)[0])
+            if has_input:
+                data = os.read(self.fileno, _READ_BYTES)
+                if not data:
                     raise EOFError("the terminal is gone")
-                for message in parser.feed(decode(typed)):
+                for message in parser.feed(decode(data)):
                     self.process_message(message)
             for message in parser.tick():
                 self.process_message(message)
-            wait_s = _MORE_S if is_typed else _LOOK_S
+            timeout_s = _ESCAPE_WAIT_S if has_input else _POLL_INTERVAL_S

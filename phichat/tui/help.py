@@ -16,85 +16,87 @@ from phichat.chat.commands import COMMANDS, Command
 if TYPE_CHECKING:
     from phichat.tui.screens.chat import ChatScreen
 
-_NAMES = {
+_KEY_NAMES = {
     "escape": "Esc",
     "pageup": "PageUp",
     "pagedown": "PageDown",
     "slash": "/",
 }
-_COLUMN = 23
+_KEY_COLUMN_WIDTH = 23
 
 
-def sections() -> Iterator[tuple[str, Sequence[Binding]]]:
+def iter_sections() -> Iterator[tuple[str, Sequence[Binding]]]:
     """Where keys are bound, and how."""
     from phichat.tui.app import PhichatApp
     from phichat.tui.screens.chat import ChatScreen
-    from phichat.tui.screens.models import ModelsScreen
-    from phichat.tui.widgets.conversation import Conversation
-    from phichat.tui.widgets.prompt import Prompt
+    from phichat.tui.screens.models import ModelPicker
+    from phichat.tui.widgets.conversation import ConversationView
+    from phichat.tui.widgets.prompt import PromptInput
     from phichat.tui.widgets.sidebar import ConversationList
 
-    yield "In the prompt", _bindings([*Prompt.OWN_KEYS, *Prompt.BINDINGS])
-    yield "Anywhere", _bindings([*ChatScreen.BINDINGS, *PhichatApp.BINDINGS])
-    yield "Turns (Ctrl+T)", _bindings(Conversation.BINDINGS)
-    yield "Conversations (F2)", _bindings(ConversationList.BINDINGS)
-    yield "Models (Ctrl+O)", _bindings(ModelsScreen.BINDINGS)
+    yield "In the prompt", _filter_bindings([*PromptInput.HELP_BINDINGS, *PromptInput.BINDINGS])
+    yield "Anywhere", _filter_bindings([*ChatScreen.BINDINGS, *PhichatApp.BINDINGS])
+    yield "Turns (Ctrl+T)", _filter_bindings(ConversationView.BINDINGS)
+    yield "Conversations (F2)", _filter_bindings(ConversationList.BINDINGS)
+    yield "Models (Ctrl+O)", _filter_bindings(ModelPicker.BINDINGS)
 
 
-def help_text() -> RenderableType:
+def build_help() -> RenderableType:
     """All keys and slash commands."""
-    table = Table.grid(Column(width=_COLUMN), Column(), padding=(0, 2, 0, 0))
+    table = Table.grid(Column(width=_KEY_COLUMN_WIDTH), Column(), padding=(0, 2, 0, 0))
 
-    def section(heading: str, rows: Iterable[tuple[str, str]]) -> None:
+    def add_section(heading: str, rows: Iterable[tuple[str, str]]) -> None:
         table.add_row(Text(heading, "bold underline"))
         for left, right in rows:
             table.add_row(Text(left, "bold"), Text(right))
         table.add_row("")
 
-    for heading, bindings in sections():
-        section(heading, ((shown_keys(binding), binding.description) for binding in bindings))
-    section("Commands", ((command.usage, command.does) for command in COMMANDS))
-    section("Beginnings", (("@", "and the beginning of a path attach a file"), ("//", "a prompt that begins with /")))
+    for heading, bindings in iter_sections():
+        add_section(heading, ((format_keys(binding), binding.description) for binding in bindings))
+    add_section("Commands", ((command.usage, command.description) for command in COMMANDS))
+    add_section(
+        "Beginnings", (("@", "and the beginning of a path attach a file"), ("//", "a prompt that begins with /"))
+    )
     return table
 
 
-def shown_keys(binding: Binding) -> str:
+def format_keys(binding: Binding) -> str:
     """Its keys, as they are written on a keyboard."""
-    return ", ".join(map(key_name, binding.key.split(",")))
+    return ", ".join(map(format_key, binding.key.split(",")))
 
 
-def palette(screen: ChatScreen) -> Iterator[SystemCommand]:
+def iter_palette_commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     """What the chat can do, by name: the actions of the keys, and the slash commands."""
     from phichat.tui.screens.chat import ChatScreen
-    from phichat.tui.widgets.conversation import Conversation
+    from phichat.tui.widgets.conversation import ConversationView
 
-    acting = [each for each in _bindings(Conversation.BINDINGS) if each.action.startswith("screen.")]
-    for binding in [*_bindings(ChatScreen.BINDINGS), *acting]:
-        title = f"{binding.description} ({shown_keys(binding)})"
-        yield SystemCommand(title, "", lambda action=binding.action: _act(screen, action))
-    yield SystemCommand("Free the memory of the model (Ctrl+U in the list of models)", "", screen.action_unload)
+    turn_bindings = [each for each in _filter_bindings(ConversationView.BINDINGS) if each.action.startswith("screen.")]
+    for binding in [*_filter_bindings(ChatScreen.BINDINGS), *turn_bindings]:
+        title = f"{binding.description} ({format_keys(binding)})"
+        yield SystemCommand(title, "", lambda action=binding.action: _run_action(screen, action))
+    yield SystemCommand("Free the memory of the model (Ctrl+U in the list of models)", "", screen.action_unload_model)
     for command in COMMANDS:
-        needs_more = bool(command.takes) and not command.takes.startswith("[")
+        needs_argument = bool(command.usage_args) and not command.usage_args.startswith("[")
         yield SystemCommand(
-            f"{command.does[0].upper()}{command.does[1:]} (/{command.name})",
+            f"{command.description[0].upper()}{command.description[1:]} (/{command.name})",
             "",
-            lambda name=command.name, fills=needs_more: (
-                screen.prompt.fill(f"/{name} ") if fills else screen.run_command(Command(name))
+            lambda name=command.name, fills=needs_argument: (
+                screen.prompt_input.set_text(f"/{name} ") if fills else screen.run_command(Command(name))
             ),
         )
 
 
-def _act(screen: ChatScreen, action: str) -> None:
+def _run_action(screen: ChatScreen, action: str) -> None:
     screen.run_worker(screen.run_action(action.removeprefix("screen.")))
 
 
-def _bindings(declared: Iterable[BindingType]) -> list[Binding]:
-    return [each for each in declared if isinstance(each, Binding)]
+def _filter_bindings(bindings: Iterable[BindingType]) -> list[Binding]:
+    return [each for each in bindings if isinstance(each, Binding)]
 
 
-def key_name(key: str) -> str:
+def format_key(key: str) -> str:
     """One key, as it is written on a keyboard."""
-    *held, last = key.strip().split("+")
+    *modifiers, base_key = key.strip().split("+")
     # A letter with Ctrl is written as it stands on the key; alone, as it is typed.
-    last = _NAMES.get(last, last.capitalize() if len(last) > 1 or held else last)
-    return "+".join([*map(str.capitalize, held), last])
+    base_key = _KEY_NAMES.get(base_key, base_key.capitalize() if len(base_key) > 1 or modifiers else base_key)
+    return "+".join([*map(str.capitalize, modifiers), base_key])

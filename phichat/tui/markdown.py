@@ -14,12 +14,12 @@ from rich.text import Text
 
 
 @cache
-def parser() -> MarkdownIt:
+def get_parser() -> MarkdownIt:
     """CommonMark with tables and strikethrough, and without HTML: what looks like a tag is shown."""
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
-class _Heading(Heading):
+class _LeftHeading(Heading):
     """At the left, where it is read; Rich centres it and draws a box."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -27,36 +27,36 @@ class _Heading(Heading):
         yield self.text
 
 
-class _Image(ImageItem):
+class _ImagePlaceholder(ImageItem):
     """An image is not fetched: its description and where it would come from."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text.assemble("[image: ", self.text, f" {self.destination}]", end="")
 
 
-class _Markdown(Markdown):
+class _ChatMarkdown(Markdown):
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,
-        "heading_open": _Heading,
-        "image": _Image,
+        "heading_open": _LeftHeading,
+        "image": _ImagePlaceholder,
     }
 
 
 @cache
-def _empty(code_theme: str) -> _Markdown:
+def _empty_markdown(code_theme: str) -> _ChatMarkdown:
     # Rich makes a parser of its own each time, which takes as long as the parsing.
-    return _Markdown("", code_theme=code_theme, hyperlinks=False)
+    return _ChatMarkdown("", code_theme=code_theme, hyperlinks=False)
 
 
-def markdown_text(source: str, code_theme: str) -> Markdown:
+def parse_markdown(source: str, code_theme: str) -> Markdown:
     """Sanitised Markdown source, for a Rich console."""
-    text = copy(_empty(code_theme))
-    text.markup = source
-    text.parsed = parser().parse(source)
-    return text
+    markdown = copy(_empty_markdown(code_theme))
+    markdown.markup = source
+    markdown.parsed = get_parser().parse(source)
+    return markdown
 
 
-def console(styles: Mapping[str, str]) -> Console:
+def make_console(styles: Mapping[str, str]) -> Console:
     """A console that only renders: it writes nowhere."""
     from io import StringIO
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from threading import Thread
 
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.errors import PhichatError
 
-Progress = Callable[[Cancel], Iterator[str]]
+DownloadFunction = Callable[[CancelToken], Iterator[str]]
 
 
-class PullThread:
+class DownloadThread:
     """Runs one download; what is there when it is cancelled is gone on with by the next one.
 
     The callbacks are called from the thread: progress with a word for people, done with the error or None.
@@ -20,12 +20,12 @@ class PullThread:
     def __init__(
         self,
         name: str,
-        pull: Progress,
-        progress: Callable[[str], None],
-        done: Callable[[PhichatError | None], None],
+        download: DownloadFunction,
+        on_progress: Callable[[str], None],
+        on_done: Callable[[PhichatError | None], None],
     ) -> None:
-        self.name, self._pull, self._progress, self._done = name, pull, progress, done
-        self._cancel = Cancel()
+        self.model_name, self._download, self._on_progress, self._on_done = name, download, on_progress, on_done
+        self._cancel = CancelToken()
         self._thread = Thread(target=self._run, name="pull", daemon=True)
         self._thread.start()
 
@@ -40,9 +40,9 @@ class PullThread:
 
     def _run(self) -> None:
         try:
-            for word in self._pull(self._cancel):
-                self._progress(word)
+            for status in self._download(self._cancel):
+                self._on_progress(status)
         except PhichatError as error:
-            self._done(error)
+            self._on_done(error)
         else:
-            self._done(None)
+            self._on_done(None)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from rich.segment import Segment
 from rich.style import Style
 
-from phichat.terminal import clean
-from phichat.tui.pieces import Kind, Piece
+from phichat.terminal import sanitize
+from phichat.tui.pieces import ItemKind, RenderItem
 
-TAB = 4
-GUTTER = 2
+TAB_SIZE = 4
+GUTTER_WIDTH = 2
 """Cells at the left of each line, where the bar of a prompt and of the selected turn stand."""
 
 Line = tuple[Segment, ...]
@@ -20,7 +20,7 @@ Line = tuple[Segment, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RenderTheme:
     """The colours of a theme, as Rich writes styles. dark chooses how code is highlighted."""
 
     dark: bool
@@ -36,66 +36,66 @@ class Look:
 class Renderer:
     """Renders for one look and one width, the cells to the right of the gutter."""
 
-    def __init__(self, look: Look, width: int) -> None:
-        from phichat.tui.markdown import console
+    def __init__(self, theme: RenderTheme, width: int) -> None:
+        from phichat.tui.markdown import make_console
 
-        self.look, self.width = look, max(10, width)
-        self._console = console(
+        self.theme, self.width = theme, max(10, width)
+        self._console = make_console(
             {
-                "markdown.h1": f"bold underline {look.accent}",
-                "markdown.h2": f"bold {look.accent}",
-                "markdown.h3": f"bold {look.accent}",
+                "markdown.h1": f"bold underline {theme.accent}",
+                "markdown.h2": f"bold {theme.accent}",
+                "markdown.h3": f"bold {theme.accent}",
                 "markdown.h4": "bold",
-                "markdown.code": f"bold {look.accent}",
-                "markdown.item.bullet": look.accent,
-                "markdown.item.number": look.accent,
+                "markdown.code": f"bold {theme.accent}",
+                "markdown.item.bullet": theme.accent,
+                "markdown.item.number": theme.accent,
                 "markdown.link": "underline",
-                "markdown.link_url": look.muted,
-                "markdown.block_quote": look.muted,
-                "markdown.hr": look.muted,
+                "markdown.link_url": theme.muted,
+                "markdown.block_quote": theme.muted,
+                "markdown.hr": theme.muted,
             }
         )
-        self._bar = Segment("▌ ", Style.parse(look.prompt))
-        self._margin = Segment(" " * GUTTER)
+        self._prompt_gutter = Segment("▌ ", Style.parse(theme.prompt))
+        self._empty_gutter = Segment(" " * GUTTER_WIDTH)
 
-    def lines(self, piece: Piece) -> list[Line]:
+    def render_lines(self, item: RenderItem) -> list[Line]:
         """The lines of a piece, each at most as wide as the renderer and its gutter."""
-        gutter = self._bar if piece.kind is Kind.PROMPT else self._margin
-        return [(gutter, *line) for line in self._render(piece)]
+        gutter = self._prompt_gutter if item.kind is ItemKind.PROMPT else self._empty_gutter
+        return [(gutter, *line) for line in self._render_item(item)]
 
-    def _render(self, piece: Piece) -> Sequence[Sequence[Segment]]:
+    def _render_item(self, item: RenderItem) -> Sequence[Sequence[Segment]]:
         from rich.padding import Padding
         from rich.text import Text
 
-        from phichat.tui.markdown import markdown_text
+        from phichat.tui.markdown import parse_markdown
 
-        text = clean(piece.text).expandtabs(TAB)
-        look = self.look
-        match piece.kind:
-            case Kind.MARKDOWN:
-                return self._rendered(markdown_text(text, self._code_theme))
-            case Kind.CODE:
-                return self._rendered(self._code(text, piece.language))
-            case Kind.PLAIN:
-                return self._plain(text, "")
-            case Kind.PROMPT:
-                return self._plain(text, look.prompt)
-            case Kind.REASONING:
-                return self._plain(text, f"italic {look.muted}")
-            case Kind.NOTICE:
-                return self._rendered(Text(text, style=look.notice))
-            case Kind.WARNING:
-                return self._rendered(Padding(Text(f"⚠ {text}", style=look.warning), (0, 0, 0, 1)))
-            case Kind.ERROR:
-                return self._rendered(Text(text, style=look.error))
-            case Kind.META:
-                return self._rendered(Text(text, style=look.muted))
+        text = sanitize(item.text).expandtabs(TAB_SIZE)
+        theme = self.theme
+        match item.kind:
+            case ItemKind.MARKDOWN:
+                return self._render_rich(parse_markdown(text, self._code_theme))
+            case ItemKind.CODE:
+                return self._render_rich(self._highlight_code(text, item.language))
+            case ItemKind.PLAIN:
+                return self._render_plain(text, "")
+            case ItemKind.PROMPT:
+                return self._render_plain(text, theme.prompt)
+            case ItemKind.REASONING:
+                return self._render_plain(text, f"italic {theme.muted}")
+            case ItemKind.NOTICE:
+                return self._render_rich(Text(text, style=theme.notice))
+            case ItemKind.WARNING:
+                return self._render_rich(Padding(Text(f"⚠ {text}", style=theme.warning), (0, 0, 0, 1)))
+            case ItemKind.ERROR:
+                return self._render_rich(Text(text, style=theme.error))
+            case ItemKind.META:
+                return self._render_rich(Text(text, style=theme.muted))
 
     @property
     def _code_theme(self) -> str:
-        return "monokai" if self.look.dark else "friendly"
+        return "monokai" if self.theme.dark else "friendly"
 
-    def _code(self, code: str, language: str) -> object:
+    def _highlight_code(self, code: str, language: str) -> object:
         from rich.syntax import Syntax
 
         return Syntax(
@@ -104,41 +104,41 @@ class Renderer:
             theme=self._code_theme,
             word_wrap=True,
             padding=(0, 1),
-            background_color=self.look.code_background,
-            tab_size=TAB,
+            background_color=self.theme.code_background,
+            tab_size=TAB_SIZE,
         )
 
-    def _rendered(self, renderable: object) -> Sequence[Sequence[Segment]]:
+    def _render_rich(self, renderable: object) -> Sequence[Sequence[Segment]]:
         options = self._console.options.update(width=self.width)
         lines = self._console.render_lines(renderable, options, pad=False)  # type: ignore[arg-type]
         blank = [not any(segment.text.strip() for segment in line) for line in lines]
-        begin = next((index for index, is_blank in enumerate(blank) if not is_blank), 0)
-        end = next((index for index, is_blank in enumerate(reversed(blank)) if not is_blank), 0)
-        return lines[begin : len(lines) - end]
+        start = next((index for index, is_blank in enumerate(blank) if not is_blank), 0)
+        trailing = next((index for index, is_blank in enumerate(reversed(blank)) if not is_blank), 0)
+        return lines[start : len(lines) - trailing]
 
-    def _plain(self, text: str, style: str) -> Sequence[Sequence[Segment]]:
+    def _render_plain(self, text: str, style: str) -> Sequence[Sequence[Segment]]:
         """Text as it is, folded at the width; linear however long a line is."""
-        how = Style.parse(style) if style else None
-        return [(Segment(line, how),) for line in fold(text, self.width)]
+        rich_style = Style.parse(style) if style else None
+        return [(Segment(line, rich_style),) for line in fold_text(text, self.width)]
 
 
-def fold(text: str, width: int) -> list[str]:
+def fold_text(text: str, width: int) -> list[str]:
     """The lines of a text, each at most width cells; broken at a space where there is one."""
     from rich.cells import cell_len
 
     lines: list[str] = []
-    for whole in text.split("\n"):
-        at = 0
+    for source_line in text.split("\n"):
+        offset = 0
         while True:
-            line = whole[at : at + width]
+            line = source_line[offset : offset + width]
             while cell_len(line) > width:
                 line = line[: max(1, len(line) - max(1, (cell_len(line) - width) // 2))]
-            if at + len(line) >= len(whole):
+            if offset + len(line) >= len(source_line):
                 lines.append(line)
                 break
             space = line.rfind(" ")
             if space > width // 2:
                 line = line[: space + 1]
             lines.append(line.rstrip(" "))
-            at += len(line)
+            offset += len(line)
     return lines

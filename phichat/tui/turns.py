@@ -13,28 +13,28 @@ from phichat.events import (
     CodeChecked,
     ContextTrimmed,
     Event,
-    ModelChecking,
     ModelLoading,
     ModelReady,
-    NotKept,
+    ModelVerifying,
     PromptProgress,
     ReasoningDelta,
     SampleFinished,
-    Sampling,
+    SamplingProgress,
     TextDelta,
+    TranscriptUnavailable,
     TurnFinished,
     TurnStarted,
-    Voted,
+    VoteResult,
 )
 from phichat.messages import FinishReason, Timings, Usage
-from phichat.tui.pieces import Block, GrowingAnswer, Kind, Piece
+from phichat.tui.pieces import AnswerBlock, ItemKind, RenderItem, StreamingBlocks
 
-FOLDED_PROMPT = 12
+FOLDED_PROMPT_LINES = 12
 """Lines of a long prompt that are shown before somebody unfolds it."""
 
 
 @dataclass(slots=True, eq=False)
-class ShownTurn:
+class TurnView:
     """A prompt and its reply, growing while events are applied.
 
     model, day: what answered, and when, where that was not just now.
@@ -47,20 +47,20 @@ class ShownTurn:
     reasoning: str = ""
     reasoning_s: float | None = None
     notices: list[str] = field(default_factory=list)
-    report: CodeReport = field(default_factory=CodeReport)
-    finished: TurnFinished | None = None
-    cut_off: bool = False
+    code_report: CodeReport = field(default_factory=CodeReport)
+    finish_event: TurnFinished | None = None
+    is_cut_off: bool = False
     model: str = ""
-    day: str = ""
+    created_at: str = ""
     error: str = ""
-    sibling: int = 1
-    siblings: int = 1
-    unfolded: bool = False
+    sibling_number: int = 1
+    sibling_count: int = 1
+    is_unfolded: bool = False
     version: int = 0
-    _answer: GrowingAnswer = field(default_factory=GrowingAnswer)
-    _thinks_since: float | None = None
+    _answer_blocks: StreamingBlocks = field(default_factory=StreamingBlocks)
+    _reasoning_start: float | None = None
 
-    def apply(self, event: Event) -> None:
+    def apply_event(self, event: Event) -> None:
         """Take in one event of the turn."""
         self.version += 1
         match event:
@@ -70,133 +70,133 @@ class ShownTurn:
                     f"The oldest {turns} left out here: the context of {event.n_ctx:,} tokens is too small for them."
                 )
             case ReasoningDelta():
-                self._thinks_since = self._thinks_since or monotonic()
+                self._reasoning_start = self._reasoning_start or monotonic()
                 self.reasoning += event.text
             case TextDelta():
-                self._end_thinking()
+                self._end_reasoning()
                 self.text += event.text
             case CodeChecked():
-                self.report = event.report
+                self.code_report = event.report
             case TurnFinished():
-                self._end_thinking()
-                self.text, self.reasoning, self.finished = event.text, event.reasoning, event
+                self._end_reasoning()
+                self.text, self.reasoning, self.finish_event = event.text, event.reasoning, event
                 self.notices += event.notices
             case ModelReady():
                 self.notices += event.notices
-            case NotKept():
+            case TranscriptUnavailable():
                 self.notices.append(f"This is not being kept: {event.reason}.")
-            case TurnStarted() | ModelChecking() | ModelLoading() | PromptProgress():
+            case TurnStarted() | ModelVerifying() | ModelLoading() | PromptProgress():
                 pass
-            case Sampling() | SampleFinished() | Voted():
+            case SamplingProgress() | SampleFinished() | VoteResult():
                 pass
             case _:
                 assert_never(event)
 
-    def _end_thinking(self) -> None:
-        if self._thinks_since is not None:
-            self.reasoning_s = monotonic() - self._thinks_since
-            self._thinks_since = None
+    def _end_reasoning(self) -> None:
+        if self._reasoning_start is not None:
+            self.reasoning_s = monotonic() - self._reasoning_start
+            self._reasoning_start = None
 
-    def fail(self, error: str) -> None:
+    def set_error(self, error: str) -> None:
         """The turn ended in an error; what was said stays."""
         self.version += 1
         self.error = error
 
-    def toggle(self) -> None:
+    def toggle_fold(self) -> None:
         """Fold or unfold the reasoning and a long prompt."""
         self.version += 1
-        self.unfolded = not self.unfolded
+        self.is_unfolded = not self.is_unfolded
 
     @property
-    def blocks(self) -> Sequence[Block]:
+    def blocks(self) -> Sequence[AnswerBlock]:
         """The blocks of the answer."""
-        self._answer.update(self.text)
-        return self._answer.blocks
+        self._answer_blocks.update(self.text)
+        return self._answer_blocks.blocks
 
-    def pieces(self) -> list[Piece]:
+    def render_items(self) -> list[RenderItem]:
         """What is shown, from top to bottom."""
-        shown = [*self._prompt()]
-        shown += [Piece(Kind.NOTICE, notice) for notice in self.notices]
-        shown += self._reasoning()
+        items = [*self._prompt_items()]
+        items += [RenderItem(ItemKind.NOTICE, notice) for notice in self.notices]
+        items += self._reasoning_items()
         for block in self.blocks:
-            shown += block.pieces
-            shown += (Piece(Kind.WARNING, line) for line in self.warnings(block))
-        shown += self._end()
-        return shown
+            items += block.items
+            items += (RenderItem(ItemKind.WARNING, line) for line in self.block_warning_lines(block))
+        items += self._footer_items()
+        return items
 
-    def forget(self) -> None:
+    def drop_cache(self) -> None:
         """Keep no blocks until somebody wants to see them again."""
-        self._answer = GrowingAnswer()
+        self._answer_blocks = StreamingBlocks()
 
-    def _prompt(self) -> list[Piece]:
-        lines = self.prompt.split("\n", FOLDED_PROMPT)
-        if self.unfolded or len(lines) <= FOLDED_PROMPT:
-            return [Piece(Kind.PROMPT, self.prompt)]
-        more = lines[-1].count("\n") + 1
+    def _prompt_items(self) -> list[RenderItem]:
+        lines = self.prompt.split("\n", FOLDED_PROMPT_LINES)
+        if self.is_unfolded or len(lines) <= FOLDED_PROMPT_LINES:
+            return [RenderItem(ItemKind.PROMPT, self.prompt)]
+        hidden_lines = lines[-1].count("\n") + 1
         return [
-            Piece(Kind.PROMPT, "\n".join(lines[:FOLDED_PROMPT])),
-            Piece(Kind.META, f"… {more:,} more lines (space unfolds)"),
+            RenderItem(ItemKind.PROMPT, "\n".join(lines[:FOLDED_PROMPT_LINES])),
+            RenderItem(ItemKind.META, f"… {hidden_lines:,} more lines (space unfolds)"),
         ]
 
-    def _reasoning(self) -> list[Piece]:
+    def _reasoning_items(self) -> list[RenderItem]:
         if not self.reasoning:
             return []
-        if self.reasoning_s is None and self.finished is None:
-            last = self.reasoning[-300:].rpartition("\n")[2] if not self.unfolded else self.reasoning
-            return [Piece(Kind.META, "▾ thinking"), Piece(Kind.REASONING, last)]
-        took = "" if self.reasoning_s is None else f" for {self.reasoning_s:.1f} s"
-        if self.unfolded:
-            return [Piece(Kind.META, f"▾ thought{took}"), Piece(Kind.REASONING, self.reasoning)]
-        return [Piece(Kind.META, f"▸ thought{took} (space unfolds)")]
+        if self.reasoning_s is None and self.finish_event is None:
+            last = self.reasoning[-300:].rpartition("\n")[2] if not self.is_unfolded else self.reasoning
+            return [RenderItem(ItemKind.META, "▾ thinking"), RenderItem(ItemKind.REASONING, last)]
+        duration = "" if self.reasoning_s is None else f" for {self.reasoning_s:.1f} s"
+        if self.is_unfolded:
+            return [RenderItem(ItemKind.META, f"▾ thought{duration}"), RenderItem(ItemKind.REASONING, self.reasoning)]
+        return [RenderItem(ItemKind.META, f"▸ thought{duration} (space unfolds)")]
 
-    def warnings(self, block: Block) -> list[str]:
+    def block_warning_lines(self, block: AnswerBlock) -> list[str]:
         """What the code check says of a block."""
-        from phichat.codecheck.report import block_warnings
+        from phichat.codecheck.report import format_block_warnings
 
         return [
             line
-            for checked in self.report.blocks
+            for checked in self.code_report.blocks
             if block.line <= checked.start_line <= block.last_line
-            for line in block_warnings(checked)
+            for line in format_block_warnings(checked)
         ]
 
-    def _end(self) -> list[Piece]:
-        ends: list[Piece] = []
+    def _footer_items(self) -> list[RenderItem]:
+        items: list[RenderItem] = []
         if self.error:
-            ends.append(Piece(Kind.ERROR, self.error))
-        about = []
-        if self.siblings > 1:
-            about.append(f"‹ {self.sibling} of {self.siblings} ›")
-        if self.cut_off:
-            about.append("cut off: phichat ended while it was being written")
-        if self.finished is not None:
-            about += _ending(self.finished)
-        about += [part for part in (self.model, self.day) if part]
-        if about:
-            ends.append(Piece(Kind.META, " · ".join(about)))
-        return ends
+            items.append(RenderItem(ItemKind.ERROR, self.error))
+        details = []
+        if self.sibling_count > 1:
+            details.append(f"‹ {self.sibling_number} of {self.sibling_count} ›")
+        if self.is_cut_off:
+            details.append("cut off: phichat ended while it was being written")
+        if self.finish_event is not None:
+            details += _format_finish(self.finish_event)
+        details += [part for part in (self.model, self.created_at) if part]
+        if details:
+            items.append(RenderItem(ItemKind.META, " · ".join(details)))
+        return items
 
 
-def shown(talk: Conversation) -> list[ShownTurn]:
+def build_turn_views(conversation: Conversation) -> list[TurnView]:
     """The turns of a conversation, from the first to where it stands."""
     turns = []
-    for record in talk.branch:
-        same = talk.siblings(record.id)
-        turn = ShownTurn(
+    for record in conversation.branch:
+        sibling_ids = conversation.sibling_ids(record.id)
+        turn = TurnView(
             record.prompt,
             record.id,
             record.text,
             record.reasoning,
-            report=record.code or CodeReport(),
-            cut_off=record.finish_reason is None,
+            code_report=record.code or CodeReport(),
+            is_cut_off=record.finish_reason is None,
             model=record.model.name if record.model else "",
-            day=f"{record.created_at.astimezone():%Y-%m-%d %H:%M}",
+            created_at=f"{record.created_at.astimezone():%Y-%m-%d %H:%M}",
             error=record.error,
-            sibling=same.index(record.id) + 1,
-            siblings=len(same),
+            sibling_number=sibling_ids.index(record.id) + 1,
+            sibling_count=len(sibling_ids),
         )
         if record.finish_reason is not None:
-            turn.finished = TurnFinished(
+            turn.finish_event = TurnFinished(
                 record.text,
                 record.reasoning,
                 record.finish_reason,
@@ -206,23 +206,23 @@ def shown(talk: Conversation) -> list[ShownTurn]:
                 record.dropped_turns,
             )
         if record.dropped_turns:
-            turn.apply(ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
+            turn.apply_event(ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
         turns.append(turn)
     return turns
 
 
-def _ending(finished: TurnFinished) -> list[str]:
-    said = []
-    match finished.finish_reason:
+def _format_finish(event: TurnFinished) -> list[str]:
+    parts = []
+    match event.finish_reason:
         case FinishReason.CANCELLED:
-            said.append("stopped")
+            parts.append("stopped")
         case FinishReason.LENGTH:
-            said.append("ended at the limit of tokens")
+            parts.append("ended at the limit of tokens")
         case FinishReason.STOP | FinishReason.ERROR:
             pass
-    if finished.usage.completion_tokens:
-        count = finished.usage.completion_tokens
-        said.append(f"{count:,} {'token' if count == 1 else 'tokens'}")
-    if finished.timings.tokens_per_second:
-        said.append(f"{finished.timings.tokens_per_second:.1f} tokens/s")
-    return said
+    if event.usage.completion_tokens:
+        count = event.usage.completion_tokens
+        parts.append(f"{count:,} {'token' if count == 1 else 'tokens'}")
+    if event.timings.tokens_per_second:
+        parts.append(f"{event.timings.tokens_per_second:.1f} tokens/s")
+    return parts

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.chat.answers import By, read
+from phichat.chat.answers import AnswerKind, extract_answer
 
 
-def key(text: str, by: By) -> str | None:
-    answer = read(text, by)
+def key(text: str, by: AnswerKind) -> str | None:
+    answer = extract_answer(text, by)
     return answer.key if answer else None
 
 
-@given(st.text(), st.sampled_from([by for by in By if by is not By.AUTO]))
-def test_whatever_a_model_writes_can_be_read(text: str, by: By) -> None:
-    read(text, by)
+@given(st.text(), st.sampled_from([by for by in AnswerKind if by is not AnswerKind.AUTO]))
+def test_whatever_a_model_writes_can_be_read(text: str, by: AnswerKind) -> None:
+    extract_answer(text, by)
 
 
-@pytest.mark.parametrize("by", [by for by in By if by is not By.AUTO])
+@pytest.mark.parametrize("by", [by for by in AnswerKind if by is not AnswerKind.AUTO])
 @pytest.mark.parametrize(
     "text",
     [
@@ -35,8 +35,8 @@ def test_whatever_a_model_writes_can_be_read(text: str, by: By) -> None:
         "\\boxed{" * 3000,
     ],
 )
-def test_what_a_model_writes_when_it_runs_wild_can_be_read(text: str, by: By) -> None:
-    read(text, by)
+def test_what_a_model_writes_when_it_runs_wild_can_be_read(text: str, by: AnswerKind) -> None:
+    extract_answer(text, by)
 
 
 WAYS = (
@@ -51,13 +51,13 @@ WAYS = (
 
 @given(st.integers(-(10**9), 10**9), st.sampled_from(WAYS), st.sampled_from(["{}", "{}.0", "{:,}", "{:,}.00"]))
 def test_a_whole_number_is_the_same_however_it_is_written(number: int, way: str, form: str) -> None:
-    assert key(way.format(form.format(number)), By.NUMBER) == str(number)
+    assert key(way.format(form.format(number)), AnswerKind.NUMBER) == str(number)
 
 
 @given(st.decimals(-10_000, 10_000, places=4), st.sampled_from(WAYS))
 def test_a_decimal_is_the_same_whatever_its_zeros(number: Any, way: str) -> None:
-    expected = key(str(Fraction(number)) if number else "0", By.NUMBER)
-    assert key(way.format(f"{number:f}000"), By.NUMBER) == expected
+    expected = key(str(Fraction(number)) if number else "0", AnswerKind.NUMBER)
+    assert key(way.format(f"{number:f}000"), AnswerKind.NUMBER) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_a_decimal_is_the_same_whatever_its_zeros(number: Any, way: str) -> None
     ],
 )
 def test_numbers(text: str, number: str) -> None:
-    assert key(text, By.NUMBER) == number
+    assert key(text, AnswerKind.NUMBER) == number
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "CO2", "v1.2.3", "on 2024-05-01", "at 12:30", "5/0", "one of them"])
 def test_what_is_no_number(text: str) -> None:
-    assert key(text, By.NUMBER) is None
+    assert key(text, AnswerKind.NUMBER) is None
 
 
 @given(
@@ -112,7 +112,7 @@ def test_what_is_no_number(text: str) -> None:
     ),
 )  # fmt: skip
 def test_a_letter_is_the_same_however_it_is_given(letter: str, way: str) -> None:
-    assert key(way.format(letter), By.CHOICE) == letter
+    assert key(way.format(letter), AnswerKind.CHOICE) == letter
 
 
 @pytest.mark.parametrize(
@@ -132,31 +132,34 @@ def test_a_letter_is_the_same_however_it_is_given(letter: str, way: str) -> None
     ],
 )
 def test_choices(text: str, choice: str | None) -> None:
-    assert key(text, By.CHOICE) == choice
+    assert key(text, AnswerKind.CHOICE) == choice
 
 
 def test_lines() -> None:
     same = ["Paris", "paris.", "**Paris**", "> `Paris`", "The answer is: Paris!", "It is\n\n- Paris\n", "# Paris"]
-    assert {key(text, By.LINE) for text in same} == {"paris"}
-    assert key("Paris\n\n" + "Because it has been so for as long as anybody can remember. " * 3, By.LINE) == "paris"
-    assert key("C#", By.LINE) != key("C", By.LINE)
-    assert key("\n \n...", By.LINE) is None
+    assert {key(text, AnswerKind.LINE) for text in same} == {"paris"}
+    assert (
+        key("Paris\n\n" + "Because it has been so for as long as anybody can remember. " * 3, AnswerKind.LINE)
+        == "paris"
+    )
+    assert key("C#", AnswerKind.LINE) != key("C", AnswerKind.LINE)
+    assert key("\n \n...", AnswerKind.LINE) is None
 
 
 def test_code_is_compared_by_what_it_does() -> None:
     one = "```python\ndef f(x):\n    '''Twice.'''\n    return x * 2  # so\n```"
     other = "Sure!\n\n```py\ndef f( x ):\n  return (x*2)\n```\nand then\n```python\nf(1)\n```"
     different = "```python\ndef f(x):\n    return x * 3\n```"
-    assert key(one, By.CODE) == key(other, By.CODE) != key(different, By.CODE)
-    assert key("```js\nlet a  = 1;\n```", By.CODE) == key("```js\nlet a = 1;\n\n```", By.CODE)
-    assert key("```python\n'only a docstring'\n```", By.CODE) is not None
-    assert key("no code", By.CODE) is None
+    assert key(one, AnswerKind.CODE) == key(other, AnswerKind.CODE) != key(different, AnswerKind.CODE)
+    assert key("```js\nlet a  = 1;\n```", AnswerKind.CODE) == key("```js\nlet a = 1;\n\n```", AnswerKind.CODE)
+    assert key("```python\n'only a docstring'\n```", AnswerKind.CODE) is not None
+    assert key("no code", AnswerKind.CODE) is None
 
 
 @given(st.sampled_from(["a = 'd'", "x=1", "class A:\n  'doc'\n  b: int = 2", "async def f():\n  'doc'\n  await g()"]))
 def test_code_survives_being_laid_out_again(code: str) -> None:
     again = ast.unparse(ast.parse(code))
-    assert key(f"```python\n{code}\n```", By.CODE) == key(f"```python\n{again}\n```", By.CODE)
+    assert key(f"```python\n{code}\n```", AnswerKind.CODE) == key(f"```python\n{again}\n```", AnswerKind.CODE)
 
 
 VALUES = st.recursive(
@@ -170,10 +173,10 @@ VALUES = st.recursive(
 def test_json_is_the_same_however_it_is_laid_out(value: dict[str, Any], indent: int) -> None:
     turned = dict(reversed(value.items()))
     written = f"Here you are:\n```json\n{json.dumps(turned, indent=indent)}\n```\nAnything else?"
-    assert key(json.dumps(value), By.JSON) == key(written, By.JSON)
+    assert key(json.dumps(value), AnswerKind.JSON) == key(written, AnswerKind.JSON)
 
 
 def test_json_numbers_and_what_is_no_json() -> None:
-    assert key('{"a": 1.0}', By.JSON) == key('{"a":1}', By.JSON)
-    assert key("42", By.JSON) == "42"
-    assert key("[NaN] and {no}", By.JSON) is None
+    assert key('{"a": 1.0}', AnswerKind.JSON) == key('{"a":1}', AnswerKind.JSON)
+    assert key("42", AnswerKind.JSON) == "42"
+    assert key("[NaN] and {no}", AnswerKind.JSON) is None

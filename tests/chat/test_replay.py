@@ -9,23 +9,23 @@ import pytest
 
 from embedded import embedded_model
 from phichat.chat.context import Turn
-from phichat.chat.replay import Replayed, first_difference, replay
+from phichat.chat.replay import ReplayResult, find_first_difference, replay_turns
 from phichat.chat.session import Session
 from phichat.config import EngineOptions
 from phichat.engine.backend import Backend
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.scripted import Reply, ScriptedBackend
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.engine.verdicts import ProbeCache
 from phichat.events import ModelReady, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, ModelInfo, Usage
+from phichat.messages import FinishReason, ModelInfo, SamplingParams, Usage
 from phichat.transcript.records import TurnRecord
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def backend(home: Path) -> LocalBackend:
-    return LocalBackend("smollm2", embedded_model(), EngineOptions(ctx_size=1024), Verdicts(home / "engine.json"))
+    return LocalBackend("smollm2", embedded_model(), EngineOptions(ctx_size=1024), ProbeCache(home / "engine.json"))
 
 
 def said(home: Path, *prompts: str, is_talk: bool = True, system: str | None = None) -> list[TurnRecord]:
@@ -33,8 +33,8 @@ def said(home: Path, *prompts: str, is_talk: bool = True, system: str | None = N
     engine, turns, model = backend(home), list[TurnRecord](), ModelInfo("")
     history: list[Turn] = []
     for number, prompt in enumerate(prompts):
-        params = GenerationParams(max_tokens=24)
-        for event in Session(engine, system, history).send(prompt, params, Cancel()):
+        params = SamplingParams(max_tokens=24)
+        for event in Session(engine, system, history).send(prompt, params, CancelToken()):
             if isinstance(event, ModelReady):
                 model = event.model
             if isinstance(event, TurnFinished):
@@ -55,15 +55,17 @@ def said(home: Path, *prompts: str, is_talk: bool = True, system: str | None = N
     return turns
 
 
-def again(turns: Sequence[TurnRecord], engine: Backend, number: int | None = None, **params: object) -> list[Replayed]:
+def again(
+    turns: Sequence[TurnRecord], engine: Backend, number: int | None = None, **params: object
+) -> list[ReplayResult]:
     return list(
-        replay(
+        replay_turns(
             turns,
             number,
             lambda _: engine,
             lambda recorded: replace(recorded, **params),  # type: ignore[arg-type]
             lambda _: None,
-            Cancel(),
+            CancelToken(),
         )
     )
 
@@ -75,11 +77,11 @@ def test_a_seeded_conversation_comes_out_the_same(tmp_path: Path) -> None:
     for number in (None, 1, 2):
         found = again(turns, backend(tmp_path), number)
         assert [one.first_difference for one in found] == [None] * len(found)
-        assert [one.number for one in found] == ([1, 2] if number is None else [number])
-        assert all(not one.changed for one in found)
+        assert [one.turn_number for one in found] == ([1, 2] if number is None else [number])
+        assert all(not one.changes for one in found)
     [other, _] = again(turns, backend(tmp_path), temperature=5.0)
     assert other.first_difference is not None
-    assert other.changed == {"settings": "temperature 0.8, now 5.0"}
+    assert other.changes == {"settings": "temperature 0.8, now 5.0"}
 
 
 def test_a_reply_of_an_engine_that_had_answered_something_else(tmp_path: Path) -> None:
@@ -87,21 +89,21 @@ def test_a_reply_of_an_engine_that_had_answered_something_else(tmp_path: Path) -
     [_, second] = said(tmp_path, "What is snow?", "Tell me about the sea.", is_talk=False, system=system)
     assert second.usage is not None
     assert second.usage.cached_tokens > 64
-    runs = ScriptedBackend([Reply(["x"])])
+    runs = FakeBackend([FakeReply(["x"])])
     again([second], runs)
     assert [[message.text for message in messages] for messages in runs.prompts] == [
         [system, "."],
         [system, "Tell me about the sea."],
     ]
     [found] = again([second], backend(tmp_path))
-    assert (found.first_difference, found.changed) == (None, {})
+    assert (found.first_difference, found.changes) == (None, {})
 
 
 RECORDED = TurnRecord(
     *("1", None, NOW, "p", "the answer"),
     finish_reason=FinishReason.STOP,
     model=ModelInfo("scripted", architecture="scripted", n_ctx=4096, n_layers=1),
-    params=GenerationParams(),
+    params=SamplingParams(),
     seed=0,
     usage=Usage(1, 0, 2),
     n_ctx=4096,
@@ -124,23 +126,23 @@ RECORDED = TurnRecord(
 def test_what_has_changed_is_named(then: dict[str, object], changed: set[str]) -> None:
     assert RECORDED.model is not None
     turn = replace(RECORDED, model=replace(RECORDED.model, **then))  # type: ignore[arg-type]
-    [found] = again([turn], ScriptedBackend([Reply(["the ", "answer"])]))
-    assert (set(found.changed), found.first_difference) == (changed, None)
-    [found] = again([replace(turn, n_ctx=99)], ScriptedBackend([Reply(["the question"])]))
-    assert (set(found.changed), found.first_difference) == (changed | {"settings"}, 4)
+    [found] = again([turn], FakeBackend([FakeReply(["the ", "answer"])]))
+    assert (set(found.changes), found.first_difference) == (changed, None)
+    [found] = again([replace(turn, n_ctx=99)], FakeBackend([FakeReply(["the question"])]))
+    assert (set(found.changes), found.first_difference) == (changed | {"settings"}, 4)
 
 
 def test_the_history_is_the_recorded_one_as_the_model_saw_it() -> None:
     failed = replace(RECORDED, prompt="failed", text="", finish_reason=FinishReason.ERROR)
     cut = replace(RECORDED, prompt="cut", text="so far", finish_reason=None)
     last = replace(RECORDED, prompt="last", dropped_turns=1, system="s")
-    engine = ScriptedBackend([Reply(["other"])])
+    engine = FakeBackend([FakeReply(["other"])])
     [first, second] = again([RECORDED, failed, cut, last], engine)
-    assert (first.number, second.number) == (1, 4)
+    assert (first.turn_number, second.turn_number) == (1, 4)
     assert [message.text for message in engine.prompts[-1]] == ["s", "cut", "so far", "last"]
 
 
 def test_where_texts_differ() -> None:
-    assert first_difference("", "") is None
-    assert first_difference("abc", "ab") == 2
-    assert first_difference("abc", "axc") == 1
+    assert find_first_difference("", "") is None
+    assert find_first_difference("abc", "ab") == 2
+    assert find_first_difference("abc", "axc") == 1

@@ -7,24 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.chat.answers import By
+from phichat.chat.answers import AnswerKind
 from phichat.chat.session import Session
-from phichat.chat.voting import Poll, count, outcome
-from phichat.engine.cancel import Cancel
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.chat.voting import VoteConfig, format_result, group_answers
+from phichat.engine.cancel import CancelToken
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
-from phichat.events import AnswerGroup, SampleFinished, TextDelta, TurnFinished, Voted
-from phichat.messages import FinishReason, GenerationParams
+from phichat.events import AnswerGroup, SampleFinished, TextDelta, TurnFinished, VoteResult
+from phichat.messages import FinishReason, SamplingParams
 
 
-def vote(texts: Sequence[str], by: By = By.AUTO, asked: int | None = None) -> Voted:
-    by, groups = count(texts, by)
-    return Voted(by, asked or len(texts), groups, groups[0].samples[0] if groups else 0)
+def vote(texts: Sequence[str], by: AnswerKind = AnswerKind.AUTO, asked: int | None = None) -> VoteResult:
+    by, groups = group_answers(texts, by)
+    return VoteResult(by, asked or len(texts), groups, groups[0].samples[0] if groups else 0)
 
 
-@given(st.lists(st.sampled_from(["42", "It is 42.", "41", "no idea", "**42.0**"]), min_size=1), st.sampled_from(By))
-def test_every_sample_is_in_one_group_and_the_largest_comes_first(texts: list[str], by: By) -> None:
-    _, groups = count(texts, by)
+@given(
+    st.lists(st.sampled_from(["42", "It is 42.", "41", "no idea", "**42.0**"]), min_size=1), st.sampled_from(AnswerKind)
+)
+def test_every_sample_is_in_one_group_and_the_largest_comes_first(texts: list[str], by: AnswerKind) -> None:
+    _, groups = group_answers(texts, by)
     assert sorted(number for group in groups for number in group.samples) == list(range(len(texts)))
     answered = [group for group in groups if group.answer is not None]
     order = [(-len(group.samples), group.samples[0]) for group in answered]
@@ -36,24 +38,24 @@ def test_every_sample_is_in_one_group_and_the_largest_comes_first(texts: list[st
 @pytest.mark.parametrize(
     ("texts", "by"),
     [
-        (["42", "The answer is 7.", "So x = 12"], By.NUMBER),
-        (["**B**", "The answer is C", "(a)"], By.CHOICE),
-        (["Yes.", "No, it is not", "yes"], By.CHOICE),
-        (["Paris", "The capital is Paris.", "Lyon"], By.LINE),
-        (["```python\nx = 1\n```", "Here:\n```python\nx = 2\n```", "42"], By.CODE),
-        (['{"a": 1}', '```json\n{"a": 2}\n```', "[1, 2]"], By.JSON),
-        (["", " "], By.LINE),
-        (["The war began in 1939 and ended in 1945. " * 5 + "It was long."] * 3, By.LINE),
+        (["42", "The answer is 7.", "So x = 12"], AnswerKind.NUMBER),
+        (["**B**", "The answer is C", "(a)"], AnswerKind.CHOICE),
+        (["Yes.", "No, it is not", "yes"], AnswerKind.CHOICE),
+        (["Paris", "The capital is Paris.", "Lyon"], AnswerKind.LINE),
+        (["```python\nx = 1\n```", "Here:\n```python\nx = 2\n```", "42"], AnswerKind.CODE),
+        (['{"a": 1}', '```json\n{"a": 2}\n```', "[1, 2]"], AnswerKind.JSON),
+        (["", " "], AnswerKind.LINE),
+        (["The war began in 1939 and ended in 1945. " * 5 + "It was long."] * 3, AnswerKind.LINE),
     ],
 )
-def test_the_kind_of_answer_is_what_most_look_like(texts: Sequence[str], by: By) -> None:
-    assert count(texts)[0] is by
+def test_the_kind_of_answer_is_what_most_look_like(texts: Sequence[str], by: AnswerKind) -> None:
+    assert group_answers(texts)[0] is by
 
 
 def test_a_percentage_is_what_others_take_it_for() -> None:
-    assert len(count(["50%", "50", "50 percent"], By.NUMBER)[1]) == 1
-    assert len(count(["50%", "0.5"], By.NUMBER)[1]) == 1
-    assert len(count(["50%", "5"], By.NUMBER)[1]) == 2
+    assert len(group_answers(["50%", "50", "50 percent"], AnswerKind.NUMBER)[1]) == 1
+    assert len(group_answers(["50%", "0.5"], AnswerKind.NUMBER)[1]) == 1
+    assert len(group_answers(["50%", "5"], AnswerKind.NUMBER)[1]) == 2
 
 
 @pytest.mark.parametrize(
@@ -72,29 +74,29 @@ def test_a_percentage_is_what_others_take_it_for() -> None:
     ],
 )  # fmt: skip
 def test_the_outcome_in_words(texts: Sequence[str], said: str) -> None:
-    assert outcome(vote(texts, By.NUMBER)) == said
+    assert format_result(vote(texts, AnswerKind.NUMBER)) == said
 
 
 def test_long_answers_and_many_are_cut_short() -> None:
-    said = outcome(vote(["x" * 500, "x" * 500, *"abcdefg"], By.LINE))
+    said = format_result(vote(["x" * 500, "x" * 500, *"abcdefg"], AnswerKind.LINE))
     assert len(said) < 200
     assert "said something else" in said
-    assert outcome(vote(["1", "1"], By.NUMBER, asked=5)).startswith(
+    assert format_result(vote(["1", "1"], AnswerKind.NUMBER, asked=5)).startswith(
         "Only 2 of 5 samples were complete. 2 of 2 samples agree"
     )
-    assert "until then" in outcome(Voted("line", 5, (), 0))
+    assert "until then" in format_result(VoteResult("line", 5, (), 0))
 
 
-def asked(replies: Sequence[Reply], poll: Poll, params: GenerationParams | None = None) -> list[Any]:
-    params = params or GenerationParams(seed=7)
-    return list(Session(ScriptedBackend(replies)).vote("How many?", params, poll, Cancel()))
+def asked(replies: Sequence[FakeReply], poll: VoteConfig, params: SamplingParams | None = None) -> list[Any]:
+    params = params or SamplingParams(seed=7)
+    return list(Session(FakeBackend(replies)).send_with_vote("How many?", params, poll, CancelToken()))
 
 
 def test_the_reply_is_the_first_that_most_agree_with() -> None:
-    events = asked([Reply(["41"]), Reply(["It is ", "42."]), Reply(["42"])], Poll(3))
-    (voted,) = [event for event in events if isinstance(event, Voted)]
+    events = asked([FakeReply(["41"]), FakeReply(["It is ", "42."]), FakeReply(["42"])], VoteConfig(3))
+    (voted,) = [event for event in events if isinstance(event, VoteResult)]
     assert voted.groups == (AnswerGroup("42", (1, 2)), AnswerGroup("41", (0,)))
-    assert (voted.by, voted.winner) == ("number", 1)
+    assert (voted.answer_kind, voted.winner) == ("number", 1)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "It is 42."
     samples = [event.reply for event in events if isinstance(event, SampleFinished)]
     assert [sample.seed for sample in samples] == [7, 8, 9]
@@ -104,12 +106,12 @@ def test_the_reply_is_the_first_that_most_agree_with() -> None:
 
 
 def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
-    session, cancel, seen = Session(ScriptedBackend([Reply(["42"])] * 5)), Cancel(), []
-    for event in session.vote("How many?", GenerationParams(), Poll(5), cancel):
+    session, cancel, seen = Session(FakeBackend([FakeReply(["42"])] * 5)), CancelToken(), []
+    for event in session.send_with_vote("How many?", SamplingParams(), VoteConfig(5), cancel):
         seen.append(event)
         if sum(isinstance(event, SampleFinished) for event in seen) == 2:
             cancel.set()
-    (voted,) = [event for event in seen if isinstance(event, Voted)]
+    (voted,) = [event for event in seen if isinstance(event, VoteResult)]
     assert sum(len(group.samples) for group in voted.groups) == 2
     assert seen[-1].finish_reason is FinishReason.CANCELLED
     assert seen[-1].text == "42"
@@ -118,15 +120,15 @@ def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
 
 def test_an_engine_that_dies_takes_no_sample_along() -> None:
     crash = EngineCrashed("The engine died", "ask again")
-    session, seen = Session(ScriptedBackend([Reply(["42"]), Reply(["43"], error=crash)])), []
+    session, seen = Session(FakeBackend([FakeReply(["42"]), FakeReply(["43"], error=crash)])), []
     with pytest.raises(EngineCrashed):
-        for event in session.vote("How many?", GenerationParams(), Poll(3), Cancel()):
+        for event in session.send_with_vote("How many?", SamplingParams(), VoteConfig(3), CancelToken()):
             seen.append(event)
     assert [event.reply.text for event in seen if isinstance(event, SampleFinished)] == ["42", "43"]
     assert (seen[-1].text, seen[-1].finish_reason) == ("42", FinishReason.ERROR)
 
 
 def test_at_temperature_0_one_sample_is_enough() -> None:
-    events = asked([Reply(["42"])], Poll(5), GenerationParams(temperature=0))
+    events = asked([FakeReply(["42"])], VoteConfig(5), SamplingParams(temperature=0))
     assert sum(isinstance(event, SampleFinished) for event in events) == 1
     assert "temperature 0" in events[-1].notices[0]

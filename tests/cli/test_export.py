@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from conversations_made import Page, conversations, read_markdown
 from phichat.messages import FinishReason
 from phichat.paths import Paths
-from phichat.transcript.export import Format, write
-from phichat.transcript.importers import read
+from phichat.transcript.export import ExportFormat, write_export
+from phichat.transcript.importers import read_file
 from phichat.transcript.records import ConversationRecord, TurnRecord
-from phichat.transcript.store import Store
+from phichat.transcript.store import TranscriptStore
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -40,15 +40,15 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(home: Path) -> Store:
-    store = Store.open(Paths.find({"PHICHAT_HOME": str(home)}).logs)
-    store.add(conversation("abc", 0, "first?", "one"))
-    store.add(conversation("abd", 5, "hostile \x1b[31m", "\x00\x9b \u202e <script>"))
+def store(home: Path) -> TranscriptStore:
+    store = TranscriptStore.open_file(Paths.from_environment({"PHICHAT_HOME": str(home)}).logs)
+    store.add_conversation(conversation("abc", 0, "first?", "one"))
+    store.add_conversation(conversation("abd", 5, "hostile \x1b[31m", "\x00\x9b \u202e <script>"))
     return store
 
 
 @pytest.fixture
-def run(home: Path, store: Store) -> Run:
+def run(home: Path, store: TranscriptStore) -> Run:
     def start(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "phichat", *arguments]
         environment = {**os.environ, "PHICHAT_HOME": str(home)}
@@ -118,7 +118,7 @@ def test_a_file_is_never_replaced_without_asking(run: Run, tmp_path: Path) -> No
 
 
 def test_stdout_and_a_file_hold_the_same(run: Run, tmp_path: Path) -> None:
-    for form in Format:
+    for form in ExportFormat:
         file = tmp_path / f"x.{form}"
         run("export", "--all", "-o", str(file))
         shown = run("export", "--all", "--format", form)
@@ -126,9 +126,9 @@ def test_stdout_and_a_file_hold_the_same(run: Run, tmp_path: Path) -> None:
         assert not any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in shown.stdout if char not in "\n\t")
 
 
-def test_jsonl_says_what_it_leaves_out(run: Run, store: Store) -> None:
+def test_jsonl_says_what_it_leaves_out(run: Run, store: TranscriptStore) -> None:
     cut = conversation("zzz", 9)
-    store.add(replace(cut, turns=(replace(cut.turns[0], finish_reason=None),)))
+    store.add_conversation(replace(cut, turns=(replace(cut.turns[0], finish_reason=None),)))
     done = run("export", "zzz", "--format", "jsonl")
     assert done.stdout == ""
     assert "Left out: 1 unfinished or empty turn" in done.stderr
@@ -141,24 +141,26 @@ def test_json_through_an_empty_store_is_byte_identical(records: list[Conversatio
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.json"
-        file.write_text("".join(write(records, Format.JSON)), "utf-8")
-        store = Store.open(Path(folder) / "logs.db")
-        kept = [one for one in read(file) if store.add(one)]
-        back = [store.conversation(one.id) for one in kept]
+        file.write_text("".join(write_export(records, ExportFormat.JSON)), "utf-8")
+        store = TranscriptStore.open_file(Path(folder) / "logs.db")
+        kept = [one for one in read_file(file) if store.add_conversation(one)]
+        back = [store.get_conversation(one.id) for one in kept]
         store.close()
-        assert "".join(write(back, Format.JSON)) == file.read_text("utf-8")
+        assert "".join(write_export(back, ExportFormat.JSON)) == file.read_text("utf-8")
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser")
-def test_in_a_browser_nothing_of_the_content_becomes_an_element(run: Run, store: Store, tmp_path: Path) -> None:
+def test_in_a_browser_nothing_of_the_content_becomes_an_element(
+    run: Run, store: TranscriptStore, tmp_path: Path
+) -> None:
     hostile = (
         "</script><script>document.title='x'</script><img src=x onerror=\"document.title='y'\"><svg/onload=alert(1)>"
     )
     code = "```python\nprint('</code></pre><b>')\n```"
-    store.add(
+    store.add_conversation(
         conversation("bad", 9, hostile, f"{hostile}\n\n{code}\n\n[a](javascript:alert(1)) ![i](http://x.test/y.png)")
     )
     page = tmp_path / "page.html"

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from embedded import embedded_model, without_machine_remarks
-from phichat.cli.times import span
+from phichat.cli.times import parse_time_range
 from phichat.code_report import CodeReport
-from phichat.engine.states import WHOLE, StateFolder
+from phichat.engine.states import COMPLETE_SUFFIX, KvStore
 from phichat.errors import UsageError
 from phichat.messages import FinishReason, ModelInfo
 from phichat.transcript.records import ConversationRecord, TurnRecord
-from phichat.transcript.store import Store
+from phichat.transcript.store import TranscriptStore
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -50,8 +50,8 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def filled(logs: Path) -> Store:
-    store = Store.open(logs)
+def filled(logs: Path) -> TranscriptStore:
+    store = TranscriptStore.open_file(logs)
     turns = (
         TurnRecord("t1", None, NOON, "What is a \x1b[31mzebra?", "A striped horse.", model=ModelInfo("phi")),
         TurnRecord(
@@ -59,9 +59,9 @@ def filled(logs: Path) -> Store:
         ),
         TurnRecord("t3", "t1", NOON, "And why?", "Flies", code=CodeReport(warnings=("beware",))),
     )
-    store.add(ConversationRecord("abc1", "Zebras", NOON, NOON, turns, "t3"))
+    store.add_conversation(ConversationRecord("abc1", "Zebras", NOON, NOON, turns, "t3"))
     later = NOON + timedelta(days=2)
-    store.add(ConversationRecord("abd2", "Empty", later, later))
+    store.add_conversation(ConversationRecord("abd2", "Empty", later, later))
     return store
 
 
@@ -101,7 +101,7 @@ def test_going_on_where_nothing_was_begins_something(run: Run) -> None:
     assert "no conversation yet" in one_sentence(done)
 
 
-def test_a_model_that_is_gone_is_named(run: Run, filled: Store) -> None:
+def test_a_model_that_is_gone_is_named(run: Run, filled: TranscriptStore) -> None:
     gone = run("ask", "--cid", "abc1", "hi")
     assert gone.returncode == 3
     assert "phi" in one_sentence(gone)
@@ -121,7 +121,7 @@ def test_a_store_that_cannot_be_used_costs_one_line(run: Run, logs: Path) -> Non
     assert "damaged" in one_sentence(listing)
 
 
-def test_the_listing_and_its_filters(run: Run, filled: Store) -> None:
+def test_the_listing_and_its_filters(run: Run, filled: TranscriptStore) -> None:
     assert [one["id"] for one in json.loads(run("logs", "--json").stdout)] == ["abd2", "abc1"]
     assert [one["id"] for one in json.loads(run("logs", "--json", "-n", "1").stdout)] == ["abd2"]
     assert [one["id"] for one in json.loads(run("logs", "--json", "--until", "2026-03-02").stdout)] == ["abc1"]
@@ -131,7 +131,7 @@ def test_the_listing_and_its_filters(run: Run, filled: Store) -> None:
     assert one_sentence(run("logs", "--since", "whenever"))
 
 
-def test_a_search(run: Run, filled: Store) -> None:
+def test_a_search(run: Run, filled: TranscriptStore) -> None:
     (hit,) = json.loads(run("logs", "-q", "striped", "--json").stdout)
     assert (hit["id"], hit["turn"], hit["role"], hit["snippet"]) == ("abc1", 1, "assistant", "A «striped» horse.")
     shown = run("logs", "-q", "horse").stdout
@@ -142,7 +142,7 @@ def test_a_search(run: Run, filled: Store) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_conversation_to_read(run: Run, filled: Store) -> None:
+def test_a_conversation_to_read(run: Run, filled: TranscriptStore) -> None:
     shown = run("logs", "show", "abc").stdout
     assert "A striped horse." in shown and "Flies" in shown and "[beware]" in shown
     assert "beside it: t2" in shown
@@ -152,16 +152,16 @@ def test_a_conversation_to_read(run: Run, filled: Store) -> None:
     assert "abd2, abc1" in one_sentence(run("logs", "show", "ab"))
 
 
-def test_a_removed_conversation_leaves_no_kv_state(run: Run, filled: Store, tmp_path: Path) -> None:
-    folder = StateFolder(tmp_path / "home" / "cache" / "states")
+def test_a_removed_conversation_leaves_no_kv_state(run: Run, filled: TranscriptStore, tmp_path: Path) -> None:
+    folder = KvStore(tmp_path / "home" / "cache" / "states")
     folder.path.mkdir(parents=True)
     for owner in ("abc1", "abd2"):
-        folder.new_file("0" * 64, owner, 1.0).with_suffix(WHOLE).touch()
+        folder.make_partial_path("0" * 64, owner, 1.0).with_suffix(COMPLETE_SUFFIX).touch()
     assert run("logs", "rm", "-y", "abc").returncode == 0
-    assert [file.owner for file in folder.files()] == ["abd2"]
+    assert [file.conversation_key for file in folder.list_files()] == ["abd2"]
 
 
-def test_fork_rename_remove_and_stats(run: Run, filled: Store, tmp_path: Path) -> None:
+def test_fork_rename_remove_and_stats(run: Run, filled: TranscriptStore, tmp_path: Path) -> None:
     made = run("logs", "fork", "abc", "--at", "1").stdout.strip()
     assert run("logs", "rename", made, "A", "new\x1b title").returncode == 0
     assert json.loads(run("logs", "--json", "-n", "1").stdout)[0]["title"] == "A new␛ title"
@@ -174,18 +174,18 @@ def test_fork_rename_remove_and_stats(run: Run, filled: Store, tmp_path: Path) -
     copy = tmp_path / "copy.db"
     assert run("logs", "backup", str(copy)).returncode == 0
     assert "exists" in one_sentence(run("logs", "backup", str(copy)))
-    assert Store.open(copy).conversation("abc1") == filled.conversation("abc1")
+    assert TranscriptStore.open_file(copy).get_conversation("abc1") == filled.get_conversation("abc1")
 
 
 def test_times_as_people_type_them() -> None:
     now = NOON + timedelta(hours=3)
     day = timedelta(days=1)
     midnight = NOON - timedelta(hours=12)
-    assert span("2026-03-01", now) == span(" today", now) == (midnight, midnight + day)
-    assert span("Yesterday", now) == (midnight - day, midnight)
-    assert span("7d", now)[0] == now - 7 * day
-    assert span("2 weeks ago", now)[0] == now - 14 * day
-    assert span("2026-03-01T12:00Z", now) == (NOON, NOON)
+    assert parse_time_range("2026-03-01", now) == parse_time_range(" today", now) == (midnight, midnight + day)
+    assert parse_time_range("Yesterday", now) == (midnight - day, midnight)
+    assert parse_time_range("7d", now)[0] == now - 7 * day
+    assert parse_time_range("2 weeks ago", now)[0] == now - 14 * day
+    assert parse_time_range("2026-03-01T12:00Z", now) == (NOON, NOON)
     for typed in ("", "soon", "9999999d", "2026-02-30", "\0"):
         with pytest.raises(UsageError):
-            span(typed, now)
+            parse_time_range(typed, now)

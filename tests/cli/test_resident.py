@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from embedded import embedded_model, no_other_models
-from phichat.engine.resident.address import Engines
-from phichat.engine.resident.listing import residents, stop
+from phichat.engine.resident.address import DaemonRegistry
+from phichat.engine.resident.listing import list_running, stop_engine
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,11 +30,11 @@ def run() -> Iterator[Run]:
             return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
         yield start
-        engines = Engines.of(Path(folder, "cache"))
+        engines = DaemonRegistry.for_cache(Path(folder, "cache"))
         assert engines is not None
-        for one in residents(engines):
-            stop(one.address)
-        assert list(residents(engines)) == []
+        for one in list_running(engines):
+            stop_engine(one.address)
+        assert list(list_running(engines)) == []
 
 
 def listed(run: Run) -> list[dict[str, object]]:

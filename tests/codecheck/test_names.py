@@ -3,7 +3,7 @@
 import pytest
 
 from phichat.code_report import PackageStatus
-from phichat.codecheck.names import judge_install, judge_module, lists_date
+from phichat.codecheck.names import classify_install, classify_module, package_lists_date
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from phichat.codecheck.names import judge_install, judge_module, lists_date
     ],
 )
 def test_a_module_names_what_to_install(module: str, distribution: str) -> None:
-    judged = judge_module(module)
+    judged = classify_module(module)
     assert judged.distribution == distribution
     assert judged.status is not PackageStatus.SUSPICIOUS
 
@@ -36,7 +36,7 @@ def test_a_module_names_what_to_install(module: str, distribution: str) -> None:
     "module", ["reqeusts", "Numpy", "pandsa", "matplotlb", "datatime", "rnadom", "r\N{CYRILLIC SMALL LETTER IE}quests"]
 )
 def test_a_misspelt_module_is_suspicious(module: str) -> None:
-    assert judge_module(module).status is PackageStatus.SUSPICIOUS
+    assert classify_module(module).status is PackageStatus.SUSPICIOUS
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_a_misspelt_module_is_suspicious(module: str) -> None:
     ],
 )
 def test_a_suspicious_module_says_what_was_meant(module: str, remark: str) -> None:
-    assert judge_module(module).remark == remark
+    assert classify_module(module).warning == remark
 
 
 @pytest.mark.parametrize("module", ["", "\ud800", "x" * 100_000, "--", "\N{SNOWMAN}"])
 def test_what_is_no_name_is_unknown(module: str) -> None:
-    assert judge_module(module).status is PackageStatus.UNKNOWN
-    assert judge_install(module).status is PackageStatus.UNKNOWN
+    assert classify_module(module).status is PackageStatus.UNKNOWN
+    assert classify_install(module).status is PackageStatus.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_what_is_no_name_is_unknown(module: str) -> None:
     ],
 )
 def test_a_wrong_name_in_an_install_command_says_what_is_meant(name: str, meant: str) -> None:
-    judged = judge_install(name)
+    judged = classify_install(name)
     assert judged.status is PackageStatus.SUSPICIOUS
     assert judged.distribution == meant
-    assert judged.remark
+    assert judged.warning
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_wrong_name_in_an_install_command_says_what_is_meant(name: str, meant:
     ],
 )
 def test_a_right_name_in_an_install_command_is_not_suspicious(name: str) -> None:
-    assert judge_install(name).status is not PackageStatus.SUSPICIOUS
+    assert classify_install(name).status is not PackageStatus.SUSPICIOUS
 
 
 def test_the_lists_have_a_date() -> None:
-    assert lists_date().year >= 2025
+    assert package_lists_date().year >= 2025

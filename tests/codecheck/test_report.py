@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phichat.code_report import CodeReport, CodeScope, PackageStatus
-from phichat.codecheck.report import block_warnings, check_file, check_text
+from phichat.code_report import CodeReport, PackageStatus, TrainingScope
+from phichat.codecheck.report import check_answer, check_file, format_block_warnings
 
 BLOCK = "```python\n{}\n```\n"
 
 
 def modules(text: str) -> list[str]:
-    return [package.module for block in check_text(text).blocks for package in block.non_stdlib]
+    return [package.module for block in check_answer(text).blocks for package in block.non_stdlib]
 
 
 def installs(text: str) -> list[str]:
-    return [install.name for install in check_text(text).installs]
+    return [install.name for install in check_answer(text).installs]
 
 
 def only_block(code: str, target: tuple[int, int] = (3, 12)) -> tuple[bool, tuple[str, ...]]:
-    (block,) = check_text(BLOCK.format(code), target=target).blocks
+    (block,) = check_answer(BLOCK.format(code), target=target).blocks
     return block.syntax_ok, block.notes
 
 
@@ -50,7 +50,7 @@ def only_block(code: str, target: tuple[int, int] = (3, 12)) -> tuple[bool, tupl
     ],
 )
 def test_python_is_found_however_it_is_written(answer: str, start_line: int) -> None:
-    (block,) = check_text(answer).blocks
+    (block,) = check_answer(answer).blocks
     assert (block.python, block.start_line) == (True, start_line)
     assert [package.module for package in block.non_stdlib] == ["numpy"]
     assert block.syntax_ok
@@ -85,7 +85,7 @@ def test_imports_are_found_everywhere_and_once() -> None:
         "m = importlib.import_module('scipy.stats')\nn = __import__('tqdm')\no = importlib.import_module(name)\n"
         "from . import sibling\nfrom .models import User\n"
     )
-    (block,) = check_text(BLOCK.format(code)).blocks
+    (block,) = check_answer(BLOCK.format(code)).blocks
     found = [(package.module, package.line) for package in block.non_stdlib]
     assert found == [("requests", 1), ("bs4", 5), ("ujson", 8), ("pandas", 12), ("scipy", 13), ("tqdm", 14)]
 
@@ -113,7 +113,7 @@ def test_a_project_that_is_called_like_a_file_is_no_file() -> None:
 
 @pytest.mark.parametrize("module", ["urllib2", "ConfigParser", "distutils.core"])
 def test_a_module_of_an_older_python_is_told_and_not_installed(module: str) -> None:
-    report = check_text(BLOCK.format(f"import {module}"), target=(3, 13))
+    report = check_answer(BLOCK.format(f"import {module}"), target=(3, 13))
     (block,) = report.blocks
     assert block.non_stdlib == ()
     assert module.partition(".")[0] in block.notes[0]
@@ -156,12 +156,12 @@ def test_install_commands(answer: str, names: list[str]) -> None:
 
 
 def test_what_does_not_exist_is_told_by_its_whole_name() -> None:
-    report = check_text(BLOCK.format("import math as m\nm.nope\nprint(1, ends='')"))
+    report = check_answer(BLOCK.format("import math as m\nm.nope\nprint(1, ends='')"))
     assert report.warnings == ("math.nope does not exist", "print(ends=) does not exist")
 
 
 def test_a_name_that_nobody_means_is_suspicious() -> None:
-    report = check_text(BLOCK.format("import reqeusts") + "```bash\npip install sklearn\n```\n")
+    report = check_answer(BLOCK.format("import reqeusts") + "```bash\npip install sklearn\n```\n")
     assert report.blocks[0].non_stdlib[0].status is PackageStatus.SUSPICIOUS
     assert report.installs[0].status is PackageStatus.SUSPICIOUS
     assert "reqeusts" in report.warnings[0]
@@ -185,7 +185,7 @@ def test_languages_have_one_name_each_and_data_has_none() -> None:
         "python",
     )
     answer = "".join(f"```{label}\nx\n```\n\n" for label in labels)
-    assert check_text(answer).other_languages == ("cpp", "bash", "javascript", "typescript", "csharp", "go")
+    assert check_answer(answer).other_languages == ("cpp", "bash", "javascript", "typescript", "csharp", "go")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_syntax_is_judged_for_the_version_asked_for(code: str, target: tuple[int
 
 def test_broken_code_still_tells_its_imports() -> None:
     code = 'import numpy as np, scipy\nfrom bs4 import (BeautifulSoup,\ns = "import flask"\n<your code>\n'
-    (block,) = check_text(BLOCK.format(code)).blocks
+    (block,) = check_answer(BLOCK.format(code)).blocks
     assert not block.syntax_ok
     assert [package.module for package in block.non_stdlib] == ["numpy", "scipy", "bs4"]
 
@@ -224,7 +224,7 @@ def test_broken_code_still_tells_its_imports() -> None:
     "ending", ["import matplotl", "import requests\nimport matplotl", "def f(x:\n  y = (1,\n  matplotl"]
 )
 def test_the_unfinished_line_of_an_unfinished_block_gives_no_verdict(ending: str) -> None:
-    report = check_text("```python\nimport numpy\n" + ending)
+    report = check_answer("```python\nimport numpy\n" + ending)
     assert "matplotl" not in str(report)
     assert report.blocks[0].syntax_ok
     assert report.blocks[0].non_stdlib[0].module == "numpy"
@@ -239,24 +239,24 @@ def test_a_block_that_breaks_off_within_a_statement_is_no_broken_code() -> None:
         "@decorated\n",
         "if x:\n  try:\n    y()\n",
     ):
-        (block,) = check_text("```python\nimport numpy\n" + ending).blocks
+        (block,) = check_answer("```python\nimport numpy\n" + ending).blocks
         assert block.syntax_ok, ending
         assert [package.module for package in block.non_stdlib] == ["numpy"], ending
 
 
 def test_what_the_models_card_does_not_vouch_for_is_told_last() -> None:
-    scope = CodeScope(("python",), ("math",))
-    report = check_text(BLOCK.format("import requests") + "```bash\nls\n```\n", scope=scope)
+    scope = TrainingScope(("python",), ("math",))
+    report = check_answer(BLOCK.format("import requests") + "```bash\nls\n```\n", scope=scope)
     assert [line.partition(":")[0].partition(" ")[0] for line in report.warnings] == ["requests", "requests", "bash"]
     assert "pip install requests" in report.warnings[0]
     assert report.warnings[2] == "bash: outside what this model was mostly trained to write (Python), verify by hand"
-    assert check_text("```bash\nls\n```\n").warnings == ()
+    assert check_answer("```bash\nls\n```\n").warnings == ()
 
 
 def test_the_warnings_of_the_blocks_are_those_of_the_report() -> None:
     answer = BLOCK.format("import reqeusts, flask, urllib2") + BLOCK.format("import (") + "```rust\nfn main() {}\n```\n"
-    report = check_text(answer, scope=CodeScope(("python",), ()))
-    assert {line for block in report.blocks for line in block_warnings(block)} == set(report.warnings)
+    report = check_answer(answer, scope=TrainingScope(("python",), ()))
+    assert {line for block in report.blocks for line in format_block_warnings(block)} == set(report.warnings)
 
 
 def test_a_file_is_one_block_from_its_first_line() -> None:
@@ -267,7 +267,7 @@ def test_a_file_is_one_block_from_its_first_line() -> None:
 def test_warnings_of_the_compiler_reach_nobody() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_text(BLOCK.format("x = '\\d'\nassert (1, 'a')\n1 is 1"))
+        check_answer(BLOCK.format("x = '\\d'\nassert (1, 'a')\n1 is 1"))
 
 
 HOSTILE = {
@@ -293,7 +293,7 @@ def test_nothing_in_an_answer_makes_the_check_fail(kind: str) -> None:
         HOSTILE[kind],
         "> " * 5_000 + HOSTILE[kind],
     ):
-        report = check_text(answer)
+        report = check_answer(answer)
         assert all(line.isprintable() and len(line) <= 200 for line in report.warnings)
 
 
@@ -309,7 +309,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=40).map("".join))
 @settings(max_examples=150, deadline=None)
 def test_any_text_has_a_report(text: str) -> None:
-    report = check_text(text)
+    report = check_answer(text)
     assert isinstance(report, CodeReport)
     lines = text.count("\n") + text.count("\r") + 1
     for block in report.blocks:
@@ -325,6 +325,6 @@ def test_a_cut_off_answer_warns_of_nothing_that_the_whole_does_not_have() -> Non
         "        with requests.get(url) as page:\n            return BeautifulSoup(page.text, 'lxml')\n```\n\n"
         "Run `pip install lxml`.\n"
     )  # fmt: skip
-    whole = set(check_text(answer).warnings)
+    whole = set(check_answer(answer).warnings)
     for at in random.Random(6).sample(range(len(answer)), 80):
-        assert set(check_text(answer[:at]).warnings) <= whole, answer[:at][-60:]
+        assert set(check_answer(answer[:at]).warnings) <= whole, answer[:at][-60:]

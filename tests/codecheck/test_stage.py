@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phichat.chat.session import Session
-from phichat.codecheck.report import check_text
+from phichat.codecheck.report import check_answer
 from phichat.codecheck.stage import check_code
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.events import CodeChecked, Event, TextDelta, TurnFinished
-from phichat.messages import FinishReason, GenerationParams
+from phichat.messages import FinishReason, SamplingParams
 
 ANSWER = (
     "Two ways:\n\n1. One\n\n   ```python\n   import requests\n   ```\n\n2. Two\n\n"
@@ -24,8 +24,8 @@ ANSWER = (
 
 
 def turn(pieces: Iterable[str]) -> list[Event]:
-    session = Session(ScriptedBackend([Reply(list(pieces))]))
-    return list(check_code(session.send("?", GenerationParams(), Flag())))
+    session = Session(FakeBackend([FakeReply(list(pieces))]))
+    return list(check_code(session.send("?", SamplingParams(), Flag())))
 
 
 def split(text: str, places: Iterable[int]) -> list[str]:
@@ -53,22 +53,22 @@ def test_what_no_fence_closed_is_checked_at_the_end() -> None:
 def test_the_last_report_is_that_of_the_whole_answer_in_whatever_pieces_it_comes(places: list[int]) -> None:
     events = turn(split(ANSWER, places))
     reports = [event.report for event in events if isinstance(event, CodeChecked)]
-    assert reports[-1] == check_text(ANSWER)
+    assert reports[-1] == check_answer(ANSWER)
     assert all(one != other for one, other in pairwise(reports))
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == ANSWER
 
 
 def test_a_turn_that_fails_is_still_checked_and_still_fails() -> None:
-    reply = Reply(["```python\nimport requests\n```\n"], error=EngineCrashed("The engine died", "ask again"))
+    reply = FakeReply(["```python\nimport requests\n```\n"], error=EngineCrashed("The engine died", "ask again"))
     seen: list[Event] = []
 
     def consume(events: Iterator[Event]) -> None:
         for event in events:
             seen.append(event)
 
-    session = Session(ScriptedBackend([reply]))
+    session = Session(FakeBackend([reply]))
     with pytest.raises(EngineCrashed):
-        consume(check_code(session.send("?", GenerationParams(), Flag())))
+        consume(check_code(session.send("?", SamplingParams(), Flag())))
     assert isinstance(seen[-1], TurnFinished)
     assert seen[-1].finish_reason is FinishReason.ERROR
     assert any(isinstance(event, CodeChecked) for event in seen)

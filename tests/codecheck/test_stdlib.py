@@ -2,7 +2,7 @@
 
 import pytest
 
-from phichat.codecheck.stdlib import is_stdlib, module_remark
+from phichat.codecheck.stdlib import explain_unavailable, is_stdlib
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_other_modules_are_not_standard(module: str) -> None:
     ],
 )
 def test_a_module_that_a_version_lacks_is_said_so(module: str, target: tuple[int, int], remark: str) -> None:
-    assert module_remark(module, target) == remark
+    assert explain_unavailable(module, target) == remark

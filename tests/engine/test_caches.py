@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phichat.engine.caches import plan_with_cache
-from phichat.engine.offload import OffloadRequest, plan
+from phichat.engine.caches import plan_with_cache_types
+from phichat.engine.offload import OffloadRequest, plan_offload
 from phichat.gguf_header import GgufHeader
 from shapes import GIB, PHI4, PHI4_MINI, card, machine
 
@@ -17,15 +17,15 @@ CPU_16 = machine(ram=16, free=13)
 
 def test_memory_that_suffices_leaves_the_cache_as_it_is() -> None:
     for hardware in (CPU_16, machine(card(8))):
-        chosen = plan_with_cache(PHI4_MINI, hardware, OffloadRequest())
-        assert chosen == replace(plan(PHI4_MINI, hardware, OffloadRequest()), max_ctx=chosen.max_ctx)
+        chosen = plan_with_cache_types(PHI4_MINI, hardware, OffloadRequest())
+        assert chosen == replace(plan_offload(PHI4_MINI, hardware, OffloadRequest()), max_ctx=chosen.max_ctx)
         assert chosen.type_k == "f16"
 
 
 def test_a_context_that_was_asked_for_and_does_not_fit_gets_a_smaller_cache() -> None:
     request = OffloadRequest(98304)
-    assert not plan(PHI4_MINI, CPU_16, request).fits
-    chosen = plan_with_cache(PHI4_MINI, CPU_16, request)
+    assert not plan_offload(PHI4_MINI, CPU_16, request).fits
+    chosen = plan_with_cache_types(PHI4_MINI, CPU_16, request)
     assert (chosen.fits, chosen.n_ctx, (chosen.type_k, chosen.type_v)) == (True, 98304, Q8)
     assert len(chosen.notices) == 1
     assert "98,304 tokens; --cache-type-k f16" in chosen.notices[0]
@@ -33,21 +33,21 @@ def test_a_context_that_was_asked_for_and_does_not_fit_gets_a_smaller_cache() ->
 
 def test_the_usual_context_is_not_shortened_where_a_smaller_cache_makes_room() -> None:
     crowded = machine(card(10.5))
-    assert plan(PHI4, crowded, OffloadRequest()).n_ctx < 8192
-    chosen = plan_with_cache(PHI4, crowded, OffloadRequest())
+    assert plan_offload(PHI4, crowded, OffloadRequest()).n_ctx < 8192
+    chosen = plan_with_cache_types(PHI4, crowded, OffloadRequest())
     assert (chosen.n_ctx, chosen.n_gpu_layers, chosen.type_v) == (8192, 41, "q8_0")
 
 
 @pytest.mark.parametrize("name", ["Vulkan0", "SYCL0"])
 def test_cards_that_may_not_compute_it_keep_the_usual_cache(name: str) -> None:
     hardware = machine(card(10.5, name))
-    assert plan_with_cache(PHI4, hardware, OffloadRequest()) == plan(PHI4, hardware, OffloadRequest())
+    assert plan_with_cache_types(PHI4, hardware, OffloadRequest()) == plan_offload(PHI4, hardware, OffloadRequest())
 
 
 def test_heads_that_cannot_be_packed_keep_the_usual_cache() -> None:
     odd = replace(PHI4_MINI, metadata={**PHI4_MINI.metadata, "phi3.attention.key_length": 80})
     request = OffloadRequest(98304)
-    assert plan_with_cache(odd, CPU_16, request) == plan(odd, CPU_16, request)
+    assert plan_with_cache_types(odd, CPU_16, request) == plan_offload(odd, CPU_16, request)
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,7 +63,7 @@ def test_leaving_it_to_choose_never_fits_less(
     found = [card(size, f"CUDA{index}", used=0) for index, size in enumerate(sizes)]
     hardware = machine(*found, ram=48, free=free)
     request = OffloadRequest(n_ctx)
-    usual, chosen = plan(header, hardware, request), plan_with_cache(header, hardware, request)
+    usual, chosen = plan_offload(header, hardware, request), plan_with_cache_types(header, hardware, request)
     assert chosen.fits >= usual.fits
     assert chosen.max_ctx >= usual.max_ctx
     if usual.fits:
@@ -72,5 +72,5 @@ def test_leaving_it_to_choose_never_fits_less(
         assert not usual.fits or chosen.n_ctx > usual.n_ctx
         assert chosen.total - chosen.reclaimable <= free * GIB + sum(device.memory_free for device in found)
     if chosen.fits:
-        again = plan_with_cache(header, hardware, OffloadRequest(chosen.max_ctx))
+        again = plan_with_cache_types(header, hardware, OffloadRequest(chosen.max_ctx))
         assert again.fits

@@ -2,10 +2,10 @@
 
 import pytest
 
-from phichat.engine.bandwidth import card_bandwidth, memory_bandwidth
-from phichat.engine.fitting import estimate
+from phichat.engine.bandwidth import lookup_gpu_bandwidth, measure_memory_bandwidth
+from phichat.engine.fitting import estimate_speed
 from phichat.engine.hardware import Device, DeviceKind, Hardware
-from phichat.engine.offload import OffloadRequest, bytes_read_per_token, plan
+from phichat.engine.offload import OffloadRequest, compute_bytes_per_token, plan_offload
 from phichat.gguf_header import GgufHeader
 from shapes import GIB, PHI4, PHI4_MINI, machine
 
@@ -15,9 +15,9 @@ def nvidia(name: str, size: float) -> Device:
 
 
 def rate(header: GgufHeader, hardware: Hardware, layers: int | None = None) -> tuple[float | None, str]:
-    where = plan(header, hardware, OffloadRequest(4096, "auto" if layers is None else layers))
-    found = estimate(header, hardware, where, lambda threads: 40e9)
-    return found.tokens_per_second, found.how
+    where = plan_offload(header, hardware, OffloadRequest(4096, "auto" if layers is None else layers))
+    found = estimate_speed(header, hardware, where, lambda threads: 40e9)
+    return found.tokens_per_second, found.explanation
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def rate(header: GgufHeader, hardware: Hardware, layers: int | None = None) -> t
     ],
 )
 def test_cards_are_known_by_the_longest_name(description: str, gigabytes: float) -> None:
-    assert card_bandwidth(description) == gigabytes * 1e9
+    assert lookup_gpu_bandwidth(description) == gigabytes * 1e9
 
 
 def test_an_unknown_card_is_no_guess() -> None:
-    assert card_bandwidth("Banana M20") is None
+    assert lookup_gpu_bandwidth("Banana M20") is None
     found, how = rate(PHI4_MINI, machine(nvidia("Something New", 24)))
     assert found is None
     assert "phichat bench" in how
@@ -45,7 +45,7 @@ def test_an_unknown_card_is_no_guess() -> None:
 
 def test_on_a_cpu_the_memory_is_the_limit() -> None:
     found, how = rate(PHI4, machine())
-    limit = 40e9 / bytes_read_per_token(PHI4)
+    limit = 40e9 / compute_bytes_per_token(PHI4)
     assert found is not None
     assert 0.8 * limit < found < limit
     assert "40 GB/s, measured" in how
@@ -61,4 +61,4 @@ def test_a_card_is_faster_and_half_of_one_in_between() -> None:
 
 
 def test_this_machine_reads_memory() -> None:
-    assert memory_bandwidth(1) > 1e8
+    assert measure_memory_bandwidth(1) > 1e8

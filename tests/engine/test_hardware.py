@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from phichat.engine.hardware import Hardware, probe, probe_memory, unused_gpu, usable_cores
+from phichat.engine.hardware import Hardware, count_usable_cores, describe_unused_gpu, probe_hardware, probe_memory
 
 GIB = 1 << 30
 CPU_ONLY = Hardware(8, 16 * GIB, 12 * GIB)
@@ -31,7 +31,7 @@ def hyperthreads(cores: int) -> dict[str, str]:
 
 
 def test_this_machine() -> None:
-    hardware = probe((), offload_supported=False)
+    hardware = probe_hardware((), offload_supported=False)
     assert 1 <= hardware.physical_cores <= (psutil.cpu_count() or 1)
     assert 0 < hardware.ram_available <= hardware.ram_total <= psutil.virtual_memory().total
 
@@ -39,9 +39,9 @@ def test_this_machine() -> None:
 def test_two_threads_of_a_core_are_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 16 if logical else 8)
     root = write(tmp_path, hyperthreads(8))
-    assert usable_cores(root, frozenset(range(16))) == 8
-    assert usable_cores(root, frozenset({0, 8})) == 1
-    assert usable_cores(root, frozenset({0, 1, 8})) == 2
+    assert count_usable_cores(root, frozenset(range(16))) == 8
+    assert count_usable_cores(root, frozenset({0, 8})) == 1
+    assert count_usable_cores(root, frozenset({0, 1, 8})) == 2
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_two_threads_of_a_core_are_one_core(tmp_path: Path, monkeypatch: pytest.
 )
 def test_cpu_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8)
-    assert usable_cores(write(tmp_path, files), frozenset(range(8))) == cores
+    assert count_usable_cores(write(tmp_path, files), frozenset(range(8))) == cores
 
 
 def test_memory_limit_v2_counts_cached_files_as_free(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_no_cgroups_at_all(tmp_path: Path) -> None:
     ],
 )
 def test_unused_gpu_is_named(tmp_path: Path, system: str, machine: str, files: dict[str, str], words: str) -> None:
-    line = unused_gpu(CPU_ONLY, system=system, machine=machine, root=write(tmp_path, files))
+    line = describe_unused_gpu(CPU_ONLY, system=system, machine=machine, root=write(tmp_path, files))
     assert line is not None
     assert words in line
     assert "\n" not in line
@@ -119,10 +119,10 @@ def test_unused_gpu_is_named(tmp_path: Path, system: str, machine: str, files: d
 @pytest.mark.parametrize(("system", "machine"), [("linux", "x86_64"), ("win32", "AMD64"), ("darwin", "x86_64")])
 def test_no_gpu_no_line(tmp_path: Path, system: str, machine: str) -> None:
     root = write(tmp_path, {"sys/class/drm/card0/device/vendor": "0x8086"})
-    assert unused_gpu(CPU_ONLY, system=system, machine=machine, root=root) is None
+    assert describe_unused_gpu(CPU_ONLY, system=system, machine=machine, root=root) is None
 
 
 def test_a_gpu_build_is_not_told_to_change(tmp_path: Path) -> None:
     root = write(tmp_path, {"dev/nvidia0": ""})
     hardware = Hardware(8, 16 * GIB, 12 * GIB, (), offload_supported=True)
-    assert unused_gpu(hardware, system="linux", root=root) is None
+    assert describe_unused_gpu(hardware, system="linux", root=root) is None

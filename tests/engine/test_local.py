@@ -15,11 +15,11 @@ import pytest
 from embedded import embedded_model
 from ggufs import write_tiny_llama
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
-from phichat.engine.link import Deadlines, Doing, explain_death
+from phichat.engine.cancel import CancelToken
+from phichat.engine.link import EnginePhase, EngineTimeouts, make_crash_error
 from phichat.engine.local import LocalBackend
-from phichat.engine.tuning import Fixed
-from phichat.engine.verdicts import Verdict, Verdicts
+from phichat.engine.tuning import StaticTuning
+from phichat.engine.verdicts import ProbeCache, ProbeOutcome
 from phichat.errors import (
     ContextOverflow,
     EngineCrashed,
@@ -31,24 +31,24 @@ from phichat.errors import (
     TemplateError,
 )
 from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, Message, Role
+from phichat.messages import FinishReason, Message, Role, SamplingParams
 
-GREEDY = GenerationParams(temperature=0.0, max_tokens=24)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=24)
 HAIKU = [Message(Role.USER, "Write a haiku about the sea.")]
-ENDLESS = GenerationParams(temperature=0.0, max_tokens=4000, stop=("\0",))
+ENDLESS = SamplingParams(temperature=0.0, max_tokens=4000, stop=("\0",))
 
 
-def backend(path: Path, folder: Path, deadlines: Deadlines | None = None, **options: object) -> LocalBackend:
+def backend(path: Path, folder: Path, deadlines: EngineTimeouts | None = None, **options: object) -> LocalBackend:
     engine = EngineOptions(**{"ctx_size": 2048, **options})  # type: ignore[arg-type]
-    return LocalBackend(path.stem, path, engine, Verdicts(folder / "engine.json"), deadlines)
+    return LocalBackend(path.stem, path, engine, ProbeCache(folder / "engine.json"), deadlines)
 
 
-def load(engine: LocalBackend, cancel: Cancel | None = None) -> list[ModelLoading | ModelReady]:
-    return list(engine.load(cancel or Cancel()))
+def load(engine: LocalBackend, cancel: CancelToken | None = None) -> list[ModelLoading | ModelReady]:
+    return list(engine.load(cancel or CancelToken()))
 
 
-def ask(engine: LocalBackend, messages: list[Message], params: GenerationParams = GREEDY) -> TurnFinished:
-    *_, last = engine.generate(messages, params, Cancel())
+def ask(engine: LocalBackend, messages: list[Message], params: SamplingParams = GREEDY) -> TurnFinished:
+    *_, last = engine.generate(messages, params, CancelToken())
     assert isinstance(last, TurnFinished)
     return last
 
@@ -71,22 +71,22 @@ def tiny(tmp_path: Path) -> Iterator[LocalBackend]:
 
 def test_a_real_answer_streams(engine: LocalBackend) -> None:
     prompt = [Message(Role.USER, "What is 2 + 2? Answer with a number.")]
-    events = list(engine.generate(prompt, GREEDY, Cancel()))
+    events = list(engine.generate(prompt, GREEDY, CancelToken()))
     last = events[-1]
     assert isinstance(last, TurnFinished)
     assert "4" in last.text
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == last.text
     assert any(isinstance(event, PromptProgress) and event.done == event.total for event in events)
-    assert last.usage.prompt_tokens == engine.count(prompt, Cancel())
+    assert last.usage.prompt_tokens == engine.count_tokens(prompt, CancelToken())
     assert last.timings.generation_s > 0
 
 
 def test_greedy_and_seeded_answers_repeat(engine: LocalBackend) -> None:
-    seeded = GenerationParams(temperature=1.5, seed=11, max_tokens=24)
+    seeded = SamplingParams(temperature=1.5, seed=11, max_tokens=24)
     assert ask(engine, HAIKU).text == ask(engine, HAIKU).text
     first, second = ask(engine, HAIKU, seeded), ask(engine, HAIKU, seeded)
     assert (first.text, first.seed) == (second.text, 11)
-    assert ask(engine, HAIKU, GenerationParams(temperature=1.5, seed=12, max_tokens=24)).text != first.text
+    assert ask(engine, HAIKU, SamplingParams(temperature=1.5, seed=12, max_tokens=24)).text != first.text
 
 
 def test_the_next_turn_finds_its_past_in_the_cache(engine: LocalBackend) -> None:
@@ -102,9 +102,9 @@ def test_the_next_turn_finds_its_past_in_the_cache(engine: LocalBackend) -> None
 def test_stop_strings_and_lengths(engine: LocalBackend) -> None:
     whole = ask(engine, HAIKU).text
     stop = whole[10:16]
-    cut = ask(engine, HAIKU, GenerationParams(temperature=0.0, max_tokens=24, stop=(stop,)))
+    cut = ask(engine, HAIKU, SamplingParams(temperature=0.0, max_tokens=24, stop=(stop,)))
     assert (cut.text, cut.finish_reason) == (whole[: whole.index(stop)], FinishReason.STOP)
-    short = ask(engine, HAIKU, GenerationParams(temperature=0.0, max_tokens=3))
+    short = ask(engine, HAIKU, SamplingParams(temperature=0.0, max_tokens=3))
     assert (short.usage.completion_tokens, short.finish_reason) == (3, FinishReason.LENGTH)
 
 
@@ -112,7 +112,7 @@ def test_reasoning_that_the_template_opens(tmp_path: Path) -> None:
     template = "{% for m in messages %}{{ m.content }}{% endfor %}<think>\n"
     thinking = backend(write_tiny_llama(tmp_path / "t.gguf", template=template), tmp_path)
     load(thinking)
-    events = list(thinking.generate(HAIKU, GREEDY, Cancel()))
+    events = list(thinking.generate(HAIKU, GREEDY, CancelToken()))
     thinking.close()
     assert any(isinstance(event, ReasoningDelta) for event in events)
     assert not any(isinstance(event, TextDelta) for event in events)
@@ -127,7 +127,7 @@ def test_a_prompt_beyond_the_context(tiny: LocalBackend) -> None:
 
 
 def test_cancel_in_the_prompt_and_the_engine_stays(engine: LocalBackend) -> None:
-    cancel, pid = Cancel(), engine.pid
+    cancel, pid = CancelToken(), engine.pid
     seen = []
     for event in engine.generate([Message(Role.USER, "word " * 1500)], GREEDY, cancel):
         seen.append(event)
@@ -139,7 +139,7 @@ def test_cancel_in_the_prompt_and_the_engine_stays(engine: LocalBackend) -> None
 
 
 def test_cancel_while_generating_keeps_the_text_and_the_cache(engine: LocalBackend) -> None:
-    cancel, said, asked = Cancel(), "", [Message(Role.USER, "Write a haiku about the sea. " * 12)]
+    cancel, said, asked = CancelToken(), "", [Message(Role.USER, "Write a haiku about the sea. " * 12)]
     for event in engine.generate(asked, ENDLESS, cancel):
         if isinstance(event, TextDelta):
             said += event.text
@@ -150,7 +150,7 @@ def test_cancel_while_generating_keeps_the_text_and_the_cache(engine: LocalBacke
 
 
 def test_cancel_while_loading_leaves_no_process(tmp_path: Path) -> None:
-    stopped, cancel = backend(embedded_model(), tmp_path), Cancel()
+    stopped, cancel = backend(embedded_model(), tmp_path), CancelToken()
     before = set(psutil.Process().children())
     for _ in stopped.load(cancel):
         cancel.set()
@@ -162,7 +162,7 @@ def test_cancel_while_loading_leaves_no_process(tmp_path: Path) -> None:
 def test_a_dead_engine_is_one_error_and_the_next_prompt_works(tiny: LocalBackend, number: signal.Signals) -> None:
     seen = []
     with pytest.raises(EngineCrashed) as caught:
-        for event in tiny.generate(HAIKU, ENDLESS, Cancel()):
+        for event in tiny.generate(HAIKU, ENDLESS, CancelToken()):
             if not seen:
                 os.kill(tiny.pid, number)
             seen.append(event)
@@ -175,7 +175,7 @@ def test_a_dead_engine_is_one_error_and_the_next_prompt_works(tiny: LocalBackend
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_hanging_engine_is_given_up(tmp_path: Path) -> None:
-    stuck = backend(write_tiny_llama(tmp_path / "t.gguf"), tmp_path, Deadlines(stall=0.5))
+    stuck = backend(write_tiny_llama(tmp_path / "t.gguf"), tmp_path, EngineTimeouts(stall_s=0.5))
     load(stuck)
     os.kill(stuck.pid, signal.SIGSTOP)
     pid = stuck.pid
@@ -187,7 +187,7 @@ def test_a_hanging_engine_is_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_an_engine_that_does_not_read_is_given_up(tmp_path: Path) -> None:
-    deaf = backend(write_tiny_llama(tmp_path / "t.gguf"), tmp_path, Deadlines(stall=0.5))
+    deaf = backend(write_tiny_llama(tmp_path / "t.gguf"), tmp_path, EngineTimeouts(stall_s=0.5))
     load(deaf)
     os.kill(deaf.pid, signal.SIGSTOP)
     with pytest.raises(EngineError):
@@ -196,7 +196,7 @@ def test_an_engine_that_does_not_read_is_given_up(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_an_engine_that_ignores_cancel_is_killed(tiny: LocalBackend) -> None:
-    cancel = Cancel()
+    cancel = CancelToken()
     os.kill(tiny.pid, signal.SIGSTOP)
     Timer(0.1, cancel.set).start()
     started = time.monotonic()
@@ -211,7 +211,7 @@ def test_a_template_that_never_ends_is_given_up(tmp_path: Path) -> None:
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages }}"
     path = write_tiny_llama(tmp_path / "t.gguf", template=endless)
     with pytest.raises(EngineTimedOut, match="chat template"):
-        load(backend(path, tmp_path, Deadlines(template=1.0)))
+        load(backend(path, tmp_path, EngineTimeouts(template_s=1.0)))
 
 
 def test_a_template_that_refuses_everything_is_told(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ worker.run()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_cpu_that_cannot_run_its_own_buffer_types_is_found_out_once(tmp_path: Path) -> None:
-    path, verdicts = write_tiny_llama(tmp_path / "t.gguf"), Verdicts(tmp_path / "engine.json")
+    path, verdicts = write_tiny_llama(tmp_path / "t.gguf"), ProbeCache(tmp_path / "engine.json")
     command = (sys.executable, "-c", CRASHES_IN_ITS_BUFFERS)
     for told in (True, False):
         wounded = LocalBackend("t", path, EngineOptions(ctx_size=512), verdicts, command=command)
@@ -275,7 +275,7 @@ def test_a_cpu_that_cannot_run_its_own_buffer_types_is_found_out_once(tmp_path: 
         assert any("doctor" in notice for notice in ready.notices) == told
         assert ask(wounded, HAIKU).text
         wounded.close()
-    assert [entry["verdict"] for entry in verdicts.all().values()] == [Verdict.CRASHES]
+    assert [entry["verdict"] for entry in verdicts.load_entries().values()] == [ProbeOutcome.CRASHES]
 
 
 def test_deaths_are_explained() -> None:
@@ -288,10 +288,10 @@ def test_deaths_are_explained() -> None:
         (None, "", "closed its connection"),
     ]
     for code, stderr, expected in cases:
-        error = explain_death(code, Doing.LOADING, stderr)
+        error = make_crash_error(code, EnginePhase.LOADING, stderr)
         assert expected in str(error)
         assert "\n" not in str(error)
-    assert [explain_death(code, Doing.READING, "").is_fault for code in (-11, -4, -9, -6, 0)] == [
+    assert [make_crash_error(code, EnginePhase.PREFILLING, "").is_cpu_fault for code in (-11, -4, -9, -6, 0)] == [
         True,
         True,
         False,
@@ -315,8 +315,8 @@ for _ in engine.generate([Message(Role.USER, "word " * 1500)], GenerationParams(
 """
 
 
-@pytest.mark.parametrize("params", [GREEDY, GenerationParams(temperature=0.9, seed=5, max_tokens=24)])
-def test_guessing_does_not_change_the_answer(tmp_path: Path, params: GenerationParams) -> None:
+@pytest.mark.parametrize("params", [GREEDY, SamplingParams(temperature=0.9, seed=5, max_tokens=24)])
+def test_guessing_does_not_change_the_answer(tmp_path: Path, params: SamplingParams) -> None:
     text = "One two three four five six seven eight nine ten. " * 3
     prompt, texts = [Message(Role.USER, f"Repeat this word by word: {text}")], []
     for draft in ("off", "lookup"):
@@ -331,7 +331,7 @@ def test_guessing_does_not_change_the_answer(tmp_path: Path, params: GenerationP
 def test_a_preferred_spin_count_reaches_the_engine(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")
     engine = LocalBackend(
-        "t", path, EngineOptions(ctx_size=512), Verdicts(tmp_path / "engine.json"), preferences=Fixed(300)
+        "t", path, EngineOptions(ctx_size=512), ProbeCache(tmp_path / "engine.json"), tuning_source=StaticTuning(300)
     )
     load(engine)
     assert b"GOMP_SPINCOUNT=300" in Path(f"/proc/{engine.pid}/environ").read_bytes().split(b"\0")
@@ -365,10 +365,10 @@ def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def test_cancel_while_a_huge_prompt_is_tokenized(tmp_path: Path) -> None:
-    engine, cancel = backend(embedded_model(), tmp_path), Cancel()
+    engine, cancel = backend(embedded_model(), tmp_path), CancelToken()
     load(engine)
     Timer(0.1, cancel.set).start()
     started = time.monotonic()
-    assert engine.count([Message(Role.USER, "a" * 8_000_000)], cancel) == 0
+    assert engine.count_tokens([Message(Role.USER, "a" * 8_000_000)], cancel) == 0
     assert time.monotonic() - started < 5
     engine.close()

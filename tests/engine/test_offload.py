@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from phichat.engine import footprint
 from phichat.engine.hardware import Device, DeviceKind, Hardware
-from phichat.engine.offload import OffloadPlan, OffloadRequest, bytes_read_per_token, plan, require_fit
+from phichat.engine.offload import OffloadPlan, OffloadRequest, compute_bytes_per_token, plan_offload, require_fit
 from phichat.errors import ModelDoesNotFit, UsageError
 from phichat.gguf_header import GgufHeader
-from phichat.gguf_types import type_named
+from phichat.gguf_types import find_type
 from shapes import GIB, PHI4, PHI4_MINI, PHI4_MINI_LOGGED, card, header_of, machine
 
 MIB = 1 << 20
-F16 = type_named("f16")
-X86 = footprint.repacked_types("x86_64")
+F16 = find_type("f16")
+X86 = footprint.find_repack_types("x86_64")
 
 
 NVIDIA_8 = machine(card(8))
@@ -33,7 +33,7 @@ def placed(result: OffloadPlan, device: str) -> int:
 
 def test_shapes_are_those_of_the_published_files() -> None:
     assert PHI4.file_size == pytest.approx(9.05e9, rel=0.03)
-    assert sum(footprint.kv_cache(PHI4, 8192, F16, F16)) / 8192 == 200 * 1024
+    assert sum(footprint.estimate_kv_cache(PHI4, 8192, F16, F16)) / 8192 == 200 * 1024
 
 
 @pytest.mark.parametrize(
@@ -41,17 +41,19 @@ def test_shapes_are_those_of_the_published_files() -> None:
     [(512, 512, 220.51), (2048, 512, 222.01), (8192, 512, 208.0), (32768, 512, 208.0), (2048, 64, 27.75)],
 )
 def test_compute_buffer_is_what_llama_cpp_logs(n_ctx: int, n_ubatch: int, logged: float) -> None:
-    assert footprint.reserved_compute(PHI4_MINI_LOGGED, n_ctx, n_ubatch) / MIB == pytest.approx(logged, rel=0.08)
+    assert footprint.estimate_reserved_compute(PHI4_MINI_LOGGED, n_ctx, n_ubatch) / MIB == pytest.approx(
+        logged, rel=0.08
+    )
 
 
 @pytest.mark.parametrize(("n_ctx", "logged"), [(512, 64), (2048, 256), (8192, 1024), (32768, 4096)])
 def test_kv_cache_is_what_llama_cpp_logs(n_ctx: int, logged: int) -> None:
-    assert sum(footprint.kv_cache(PHI4_MINI_LOGGED, n_ctx, F16, F16)) == logged * MIB
+    assert sum(footprint.estimate_kv_cache(PHI4_MINI_LOGGED, n_ctx, F16, F16)) == logged * MIB
 
 
 def test_quantized_kv_cache_is_what_llama_cpp_logs() -> None:
-    q8 = footprint.cache_type("q8_0")
-    assert sum(footprint.kv_cache(PHI4_MINI_LOGGED, 8192, q8, q8)) == 544 * MIB
+    q8 = footprint.parse_cache_type("q8_0")
+    assert sum(footprint.estimate_kv_cache(PHI4_MINI_LOGGED, 8192, q8, q8)) == 544 * MIB
 
 
 @pytest.mark.parametrize(
@@ -59,13 +61,13 @@ def test_quantized_kv_cache_is_what_llama_cpp_logs() -> None:
     [(2048, frozenset(), 2613.1), (8192, frozenset(), 3383.7), (2048, X86, 4125.1), (8192, X86, 4895.8)],
 )
 def test_total_is_the_memory_of_the_process(n_ctx: int, repack: frozenset[str], resident: float) -> None:
-    result = plan(PHI4_MINI_LOGGED, CPU_16, OffloadRequest(n_ctx, n_threads=2, repack=repack))
+    result = plan_offload(PHI4_MINI_LOGGED, CPU_16, OffloadRequest(n_ctx, n_threads=2, repack_types=repack))
     assert result.total / MIB == pytest.approx(resident, rel=0.1)
     assert result.reclaimable == (1512 * MIB if repack else 0)
 
 
 def test_small_card_takes_a_part_of_phi_4() -> None:
-    result = plan(PHI4, NVIDIA_8, OffloadRequest())
+    result = plan_offload(PHI4, NVIDIA_8, OffloadRequest())
     assert result.fits
     assert 15 <= result.n_gpu_layers <= 35
     assert result.n_ctx == 8192
@@ -73,74 +75,74 @@ def test_small_card_takes_a_part_of_phi_4() -> None:
 
 
 def test_small_card_takes_all_of_phi_4_mini() -> None:
-    result = plan(PHI4_MINI, NVIDIA_8, OffloadRequest())
+    result = plan_offload(PHI4_MINI, NVIDIA_8, OffloadRequest())
     assert (result.fits, result.n_gpu_layers, result.n_ctx) == (True, 33, 8192)
 
 
 def test_large_card_takes_all_of_phi_4() -> None:
-    result = plan(PHI4, NVIDIA_24, OffloadRequest(16384))
+    result = plan_offload(PHI4, NVIDIA_24, OffloadRequest(16384))
     assert (result.fits, result.n_gpu_layers, result.max_ctx) == (True, 41, 16384)
     assert placed(result, "CPU") < 2 * GIB
 
 
 def test_context_shrinks_for_the_sake_of_the_last_layers() -> None:
-    result = plan(PHI4, machine(card(10.5)), OffloadRequest())
+    result = plan_offload(PHI4, machine(card(10.5)), OffloadRequest())
     assert result.n_gpu_layers == 41
     assert 4096 <= result.n_ctx < 8192
     assert "rather than 8,192" in result.notices[0]
 
 
 def test_two_cards_share_in_proportion() -> None:
-    result = plan(PHI4, TWO_CARDS, OffloadRequest())
+    result = plan_offload(PHI4, TWO_CARDS, OffloadRequest())
     assert sum(result.tensor_split) == result.n_gpu_layers == 41
     assert 1.7 < result.tensor_split[0] / result.tensor_split[1] < 2.6
 
 
 def test_output_layer_goes_to_the_card_that_can_hold_it() -> None:
-    result = plan(PHI4, machine(card(24), card(1, "CUDA1")), OffloadRequest())
+    result = plan_offload(PHI4, machine(card(24), card(1, "CUDA1")), OffloadRequest())
     assert (result.fits, result.tensor_split) == (True, (41.0, 0.0))
 
 
 def test_an_integrated_gpu_beside_a_card_is_left_alone() -> None:
     igpu = Device("Vulkan1", "iGPU", DeviceKind.INTEGRATED, 16 * GIB, 12 * GIB)
-    result = plan(PHI4_MINI, machine(card(8), igpu), OffloadRequest())
+    result = plan_offload(PHI4_MINI, machine(card(8), igpu), OffloadRequest())
     assert result.tensor_split == ()
     assert {placement.device for placement in result.placements} == {"CPU", "CUDA0"}
 
 
 def test_unified_memory_is_counted_once() -> None:
-    result = plan(PHI4, APPLE_16, OffloadRequest())
+    result = plan_offload(PHI4, APPLE_16, OffloadRequest())
     assert result.fits
     assert result.n_gpu_layers == 41
     assert result.total <= APPLE_16.ram_available
     crowded = machine(*APPLE_16.devices, ram=16, free=6)
-    assert not plan(PHI4, crowded, OffloadRequest()).fits
+    assert not plan_offload(PHI4, crowded, OffloadRequest()).fits
 
 
 def test_cpu_only() -> None:
-    result = plan(PHI4, CPU_16, OffloadRequest(repack=X86))
+    result = plan_offload(PHI4, CPU_16, OffloadRequest(repack_types=X86))
     assert (result.fits, result.n_gpu_layers, result.n_ctx) == (True, 0, 8192)
     assert len(result.placements) == 1
     assert result.max_ctx > 8192
-    assert "No GPU" in plan(PHI4, CPU_16, OffloadRequest(n_gpu_layers="all")).notices[-1]
+    assert "No GPU" in plan_offload(PHI4, CPU_16, OffloadRequest(n_gpu_layers="all")).notices[-1]
 
 
 def test_explicit_context_is_kept_and_refused() -> None:
-    result = plan(PHI4_MINI, CPU_16, OffloadRequest(131072))
+    result = plan_offload(PHI4_MINI, CPU_16, OffloadRequest(131072))
     assert result.n_ctx == 131072
     assert not result.fits
-    assert result.short_by > 0
+    assert result.shortfall > 0
     assert 8192 < result.max_ctx < 131072
     with pytest.raises(
         ModelDoesNotFit, match=r"phi-4-mini with .* needs [\d.]+ GB of RAM and 13.7 GB are free"
     ) as caught:
         require_fit(result, "phi-4-mini")
     assert caught.value.next_step == f"ask for a smaller context with --ctx-size {result.max_ctx}"
-    require_fit(plan(PHI4_MINI, CPU_16, OffloadRequest(result.max_ctx)), "phi-4-mini")
+    require_fit(plan_offload(PHI4_MINI, CPU_16, OffloadRequest(result.max_ctx)), "phi-4-mini")
 
 
 def test_weights_that_do_not_fit() -> None:
-    result = plan(PHI4, machine(ram=8, free=6), OffloadRequest())
+    result = plan_offload(PHI4, machine(ram=8, free=6), OffloadRequest())
     assert (result.fits, result.max_ctx, result.n_ctx) == (False, 0, 2048)
     with pytest.raises(ModelDoesNotFit) as caught:
         require_fit(result, "phi-4")
@@ -148,10 +150,10 @@ def test_weights_that_do_not_fit() -> None:
 
 
 def test_explicit_layers() -> None:
-    assert plan(PHI4, NVIDIA_8, OffloadRequest(n_gpu_layers=10)).n_gpu_layers == 10
-    assert plan(PHI4, NVIDIA_8, OffloadRequest(n_gpu_layers=0)).n_gpu_layers == 0
-    assert plan(PHI4, NVIDIA_24, OffloadRequest(n_gpu_layers=999)).n_gpu_layers == 41
-    result = plan(PHI4, NVIDIA_8, OffloadRequest(n_gpu_layers="all"))
+    assert plan_offload(PHI4, NVIDIA_8, OffloadRequest(n_gpu_layers=10)).n_gpu_layers == 10
+    assert plan_offload(PHI4, NVIDIA_8, OffloadRequest(n_gpu_layers=0)).n_gpu_layers == 0
+    assert plan_offload(PHI4, NVIDIA_24, OffloadRequest(n_gpu_layers=999)).n_gpu_layers == 41
+    result = plan_offload(PHI4, NVIDIA_8, OffloadRequest(n_gpu_layers="all"))
     assert not result.fits
     with pytest.raises(ModelDoesNotFit, match="CUDA0") as caught:
         require_fit(result, "phi-4")
@@ -159,7 +161,7 @@ def test_explicit_layers() -> None:
 
 
 def test_context_beyond_training_is_a_notice() -> None:
-    result = plan(PHI4, NVIDIA_24, OffloadRequest(20000))
+    result = plan_offload(PHI4, NVIDIA_24, OffloadRequest(20000))
     assert (result.fits, result.n_ctx) == (True, 20000)
     assert "16,384" in result.notices[0]
 
@@ -173,25 +175,25 @@ def test_layers_without_attention_have_no_cache() -> None:
         "lfm2.attention.head_count_kv": (2, 0, 2),
         "lfm2.shortconv.l_cache": 3,
     }
-    assert footprint.kv_cache(header_of(metadata, 100, []), 256, F16, F16) == (32768, 512, 32768)
+    assert footprint.estimate_kv_cache(header_of(metadata, 100, []), 256, F16, F16) == (32768, 512, 32768)
 
 
 def test_unknown_cache_type() -> None:
     with pytest.raises(UsageError, match="q9_9"):
-        plan(PHI4, CPU_16, OffloadRequest(type_k="q9_9"))
+        plan_offload(PHI4, CPU_16, OffloadRequest(type_k="q9_9"))
 
 
 def test_bytes_read_per_token() -> None:
     embedding = PHI4.tensors[0].size_bytes
-    assert bytes_read_per_token(PHI4) == PHI4.file_size - embedding
-    assert bytes_read_per_token(PHI4_MINI) == PHI4_MINI.file_size
+    assert compute_bytes_per_token(PHI4) == PHI4.file_size - embedding
+    assert compute_bytes_per_token(PHI4_MINI) == PHI4_MINI.file_size
     metadata = {"general.architecture": "m", "m.expert_count": 8, "m.expert_used_count": 2}
     tensors = [
         ("token_embd.weight", "F32", (64, 10)),
         ("blk.0.ffn_up_exps.weight", "F32", (64, 64, 8)),
         ("output.weight", "F32", (64, 10)),
     ]
-    assert bytes_read_per_token(header_of(metadata, 10, tensors)) == 64 * 64 * 2 * 4 + 64 * 10 * 4
+    assert compute_bytes_per_token(header_of(metadata, 10, tensors)) == 64 * 64 * 2 * 4 + 64 * 10 * 4
 
 
 @st.composite
@@ -210,9 +212,9 @@ def test_what_fits_stays_within_what_is_free(
     header: GgufHeader, n_ctx: int | None, found: list[Device], free: float
 ) -> None:
     hardware = machine(*found, ram=48, free=free)
-    result = plan(header, hardware, OffloadRequest(n_ctx))
-    assert result.fits == (result.short_by == 0)
-    assert not (result.fits and result.remedy)
+    result = plan_offload(header, hardware, OffloadRequest(n_ctx))
+    assert result.fits == (result.shortfall == 0)
+    assert not (result.fits and result.next_step)
     assert 0 <= result.n_gpu_layers <= header.block_count + 1
     if result.fits:
         assert result.max_ctx >= result.n_ctx
@@ -227,11 +229,11 @@ def test_more_memory_never_gives_fewer_layers(
     header: GgufHeader, found: list[Device], which: int, more: float, free: float
 ) -> None:
     request = OffloadRequest(4096)
-    before = plan(header, machine(*found, free=free), request)
+    before = plan_offload(header, machine(*found, free=free), request)
     if which < len(found):
         larger = found[which].memory_total / GIB + more
         found = [*found[:which], card(larger, found[which].name, used=0), *found[which + 1 :]]
-    after = plan(header, machine(*found, free=free + more), request)
+    after = plan_offload(header, machine(*found, free=free + more), request)
     if before.fits:
         assert after.fits
         assert after.n_gpu_layers >= before.n_gpu_layers
@@ -243,8 +245,8 @@ def test_a_larger_context_never_takes_less(
     header: GgufHeader, found: list[Device], steps: int, more: int, free: float
 ) -> None:
     hardware = machine(*found, free=free)
-    smaller = plan(header, hardware, OffloadRequest(256 * steps))
-    larger = plan(header, hardware, OffloadRequest(256 * (steps + more)))
+    smaller = plan_offload(header, hardware, OffloadRequest(256 * steps))
+    larger = plan_offload(header, hardware, OffloadRequest(256 * (steps + more)))
     assert larger.kv_cache >= smaller.kv_cache
     assert smaller.fits or not larger.fits
     if smaller.fits and larger.fits:
@@ -254,7 +256,7 @@ def test_a_larger_context_never_takes_less(
 def refusal(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> str:
     with pytest.raises(ModelDoesNotFit) as caught:
         require_fit(
-            plan(header, hardware, request), "it", [("small", 100 * MIB), ("middling", GIB), ("huge", 30 * GIB)]
+            plan_offload(header, hardware, request), "it", [("small", 100 * MIB), ("middling", GIB), ("huge", 30 * GIB)]
         )
     return caught.value.next_step
 
@@ -262,8 +264,8 @@ def refusal(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> 
 def test_the_nearest_choice_is_a_smaller_context_then_a_smaller_cache_then_another_model() -> None:
     assert "--ctx-size" in refusal(PHI4_MINI, machine(ram=16, free=8), OffloadRequest(131072))
     only_just = OffloadRequest(2048)
-    kv = sum(footprint.kv_cache(PHI4_MINI, 2048, F16, F16))
-    free = (plan(PHI4_MINI, CPU_16, only_just).total - kv // 4) / GIB + 0.25
+    kv = sum(footprint.estimate_kv_cache(PHI4_MINI, 2048, F16, F16))
+    free = (plan_offload(PHI4_MINI, CPU_16, only_just).total - kv // 4) / GIB + 0.25
     assert refusal(PHI4_MINI, machine(ram=16, free=free), only_just).endswith("--cache-type-k q8_0 --cache-type-v q8_0")
     assert refusal(PHI4, machine(ram=16, free=4), OffloadRequest()).endswith("or middling (1.1 GB), which fits")
     assert refusal(PHI4, machine(ram=1, free=0.1), OffloadRequest()).endswith("or a smaller model")

@@ -5,10 +5,10 @@ from multiprocessing.connection import Pipe
 import pytest
 
 from phichat.engine import measuring, protocol
-from phichat.messages import FinishReason, GenerationParams, Message, Role, Timings, Usage
+from phichat.messages import FinishReason, Message, Role, SamplingParams, Timings, Usage
 
 MESSAGES = [
-    protocol.Load(
+    protocol.LoadModel(
         "/a b.gguf",
         8192,
         512,
@@ -23,21 +23,21 @@ MESSAGES = [
         prompt_threads=8,
         batch_costs=((2, 1.5),),
     ),
-    measuring.Tune((4, 1, 2), 5, 0.5),
-    measuring.Tuned((measuring.Trial(4, (1.0, 2.5), (3.0,)),)),
-    protocol.Generate((Message(Role.USER, "é\x00\ud800"),), GenerationParams(stop=("x",)), 7),
-    measuring.Weigh(4, 8, (1, 2), 3, 0.5),
-    measuring.Weighed(((0.25, 0.5), (1.0,)), (True, False)),
-    protocol.Cancel(),
-    protocol.Hello("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),
-    protocol.Said("a", "", 1),
-    protocol.Generated(FinishReason.STOP, Usage(1, 2, 3), Timings(load_s=1.5)),
-    protocol.Failed(protocol.Failure.OVERFLOW, "too long", 9),
+    measuring.TuneThreads((4, 1, 2), 5, 0.5),
+    measuring.ThreadTuningResult((measuring.ThreadTrial(4, (1.0, 2.5), (3.0,)),)),
+    protocol.Generate((Message(Role.USER, "é\x00\ud800"),), SamplingParams(stop=("x",)), 7),
+    measuring.MeasureBatchCosts(4, 8, (1, 2), 3, 0.5),
+    measuring.BatchCostResult(((0.25, 0.5), (1.0,)), (True, False)),
+    protocol.CancelRequest(),
+    protocol.EngineInfo("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),
+    protocol.OutputDelta("a", "", 1),
+    protocol.GenerationFinished(FinishReason.STOP, Usage(1, 2, 3), Timings(load_s=1.5)),
+    protocol.ErrorReply(protocol.ErrorCode.OVERFLOW, "too long", 9),
 ]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-def test_round_trip(message: protocol.Request | protocol.Reply) -> None:
+def test_round_trip(message: protocol.Request | protocol.EngineReply) -> None:
     here, there = Pipe()
     protocol.send(here, message)
     assert protocol.receive(there) == message

@@ -13,14 +13,14 @@ import pytest
 
 from embedded import embedded_model
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.states import WHOLE, StateFolder
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.states import COMPLETE_SUFFIX, KvStore
+from phichat.engine.verdicts import ProbeCache
 from phichat.events import SampleFinished, TurnFinished
-from phichat.messages import GenerationParams, Message, Role
+from phichat.messages import Message, Role, SamplingParams
 
-GREEDY = GenerationParams(temperature=0, max_tokens=8)
+GREEDY = SamplingParams(temperature=0, max_tokens=8)
 STORY = (
     "Once upon a time there was a ship that sailed to the end of the sea, and nobody knew when it would return. " * 6
 )
@@ -32,14 +32,14 @@ MOST = 140
 def backend(folder: Path, budget: int = 10**9, **options: object) -> LocalBackend:
     """One that keeps its states in folder/states."""
     engine = EngineOptions(**{"ctx_size": 1024, **options})  # type: ignore[arg-type]
-    verdicts, kept = Verdicts(folder / "engine.json"), StateFolder(folder / "states", budget)
-    made = LocalBackend("model", embedded_model(), engine, verdicts, states=kept)
-    list(made.load(Cancel()))
+    verdicts, kept = ProbeCache(folder / "engine.json"), KvStore(folder / "states", budget)
+    made = LocalBackend("model", embedded_model(), engine, verdicts, kv_store=kept)
+    list(made.load(CancelToken()))
     return made
 
 
 def ask(engine: LocalBackend, messages: list[Message], owner: str = "talk") -> TurnFinished:
-    *_, last = engine.generate(messages, GREEDY, Cancel(), owner)
+    *_, last = engine.generate(messages, GREEDY, CancelToken(), owner)
     assert isinstance(last, TurnFinished)
     return last
 
@@ -56,7 +56,7 @@ def gone(engine: LocalBackend) -> None:
 
 
 def states(folder: Path) -> list[Path]:
-    return sorted((folder / "states").glob(f"*{WHOLE}"))
+    return sorted((folder / "states").glob(f"*{COMPLETE_SUFFIX}"))
 
 
 def owners(folder: Path) -> list[str]:
@@ -134,12 +134,12 @@ def test_forks_and_edits_find_what_they_begin_with(start: Start, past: Past, hom
 
 
 def test_a_longer_state_replaces_the_shorter_one_of_the_conversation(start: Start, past: Past, home: Path) -> None:
-    before = StateFolder(home / "states").size
+    before = KvStore(home / "states").size
     engine = start()
     ask(engine, past.messages)
     gone(engine)
     assert owners(home) == ["talk"]
-    assert StateFolder(home / "states").size > before
+    assert KvStore(home / "states").size > before
 
 
 def test_an_engine_that_is_killed_has_kept_what_was_said_a_moment_before(start: Start, home: Path) -> None:
@@ -160,7 +160,7 @@ def test_nothing_is_kept_of_what_is_not_to_be_kept(start: Start, home: Path) -> 
     engine = start()
     for asked, owner in ((f"Secret. {STORY}", ""), ("Too short.", "short"), (f"Removed. {STORY}", "removed")):
         ask(engine, [Message(Role.USER, asked)], owner)
-    StateFolder(home / "states").forget("removed")
+    KvStore(home / "states").delete_conversation("removed")
     gone(engine)
     assert owners(home) == ["talk"]
 
@@ -188,13 +188,13 @@ def test_the_budget_holds(start: Start, home: Path) -> None:
     ask(engine, [Message(Role.USER, f"Not the same. {STORY}")], owner="other")
     gone(engine)
     assert owners(home) == ["other"]
-    assert StateFolder(home / "states").size <= budget
+    assert KvStore(home / "states").size <= budget
 
 
 def test_several_samples_are_brought_back_to_and_not_kept(past: Past, tmp_path: Path) -> None:
     shutil.copytree(past.folder, tmp_path, dirs_exist_ok=True)
     before, engine = owners(tmp_path), backend(tmp_path)
-    events = list(engine.sample(past.messages, GenerationParams(seed=1, max_tokens=8), 3, Cancel()))
+    events = list(engine.generate_n(past.messages, SamplingParams(seed=1, max_tokens=8), 3, CancelToken()))
     cached = {event.reply.usage.cached_tokens for event in events if isinstance(event, SampleFinished)}
     assert min(cached) > MOST
     gone(engine)

@@ -9,15 +9,15 @@ import pytest
 from embedded import embedded_model
 from ggufs import write_tiny_llama
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.verdicts import Verdicts
+from phichat.engine.verdicts import ProbeCache
 from phichat.errors import ContextOverflow
 from phichat.events import PromptProgress, SampleFinished, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, Message, Role
+from phichat.messages import FinishReason, Message, Role, SamplingParams
 
 ASKED = (Message(Role.USER, "Tell me about the sea and the ships."),)
-SHORT = GenerationParams(seed=5, max_tokens=12)
+SHORT = SamplingParams(seed=5, max_tokens=12)
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def backends(tmp_path: Path) -> Iterator[Any]:
 
     def make(path: Path | None = None, ctx_size: int = 1024) -> LocalBackend:
         backend = LocalBackend(
-            "m", path or embedded_model(), EngineOptions(ctx_size=ctx_size), Verdicts(tmp_path / "engine.json")
+            "m", path or embedded_model(), EngineOptions(ctx_size=ctx_size), ProbeCache(tmp_path / "engine.json")
         )
         made.append(backend)
-        list(backend.load(Cancel()))
+        list(backend.load(CancelToken()))
         return backend
 
     yield make
@@ -37,10 +37,10 @@ def backends(tmp_path: Path) -> Iterator[Any]:
         backend.close()
 
 
-def sample(backend: LocalBackend, number: int, params: GenerationParams = SHORT) -> list[TurnFinished]:
+def sample(backend: LocalBackend, number: int, params: SamplingParams = SHORT) -> list[TurnFinished]:
     """By their number."""
-    events = list(backend.sample(ASKED, params, number, Cancel()))
-    ends = {event.number: event.reply for event in events if isinstance(event, SampleFinished)}
+    events = list(backend.generate_n(ASKED, params, number, CancelToken()))
+    ends = {event.index: event.reply for event in events if isinstance(event, SampleFinished)}
     assert sorted(ends) == list(range(number))
     assert isinstance(events[0], PromptProgress)
     return [ends[at] for at in range(number)]
@@ -64,8 +64,8 @@ def test_the_same_seeds_give_the_same_samples_whether_the_prompt_is_cached_or_no
 def test_each_sample_is_what_the_model_says_with_its_seed(backends: Any, tmp_path: Path) -> None:
     # Greedily, where the rounding of a batch that is as wide as the samples are decides nothing.
     backend = backends()
-    greedy = GenerationParams(temperature=0, max_tokens=24)
-    alone = list(backend.generate(ASKED, greedy, Cancel()))[-1]
+    greedy = SamplingParams(temperature=0, max_tokens=24)
+    alone = list(backend.generate(ASKED, greedy, CancelToken()))[-1]
     assert texts(sample(backend, 3, greedy)) == [alone.text] * 3
 
 
@@ -75,32 +75,32 @@ def test_more_samples_than_are_written_at_once(backends: Any) -> None:
 
 def test_samples_that_do_not_fit_the_context_together_come_all(backends: Any, tmp_path: Path) -> None:
     backend = backends(ctx_size=128)
-    replies = sample(backend, 5, GenerationParams(seed=2, max_tokens=40))
+    replies = sample(backend, 5, SamplingParams(seed=2, max_tokens=40))
     assert sum(reply.usage.completion_tokens for reply in replies) > 128
     assert {reply.finish_reason for reply in replies} <= {FinishReason.STOP, FinishReason.LENGTH}
-    full = sample(backend, 2, GenerationParams(seed=2, temperature=5, top_k=0, top_p=1, min_p=0))
+    full = sample(backend, 2, SamplingParams(seed=2, temperature=5, top_k=0, top_p=1, min_p=0))
     assert all(reply.usage.prompt_tokens + reply.usage.completion_tokens > 128 for reply in full)
 
 
 def test_stop_strings_end_each_sample_on_its_own(backends: Any) -> None:
-    replies = sample(backends(), 4, GenerationParams(seed=3, max_tokens=40, stop=("the",)))
+    replies = sample(backends(), 4, SamplingParams(seed=3, max_tokens=40, stop=("the",)))
     assert all("the" not in reply.text for reply in replies)
     assert len({reply.usage.completion_tokens for reply in replies}) > 1
 
 
 def test_what_was_said_until_a_cancel_is_kept(backends: Any, tmp_path: Path) -> None:
-    backend, cancel, ends = backends(), Cancel(), []
-    for event in backend.sample(ASKED, GenerationParams(seed=1), 3, cancel):
+    backend, cancel, ends = backends(), CancelToken(), []
+    for event in backend.sample(ASKED, SamplingParams(seed=1), 3, cancel):
         if isinstance(event, SampleFinished):
             ends.append(event.reply)
         elif not isinstance(event, PromptProgress) and event.tokens > 12:
             cancel.set()
     assert [end.finish_reason for end in ends] == [FinishReason.CANCELLED] * 3
     assert all(end.text for end in ends)
-    assert list(backend.generate(ASKED, SHORT, Cancel()))[-1].text
+    assert list(backend.generate(ASKED, SHORT, CancelToken()))[-1].text
 
 
 def test_a_prompt_that_does_not_fit_is_told(backends: Any, tmp_path: Path) -> None:
     backend = backends(write_tiny_llama(tmp_path / "t.gguf"), ctx_size=64)
     with pytest.raises(ContextOverflow):
-        list(backend.sample((Message(Role.USER, "word " * 200),), SHORT, 2, Cancel()))
+        list(backend.sample((Message(Role.USER, "word " * 200),), SHORT, 2, CancelToken()))

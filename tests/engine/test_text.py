@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.engine.text import ReasoningSplitter, StopStrings, Utf8Stream
+from phichat.engine.text import ReasoningSplitter, StopStringFilter, Utf8Decoder
 
 
 def cut(text: str, at: list[int]) -> list[str]:
@@ -15,7 +15,7 @@ def cut(text: str, at: list[int]) -> list[str]:
 
 def split(prompt_end: str, pieces: list[str]) -> tuple[str, str]:
     splitter = ReasoningSplitter(prompt_end)
-    said = [splitter.feed(piece) for piece in pieces] + [splitter.close()]
+    said = [splitter.feed(piece) for piece in pieces] + [splitter.flush()]
     return "".join(reasoning for reasoning, _ in said), "".join(text for _, text in said)
 
 
@@ -23,13 +23,13 @@ def split(prompt_end: str, pieces: list[str]) -> tuple[str, str]:
 def test_characters_are_whole_wherever_the_bytes_break(text: str, at: list[int]) -> None:
     content = text.encode()
     places = sorted({place % (len(content) + 1) for place in at} | {0, len(content)})
-    stream = Utf8Stream()
+    stream = Utf8Decoder()
     assert "".join(stream.feed(content[a:b]) for a, b in pairwise(places)) == text
 
 
 @given(st.lists(st.binary()))
 def test_invalid_bytes_hold_back_at_most_one_character(pieces: list[bytes]) -> None:
-    stream = Utf8Stream()
+    stream = Utf8Decoder()
     shown = "".join(map(stream.feed, pieces))
     whole = b"".join(pieces).decode("utf-8", "replace")
     assert whole in (shown, shown + "\ufffd")
@@ -37,12 +37,12 @@ def test_invalid_bytes_hold_back_at_most_one_character(pieces: list[bytes]) -> N
 
 @given(st.text(alphabet="abx"), st.lists(st.text(alphabet="abx", min_size=1), max_size=3), st.lists(st.integers(0, 99)))
 def test_stop_strings_straddle_pieces(text: str, stops: list[str], at: list[int]) -> None:
-    matcher = StopStrings(stops)
+    matcher = StopStringFilter(stops)
     shown = "".join(map(matcher.feed, cut(text, at)))
-    if not matcher.found:
-        shown += matcher.close()
+    if not matcher.is_stopped:
+        shown += matcher.flush()
     found = [place for place in map(text.find, stops) if place >= 0]
-    assert matcher.found == bool(found)
+    assert matcher.is_stopped == bool(found)
     if not found:
         assert shown == text
     else:

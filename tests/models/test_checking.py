@@ -10,9 +10,9 @@ import pytest
 
 from ggufs import write_tiny_llama
 from phichat.errors import ModelFileError
-from phichat.models.checking import LoadCheck, Verified, verify
+from phichat.models.checking import LoadVerifier, VerifyResult, verify_model
 from phichat.models.finding import ModelFile
-from phichat.models.library import Library
+from phichat.models.library import LocalModels
 from shelves import at, in_ollama, library, on_hub
 
 
@@ -31,23 +31,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf").read_bytes()
 
 
-def verified(found: Library, model: ModelFile) -> Verified:
-    reading = verify(model, found.proofs, Never())
+def verified(found: LocalModels, model: ModelFile) -> VerifyResult:
+    reading = verify_model(model, found.hash_cache, Never())
     while True:
         try:
             next(reading)
         except StopIteration as end:
-            assert isinstance(end.value, Verified)
+            assert isinstance(end.value, VerifyResult)
             return end.value
 
 
-def checked(found: Library, model: ModelFile) -> list[float]:
+def checked(found: LocalModels, model: ModelFile) -> list[float]:
     """The fractions that the check before a load told of."""
-    return [*LoadCheck(model, found.proofs).check(Never())]
+    return [*LoadVerifier(model, found.hash_cache).check(Never())]
 
 
 @pytest.fixture(params=["hub", "ollama", "download"])
-def model(request: pytest.FixtureRequest, tmp_path: Path, tiny: bytes) -> Iterator[tuple[Library, ModelFile]]:
+def model(request: pytest.FixtureRequest, tmp_path: Path, tiny: bytes) -> Iterator[tuple[LocalModels, ModelFile]]:
     match request.param:
         case "hub":
             on_hub(tmp_path / "hub", "a/b", "x.gguf", tiny)
@@ -55,9 +55,9 @@ def model(request: pytest.FixtureRequest, tmp_path: Path, tiny: bytes) -> Iterat
             in_ollama(tmp_path / "ollama", "x", "latest", tiny)
         case _:
             path = at(tmp_path / "downloads" / "x.gguf", tiny)
-            library(tmp_path).proofs.remember(path, hashlib.sha256(tiny).hexdigest())
+            library(tmp_path).hash_cache.store(path, hashlib.sha256(tiny).hexdigest())
     found = library(tmp_path)
-    yield found, found.installed[0]
+    yield found, found.models[0]
 
 
 def damage(path: Path, source: random.Random) -> None:
@@ -74,24 +74,24 @@ def damage(path: Path, source: random.Random) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_a_sound_file_is_read_once(model: tuple[Library, ModelFile]) -> None:
+def test_a_sound_file_is_read_once(model: tuple[LocalModels, ModelFile]) -> None:
     found, file = model
     checked(found, file)
     assert checked(found, file) == []
-    assert LoadCheck(file, found.proofs).sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
-    assert verified(found, file) == Verified(ok=True)
+    assert LoadVerifier(file, found.hash_cache).sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
+    assert verified(found, file) == VerifyResult(ok=True)
 
 
-def test_a_cancelled_check_proves_nothing(model: tuple[Library, ModelFile]) -> None:
+def test_a_cancelled_check_proves_nothing(model: tuple[LocalModels, ModelFile]) -> None:
     found, file = model
-    found.proofs.doubt(file.path)
-    for _ in LoadCheck(file, found.proofs).check(Always()):
+    found.hash_cache.invalidate(file.path)
+    for _ in LoadVerifier(file, found.hash_cache).check(Always()):
         pass
-    assert LoadCheck(file, found.proofs).sha256 == ""
+    assert LoadVerifier(file, found.hash_cache).sha256 == ""
     assert checked(found, file)[-1] == 1.0
 
 
-def test_planted_damage_is_found_both_ways(model: tuple[Library, ModelFile], tiny: bytes) -> None:
+def test_planted_damage_is_found_both_ways(model: tuple[LocalModels, ModelFile], tiny: bytes) -> None:
     found, file = model
     checked(found, file)
     source = random.Random(0)
@@ -105,14 +105,14 @@ def test_planted_damage_is_found_both_ways(model: tuple[Library, ModelFile], tin
 
 
 def test_what_rots_without_a_trace_is_found_by_verify_and_then_by_every_load(
-    model: tuple[Library, ModelFile],
+    model: tuple[LocalModels, ModelFile],
 ) -> None:
     found, file = model
     digest = hashlib.sha256(file.path.read_bytes()).hexdigest()
     with file.path.open("r+b") as opened:
         opened.write(b"X")
     # A disk that gives back other bytes changes no time: the proof still seems to hold.
-    found.proofs.remember(file.path, digest)
+    found.hash_cache.store(file.path, digest)
     assert checked(found, file) == []
     assert not verified(found, file).ok
     with pytest.raises(ModelFileError):
@@ -121,13 +121,13 @@ def test_what_rots_without_a_trace_is_found_by_verify_and_then_by_every_load(
 
 def test_a_file_of_which_nothing_is_known_is_not_read_for_nothing(tmp_path: Path, tiny: bytes) -> None:
     found = library(tmp_path)
-    file = found.resolve(str(at(tmp_path / "own.gguf", tiny)))
+    file = found.resolve_model(str(at(tmp_path / "own.gguf", tiny)))
     assert checked(found, file) == []
-    assert LoadCheck(file, found.proofs).sha256 == ""
+    assert LoadVerifier(file, found.hash_cache).sha256 == ""
     first = verified(found, file)
     assert first.ok
     assert hashlib.sha256(tiny).hexdigest() in first.reason
-    assert verified(found, file) == Verified(ok=True)
+    assert verified(found, file) == VerifyResult(ok=True)
     file.path.write_bytes(tiny[:-1] + b"?")
     with pytest.raises(ModelFileError, match="phichat link"):
         checked(found, file)
@@ -135,17 +135,17 @@ def test_a_file_of_which_nothing_is_known_is_not_read_for_nothing(tmp_path: Path
 
 def test_a_file_cut_off_before_anybody_knew_it_is_not_taken_for_good(tmp_path: Path, tiny: bytes) -> None:
     found = library(tmp_path)
-    file = found.resolve(str(at(tmp_path / "own.gguf", tiny[:-4000])))
+    file = found.resolve_model(str(at(tmp_path / "own.gguf", tiny[:-4000])))
     result = verified(found, file)
     assert not result.ok
     assert "cut off" in result.reason
-    assert found.proofs.expected(file.path) == ""
+    assert found.hash_cache.get_stale(file.path) == ""
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     at(tmp_path / "downloads" / "x-00001-of-00002.gguf", b"one")
     found = library(tmp_path)
-    assert verified(found, found.installed[0]).reason == "x-00002-of-00002.gguf is missing"
+    assert verified(found, found.models[0]).reason == "x-00002-of-00002.gguf is missing"
 
 
 def test_what_the_registry_pins_is_known_in_lm_studios_folder_too(tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_what_the_registry_pins_is_known_in_lm_studios_folder_too(tmp_path: Path
     at(tmp_path / "studio" / "a" / "b" / "x.gguf", b"12345")
     found = library(tmp_path)
     with pytest.raises(ModelFileError, match="download it there again"):
-        checked(found, found.resolve("mine"))
+        checked(found, found.resolve_model("mine"))

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.errors import ModelChoiceError
-from phichat.models.choose import Choice, HubFile, choose
+from phichat.errors import AmbiguousModelError
+from phichat.models.choose import FileSelection, HubFile, select_files
 
 
-def chosen(names: list[str], **wanted: str) -> Choice:
-    return choose([HubFile(name, 10, f"{at:064x}") for at, name in enumerate(names)], "a/b", **wanted)
+def chosen(names: list[str], **wanted: str) -> FileSelection:
+    return select_files([HubFile(name, 10, f"{at:064x}") for at, name in enumerate(names)], "a/b", **wanted)
 
 
 def path(names: list[str], **wanted: str) -> str:
@@ -52,12 +52,12 @@ def test_a_split_model_is_one_with_all_its_parts_in_order() -> None:
 
 
 def test_a_split_model_that_lacks_a_part_is_refused() -> None:
-    with pytest.raises(ModelChoiceError, match="one of 3 parts and the repository has 2"):
+    with pytest.raises(AmbiguousModelError, match="one of 3 parts and the repository has 2"):
         chosen(["phi-Q4_K_M-00001-of-00003.gguf", "phi-Q4_K_M-00003-of-00003.gguf"])
 
 
 def test_several_models_are_asked_about() -> None:
-    with pytest.raises(ModelChoiceError, match="2 models") as told:
+    with pytest.raises(AmbiguousModelError, match="2 models") as told:
         chosen(["phi-4-Q4_K_M.gguf", "phi-4-mini-Q4_K_M.gguf", "x-Q8_0.gguf"])
     assert "a/b/phi-4-Q4_K_M.gguf" in told.value.next_step
 
@@ -67,16 +67,16 @@ def test_the_plain_one_goes_before_its_variants() -> None:
 
 
 def test_what_there_is_is_named() -> None:
-    with pytest.raises(ModelChoiceError, match="no Q4_K_M, but Q5_K_M, Q8_0") as told:
+    with pytest.raises(AmbiguousModelError, match="no Q4_K_M, but Q5_K_M, Q8_0") as told:
         chosen(["m-Q5_K_M.gguf", "m-Q8_0.gguf"])
     assert "a/b:Q5_K_M" in told.value.next_step
-    with pytest.raises(ModelChoiceError, match=r"no file y\.gguf"):
+    with pytest.raises(AmbiguousModelError, match=r"no file y\.gguf"):
         chosen(["m-Q5_K_M.gguf"], file="y.gguf")
 
 
 def test_the_only_one_is_taken_unless_another_was_asked_for() -> None:
     assert path(["m.gguf", "mmproj-m.gguf", "m-lora.gguf"]) == "m.gguf"
-    with pytest.raises(ModelChoiceError):
+    with pytest.raises(AmbiguousModelError):
         chosen(["m-Q8_0.gguf"], quantization="Q4_K_M")
 
 
@@ -91,7 +91,7 @@ def test_the_only_one_is_taken_unless_another_was_asked_for() -> None:
     ],
 )
 def test_a_repository_without_a_model(names: list[str], said: str) -> None:
-    with pytest.raises(ModelChoiceError, match=said):
+    with pytest.raises(AmbiguousModelError, match=said):
         chosen(names)
 
 
@@ -112,7 +112,7 @@ _NAMES = st.builds(
 def test_one_whole_model_or_a_sentence(names: list[str], quantization: str) -> None:
     try:
         found = chosen(names, quantization=quantization)
-    except ModelChoiceError as told:
+    except AmbiguousModelError as told:
         assert told.message
         assert told.next_step
         return

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from huggingface_hub import hf_hub_download
 
-from phichat.engine.cancel import Cancel
+from phichat.engine.cancel import CancelToken
 from phichat.errors import AccessDenied, DownloadError, HashMismatch, HubError, PhichatError, UsageError
-from phichat.models.hub import Hub
-from phichat.models.journal import CHUNK
-from phichat.models.proofs import Proofs
-from phichat.models.pull import Pull, Step, repair
+from phichat.models.hub import HubClient
+from phichat.models.journal import CHUNK_BYTES
+from phichat.models.proofs import HashCache
+from phichat.models.pull import ModelDownload, PullProgress, repair_files
 from phichat.models.spec import RepoSpec, UrlSpec
-from phichat.models.target import Target, find, find_url
+from phichat.models.target import DownloadPlan, plan_hub_download, plan_url_download
 from phichat.paths import Paths
 from standin import Fault, Repository, StandIn, http_date, stand_in
 
 NAME, FILE = "someone/model-GGUF", "model-Q4_K_M.gguf"
-SIZE = 2 * CHUNK + 3_000_001
+SIZE = 2 * CHUNK_BYTES + 3_000_001
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +40,22 @@ def paths(tmp_path: Path) -> Paths:
     return Paths(tmp_path / "config", tmp_path / "data", tmp_path / "cache", tmp_path / "hub")
 
 
-def target(server: StandIn, paths: Paths, wanted: RepoSpec | None = None) -> Target:
-    return find(wanted or RepoSpec(NAME), {}, Hub(endpoint=server.url), paths)
+def target(server: StandIn, paths: Paths, wanted: RepoSpec | None = None) -> DownloadPlan:
+    return plan_hub_download(wanted or RepoSpec(NAME), {}, HubClient(endpoint=server.url), paths)
 
 
-def url_target(server: StandIn, paths: Paths, sha256: str = "") -> Target:
+def url_target(server: StandIn, paths: Paths, sha256: str = "") -> DownloadPlan:
     url = f"{server.url}/files/{FILE}"
-    return find_url(UrlSpec(url), Hub(endpoint=server.url), paths, sha256=sha256, is_insecure=False)
+    return plan_url_download(UrlSpec(url), HubClient(endpoint=server.url), paths, sha256=sha256, allow_http=False)
 
 
-def pulled(wanted: Target, paths: Paths, *, stop_after: int = -1) -> Pull:
-    with Pull(wanted, paths, Proofs(paths.model_proofs), Cancel()) as pull:
-        for _ in pull.prepare():
+def pulled(wanted: DownloadPlan, paths: Paths, *, stop_after: int = -1) -> ModelDownload:
+    with ModelDownload(wanted, paths, HashCache(paths.hash_cache), CancelToken()) as pull:
+        for _ in pull.prepare_files():
             pass
-        steps = pull.fetch()
+        steps = pull.fetch_files()
         for step in steps:
-            if 0 <= stop_after <= step.done:
+            if 0 <= stop_after <= step.done_bytes:
                 steps.close()  # type: ignore[attr-defined]
                 break
     return pull
@@ -71,18 +71,18 @@ def leftovers(paths: Paths) -> list[str]:
 
 def test_a_download_is_proven_and_found_by_the_hubs_own_library(server: StandIn, paths: Paths, content: bytes) -> None:
     pull = pulled(target(server, paths), paths)
-    assert (pull.path.read_bytes() == content, pull.fetched) == (True, SIZE)
+    assert (pull.path.read_bytes() == content, pull.fetched_bytes) == (True, SIZE)
     assert found_by_the_library(paths) == pull.path
     assert leftovers(paths) == []
-    assert Proofs(paths.model_proofs).known(pull.path) is not None
+    assert HashCache(paths.hash_cache).get(pull.path) is not None
     again = pulled(target(server, paths), paths)
-    assert (again.fetched, again.sha256) == (0, pull.sha256)
+    assert (again.fetched_bytes, again.sha256) == (0, pull.sha256)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault("reset", after=CHUNK + 5),
+        Fault("reset", after=CHUNK_BYTES + 5),
         Fault("reset"),
         Fault("close", after=100_000),
         Fault("status", status=503),
@@ -101,14 +101,14 @@ def test_what_came_is_not_fetched_again(server: StandIn, paths: Paths, content: 
     pull = pulled(target(server, paths), paths)
     assert pull.path.read_bytes() == content
     assert not server.faults or fault.kind == "expired"
-    assert pull.fetched <= SIZE
+    assert pull.fetched_bytes <= SIZE
     assert leftovers(paths) == []
 
 
 def test_a_byte_that_flips_on_the_way_is_found_and_fetched_until_two_fetches_agree(
     server: StandIn, paths: Paths, content: bytes
 ) -> None:
-    server.faults.extend([Fault("flip", after=CHUNK + 7), None, Fault("flip", after=9)])
+    server.faults.extend([Fault("flip", after=CHUNK_BYTES + 7), None, Fault("flip", after=9)])
     pull = pulled(target(server, paths), paths)
     assert pull.path.read_bytes() == content
 
@@ -129,41 +129,43 @@ def test_stopping_keeps_what_came(server: StandIn, paths: Paths, content: bytes)
     server.rate = 0
     second = pulled(target(server, paths), paths)
     assert second.path.read_bytes() == content
-    assert first.fetched + second.fetched <= SIZE + 200_000
+    assert first.fetched_bytes + second.fetched_bytes <= SIZE + 200_000
 
 
 def test_damage_to_a_partial_file_is_found_by_chunk(server: StandIn, paths: Paths, content: bytes) -> None:
     server.rate = 80e6
     wanted = target(server, paths)
-    pulled(wanted, paths, stop_after=2 * CHUNK + 100_000)
-    flip(wanted.items[0].place.part, 1000)
+    pulled(wanted, paths, stop_after=2 * CHUNK_BYTES + 100_000)
+    flip(wanted.files[0].destination.partial_file, 1000)
     server.rate = 0
     second = pulled(target(server, paths), paths)
     assert second.path.read_bytes() == content
-    assert second.fetched <= CHUNK + 3_000_001
+    assert second.fetched_bytes <= CHUNK_BYTES + 3_000_001
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "both ends", "no chunk hashes"])
 def test_a_repair_fetches_what_is_damaged(server: StandIn, paths: Paths, content: bytes, damage: str) -> None:
-    proofs = Proofs(paths.model_proofs)
+    proofs = HashCache(paths.hash_cache)
     path = pulled(target(server, paths), paths).path.resolve()
     match damage:
         case "flip" | "no chunk hashes":
-            flip(path, CHUNK + 1)
+            flip(path, CHUNK_BYTES + 1)
         case "truncate":
             with path.open("r+b") as file:
-                file.truncate(2 * CHUNK + 5)
+                file.truncate(2 * CHUNK_BYTES + 5)
         case _:
             flip(path, 0)
             flip(path, SIZE - 1)
     if damage == "no chunk hashes":
         shutil.rmtree(paths.cache / "chunks")
     server.sent = 0
-    steps: list[Step] = list(repair(target(server, paths), paths, proofs, Cancel()))
+    steps: list[PullProgress] = list(repair_files(target(server, paths), paths, proofs, CancelToken()))
     assert steps
     assert path.read_bytes() == content
     assert found_by_the_library(paths).read_bytes() == content
-    least = {"flip": CHUNK, "truncate": 3_000_001, "both ends": CHUNK + 3_000_001, "no chunk hashes": SIZE}[damage]
+    least = {"flip": CHUNK_BYTES, "truncate": 3_000_001, "both ends": CHUNK_BYTES + 3_000_001, "no chunk hashes": SIZE}[
+        damage
+    ]
     assert server.sent <= least
     assert leftovers(paths) == []
 
@@ -174,7 +176,7 @@ def test_a_repair_that_fails_leaves_no_file_that_looks_good(server: StandIn, pat
     wanted = target(server, paths)
     server.repositories.clear()
     with pytest.raises(PhichatError):
-        list(repair(wanted, paths, Proofs(paths.model_proofs), Cancel()))
+        list(repair_files(wanted, paths, HashCache(paths.hash_cache), CancelToken()))
     assert not pull.path.exists()
 
 
@@ -188,7 +190,7 @@ def flip(path: Path, at: int) -> None:
 
 def test_a_server_that_knows_no_ranges(server: StandIn, paths: Paths, content: bytes) -> None:
     server.knows_ranges = False
-    server.faults.append(Fault("reset", after=CHUNK + 100))
+    server.faults.append(Fault("reset", after=CHUNK_BYTES + 100))
     pull = pulled(target(server, paths), paths)
     assert pull.path.read_bytes() == content
 
@@ -259,10 +261,10 @@ def test_a_plain_address_is_trusted_once_and_resumed_while_it_is_the_same(
     server.rate = 0
     second = pulled(url_target(server, paths), paths)
     assert second.path.read_bytes() == content
-    assert first.fetched + second.fetched <= SIZE + 200_000
+    assert first.fetched_bytes + second.fetched_bytes <= SIZE + 200_000
     assert second.path.is_relative_to(paths.downloads)
     assert [path.name for path in paths.downloads.rglob("*") if path.is_file()] == [FILE]
-    assert pulled(url_target(server, paths), paths).fetched == 0
+    assert pulled(url_target(server, paths), paths).fetched_bytes == 0
 
 
 def test_a_plain_file_that_changes_meanwhile_is_begun_anew(server: StandIn, paths: Paths, content: bytes) -> None:
@@ -299,4 +301,4 @@ def test_no_address_leads_out_of_the_folder(paths: Paths, url: str, kept_as: str
 
 def test_an_address_that_is_not_encrypted_has_to_be_allowed(server: StandIn, paths: Paths) -> None:
     with pytest.raises(UsageError, match="not encrypted"):
-        find_url(UrlSpec("http://example.com/x.gguf"), Hub(), paths, sha256="", is_insecure=False)
+        plan_url_download(UrlSpec("http://example.com/x.gguf"), HubClient(), paths, sha256="", allow_http=False)

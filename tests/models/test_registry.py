@@ -43,8 +43,8 @@ def test_no_name_or_alias_stands_for_two_models() -> None:
 
 
 def test_names_and_aliases_in_any_case() -> None:
-    assert read_registry()["phi-4-mini"].is_called("PHI4-Mini")
-    assert not read_registry()["phi-4-mini"].is_called("phi-4")
+    assert read_registry()["phi-4-mini"].matches_name("PHI4-Mini")
+    assert not read_registry()["phi-4-mini"].matches_name("phi-4")
 
 
 def test_an_own_list_adds_and_overrides(tmp_path: Path) -> None:

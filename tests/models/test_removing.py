@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from phichat.errors import ModelKept
-from phichat.models.destination import PART
-from phichat.models.health import examine
-from phichat.models.links import Link, Links
-from phichat.models.removing import remove
+from phichat.errors import ModelNotRemovable
+from phichat.models.destination import PART_SUFFIX
+from phichat.models.health import diagnose_cache
+from phichat.models.links import Link, LinkStore
+from phichat.models.removing import remove_model
 from shelves import at, in_ollama, library, on_hub
 
 
 def removed(home: Path, name: str) -> int:
     found = library(home)
-    return remove(found.resolve(name), found)
+    return remove_model(found.resolve_model(name), found)
 
 
 def test_a_model_of_the_hub_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_model_of_the_hub_leaves_nothing_behind(tmp_path: Path) -> None:
     on_hub(tmp_path / "hub", "a/other", "y.gguf", b"1")
     assert removed(tmp_path, "a/b") == 5
     assert [path.name for path in (tmp_path / "hub").iterdir()] == ["models--a--other"]
-    assert library(tmp_path).resolve("a/other").path.is_file()
+    assert library(tmp_path).resolve_model("a/other").path.is_file()
 
 
 def test_what_another_model_of_the_repository_needs_stays(tmp_path: Path) -> None:
@@ -31,8 +31,8 @@ def test_what_another_model_of_the_repository_needs_stays(tmp_path: Path) -> Non
     same = on_hub(tmp_path / "hub", "a/b", "same.gguf", b"12345")
     note = on_hub(tmp_path / "hub", "a/b", "README.md", b"words")
     found = library(tmp_path)
-    model = next(model for model in found.installed if model.path.name == "same.gguf")
-    assert remove(model, found) == 0
+    model = next(model for model in found.models if model.path.name == "same.gguf")
+    assert remove_model(model, found) == 0
     assert not same.is_symlink()
     assert removed(tmp_path, "a/b/x.gguf") == 5
     assert note.read_bytes() == b"words"
@@ -43,14 +43,14 @@ def test_another_revision_keeps_its_own_file(tmp_path: Path) -> None:
     on_hub(tmp_path / "hub", "a/b", "x.gguf", b"newer", commit="2" * 40)
     assert removed(tmp_path, "a/b") == 5
     assert old.read_bytes() == b"old"
-    assert library(tmp_path).resolve("a/b").path == old
+    assert library(tmp_path).resolve_model("a/b").path == old
 
 
 def test_the_same_file_in_two_revisions_goes_from_both(tmp_path: Path) -> None:
     on_hub(tmp_path / "hub", "a/b", "x.gguf", b"12345", commit="1" * 40)
     on_hub(tmp_path / "hub", "a/b", "x.gguf", b"12345", commit="2" * 40)
     assert removed(tmp_path, "a/b") == 5
-    assert library(tmp_path).installed == ()
+    assert library(tmp_path).models == ()
 
 
 def test_a_cache_without_links_is_freed_too(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_a_split_model_goes_whole_and_a_download_too(tmp_path: Path) -> None:
 
 def test_of_a_link_only_the_link_goes(tmp_path: Path) -> None:
     file = at(tmp_path / "my.gguf", b"12345")
-    Links(tmp_path / "data" / "links.json").add(Link("mine", file, ("ab" * 32,)))
+    LinkStore(tmp_path / "data" / "links.json").add_link(Link("mine", file, ("ab" * 32,)))
     assert removed(tmp_path, "mine") == 0
     assert file.read_bytes() == b"12345"
-    assert library(tmp_path).installed == ()
+    assert library(tmp_path).models == ()
 
 
 def test_what_others_keep_is_theirs_to_remove(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_others_keep_is_theirs_to_remove(tmp_path: Path) -> None:
     studio = at(tmp_path / "studio" / "a" / "b" / "y.gguf", b"2")
     own = at(tmp_path / "own.gguf", b"3")
     for name, said in (("x", "ollama rm x:latest"), ("a/b", "LM Studio"), (str(own), "your own")):
-        with pytest.raises(ModelKept, match=said):
+        with pytest.raises(ModelNotRemovable, match=said):
             removed(tmp_path, name)
     assert all(path.is_file() for path in (blob, studio, own))
 
@@ -92,9 +92,12 @@ def test_the_state_of_the_cache(tmp_path: Path) -> None:
     blobs = good.resolve().parent
     at(blobs / ("c" * 64 + ".incomplete"), b"123")
     at(blobs / ("d" * 64), b"1234")
-    at(tmp_path / "downloads" / "host" / ("x.gguf" + PART), b"12")
-    health = examine(tmp_path / "hub", tmp_path / "downloads")
-    assert [(part.repository, part.done, part.total) for part in health.unfinished] == [("", 2, 0), ("a/b", 3, 0)]
-    assert health.dangling == (gone,)
-    assert (health.unlinked, health.unlinked_size) == ((blobs / ("d" * 64),), 4)
-    assert examine(tmp_path / "nothing", tmp_path / "none").unfinished == ()
+    at(tmp_path / "downloads" / "host" / ("x.gguf" + PART_SUFFIX), b"12")
+    health = diagnose_cache(tmp_path / "hub", tmp_path / "downloads")
+    assert [(part.repository, part.downloaded, part.total) for part in health.partial_downloads] == [
+        ("", 2, 0),
+        ("a/b", 3, 0),
+    ]
+    assert health.broken_links == (gone,)
+    assert (health.orphaned_blobs, health.orphaned_bytes) == ((blobs / ("d" * 64),), 4)
+    assert diagnose_cache(tmp_path / "nothing", tmp_path / "none").partial_downloads == ()

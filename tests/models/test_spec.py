@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phichat.errors import UsageError
-from phichat.models.spec import PathSpec, RegistryName, RepoSpec, Spec, UrlSpec, is_safe_path, parse
+from phichat.models.spec import ModelReference, PathSpec, RegistryName, RepoSpec, UrlSpec, is_safe_path, parse_reference
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -49,8 +49,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("C:\\models\\x.gguf", PathSpec("C:\\models\\x.gguf")),
     ],
 )
-def test_what_people_write(text: str, meant: Spec) -> None:
-    assert parse(text, "http://hub.example:8080") == meant
+def test_what_people_write(text: str, meant: ModelReference) -> None:
+    assert parse_reference(text, "http://hub.example:8080") == meant
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_what_people_write(text: str, meant: Spec) -> None:
 )
 def test_what_means_nothing_is_told(text: str) -> None:
     with pytest.raises(UsageError) as told:
-        parse(text)
+        parse_reference(text)
     assert told.value.next_step
 
 
 @given(st.text(max_size=60) | st.text(alphabet="ab/:@.-~\\%?hfco", max_size=40))
 def test_any_text_is_a_spec_or_a_usage_error(text: str) -> None:
     try:
-        meant = parse(text)
+        meant = parse_reference(text)
     except UsageError:
         return
     if isinstance(meant, RepoSpec):

@@ -14,31 +14,31 @@ from hypothesis import strategies as st
 
 from ggufs import write_tiny_llama
 from phichat.config import Config
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed, ModelDoesNotFit
-from phichat.messages import GenerationParams, Message, Role
-from phichat.models.links import Link, Links
+from phichat.messages import Message, Role, SamplingParams
+from phichat.models.links import Link, LinkStore
 from phichat.paths import Paths
 from phichat.server.app import Limits
-from phichat.server.asked import MOST_BODY
+from phichat.server.asked import MAX_BODY_BYTES
 from serving import HELLO, Served, read_all, read_until, request, serving, wait_until
 
-SLOW = Reply(["word "] * 2000, delay_s=0.01)
+SLOW = FakeReply(["word "] * 2000, delay_s=0.01)
 CRASH = EngineCrashed("The engine crashed", "ask again")
 
 
 @pytest.fixture
-def backend() -> ScriptedBackend:
-    return ScriptedBackend([Reply(["Hel", "lo"], reasoning=["hm"])])
+def backend() -> FakeBackend:
+    return FakeBackend([FakeReply(["Hel", "lo"], reasoning=["hm"])])
 
 
 @pytest.fixture
-def made(backend: ScriptedBackend) -> Callable[[Config, Paths], ScriptedBackend]:
+def made(backend: FakeBackend) -> Callable[[Config, Paths], FakeBackend]:
     return lambda config, paths: backend
 
 
 @pytest.fixture
-def served(tmp_path: Path, made: Callable[[Config, Paths], ScriptedBackend]) -> Iterator[Served]:
+def served(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> Iterator[Served]:
     with serving(tmp_path, made) as served:
         yield served
 
@@ -90,8 +90,8 @@ def test_a_streamed_answer(served: Served) -> None:
 
 
 def test_several_replies_to_one_prompt(tmp_path: Path) -> None:
-    replies = [Reply(["one"]), Reply(["two"]), Reply(["three"])]
-    backend = ScriptedBackend(replies)
+    replies = [FakeReply(["one"]), FakeReply(["two"]), FakeReply(["three"])]
+    backend = FakeBackend(replies)
     with serving(tmp_path, lambda config, paths: backend) as served:
         document = served.post({**HELLO, "n": 3})[2]
         assert [choice["index"] for choice in document["choices"]] == [0, 1, 2]
@@ -112,7 +112,7 @@ def test_several_replies_to_one_prompt(tmp_path: Path) -> None:
     assert done == b"[DONE]"
 
 
-def test_the_whole_conversation_is_asked_and_nothing_left_out(served: Served, backend: ScriptedBackend) -> None:
+def test_the_whole_conversation_is_asked_and_nothing_left_out(served: Served, backend: FakeBackend) -> None:
     backend.context = 12
     said = [
         {"role": "system", "content": "Be kind."},
@@ -153,7 +153,7 @@ def test_a_client_asks_for_models_and_never_for_files(served: Served, tmp_path: 
 def test_failures_are_told_without_the_path_of_the_file(tmp_path: Path) -> None:
     where = str(tmp_path / "tiny.gguf")
     broken = EngineCrashed(f"llama.cpp cannot load {where}", "get it again")
-    backend = ScriptedBackend([Reply(error=broken), Reply(["half an"], error=broken), Reply(["whole"])])
+    backend = FakeBackend([FakeReply(error=broken), FakeReply(["half an"], error=broken), FakeReply(["whole"])])
     with serving(tmp_path, lambda config, paths: backend) as served:
         answer = served.post(HELLO)
         assert error_of(answer) == (500, "engine_error")
@@ -166,7 +166,7 @@ def test_failures_are_told_without_the_path_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_fit(tmp_path: Path) -> None:
-    def none(config: Config, paths: Paths) -> ScriptedBackend:
+    def none(config: Config, paths: Paths) -> FakeBackend:
         raise ModelDoesNotFit("tiny needs more memory than is free", "try a smaller model")
 
     with serving(tmp_path, none) as served:
@@ -192,7 +192,7 @@ def test_a_broken_setting_is_not_shown_to_clients(served: Served, tmp_path: Path
 
 
 def test_requests_that_are_too_large_are_refused_while_they_come(served: Served) -> None:
-    assert error_of(served.post(b" " * (MOST_BODY + 1))) == (413, "request_too_large")
+    assert error_of(served.post(b" " * (MAX_BODY_BYTES + 1))) == (413, "request_too_large")
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:{served.port}\r\n".encode()
     with served.connect() as connection:
         connection.sendall(head + b"Content-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n")
@@ -206,13 +206,13 @@ def test_requests_that_are_too_large_are_refused_while_they_come(served: Served)
     assert served.post(b" " * 1_000_000 + json.dumps(HELLO).encode())[0] == 200
 
 
-def test_a_request_that_does_not_arrive(tmp_path: Path, made: Callable[[Config, Paths], ScriptedBackend]) -> None:
-    with serving(tmp_path, made, limits=Limits(body_s=0.1)) as served, served.connect() as connection:
+def test_a_request_that_does_not_arrive(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
+    with serving(tmp_path, made, limits=Limits(body_timeout_s=0.1)) as served, served.connect() as connection:
         connection.sendall(request(served.port, HELLO)[:-3])
         assert read_until(connection, b"\r\n").split()[1] == b"408"
 
 
-def test_doors(tmp_path: Path, made: Callable[[Config, Paths], ScriptedBackend]) -> None:
+def test_doors(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
     with serving(tmp_path, made, key="sekrit") as served:
         right = {"Authorization": "Bearer sekrit"}
         assert served.post(HELLO, **right)[0] == 200
@@ -228,7 +228,7 @@ def test_doors(tmp_path: Path, made: Callable[[Config, Paths], ScriptedBackend])
 
 
 def test_a_line_that_is_full(tmp_path: Path) -> None:
-    backend = ScriptedBackend([SLOW])
+    backend = FakeBackend([SLOW])
     with serving(tmp_path, lambda config, paths: backend, waiting=1) as served:
         with served.connect() as first, served.connect() as second, served.connect() as third:
             first.sendall(request(served.port, {**HELLO, "stream": True}))
@@ -242,13 +242,13 @@ def test_a_line_that_is_full(tmp_path: Path) -> None:
             assert b"\r\nretry-after: 5\r\n" in answer
             assert select.select([second, third], [], [], 0.1)[0] == []  # one stays in line
         # All have left: there is room again.
-        backend.replies = [Reply(["now"])]
+        backend.replies = [FakeReply(["now"])]
         assert served.post(HELLO)[0] == 200
 
 
 def test_who_stands_in_line_is_not_kept_for_ever(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, lambda config, paths: ScriptedBackend([SLOW]), patience_s=0.2) as served,
+        serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), patience_s=0.2) as served,
         served.connect() as first,
     ):
         first.sendall(request(served.port, {**HELLO, "stream": True}))
@@ -258,30 +258,30 @@ def test_who_stands_in_line_is_not_kept_for_ever(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("streams", [True, False])
 def test_an_answer_ends_when_its_client_leaves(tmp_path: Path, streams: bool) -> None:
-    backend = ScriptedBackend([SLOW])
+    backend = FakeBackend([SLOW])
     with serving(tmp_path, lambda config, paths: backend) as served:
         with served.connect() as connection:
             connection.sendall(request(served.port, {**HELLO, "stream": streams}))
             wait_until(lambda: len(backend.prompts) == 1)
-        backend.replies = [Reply(["next"])]
+        backend.replies = [FakeReply(["next"])]
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "next"
 
 
 def test_the_time_is_over(tmp_path: Path) -> None:
-    limits = Limits(answer_s=0.2)
-    with serving(tmp_path, lambda config, paths: ScriptedBackend([SLOW]), limits=limits) as served:
+    limits = Limits(time_limit_s=0.2)
+    with serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), limits=limits) as served:
         document = served.post(HELLO)[2]
         assert document["choices"][0]["finish_reason"] == "length"
         assert "word word" in document["choices"][0]["message"]["content"]
         assert streamed(served)[-2]["choices"][0]["finish_reason"] == "length"
-    silent = ScriptedBackend([Reply(["late"], delay_s=0.5)])
+    silent = FakeBackend([FakeReply(["late"], delay_s=0.5)])
     with serving(tmp_path / "2", lambda config, paths: silent, limits=limits) as served:
         assert error_of(served.post(HELLO)) == (504, "time_limit")
 
 
 def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
-    backend = ScriptedBackend([Reply(["late"], delay_s=0.4)])
-    limits = Limits(silence_s=0.05)
+    backend = FakeBackend([FakeReply(["late"], delay_s=0.4)])
+    limits = Limits(keepalive_interval_s=0.05)
     with serving(tmp_path, lambda config, paths: backend, limits=limits) as served, served.connect() as connection:
         connection.sendall(request(served.port, {**HELLO, "stream": True}))
         answer = read_until(connection, b"[DONE]")
@@ -290,7 +290,7 @@ def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
 
 
 def test_a_client_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
-    backend = ScriptedBackend([Reply(["x" * 1_000_000] * 20), Reply(["for you"])])
+    backend = FakeBackend([FakeReply(["x" * 1_000_000] * 20), FakeReply(["for you"])])
     with serving(tmp_path, lambda config, paths: backend) as served, served.connect() as lazy:
         lazy.sendall(request(served.port, {**HELLO, "stream": True}))
         wait_until(lambda: len(backend.prompts) == 1)
@@ -300,7 +300,7 @@ def test_a_client_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> Non
 
 def test_running_answers_are_told_the_end(tmp_path: Path) -> None:
     ends: list[bytes] = []
-    with serving(tmp_path, lambda config, paths: ScriptedBackend([SLOW])) as served:
+    with serving(tmp_path, lambda config, paths: FakeBackend([SLOW])) as served:
         streaming, waiting = served.connect(), served.connect()
         streaming.sendall(request(served.port, {**HELLO, "stream": True}))
         read_until(streaming, b"word")
@@ -321,7 +321,7 @@ def test_running_answers_are_told_the_end(tmp_path: Path) -> None:
 
 
 def test_twenty_clients_at_once_of_whom_five_leave(tmp_path: Path) -> None:
-    backend = ScriptedBackend([Reply(["word "] * 20, delay_s=0.002)])
+    backend = FakeBackend([FakeReply(["word "] * 20, delay_s=0.002)])
     before = threading.active_count()
     with serving(tmp_path, lambda config, paths: backend) as served:
         running = threading.active_count()
@@ -350,15 +350,15 @@ def test_twenty_clients_at_once_of_whom_five_leave(tmp_path: Path) -> None:
 
 
 def test_one_model_makes_room_for_the_other(tmp_path: Path) -> None:
-    made: list[ScriptedBackend] = []
+    made: list[FakeBackend] = []
 
-    def backend_for(config: Config, paths: Paths) -> ScriptedBackend:
-        made.append(ScriptedBackend([Reply([Path(config.model or "").stem])]))
+    def backend_for(config: Config, paths: Paths) -> FakeBackend:
+        made.append(FakeBackend([FakeReply([Path(config.model or "").stem])]))
         return made[-1]
 
     other = write_tiny_llama(tmp_path / "other.gguf")
     paths = Paths(tmp_path / "config", tmp_path / "data", tmp_path / "cache", tmp_path / "hub")
-    Links(paths.links).add(Link("other", other, ()))
+    LinkStore(paths.links_file).add_link(Link("other", other, ()))
     with serving(tmp_path, backend_for) as served:
         answers = [served.post({**HELLO, "model": name})[2] for name in ("tiny", "tiny", "other", "", "tiny")]
     assert [one["choices"][0]["message"]["content"] for one in answers] == ["tiny", "tiny", "other", "tiny", "tiny"]
@@ -367,10 +367,10 @@ def test_one_model_makes_room_for_the_other(tmp_path: Path) -> None:
 
 
 def test_several_at_once_have_a_backend_each(tmp_path: Path) -> None:
-    made: list[ScriptedBackend] = []
+    made: list[FakeBackend] = []
 
-    def backend_for(config: Config, paths: Paths) -> ScriptedBackend:
-        made.append(ScriptedBackend([SLOW if len(made) < 2 else Reply(["third"])]))
+    def backend_for(config: Config, paths: Paths) -> FakeBackend:
+        made.append(FakeBackend([SLOW if len(made) < 2 else FakeReply(["third"])]))
         return made[-1]
 
     with serving(tmp_path, backend_for, at_once=2, waiting=0) as served:
@@ -380,25 +380,25 @@ def test_several_at_once_have_a_backend_each(tmp_path: Path) -> None:
                 read_until(one, b"word")
             assert error_of(served.post(HELLO)) == (429, "queue_full")
         for backend in made:
-            backend.replies = [Reply(["again"])]
+            backend.replies = [FakeReply(["again"])]
         wait_until(lambda: served.post(HELLO)[0] == 200)
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "again"
     assert len(made) == 2
 
 
 def test_the_limits_of_this_server_are_everybodys(tmp_path: Path) -> None:
-    class Noting(ScriptedBackend):
-        params: GenerationParams
+    class Noting(FakeBackend):
+        params: SamplingParams
 
-        def generate(self, messages: Any, params: GenerationParams, cancel: Any) -> Any:
+        def generate(self, messages: Any, params: SamplingParams, cancel: Any) -> Any:
             self.params = params
             return super().generate(messages, params, cancel)
 
-    backend = Noting([Reply(["x"])])
-    config = Config(sampling=GenerationParams(max_tokens=50, temperature=0.3))
+    backend = Noting([FakeReply(["x"])])
+    config = Config(sampling=SamplingParams(max_tokens=50, temperature=0.3))
     with serving(tmp_path, lambda config, paths: backend, config=config) as served:
         served.post({**HELLO, "max_tokens": 99, "top_k": 7})
-    assert backend.params == GenerationParams(max_tokens=50, temperature=0.3, top_k=7)
+    assert backend.params == SamplingParams(max_tokens=50, temperature=0.3, top_k=7)
 
 
 @given(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.errors import RequestRefused
-from phichat.messages import GenerationParams, Message, Role
+from phichat.errors import ApiError
+from phichat.messages import Message, Role, SamplingParams
 from phichat.server import asked
 
 JSON = st.recursive(
@@ -19,12 +19,12 @@ JSON = st.recursive(
 HI = [{"role": "user", "content": "Hi"}]
 
 
-def read(**fields: Any) -> asked.Asked:
-    return asked.read(json.dumps({"messages": HI, **fields}).encode())
+def read(**fields: Any) -> asked.ChatCompletionRequest:
+    return asked.parse_request(json.dumps({"messages": HI, **fields}).encode())
 
 
-def refused(**fields: Any) -> RequestRefused:
-    with pytest.raises(RequestRefused) as caught:
+def refused(**fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
         read(**fields)
     assert caught.value.status == 400
     return caught.value
@@ -47,15 +47,15 @@ def test_the_conversation_is_taken_as_it_is() -> None:
 
 def test_options_replace_what_is_usual_and_null_is_nothing() -> None:
     what = read(temperature=0, top_k=3, min_p=0.5, max_completion_tokens=7, stop=["a"], seed=5, top_p=None)
-    assert what.params(GenerationParams(top_p=0.3)) == GenerationParams(
+    assert what.sampling_params(SamplingParams(top_p=0.3)) == SamplingParams(
         temperature=0.0, top_k=3, top_p=0.3, min_p=0.5, max_tokens=7, stop=("a",), seed=5
     )
-    assert read().params(GenerationParams(temperature=0.1)) == GenerationParams(temperature=0.1)
+    assert read().sampling_params(SamplingParams(temperature=0.1)) == SamplingParams(temperature=0.1)
 
 
 @pytest.mark.parametrize(("asked_for", "given"), [(None, 100), (50, 50), (500, 100)])
 def test_nobody_gets_more_tokens_than_the_server_allows(asked_for: int | None, given: int) -> None:
-    assert read(max_tokens=asked_for).params(GenerationParams(max_tokens=100)).max_tokens == given
+    assert read(max_tokens=asked_for).sampling_params(SamplingParams(max_tokens=100)).max_tokens == given
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63 - 1, 0, -(2**63)])
@@ -162,8 +162,8 @@ def test_what_cannot_be_used_is_told_with_the_field(fields: dict[str, Any]) -> N
     [b"", b"{", b"[]", b"3", b'"x"', b"\xff\xfe{}", b"[" * 200_000, b'{"n":' * 100_000, b'{"seed": NaN}', b"9" * 9999],
 )
 def test_what_is_no_object_is_refused(body: bytes) -> None:
-    with pytest.raises(RequestRefused, match="The body is"):
-        asked.read(body)
+    with pytest.raises(ApiError, match="The body is"):
+        asked.parse_request(body)
 
 
 @given(
@@ -176,8 +176,8 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
 )
 def test_any_json_is_taken_or_refused(document: object) -> None:
     try:
-        what = asked.read(json.dumps(document).encode())
-    except RequestRefused as error:
+        what = asked.parse_request(json.dumps(document).encode())
+    except ApiError as error:
         assert error.status == 400
         assert "\n" not in str(error)
     else:
@@ -186,5 +186,5 @@ def test_any_json_is_taken_or_refused(document: object) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_taken_or_refused(body: bytes) -> None:
-    with pytest.raises(RequestRefused):
-        asked.read(body)
+    with pytest.raises(ApiError):
+        asked.parse_request(body)

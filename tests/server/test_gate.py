@@ -2,17 +2,17 @@
 
 import pytest
 
-from phichat.server.gate import Door, door, objection
+from phichat.server.gate import AccessPolicy, access_policy, check_access
 
-HERE = Door(1618)
-KEYED = Door(1618, key="sekrit")
+HERE = AccessPolicy(1618)
+KEYED = AccessPolicy(1618, api_key="sekrit")
 
 
-def status(door: Door, path: str = "/v1/models", **headers: str) -> int:
+def status(door: AccessPolicy, path: str = "/v1/models", **headers: str) -> int:
     """0 when it is let in."""
     given = {"host": "localhost:1618", **{name.replace("_", "-"): value for name, value in headers.items()}}
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in given.items()]
-    error = objection(path, pairs, door)
+    error = check_access(path, pairs, door)
     return error.status if error else 0
 
 
@@ -35,23 +35,23 @@ def test_a_name_that_was_made_to_lead_here_is_not(host: str) -> None:
 
 def test_one_host_is_needed() -> None:
     for headers in ([], [(b"host", b"localhost:1618"), (b"host", b"evil.example")]):
-        error = objection("/health", headers, HERE)
+        error = check_access("/health", headers, HERE)
         assert error is not None
         assert error.status == 421
 
 
 def test_port_80_need_not_be_named() -> None:
-    assert status(Door(80), host="localhost") == 0
+    assert status(AccessPolicy(80), host="localhost") == 0
 
 
 def test_names_that_the_user_allows() -> None:
-    allowed = Door(1618, also=("models.lan", "proxy.lan:8443"))
+    allowed = AccessPolicy(1618, allowed_hosts=("models.lan", "proxy.lan:8443"))
     assert [status(allowed, host=host) for host in ("models.lan", "models.lan:99", "proxy.lan:8443")] == [0, 0, 0]
     assert [status(allowed, host=host) for host in ("proxy.lan", "proxy.lan:1", "models.lan:x")] == [421, 421, 421]
 
 
 def test_at_every_address_numbers_are_let_in_and_other_names_are_not() -> None:
-    everywhere = door("0.0.0.0", ("0.0.0.0", 1618), (), "k")
+    everywhere = access_policy("0.0.0.0", ("0.0.0.0", 1618), (), "k")
     key = "Bearer k"
     assert status(everywhere, host="192.168.1.9:1618", authorization=key) == 0
     assert status(everywhere, host="[fe80::1]:1618", authorization=key) == 0

@@ -6,40 +6,40 @@ from pathlib import Path
 
 import pytest
 
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.messages import FinishReason
 from phichat.paths import Paths
-from phichat.server.app import Kept
-from phichat.server.keeping import Keeping
+from phichat.server.app import EventRecorder
+from phichat.server.keeping import ConversationTracker
 from phichat.transcript.records import ConversationRecord
-from phichat.transcript.store import Store
+from phichat.transcript.store import TranscriptStore
 from serving import HELLO, Served, request, serving, wait_until
 
 SAID = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
 
 
-def kept(paths: Paths) -> Kept:
-    return Keeping(lambda: Store.open(paths.logs)).record
+def kept(paths: Paths) -> EventRecorder:
+    return ConversationTracker(lambda: TranscriptStore.open_file(paths.logs)).record_events
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    backend = ScriptedBackend([Reply(["Hello"]), Reply(["```python\nimport requests\n```\n"]), Reply(["Bye"])])
+    backend = FakeBackend([FakeReply(["Hello"]), FakeReply(["```python\nimport requests\n```\n"]), FakeReply(["Bye"])])
     with serving(tmp_path, lambda config, paths: backend, kept=kept) as served:
         yield served
 
 
 def conversations(folder: Path) -> list[ConversationRecord]:
     """The oldest first."""
-    store = Store.open(folder / "data" / "logs.db")
+    store = TranscriptStore.open_file(folder / "data" / "logs.db")
     try:
-        return [store.conversation(one.id) for one in reversed(store.conversations())]
+        return [store.get_conversation(one.id) for one in reversed(store.list_conversations())]
     finally:
         store.close()
 
 
 def test_nothing_is_kept_unless_it_is_wanted(tmp_path: Path) -> None:
-    with serving(tmp_path, lambda config, paths: ScriptedBackend([Reply(["Hello"])])) as served:
+    with serving(tmp_path, lambda config, paths: FakeBackend([FakeReply(["Hello"])])) as served:
         assert served.post(HELLO)[0] == 200
     assert not (tmp_path / "data" / "logs.db").exists()
 
@@ -50,7 +50,7 @@ def test_a_conversation_that_goes_on_is_kept_once(served: Served, tmp_path: Path
     served.post({"messages": more})
     served.post({"messages": SAID})  # asked once more is a new conversation
     first, second = conversations(tmp_path)
-    assert [(turn.prompt, turn.text) for turn in first.branch()] == [
+    assert [(turn.prompt, turn.text) for turn in first.get_branch()] == [
         ("Hi", "Hello"),
         ("Code?", "```python\nimport requests\n```\n"),
     ]
@@ -70,7 +70,7 @@ def test_what_was_said_elsewhere_is_kept_before_it(served: Served, tmp_path: Pat
     ]
     served.post({"messages": said})
     (record,) = conversations(tmp_path)
-    assert [(turn.prompt, turn.text) for turn in record.branch()] == [
+    assert [(turn.prompt, turn.text) for turn in record.get_branch()] == [
         ("", "Welcome."),
         ("a", ""),
         ("b", "c"),
@@ -80,7 +80,7 @@ def test_what_was_said_elsewhere_is_kept_before_it(served: Served, tmp_path: Pat
 
 
 def test_an_answer_whose_client_left_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
-    backend = ScriptedBackend([Reply(["word "] * 500, delay_s=0.01)])
+    backend = FakeBackend([FakeReply(["word "] * 500, delay_s=0.01)])
     with serving(tmp_path, lambda config, paths: backend, kept=kept) as served, served.connect() as connection:
         connection.sendall(request(served.port, {**HELLO, "stream": True}))
         wait_until(lambda: len(backend.prompts) == 1)
@@ -94,6 +94,6 @@ def test_an_answer_whose_client_left_is_kept_as_far_as_it_came(tmp_path: Path) -
 def test_a_store_that_cannot_be_written_takes_no_answer_away(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(parents=True)
     (tmp_path / "data" / "logs.db").mkdir()
-    with serving(tmp_path, lambda config, paths: ScriptedBackend([Reply(["Hello"])]), kept=kept) as served:
+    with serving(tmp_path, lambda config, paths: FakeBackend([FakeReply(["Hello"])]), kept=kept) as served:
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "Hello"
         assert any("not being kept" in line for line in served.told)

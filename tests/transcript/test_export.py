@@ -13,9 +13,9 @@ from conversations_made import Page, conversations, read_markdown, shown, texts
 from phichat.code_report import CodeReport
 from phichat.errors import TranscriptFileError
 from phichat.messages import FinishReason, ModelInfo
-from phichat.terminal import clean, escape, unescape
+from phichat.terminal import escape, sanitize, unescape
 from phichat.transcript import document
-from phichat.transcript.export import Format, write
+from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
@@ -47,21 +47,21 @@ def conversation(*said: tuple[str, str], **fields: object) -> ConversationRecord
     return ConversationRecord("c1", "A title", NOW, NOW, tuple(turns), turns[-1].id if turns else None)
 
 
-def exported(form: Format, *records: ConversationRecord) -> str:
-    return "".join(write(records, form))
+def exported(form: ExportFormat, *records: ConversationRecord) -> str:
+    return "".join(write_export(records, form))
 
 
 @few
 @given(texts)
 def test_an_escaped_text_is_safe_to_show_and_comes_back(text: str) -> None:
-    assert clean(escape(text)) == escape(text)
+    assert sanitize(escape(text)) == escape(text)
     assert unescape(escape(text)) == text
 
 
 @few
 @given(conversations())
 def test_markdown_is_read_back(record: ConversationRecord) -> None:
-    assert read_markdown(exported(Format.MARKDOWN, record)) == [
+    assert read_markdown(exported(ExportFormat.MARKDOWN, record)) == [
         pair for pair in shown(record) if pair[1] or pair[0] == "user"
     ]
 
@@ -69,7 +69,7 @@ def test_markdown_is_read_back(record: ConversationRecord) -> None:
 @few
 @given(st.lists(conversations(), max_size=3))
 def test_html_is_read_back_and_holds_only_our_elements(records: list[ConversationRecord]) -> None:
-    page = Page(exported(Format.HTML, *records))
+    page = Page(exported(ExportFormat.HTML, *records))
     said = [pair for record in records for pair in shown(record)]
     assert page.texts() == said
     typed = [text for role, text in said if role != "assistant"]
@@ -83,31 +83,31 @@ def test_html_is_read_back_and_holds_only_our_elements(records: list[Conversatio
 @few
 @given(st.lists(conversations(), max_size=3, unique_by=lambda record: record.id))
 def test_json_is_read_back_whole(records: list[ConversationRecord]) -> None:
-    written = exported(Format.JSON, *records)
-    assert list(document.read(json.loads(written))) == records
-    assert exported(Format.JSON, *document.read(json.loads(written))) == written
+    written = exported(ExportFormat.JSON, *records)
+    assert list(document.read_native_json(json.loads(written))) == records
+    assert exported(ExportFormat.JSON, *document.read_native_json(json.loads(written))) == written
     written.encode()
 
 
 @few
 @given(conversations())
 def test_no_form_has_a_character_that_steers_a_terminal(record: ConversationRecord) -> None:
-    for form in Format:
+    for form in ExportFormat:
         text = exported(form, record)
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
 
 
 def test_lines_of_a_megabyte() -> None:
     record = conversation(("x" * 1_000_000, "[" * 1_000_000), ("a", "*a" * 500_000), ("`" * 1_000_000, "<b>" * 300_000))
-    assert read_markdown(exported(Format.MARKDOWN, record)) == shown(record)
-    assert Page(exported(Format.HTML, record)).texts() == shown(record)
+    assert read_markdown(exported(ExportFormat.MARKDOWN, record)) == shown(record)
+    assert Page(exported(ExportFormat.HTML, record)).texts() == shown(record)
 
 
 def test_an_answer_renders_and_what_it_leaves_open_ends_with_it() -> None:
     record = conversation(
         ("one", "Use `List<T>`:\n\n```python\nx = '<b>'"), ("two", "<!-- for ever"), ("three", "<details>")
     )
-    text = exported(Format.MARKDOWN, record)
+    text = exported(ExportFormat.MARKDOWN, record)
     assert "Use `List<T>`:\n\n```python\nx = '<b>'\n```\n" in text
     assert "\n\\<!-- for ever\n" in text
     assert "\n\\<details>\n" in text
@@ -115,7 +115,7 @@ def test_an_answer_renders_and_what_it_leaves_open_ends_with_it() -> None:
 
 def test_an_answer_makes_up_no_turn() -> None:
     forged = "# Prompt 2\n\n> Yes, delete it\n\nAnswer 2: m\n===\n\n```\n# code\n```\n\n## Below"
-    text = exported(Format.MARKDOWN, conversation(("p", forged)))
+    text = exported(ExportFormat.MARKDOWN, conversation(("p", forged)))
     assert "\n## Prompt 2\n" in text
     assert "\n\\===\n" in text
     assert "\n# code\n" in text
@@ -125,23 +125,25 @@ def test_an_answer_makes_up_no_turn() -> None:
 
 def test_line_ends_of_windows_are_kept_and_not_shown() -> None:
     record = conversation(("File: a.py\n```\r\nx\r\n```", "a\r\nb"), ("x\r\ny\r\n", "z"))
-    text = exported(Format.MARKDOWN, record)
+    text = exported(ExportFormat.MARKDOWN, record)
     assert read_markdown(text) == shown(record)
     assert "a\nb\n" in text
     assert "\nx\ny\n\n```" in text
 
 
 def test_a_prompt_of_one_line_is_a_quote_and_others_are_fenced() -> None:
-    text = exported(Format.MARKDOWN, conversation(("What is __init__?", "x"), ("1. a\n```\nb", "y"), ("1. a", "z")))
+    text = exported(
+        ExportFormat.MARKDOWN, conversation(("What is __init__?", "x"), ("1. a\n```\nb", "y"), ("1. a", "z"))
+    )
     assert "> What is \\_\\_init\\_\\_?\n" in text
     assert "\n````text\n1. a\n```\nb\n````\n" in text
     assert "> 1\\. a\n" in text
 
 
 def test_a_reader_is_told_what_an_answer_is_not() -> None:
-    for form in (Format.MARKDOWN, Format.HTML, Format.TEXT):
+    for form in (ExportFormat.MARKDOWN, ExportFormat.HTML, ExportFormat.TEXT):
 
-        def said(form: Format = form, **fields: object) -> str:
+        def said(form: ExportFormat = form, **fields: object) -> str:
             return exported(form, conversation(("p", "a"), **fields)).replace("\\", "")
 
         assert "cut off" in said(finish_reason=None)
@@ -155,13 +157,13 @@ def test_a_reader_is_told_what_an_answer_is_not() -> None:
 def test_branches_that_are_not_shown_are_counted() -> None:
     record = conversation(("p", "a"))
     record = replace(record, turns=(*record.turns, TurnRecord("t9", None, NOW, "other")))
-    for form in (Format.MARKDOWN, Format.HTML, Format.TEXT):
+    for form in (ExportFormat.MARKDOWN, ExportFormat.HTML, ExportFormat.TEXT):
         assert "1 turn of other branches" in exported(form, record)
         assert "other\n" not in exported(form, record)
 
 
 def test_html_loads_nothing_and_runs_only_its_own_script() -> None:
-    page = exported(Format.HTML, conversation(("p", "![i](http://x/y.png)\n\n```python\ndef f(): pass\n```")))
+    page = exported(ExportFormat.HTML, conversation(("p", "![i](http://x/y.png)\n\n```python\ndef f(): pass\n```")))
     assert "default-src 'none'" in page
     assert "<img" not in page
     assert '<span class="k">def</span>' in page
@@ -174,9 +176,9 @@ def test_jsonl_has_the_turns_that_ended() -> None:
     record = conversation(("p", "a"), ("q", "b"), system="s")
     cut = replace(record, turns=(record.turns[0], replace(record.turns[1], finish_reason=FinishReason.CANCELLED)))
     said = [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
-    assert json.loads(exported(Format.JSONL, cut)) == {"messages": said}
-    assert messages.left_out([record]) == ""
-    assert messages.left_out([cut]) == "Left out: 1 unfinished or empty turn; the JSON export has everything."
+    assert json.loads(exported(ExportFormat.JSONL, cut)) == {"messages": said}
+    assert messages.describe_omissions([record]) == ""
+    assert messages.describe_omissions([cut]) == "Left out: 1 unfinished or empty turn; the JSON export has everything."
 
 
 @pytest.mark.parametrize(
@@ -195,4 +197,4 @@ def test_jsonl_has_the_turns_that_ended() -> None:
 )
 def test_a_damaged_document_is_refused(damaged: dict[str, object]) -> None:
     with pytest.raises(TranscriptFileError):
-        list(document.read(damaged))
+        list(document.read_native_json(damaged))

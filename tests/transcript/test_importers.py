@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phichat.errors import TranscriptFileError
-from phichat.transcript.importers import read
+from phichat.transcript.importers import read_file
 from phichat.transcript.records import ConversationRecord
 
 llm = pytest.importorskip("llm")
@@ -52,7 +52,7 @@ def logged(path: Path, *responses: Any) -> None:
 
 
 def pairs(conversation: ConversationRecord) -> list[tuple[str, str]]:
-    return [(turn.prompt, turn.text) for turn in conversation.branch()]
+    return [(turn.prompt, turn.text) for turn in conversation.get_branch()]
 
 
 def test_llm_conversations_with_system_prompts_fragments_reasoning_and_options(logs: Path) -> None:
@@ -64,7 +64,7 @@ def test_llm_conversations_with_system_prompts_fragments_reasoning_and_options(l
     logged(
         logs, second, Parrot().prompt("Alone 🦊", attachments=[llm.Attachment(type="image/png", url="http://x/y.png")])
     )
-    [one, other] = read(logs)
+    [one, other] = read_file(logs)
     assert one.origin == f"llm:{talk.id}"
     assert pairs(one) == [
         ("Hi\x00there", "You said: Hi\x00there"),
@@ -88,7 +88,7 @@ def test_reading_changes_nothing_and_gives_the_same_twice(logs: Path) -> None:
     talk = Parrot().conversation()
     logged(logs, talk.prompt("one"), talk.prompt("two"))
     before = logs.read_bytes()
-    assert list(read(logs)) == list(read(logs))
+    assert list(read_file(logs)) == list(read_file(logs))
     assert logs.read_bytes() == before
     assert [path.name for path in logs.parent.iterdir()] == ["logs.db"]
 
@@ -97,7 +97,7 @@ def test_a_log_that_is_being_written(logs: Path) -> None:
     writer = sqlite3.connect(logs)
     writer.execute("pragma journal_mode = wal")
     logged(logs, Parrot().prompt("in the write-ahead log"))
-    [conversation] = read(logs)
+    [conversation] = read_file(logs)
     assert pairs(conversation)[0][0] == "in the write-ahead log"
     writer.close()
 
@@ -133,10 +133,10 @@ def old_log(path: Path) -> None:
 
 def test_logs_of_older_llms(logs: Path) -> None:
     old_log(logs)
-    [one, alone] = read(logs)
+    [one, alone] = read_file(logs)
     assert one.title == "The title"
     assert pairs(one) == [("first", "one"), ("a file\nsecond", "two")]
-    assert [turn.system for turn in one.branch()] == ["be", "rules"]
+    assert [turn.system for turn in one.get_branch()] == ["be", "rules"]
     assert one.created_at == datetime(2023, 7, 11, 22, 24, 37, 308000, UTC)
     assert one.turns[0].finished_at == one.created_at + timedelta(milliseconds=1500)
     assert pairs(alone) == [("alone", "three")]
@@ -147,7 +147,7 @@ def test_an_old_conversation_that_a_newer_llm_went_on_with(logs: Path) -> None:
     talk = Parrot().conversation()
     talk.id = "01h53zma5txeby33t1kbe3xk8q"
     logged(logs, talk.prompt("third"))
-    conversations = {conversation.title: pairs(conversation) for conversation in read(logs)}
+    conversations = {conversation.title: pairs(conversation) for conversation in read_file(logs)}
     assert sum(map(len, conversations.values())) == 4
     [whole] = [said for said in conversations.values() if len(said) > 1]
     assert [prompt for prompt, _ in whole] == ["first", "a file\nsecond", "third"]
@@ -163,14 +163,14 @@ def test_the_first_llms_kept_one_table(logs: Path) -> None:
                 (1, 'gpt', 'a', 'b', null, '2023-06-01T00:00:00'), (2, 'gpt', 'c', 'd', 1, '2023-06-01T00:01:00'),
                 (3, 'gpt', 'e', 'f', null, '2023-06-02T00:00:00');
             """)
-    assert [pairs(conversation) for conversation in read(logs)] == [[("a", "b"), ("c", "d")], [("e", "f")]]
+    assert [pairs(conversation) for conversation in read_file(logs)] == [[("a", "b"), ("c", "d")], [("e", "f")]]
 
 
 def test_a_history_that_the_model_was_given(logs: Path) -> None:
     from llm.parts import assistant, system, user
 
     logged(logs, Parrot().prompt(messages=[system("s"), user("a"), assistant("b"), user("c")]))
-    [conversation] = read(logs)
+    [conversation] = read_file(logs)
     assert [prompt for prompt, _ in pairs(conversation)] == ["a", "c"]
     assert conversation.turns[-1].system == "s"
 
@@ -180,7 +180,7 @@ SAID = [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}, {"
 
 def written(path: Path, text: str) -> Sequence[ConversationRecord]:
     path.write_text(text, "utf-8")
-    return list(read(path))
+    return list(read_file(path))
 
 
 def test_messages_as_openai_has_them(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_chatgpts_tree_keeps_its_branches(tmp_path: Path) -> None:
         ("question", "second try"),
     ]
     [last] = [turn for turn in one.turns if turn.prompt == "more"]
-    assert [turn.text for turn in one.branch(last.id)] == ["first try", "all"]
+    assert [turn.text for turn in one.get_branch(last.id)] == ["first try", "all"]
 
 
 NO_TRANSCRIPTS = (
@@ -244,7 +244,7 @@ def test_what_is_no_transcript_is_a_sentence(tmp_path: Path, content: bytes) -> 
     file = tmp_path / "x"
     file.write_bytes(content)
     with pytest.raises(TranscriptFileError):
-        list(read(file))
+        list(read_file(file))
 
 
 KEYS = (
@@ -305,7 +305,7 @@ def test_whatever_json_says_is_imported_or_refused(tmp_path: Path, document: obj
     file = tmp_path / "x.json"
     file.write_text(json.dumps(document))
     with contextlib.suppress(TranscriptFileError):
-        list(read(file))
+        list(read_file(file))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -317,7 +317,7 @@ def test_a_damaged_database_is_imported_or_refused(whole_log: bytes, tmp_path: P
     file = tmp_path / "damaged.db"
     file.write_bytes(damaged[: data.draw(st.integers(20, len(damaged)))] if data.draw(st.booleans()) else damaged)
     with contextlib.suppress(TranscriptFileError):
-        list(read(file))
+        list(read_file(file))
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +333,6 @@ def test_a_database_of_something_else(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "x.db") as database:
         database.execute("create table t (a)")
     with pytest.raises(TranscriptFileError, match="no log of llm"):
-        list(read(tmp_path / "x.db"))
+        list(read_file(tmp_path / "x.db"))
     with pytest.raises(TranscriptFileError, match="cannot be read"):
-        list(read(tmp_path / "missing"))
+        list(read_file(tmp_path / "missing"))

@@ -12,19 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from phichat.chat.exchange import exchange
+from phichat.chat.exchange import complete
 from phichat.chat.session import Session
 from phichat.chat.turn import run_turn
-from phichat.chat.voting import Poll
-from phichat.engine.cancel import Cancel
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.chat.voting import VoteConfig
+from phichat.engine.cancel import CancelToken
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
-from phichat.events import Event, NotKept, ReasoningDelta, SampleFinished, TextDelta, TurnFinished, TurnStarted
-from phichat.messages import FinishReason, GenerationParams, Message, Role
+from phichat.events import (
+    Event,
+    ReasoningDelta,
+    SampleFinished,
+    TextDelta,
+    TranscriptUnavailable,
+    TurnFinished,
+    TurnStarted,
+)
+from phichat.messages import FinishReason, Message, Role, SamplingParams
 from phichat.transcript.recorder import Recorder
 from phichat.transcript.records import TurnRecord
-from phichat.transcript.search import Filters
-from phichat.transcript.store import Store
+from phichat.transcript.search import SearchFilters
+from phichat.transcript.store import TranscriptStore
 
 CRASH = EngineCrashed("The engine crashed", "ask again")
 
@@ -35,18 +43,18 @@ def path(tmp_path: Path) -> Path:
 
 
 def turns_in(path: Path) -> tuple[TurnRecord, ...]:
-    store = Store.open(path)
-    latest = store.latest()
-    turns = store.conversation(latest).turns if latest else ()
+    store = TranscriptStore.open_file(path)
+    latest = store.latest_id()
+    turns = store.get_conversation(latest).turns if latest else ()
     store.close()
     return turns
 
 
-def speak(recorder: Recorder, *replies: Reply, prompts: int = 1) -> list[Event]:
-    session = Session(ScriptedBackend(replies), "be kind")
+def speak(recorder: Recorder, *replies: FakeReply, prompts: int = 1) -> list[Event]:
+    session = Session(FakeBackend(replies), "be kind")
     events = []
     for at in range(prompts):
-        events += run_turn(session, f"prompt {at}", GenerationParams(seed=7), Cancel(), recorder)
+        events += run_turn(session, f"prompt {at}", SamplingParams(seed=7), CancelToken(), recorder)
     return events
 
 
@@ -58,23 +66,23 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_turn_is_kept_with_all_that_is_known_of_it(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path))
-    events = speak(recorder, Reply(["one ", "two"], reasoning=["hm", "m"]), prompts=2)
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
+    events = speak(recorder, FakeReply(["one ", "two"], reasoning=["hm", "m"]), prompts=2)
     recorder.close()
     first, second = turns_in(path)
     assert (first.prompt, first.text, first.reasoning, first.system) == ("prompt 0", "one two", "hmm", "be kind")
-    assert (first.finish_reason, first.seed, first.params) == (FinishReason.STOP, 7, GenerationParams(seed=7))
+    assert (first.finish_reason, first.seed, first.params) == (FinishReason.STOP, 7, SamplingParams(seed=7))
     assert (first.model, second.model) == (first.model, first.model)
     assert first.model is not None and first.usage is not None and first.model.name == "scripted"
     assert second.parent == first.id
-    assert not any(isinstance(event, NotKept) for event in events)
+    assert not any(isinstance(event, TranscriptUnavailable) for event in events)
 
 
 def test_only_the_owner_can_read_it_from_the_first_moment(path: Path) -> None:
     before = os.umask(0)
     try:
-        store = Store.open(path)
-        with store.database.writing():
+        store = TranscriptStore.open_file(path)
+        with store.database.write_transaction():
             pass
     finally:
         os.umask(before)
@@ -85,11 +93,11 @@ def test_only_the_owner_can_read_it_from_the_first_moment(path: Path) -> None:
 
 def test_the_prompt_is_kept_before_anything_else_happens(path: Path) -> None:
     events = run_turn(
-        Session(ScriptedBackend([Reply(["x"])])),
+        Session(FakeBackend([FakeReply(["x"])])),
         "hello",
-        GenerationParams(),
-        Cancel(),
-        Recorder(lambda: Store.open(path)),
+        SamplingParams(),
+        CancelToken(),
+        Recorder(lambda: TranscriptStore.open_file(path)),
     )
     assert isinstance(next(events), TurnStarted)
     (turn,) = turns_in(path)
@@ -100,15 +108,15 @@ def test_what_was_streamed_is_kept_while_nothing_more_comes(path: Path) -> None:
     goes_on = threading.Event()
 
     def stalled() -> Iterator[Event]:
-        yield TurnStarted("p", None, GenerationParams())
+        yield TurnStarted("p", None, SamplingParams())
         yield ReasoningDelta("let me see")
         yield TextDelta("so ")
         yield TextDelta("far")
         goes_on.wait(30)
         yield TurnFinished("so far", "let me see", FinishReason.STOP)
 
-    recorder = Recorder(lambda: Store.open(path))
-    reader = threading.Thread(target=lambda: list(recorder.record(stalled())))
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
+    reader = threading.Thread(target=lambda: list(recorder.record_events(stalled())))
     reader.start()
     until(lambda: bool(turns_in(path)) and turns_in(path)[0].text == "so far")
     assert turns_in(path)[0].reasoning == "let me see"
@@ -119,17 +127,17 @@ def test_what_was_streamed_is_kept_while_nothing_more_comes(path: Path) -> None:
 
 
 def test_an_error_is_kept_with_what_was_said(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path))
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
     with pytest.raises(EngineCrashed):
-        speak(recorder, Reply(["half"], error=CRASH))
+        speak(recorder, FakeReply(["half"], error=CRASH))
     (turn,) = turns_in(path)
     assert (turn.text, turn.finish_reason, turn.error) == ("half", FinishReason.ERROR, str(CRASH))
 
 
 def test_who_stops_listening_has_cancelled(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path))
-    session = Session(ScriptedBackend([Reply(["one ", "two ", "three"])]))
-    for event in run_turn(session, "p", GenerationParams(), Cancel(), recorder):
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
+    session = Session(FakeBackend([FakeReply(["one ", "two ", "three"])]))
+    for event in run_turn(session, "p", SamplingParams(), CancelToken(), recorder):
         if isinstance(event, TextDelta):
             break
     recorder.close()
@@ -138,87 +146,87 @@ def test_who_stops_listening_has_cancelled(path: Path) -> None:
 
 
 def test_regenerated_replies_stand_beside_each_other(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path))
-    speak(recorder, Reply(["a"]), Reply(["b"]), prompts=2)
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
+    speak(recorder, FakeReply(["a"]), FakeReply(["b"]), prompts=2)
     first = turns_in(path)[0]
-    recorder.parent = first.id
-    speak(recorder, Reply(["c"]))
-    store = Store.open(path)
-    conversation = store.conversation(str(recorder.conversation))
+    recorder.parent_id = first.id
+    speak(recorder, FakeReply(["c"]))
+    store = TranscriptStore.open_file(path)
+    conversation = store.get_conversation(str(recorder.conversation_id))
     assert [turn.parent for turn in conversation.turns] == [None, first.id, first.id]
-    assert [turn.text for turn in conversation.branch()] == ["a", "c"]
-    store.remove_turn(conversation.id, str(conversation.head))
-    assert [turn.text for turn in store.conversation(conversation.id).branch()] == ["a"]
+    assert [turn.text for turn in conversation.get_branch()] == ["a", "c"]
+    store.delete_turn(conversation.id, str(conversation.head))
+    assert [turn.text for turn in store.get_conversation(conversation.id).get_branch()] == ["a"]
 
 
 def test_each_of_several_samples_is_kept_once_as_soon_as_it_is_complete(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path))
-    replies = [Reply(["41"]), Reply(["42"]), Reply(["42"]), Reply(["43"], delay_s=0.5)]
-    session, params = Session(ScriptedBackend(replies)), GenerationParams(seed=7)
-    for event in run_turn(session, "How many?", params, Cancel(), recorder, poll=Poll(4)):
-        if isinstance(event, SampleFinished) and event.number == 2:
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
+    replies = [FakeReply(["41"]), FakeReply(["42"]), FakeReply(["42"]), FakeReply(["43"], delay_s=0.5)]
+    session, params = Session(FakeBackend(replies)), SamplingParams(seed=7)
+    for event in run_turn(session, "How many?", params, CancelToken(), recorder, vote_config=VoteConfig(4)):
+        if isinstance(event, SampleFinished) and event.index == 2:
             until(lambda: sorted(turn.text for turn in turns_in(path)) == ["", "41", "42", "42"])
     recorder.close()
-    store = Store.open(path)
-    kept = store.conversation(recorder.conversation or "")
+    store = TranscriptStore.open_file(path)
+    kept = store.get_conversation(recorder.conversation_id or "")
     store.close()
-    assert [(turn.text, turn.seed) for turn in kept.branch()] == [("42", 8)]
+    assert [(turn.text, turn.seed) for turn in kept.get_branch()] == [("42", 8)]
     assert sorted(turn.text for turn in kept.turns) == ["41", "42", "42", "43"]
     assert {turn.parent for turn in kept.turns} == {None}
 
 
 def test_several_replies_without_a_vote_are_kept_once_too(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path))
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
     asked = (Message(Role.USER, "How many?"),)
-    backend = ScriptedBackend([Reply(["41"]), Reply(["42"])])
-    list(recorder.record(exchange(backend, asked, GenerationParams(seed=7), Cancel(), 2)))
+    backend = FakeBackend([FakeReply(["41"]), FakeReply(["42"])])
+    list(recorder.record_events(complete(backend, asked, SamplingParams(seed=7), CancelToken(), 2)))
     recorder.close()
     assert sorted(turn.text for turn in turns_in(path)) == ["41", "42"]
 
 
 def test_a_store_that_cannot_be_had_is_told_once_and_takes_nothing(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
-    recorder = Recorder(lambda: Store.open(tmp_path / "data" / "logs.db"))
-    events = speak(recorder, Reply(["one"]), prompts=2)
+    recorder = Recorder(lambda: TranscriptStore.open_file(tmp_path / "data" / "logs.db"))
+    events = speak(recorder, FakeReply(["one"]), prompts=2)
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["one", "one"]
-    assert sum(isinstance(event, NotKept) for event in events) == 1
-    assert recorder.conversation is None
+    assert sum(isinstance(event, TranscriptUnavailable) for event in events) == 1
+    assert recorder.conversation_id is None
     (tmp_path / "data").unlink()
-    speak(recorder, Reply(["two"]))
+    speak(recorder, FakeReply(["two"]))
     assert [turn.text for turn in turns_in(tmp_path / "data" / "logs.db")] == ["one", "one", "two"]
 
 
 def test_a_store_that_locks_in_the_middle_is_told_once_and_written_later(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path, patience_s=0.05))
-    events = run_turn(Session(ScriptedBackend([Reply(["a ", "b"])])), "p", GenerationParams(), Cancel(), recorder)
+    recorder = Recorder(lambda: TranscriptStore.open_file(path, busy_timeout_s=0.05))
+    events = run_turn(Session(FakeBackend([FakeReply(["a ", "b"])])), "p", SamplingParams(), CancelToken(), recorder)
     seen = [next(events)]
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         seen += events
         other.execute("ROLLBACK")
-    assert sum(isinstance(event, NotKept) for event in seen) == 1
+    assert sum(isinstance(event, TranscriptUnavailable) for event in seen) == 1
     assert isinstance(seen[-1], TurnFinished)
-    speak(recorder, Reply(["c"]))
+    speak(recorder, FakeReply(["c"]))
     assert [turn.text for turn in turns_in(path)] == ["a b", "c"]
 
 
 def test_a_conversation_that_is_removed_meanwhile_stays_removed(path: Path) -> None:
-    recorder = Recorder(lambda: Store.open(path))
-    events = run_turn(Session(ScriptedBackend([Reply(["a"])])), "p", GenerationParams(), Cancel(), recorder)
+    recorder = Recorder(lambda: TranscriptStore.open_file(path))
+    events = run_turn(Session(FakeBackend([FakeReply(["a"])])), "p", SamplingParams(), CancelToken(), recorder)
     next(events)
-    store = Store.open(path)
-    store.remove([str(store.latest())])
-    assert sum(isinstance(event, NotKept) for event in events) == 1
-    assert store.conversations() == []
+    store = TranscriptStore.open_file(path)
+    store.delete_conversations([str(store.latest_id())])
+    assert sum(isinstance(event, TranscriptUnavailable) for event in events) == 1
+    assert store.list_conversations() == []
 
 
 def test_a_full_disk(path: Path) -> None:
-    store = Store.open(path)
-    with store.database.bare() as connection:
+    store = TranscriptStore.open_file(path)
+    with store.database.autocommit() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
-    events = speak(Recorder(lambda: store), Reply(["long " * 20_000]))
-    (told,) = [event for event in events if isinstance(event, NotKept)]
+    events = speak(Recorder(lambda: store), FakeReply(["long " * 20_000]))
+    (told,) = [event for event in events if isinstance(event, TranscriptUnavailable)]
     assert "full" in told.reason
     assert isinstance(events[-1], TurnFinished)
 
@@ -258,10 +266,10 @@ def test_after_kill_9_there_is_what_there_was(path: Path) -> None:
     (turn,) = turns_in(path)
     assert turn.is_cut_off
     assert turn.text.startswith("word0 word1 ")
-    store = Store.open(path)
-    assert [hit.turn for hit in store.search("word29", Filters(), 5).hits] == [turn.id]
+    store = TranscriptStore.open_file(path)
+    assert [hit.turn for hit in store.search_turns("word29", SearchFilters(), 5).hits] == [turn.id]
     assert turns_in(path)[0].text == turn.text, "what was found is shown as it was"
-    with store.database.bare() as connection:
+    with store.database.autocommit() as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -269,6 +277,6 @@ def test_several_processes_write_at_once(path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(path), "40", "end"]
     writers = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]
     assert [writer.wait(60) for writer in writers] == [0] * 4
-    store = Store.open(path)
-    conversations = [store.conversation(one.id) for one in store.conversations()]
+    store = TranscriptStore.open_file(path)
+    conversations = [store.get_conversation(one.id) for one in store.list_conversations()]
     assert [turn.text for one in conversations for turn in one.turns] == ["the whole"] * 4

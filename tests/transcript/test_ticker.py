@@ -3,15 +3,15 @@
 import time
 from threading import Thread
 
-from phichat.transcript.ticker import GATHER_S, Ticker
+from phichat.transcript.ticker import DEBOUNCE_S, DebouncedWorker
 
 
 def test_a_stop_is_heard_at_any_moment() -> None:
-    tickers = [Ticker(lambda: True) for _ in range(200)]
+    tickers = [DebouncedWorker(lambda: True) for _ in range(200)]
 
-    def live(ticker: Ticker) -> None:
-        ticker.wake()
-        time.sleep(GATHER_S)  # it begins its step now
+    def live(ticker: DebouncedWorker) -> None:
+        ticker.trigger()
+        time.sleep(DEBOUNCE_S)  # it begins its step now
         ticker.stop()
 
     lives = [Thread(target=live, args=(ticker,), daemon=True) for ticker in tickers]
@@ -30,8 +30,8 @@ def test_a_step_that_fails_is_tried_again() -> None:
         tried.append(time.monotonic())
         return len(tried) > 1
 
-    ticker = Ticker(step)
-    ticker.wake()
+    ticker = DebouncedWorker(step)
+    ticker.trigger()
     until = time.monotonic() + 10
     while len(tried) < 2 and time.monotonic() < until:
         time.sleep(0.01)

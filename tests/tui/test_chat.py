@@ -12,23 +12,23 @@ from textual.events import Paste
 from textual.pilot import Pilot
 
 from phichat.config import Config
-from phichat.desk import Desk
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.desk import ChatService
+from phichat.engine.scripted import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
-from phichat.tui.widgets.conversation import Conversation
-from phichat.tui.widgets.prompt import Prompt
+from phichat.tui.widgets.conversation import ConversationView
+from phichat.tui.widgets.prompt import PromptInput
 
 
-def desk(home: Path, *replies: Reply, context: int = 1_000_000) -> Desk:
-    backend = ScriptedBackend(replies or [Reply(["It ", "is ", "so."])], context)
-    return Desk(Config(), Paths(home, home, home, home), lambda model: backend)
+def desk(home: Path, *replies: FakeReply, context: int = 1_000_000) -> ChatService:
+    backend = FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context)
+    return ChatService(Config(), Paths(home, home, home, home), lambda model: backend)
 
 
 @asynccontextmanager
-async def running(desk: Desk, size: tuple[int, int] = (80, 30)) -> AsyncIterator[Pilot[None]]:
+async def running(desk: ChatService, size: tuple[int, int] = (80, 30)) -> AsyncIterator[Pilot[None]]:
     app = PhichatApp(desk)
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
@@ -66,7 +66,7 @@ def test_a_prompt_is_answered_and_the_answer_is_seen(tmp_path: Path) -> None:
 
 def test_escape_stops_an_answer_and_what_was_said_stays(tmp_path: Path) -> None:
     async def play() -> None:
-        slow = Reply(["word "] * 2000, delay_s=0.005)
+        slow = FakeReply(["word "] * 2000, delay_s=0.005)
         async with running(desk(tmp_path, slow)) as pilot:
             await pilot.press(*"Go", "enter")
             await until(pilot, "word word")
@@ -80,7 +80,7 @@ def test_an_answer_that_grew_is_drawn_as_one_that_is_drawn_anew(tmp_path: Path) 
     words = [f"word{number} " + "\n\n" * (number % 40 == 39) for number in range(600)]
 
     async def play() -> None:
-        async with running(desk(tmp_path, Reply(words, delay_s=0.001))) as pilot:
+        async with running(desk(tmp_path, FakeReply(words, delay_s=0.001))) as pilot:
             await pilot.press(*"Go", "enter")
             # Words typed and views moved while it grows.
             await pilot.press(*"typed", "pageup", "pageup")
@@ -105,7 +105,7 @@ def test_an_answer_that_grew_is_drawn_as_one_that_is_drawn_anew(tmp_path: Path) 
 def test_what_a_model_writes_cannot_steer_the_terminal(tmp_path: Path) -> None:
     async def play() -> None:
         evil = "\x1b]52;c;ZXZpbA==\x07 \x9b31m [bold]not markup[/] \u202e"
-        async with running(desk(tmp_path, Reply([evil, f"\n```{evil}\n{evil}\n```\n"]))) as pilot:
+        async with running(desk(tmp_path, FakeReply([evil, f"\n```{evil}\n{evil}\n```\n"]))) as pilot:
             await pilot.press(*"Go", "enter")
             shown = await until(pilot, "[bold]not markup[/]")
             assert not set(shown) & set("\x1b\x9b\x07\u202e")
@@ -117,14 +117,14 @@ def test_a_large_paste_is_one_chip_and_is_sent_in_full(tmp_path: Path) -> None:
     async def play() -> None:
         table = desk(tmp_path)
         async with running(table) as pilot:
-            prompt = pilot.app.screen.query_one(Prompt)
+            prompt = pilot.app.screen.query_one(PromptInput)
             text = "line\n" * 200_000
             prompt.post_message(Paste(text))
             await pilot.pause()
             assert prompt.text.startswith("⟦paste 1: 1,000,000 characters")
             await pilot.press(*" end", "enter")
             await until(pilot, "It is so.")
-            assert table.backend().prompts[-1][-1].text == text + " end"  # type: ignore[attr-defined]
+            assert table.get_backend().prompts[-1][-1].text == text + " end"  # type: ignore[attr-defined]
 
     run(play())
 
@@ -147,14 +147,14 @@ def test_a_draft_survives_a_quit(tmp_path: Path) -> None:
         async with running(desk(tmp_path)) as pilot:
             await pilot.press(*"half a thought", "ctrl+q")
         async with running(desk(tmp_path)) as pilot:
-            assert pilot.app.screen.query_one(Prompt).text == "half a thought"
+            assert pilot.app.screen.query_one(PromptInput).text == "half a thought"
 
     run(play())
 
 
 def test_a_reply_made_again_stands_beside_the_first(tmp_path: Path) -> None:
     async def play() -> None:
-        async with running(desk(tmp_path, Reply(["one"]), Reply(["two"]))) as pilot:
+        async with running(desk(tmp_path, FakeReply(["one"]), FakeReply(["two"]))) as pilot:
             await pilot.press(*"Go", "enter")
             await until(pilot, "one")
             await pilot.press("ctrl+t", "r")
@@ -168,7 +168,7 @@ def test_a_reply_made_again_stands_beside_the_first(tmp_path: Path) -> None:
 
 def test_an_edited_prompt_is_sent_in_its_place(tmp_path: Path) -> None:
     async def play() -> None:
-        async with running(desk(tmp_path, Reply(["one"]), Reply(["two"]))) as pilot:
+        async with running(desk(tmp_path, FakeReply(["one"]), FakeReply(["two"]))) as pilot:
             await pilot.press(*"Go", "enter")
             await until(pilot, "one")
             await pilot.press("ctrl+t", "e")
@@ -182,8 +182,8 @@ def test_an_edited_prompt_is_sent_in_its_place(tmp_path: Path) -> None:
 
 def test_a_crash_of_the_engine_is_one_sentence_and_the_next_prompt_is_answered(tmp_path: Path) -> None:
     async def play() -> None:
-        crash = Reply(["so f"], error=EngineCrashed("The engine died", "ask again"))
-        async with running(desk(tmp_path, crash, Reply(["fine"]))) as pilot:
+        crash = FakeReply(["so f"], error=EngineCrashed("The engine died", "ask again"))
+        async with running(desk(tmp_path, crash, FakeReply(["fine"]))) as pilot:
             await pilot.press(*"Go", "enter")
             shown = await until(pilot, "The engine died; ask again.")
             assert "so f" in shown
@@ -216,7 +216,7 @@ def test_an_unknown_command_says_what_is_near(tmp_path: Path) -> None:
 def test_at_sixty_columns_nothing_is_lost(tmp_path: Path) -> None:
     async def play() -> None:
         words = [f"word{index} " for index in range(60)]
-        async with running(desk(tmp_path, Reply(words)), size=(60, 40)) as pilot:
+        async with running(desk(tmp_path, FakeReply(words)), size=(60, 40)) as pilot:
             await pilot.press(*"Go", "enter")
             shown = await until(pilot, "word59")
             assert all(word.strip() in shown for word in words)
@@ -240,15 +240,15 @@ def test_every_screen_opens_and_closes(tmp_path: Path, keys: list[str]) -> None:
 def test_long_conversations_draw_only_what_is_in_view(tmp_path: Path) -> None:
     async def play() -> None:
         async with running(desk(tmp_path)) as pilot:
-            from phichat.tui.turns import ShownTurn
+            from phichat.tui.turns import TurnView
 
-            conversation = pilot.app.screen.query_one(Conversation)
+            conversation = pilot.app.screen.query_one(ConversationView)
             conversation.display = True
             await pilot.pause()
-            conversation.show([ShownTurn(f"question {index}", text="answer\n\n" * 50) for index in range(1000)])
+            conversation.show_turns([TurnView(f"question {index}", text="answer\n\n" * 50) for index in range(1000)])
             await pilot.pause()
             assert "earlier turns" not in seen(pilot)
-            conversation.action_to_top()
+            conversation.action_jump_to_top()
             await until(pilot, "question 0")
 
     run(play())

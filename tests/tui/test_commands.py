@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from phichat.desk import Desk
-from phichat.engine.scripted import Reply
+from phichat.desk import ChatService
+from phichat.engine.scripted import FakeReply
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
 from stage import desk, keep, seen, until
@@ -45,14 +45,14 @@ async def said(pilot: Pilot[None], typed: str) -> None:
     """Type it at once, as a paste would."""
     screen = pilot.app.screen
     assert isinstance(screen, ChatScreen)
-    screen.prompt.fill("")
-    screen.prompt.insert(typed)
+    screen.prompt_input.set_text("")
+    screen.prompt_input.insert(typed)
     await pilot.pause(0.05)
-    screen.prompt.completing = False
+    screen.prompt_input.is_completing = False
     await pilot.press("enter")
 
 
-def play(desk: Desk, *lines: tuple[str, str]) -> None:
+def play(desk: ChatService, *lines: tuple[str, str]) -> None:
     """Each line typed, and what has to be seen then."""
 
     async def run() -> None:
@@ -73,7 +73,7 @@ def play(desk: Desk, *lines: tuple[str, str]) -> None:
 
 def test_a_command_says_what_is_wrong_and_the_chat_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    play(desk(tmp_path, Reply([CODE])), *WRONG)
+    play(desk(tmp_path, FakeReply([CODE])), *WRONG)
 
 
 def test_an_at_sign_before_no_path_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_an_at_sign_before_no_path_is_text(tmp_path: Path, monkeypatch: pytest.M
     for name in ("nowhere", "itself"):
         (tmp_path / name).symlink_to(name if name == "itself" else "gone")
     words = ["~nobody-here", "~nobody-here/", "n" * 400 + "/", "/proc/1/fd/", "[/b]", "nowh", "itse", "itself/"]
-    play(desk(tmp_path, Reply([CODE])), *((f"see @{word}", f"▌ see @{word}"[:60]) for word in words))
+    play(desk(tmp_path, FakeReply([CODE])), *((f"see @{word}", f"▌ see @{word}"[:60]) for word in words))
 
 
 def test_a_copy_without_any_tool_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +89,14 @@ def test_a_copy_without_any_tool_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "linux")
     monkeypatch.setenv("SSH_TTY", "/dev/pts/9")
-    play(desk(tmp_path, Reply([CODE])), ("/copy", "Nothing here can copy"))
+    play(desk(tmp_path, FakeReply([CODE])), ("/copy", "Nothing here can copy"))
 
 
 def test_another_conversation_is_not_opened_under_a_growing_answer(tmp_path: Path) -> None:
     async def run() -> None:
-        table = desk(tmp_path, Reply(["word "] * 2000, delay_s=0.005))
+        table = desk(tmp_path, FakeReply(["word "] * 2000, delay_s=0.005))
         keep(table)
-        kept = table.listed("")[0].id
+        kept = table.list_conversations("")[0].id
         app = PhichatApp(table)
         async with app.run_test(size=(100, 40), notifications=True) as pilot:
             await said(pilot, "Go")

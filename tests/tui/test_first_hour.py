@@ -16,14 +16,14 @@ from textual.widgets import OptionList
 import phichat.tui
 import stage
 from phichat.chat.commands import COMMANDS
-from phichat.engine.scripted import Reply
-from phichat.shelf import ModelOffer
+from phichat.engine.scripted import FakeReply
+from phichat.shelf import CatalogEntry
 from phichat.tui.app import PhichatApp
-from phichat.tui.help import help_text, sections, shown_keys
-from phichat.tui.screens.models import ModelsScreen
-from phichat.tui.widgets.conversation import Conversation
-from phichat.tui.widgets.prompt import Prompt
-from phichat.tui.widgets.welcome import TO_TRY
+from phichat.tui.help import build_help, format_keys, iter_sections
+from phichat.tui.screens.models import ModelPicker
+from phichat.tui.widgets.conversation import ConversationView
+from phichat.tui.widgets.prompt import PromptInput
+from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS
 
 Play = Callable[[Pilot[None]], Awaitable[object]]
 
@@ -32,8 +32,8 @@ def play(
     home: Path,
     act: Play,
     size: tuple[int, int] = (80, 30),
-    offers: Sequence[ModelOffer] = stage.OFFERS,
-    replies: Sequence[Reply] = (),
+    offers: Sequence[CatalogEntry] = stage.OFFERS,
+    replies: Sequence[FakeReply] = (),
 ) -> PhichatApp:
     async def run() -> PhichatApp:
         app = PhichatApp(stage.desk(home, *replies, offers=offers))
@@ -50,7 +50,7 @@ def test_the_first_screen_shows_what_can_be_tried_and_what_is_here(tmp_path: Pat
     async def act(pilot: Pilot[None]) -> None:
         shown = await stage.until(pilot, "● phi-4-mini  fits")
         words = " ".join(shown.split())
-        assert all(prompt in words for prompt in TO_TRY)
+        assert all(prompt in words for prompt in EXAMPLE_PROMPTS)
         assert "○" not in shown
 
     play(tmp_path, act, size)
@@ -67,18 +67,18 @@ def test_a_number_stays_a_number_when_more_is_typed(tmp_path: Path) -> None:
 
 def test_a_click_on_a_prompt_fills_it_in(tmp_path: Path) -> None:
     async def act(pilot: Pilot[None]) -> None:
-        await stage.until(pilot, TO_TRY[1])
+        await stage.until(pilot, EXAMPLE_PROMPTS[1])
         await pilot.click("#try", offset=(5, 1))
         await pilot.pause()
-        assert pilot.app.screen.query_one(Prompt).text == TO_TRY[1]
+        assert pilot.app.screen.query_one(PromptInput).text == EXAMPLE_PROMPTS[1]
 
     play(tmp_path, act)
 
 
 def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
     there = [
-        ModelOffer("phi-4", "9.1 GB", installed=False, fits=False),
-        ModelOffer("phi-2", "1.8 GB", installed=False, fits=True),
+        CatalogEntry("phi-4", "9.1 GB", installed=False, fits=False),
+        CatalogEntry("phi-2", "1.8 GB", installed=False, fits=True),
     ]
 
     async def act(pilot: Pilot[None]) -> None:
@@ -87,7 +87,7 @@ def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
         pilot.app.screen.query_one("#models", OptionList).focus()
         await pilot.press("down", "enter")
         await pilot.pause()
-        assert isinstance(pilot.app.screen, ModelsScreen)
+        assert isinstance(pilot.app.screen, ModelPicker)
         await stage.until(pilot, "○ phi-2  fits")
         await pilot.press("enter")
         await stage.until(pilot, "phi-2 is here")
@@ -97,11 +97,11 @@ def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
 
 def test_every_key_that_is_bound_is_in_the_help() -> None:
     with Console(width=100) as console, console.capture() as captured:
-        console.print(help_text())
+        console.print(build_help())
     text = " ".join(captured.get().split())
-    listed = [binding for _, bindings in sections() for binding in bindings]
-    assert all(shown_keys(binding).split(",")[0] in text and binding.description in text for binding in listed)
-    assert all(command.does in text for command in COMMANDS)
+    listed = [binding for _, bindings in iter_sections() for binding in bindings]
+    assert all(format_keys(binding).split(",")[0] in text and binding.description in text for binding in listed)
+    assert all(command.description in text for command in COMMANDS)
     bound = {
         (binding.key, binding.description)
         for module in pkgutil.walk_packages(phichat.tui.__path__, "phichat.tui.")
@@ -116,8 +116,8 @@ def test_every_key_that_is_bound_is_in_the_help() -> None:
 
 
 def test_no_key_does_two_things_at_one_place() -> None:
-    for _, bindings in sections():
-        keys = [key for binding in bindings for key in shown_keys(binding).split(", ")]
+    for _, bindings in iter_sections():
+        keys = [key for binding in bindings for key in format_keys(binding).split(", ")]
         assert len(keys) == len(set(keys))
 
 
@@ -163,7 +163,7 @@ def test_without_colours_everything_is_still_said(tmp_path: Path, monkeypatch: p
                     red, green, blue = colour.get_truecolor() if colour else (0, 0, 0)
                     assert red == green == blue
 
-    play(tmp_path, act, replies=[Reply([stage.WARNED])])
+    play(tmp_path, act, replies=[FakeReply([stage.WARNED])])
 
 
 def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None:
@@ -176,10 +176,10 @@ def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None
         await stage.until(pilot, "line 1\n")
         await pilot.press("ctrl+end", *"way")
         await stage.until(pilot, "line 99")
-        assert pilot.app.screen.query_one(Prompt).text == "halfway"
-        assert not isinstance(pilot.app.focused, Conversation)
+        assert pilot.app.screen.query_one(PromptInput).text == "halfway"
+        assert not isinstance(pilot.app.focused, ConversationView)
 
-    play(tmp_path, act, replies=[Reply(["\n\n".join(f"line {number}" for number in range(100))])])
+    play(tmp_path, act, replies=[FakeReply(["\n\n".join(f"line {number}" for number in range(100))])])
 
 
 def test_enter_means_what_is_typed_even_before_it_was_found(tmp_path: Path) -> None:

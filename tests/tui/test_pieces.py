@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from phichat.tui.pieces import GrowingAnswer
+from phichat.tui.pieces import StreamingBlocks
 
 ANSWER = """# Title
 
@@ -37,19 +37,19 @@ ANSWER += "\n" + "".join(f"{number}. an item\n\n   of two paragraphs\n" for numb
 
 @pytest.mark.parametrize("step", [7, 40])
 def test_an_answer_that_grew_has_the_blocks_of_the_whole(step: int) -> None:
-    whole, growing = GrowingAnswer(), GrowingAnswer()
+    whole, growing = StreamingBlocks(), StreamingBlocks()
     whole.update(ANSWER)
     for end in range(step, len(ANSWER) + step, step):
         growing.update(ANSWER[:end])
     assert list(growing.blocks) == list(whole.blocks)
-    assert any(block.heading for block in whole.blocks)
+    assert any(block.table_header for block in whole.blocks)
     assert [block.language for block in whole.blocks if block.is_code] == ["python", "", "text"]
 
 
 def test_a_long_open_block_of_code_is_kept_whole_for_copying() -> None:
-    answer, code = GrowingAnswer(), "".join(f"x = {number}\n" for number in range(1_000))
+    answer, code = StreamingBlocks(), "".join(f"x = {number}\n" for number in range(1_000))
     answer.update(f"```python\n{code}")
     [block] = answer.blocks
     assert block.code == code
-    assert "\n".join(piece.text for piece in block.pieces) == code.removesuffix("\n")
-    assert (block.line, block.pieces[1].line) == (1, 52)
+    assert "\n".join(piece.text for piece in block.items) == code.removesuffix("\n")
+    assert (block.line, block.items[1].line) == (1, 52)

@@ -13,7 +13,7 @@ import pytest
 from textual.pilot import Pilot
 
 import stage
-from phichat.engine.scripted import Reply
+from phichat.engine.scripted import FakeReply
 
 Compare = Callable[..., bool]
 Play = Callable[[Pilot[None]], Awaitable[None]]
@@ -68,7 +68,7 @@ def test_it_looks_as_it_did(
     snap_compare: Compare, tmp_path: Path, play: Play, size: tuple[int, int], theme: str
 ) -> None:
     with stage.clock_of_utc():
-        desk = stage.desk(tmp_path, Reply(re.split(r"(?<= )", stage.WARNED)))
+        desk = stage.desk(tmp_path, FakeReply(re.split(r"(?<= )", stage.WARNED)))
         stage.keep(desk)
         app = stage.DrawnApp(desk)
         app.theme = theme

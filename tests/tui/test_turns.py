@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from phichat.events import TextDelta, TurnFinished
 from phichat.messages import FinishReason, Timings, Usage
-from phichat.tui.pieces import Kind, Piece
-from phichat.tui.turns import ShownTurn
+from phichat.tui.pieces import ItemKind, RenderItem
+from phichat.tui.turns import TurnView
 
 
 def finished(text: str, *notices: str) -> TurnFinished:
@@ -13,14 +13,14 @@ def finished(text: str, *notices: str) -> TurnFinished:
 
 
 def test_what_a_server_remarks_on_a_turn_is_shown() -> None:
-    turn = ShownTurn("Why?")
-    turn.apply(finished("So.", "the server left out top-k"))
-    assert Piece(Kind.NOTICE, "the server left out top-k") in turn.pieces()
+    turn = TurnView("Why?")
+    turn.apply_event(finished("So.", "the server left out top-k"))
+    assert RenderItem(ItemKind.NOTICE, "the server left out top-k") in turn.render_items()
 
 
 def test_a_turn_that_has_forgotten_its_blocks_has_them_again_when_it_is_shown() -> None:
-    turn = ShownTurn("Why?")
-    turn.apply(TextDelta("# Title\n\n```python\nimport os\n```\n\nAnd so"))
-    before = turn.pieces()
-    turn.forget()
-    assert turn.pieces() == before
+    turn = TurnView("Why?")
+    turn.apply_event(TextDelta("# Title\n\n```python\nimport os\n```\n\nAnd so"))
+    before = turn.render_items()
+    turn.drop_cache()
+    assert turn.render_items() == before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_PYTHON_2 = """
+_REMOVED_IN_3_0 = """
     dict.has_key dict.iteritems dict.iterkeys dict.itervalues dict.viewitems dict.viewkeys dict.viewvalues
     itertools.ifilter itertools.ifilterfalse itertools.imap itertools.izip itertools.izip_longest list.sort(cmp=)
     operator.div operator.isCallable operator.sequenceIncludes os.errno os.getcwdu os.popen2 os.popen3 os.popen4
@@ -13,7 +13,7 @@ _PYTHON_2 = """
     types.StringTypes types.UnicodeType urllib.quote urllib.quote_plus urllib.unquote urllib.unquote_plus
     urllib.urlencode urllib.urlopen urllib.urlretrieve
 """
-_LATER = {
+_REMOVED_BY_VERSION = {
     "3.7": "asyncio.async",
     "3.8": "time.clock platform.popen cgi.escape cgi.parse_qs cgi.parse_qsl"
     " tarfile.filemode html.parser.HTMLParseError",
@@ -32,9 +32,9 @@ _LATER = {
 }
 
 
-def removed_in(name: str) -> tuple[int, int] | None:
+def find_removal(name: str) -> tuple[int, int] | None:
     """The version from which a name is gone that was gone by 3.10; None when it is not known to have existed."""
-    if name in _PYTHON_2.split():
+    if name in _REMOVED_IN_3_0.split():
         return 3, 0
-    found = next((version for version, names in _LATER.items() if name in names.split()), None)
-    return None if found is None else (3, int(found.partition(".")[2]))
+    version_text = next((version for version, names in _REMOVED_BY_VERSION.items() if name in names.split()), None)
+    return None if version_text is None else (3, int(version_text.partition(".")[2]))

@@ -23,19 +23,19 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-OLDEST, NEWEST = 10, 14
-_MASK_OF_ALL = (1 << (NEWEST - OLDEST + 1)) - 1
-_DEEPEST = 20
-_OF_METACLASSES = {"mro", "register"}
+MIN_MINOR, MAX_MINOR = 10, 14
+_ALL_VERSIONS_MASK = (1 << (MAX_MINOR - MIN_MINOR + 1)) - 1
+_MAX_ALIAS_STEPS = 20
+_METACLASS_METHODS = {"mro", "register"}
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class ModuleObject:
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Class:
+class ClassObject:
     """name: the public name it was reached by."""
 
     module: str
@@ -44,225 +44,235 @@ class Class:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class InstanceObject:
     """A value of one of these classes."""
 
-    classes: tuple[Class, ...]
+    classes: tuple[ClassObject, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class FunctionObject:
     """keywords: see above. owner: the class it is a method of."""
 
     name: str
     keywords: str
     types: tuple[str, ...]
     mask: int
-    owner: Class | None = None
+    owner_class: ClassObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class MissingName:
     """There is no such name in the target version; mask: the versions that have it."""
 
     mask: int
 
 
-Thing = Module | Class | Instance | Function
+SnapshotObject = ModuleObject | ClassObject | InstanceObject | FunctionObject
 
 
 @cache
-def _lines() -> tuple[dict[str, Any], dict[str, str]]:
+def _load_snapshot() -> tuple[dict[str, Any], dict[str, str]]:
     raw = (files("phichat.codecheck") / "data" / "stdlib.jsonl.gz").read_bytes()
     header, *lines = gzip.decompress(raw).decode("utf-8").split("\n")
-    found: dict[str, Any] = json.loads(header)
-    return found, dict(line.split("\t", 1) for line in lines)
+    metadata: dict[str, Any] = json.loads(header)
+    return metadata, dict(line.split("\t", 1) for line in lines)
 
 
 @cache
-def record(module: str) -> dict[str, Any] | None:
-    line = _lines()[1].get(module)
+def module_record(module: str) -> dict[str, Any] | None:
+    line = _load_snapshot()[1].get(module)
     return None if line is None else json.loads(line)
 
 
-def sources() -> dict[str, str]:
+def snapshot_sources() -> dict[str, str]:
     """What the snapshot was made from, and the versions of that."""
-    return {key: str(value) for key, value in _lines()[0].items() if key in ("typeshed_client", "python")}
+    return {key: str(value) for key, value in _load_snapshot()[0].items() if key in ("typeshed_client", "python")}
 
 
 def module_versions(name: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """The first and the last version, of those known, that have a module of the standard library; None: not in it."""
-    found = record(name)
-    return None if found is None else (versions_of(found["v"])[0], versions_of(found["v"])[-1])
+    module = module_record(name)
+    return None if module is None else (mask_to_versions(module["v"])[0], mask_to_versions(module["v"])[-1])
 
 
-def versions_of(mask: int) -> list[tuple[int, int]]:
-    return [(3, minor) for minor in range(OLDEST, NEWEST + 1) if mask >> (minor - OLDEST) & 1]
+def mask_to_versions(mask: int) -> list[tuple[int, int]]:
+    return [(3, minor) for minor in range(MIN_MINOR, MAX_MINOR + 1) if mask >> (minor - MIN_MINOR) & 1]
 
 
-class Library:
+class StdlibSnapshot:
     """The standard library of one target version; a version older or newer than those known is taken as the nearest."""
 
     def __init__(self, target: tuple[int, int]) -> None:
-        minor = min(max(target[1] if target[0] == 3 else OLDEST, OLDEST), NEWEST)
-        self.bit = 1 << (minor - OLDEST)
+        minor = min(max(target[1] if target[0] == 3 else MIN_MINOR, MIN_MINOR), MAX_MINOR)
+        self.version_bit = 1 << (minor - MIN_MINOR)
 
     def has_module(self, name: str) -> bool:
-        found = record(name)
-        return found is not None and bool(found["v"] & self.bit)
+        module = module_record(name)
+        return module is not None and bool(module["v"] & self.version_bit)
 
-    def class_at(self, place: str) -> Class | None:
+    def find_class(self, qualified_name: str) -> ClassObject | None:
         """The class of a `module:Class`."""
-        module, _, path = place.partition(":")
-        name = _lines()[0]["preferred"].get(place) or (path if module == "builtins" else f"{module}.{path}")
-        return Class(module, path, name) if _class_record(module, path) is not None else None
+        module, _, path = qualified_name.partition(":")
+        name = _load_snapshot()[0]["preferred"].get(qualified_name) or (
+            path if module == "builtins" else f"{module}.{path}"
+        )
+        return ClassObject(module, path, name) if _class_record(module, path) is not None else None
 
-    def step(self, thing: Thing, name: str) -> Thing | Missing | None:
+    def resolve_attribute(self, base: SnapshotObject, name: str) -> SnapshotObject | MissingName | None:
         """What an attribute is; None when that cannot be known."""
         if name.startswith("_"):
             return None
-        match thing:
-            case Module(module):
-                return self._of_module(module, name)
-            case Class():
-                return self._of_class(thing, name, thing)
-            case Instance(classes):
-                found = [self._of_class(one, name, one) for one in classes]
-                missing = [one for one in found if isinstance(one, Missing)]
-                if len(missing) < len(found):
-                    return found[0] if len(found) == 1 else None
-                return Missing(missing[0].mask) if missing else None
-            case Function():
+        match base:
+            case ModuleObject(module):
+                return self._resolve_in_module(module, name)
+            case ClassObject():
+                return self._resolve_in_class(base, name, base)
+            case InstanceObject(classes):
+                attributes = [self._resolve_in_class(one, name, one) for one in classes]
+                missing = [one for one in attributes if isinstance(one, MissingName)]
+                if len(missing) < len(attributes):
+                    return attributes[0] if len(attributes) == 1 else None
+                return MissingName(missing[0].mask) if missing else None
+            case FunctionObject():
                 return None
 
-    def _of_module(self, module: str, name: str) -> Thing | Missing | None:
-        found = record(module)
-        if found is None or "g" in found:
+    def _resolve_in_module(self, module: str, name: str) -> SnapshotObject | MissingName | None:
+        module_entry = module_record(module)
+        if module_entry is None or "g" in module_entry:
             return None
-        entry = found["n"].get(name)
-        inner = record(f"{module}.{name}")
+        entry = module_entry["n"].get(name)
+        inner = module_record(f"{module}.{name}")
         if entry is None and inner is None:
-            return None if name in found.get("x", "").split() else Missing(0)
-        mask = (0 if entry is None else _mask(entry)) | (inner["v"] if inner else 0)
-        if not mask & self.bit:
-            return None if name in found.get("x", "").split() else Missing(mask)
+            return None if name in module_entry.get("x", "").split() else MissingName(0)
+        mask = (0 if entry is None else _entry_mask(entry)) | (inner["v"] if inner else 0)
+        if not mask & self.version_bit:
+            return None if name in module_entry.get("x", "").split() else MissingName(mask)
         if entry is None or (isinstance(entry, list) and entry[0] == "m"):
-            return Module(f"{module}.{name}" if inner or entry is None else entry[2])
+            return ModuleObject(f"{module}.{name}" if inner or entry is None else entry[2])
         display = name if module == "builtins" else f"{module}.{name}"
-        return self._thing(entry, module, name, display)
+        return self._decode_object(entry, module, name, display)
 
-    def _thing(self, entry: Any, module: str, path: str, display: str, owner: Class | None = None) -> Thing | None:
-        for _ in range(_DEEPEST):
+    def _decode_object(
+        self, entry: Any, module: str, path: str, display: str, owner_class: ClassObject | None = None
+    ) -> SnapshotObject | None:
+        for _ in range(_MAX_ALIAS_STEPS):
             match entry:
                 case ["a", _, str(source), str(name)]:
                     module, path = source, name
-                    entry = _entry(source, name)
+                    entry = _find_entry(source, name)
                 case ["m", _, str(name)]:
-                    return Module(name)
+                    return ModuleObject(name)
                 case ["c", *_]:
-                    return Class(module, path, display)
+                    return ClassObject(module, path, display)
                 case ["f", mask, str(keywords), types]:
-                    return Function(display, keywords, tuple(types or ()), mask, owner)
+                    return FunctionObject(display, keywords, tuple(types or ()), mask, owner_class)
                 case ["v", _, list(types)]:
-                    return self.instance(types, owner)
+                    return self.make_instance(types, owner_class)
                 case _:
                     return None
         return None
 
-    def instance(self, types: list[str] | tuple[str, ...], owner: Class | None) -> Instance | None:
+    def make_instance(
+        self, types: list[str] | tuple[str, ...], self_class: ClassObject | None
+    ) -> InstanceObject | None:
         """A value of one of these types, "self" being owner."""
-        classes = [owner if one == "self" else self.class_at(one) for one in types]
-        known = tuple(one for one in classes if one is not None)
-        return Instance(known) if known and len(known) == len(classes) else None
+        classes = [self_class if one == "self" else self.find_class(one) for one in types]
+        known_classes = tuple(one for one in classes if one is not None)
+        return InstanceObject(known_classes) if known_classes and len(known_classes) == len(classes) else None
 
-    def _of_class(self, owner: Class, name: str, shown: Class) -> Thing | Missing | None:
+    def _resolve_in_class(
+        self, class_object: ClassObject, name: str, display_class: ClassObject
+    ) -> SnapshotObject | MissingName | None:
         missing = 0
-        for module, path, found in self.ancestry(owner):
-            if found is None:
+        for module, path, bases_record in self.iter_bases(class_object):
+            if bases_record is None:
                 return None
-            entry = found["n"].get(name)
+            entry = bases_record["n"].get(name)
             if entry is not None:
-                mask = _mask(entry)
-                if mask & self.bit:
-                    return self._thing(entry, module, f"{path}.{name}", f"{shown.name}.{name}", shown)
+                mask = _entry_mask(entry)
+                if mask & self.version_bit:
+                    return self._decode_object(
+                        entry, module, f"{path}.{name}", f"{display_class.name}.{name}", display_class
+                    )
                 missing |= mask
-            if name in found.get("x", "").split():
+            if name in bases_record.get("x", "").split():
                 return None
-            if "d" in found:
+            if "d" in bases_record:
                 return None
-        if name in _OF_METACLASSES:
+        if name in _METACLASS_METHODS:
             return None
-        return Missing(missing)
+        return MissingName(missing)
 
-    def entered(self, manager: Instance) -> Instance | None:
+    def resolve_context_value(self, manager: InstanceObject) -> InstanceObject | None:
         """What a with statement binds."""
         owner = manager.classes[0]
-        for _, _, found in self.ancestry(owner):
+        for _, _, found in self.iter_bases(owner):
             if found is None or len(manager.classes) > 1:
                 return None
             match found["n"].get("__enter__"):
                 case ["f", _, _, list(types)]:
-                    return self.instance(types, owner)
+                    return self.make_instance(types, owner)
         return None
 
-    def ancestry(self, owner: Class) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    def iter_bases(self, class_object: ClassObject) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
         """The class and its bases, nearest first, with their records; None for one that is not known."""
-        waiting, seen = [f"{owner.module}:{owner.path}"], set()
-        while waiting:
-            place = waiting.pop(0)
-            if place in seen:
+        queue, seen = [f"{class_object.module}:{class_object.path}"], set()
+        while queue:
+            qualified_name = queue.pop(0)
+            if qualified_name in seen:
                 continue
-            seen.add(place)
-            module, _, path = place.partition(":")
+            seen.add(qualified_name)
+            module, _, path = qualified_name.partition(":")
             found = _class_record(module, path)
             yield module, path, found
             if found is None:
                 return
-            waiting.extend(found.get("b", []))
+            queue.extend(found.get("b", []))
 
-    def constructor(self, owner: Class) -> list[Function] | None:
+    def find_constructors(self, class_object: ClassObject) -> list[FunctionObject] | None:
         """What takes the arguments of a call of the class; None when not known."""
-        for _, _, found in self.ancestry(owner):
+        for _, _, found in self.iter_bases(class_object):
             if found is None or "d" in found:
                 return None
             entries = [found["n"][name] for name in ("__init__", "__new__") if name in found["n"]]
             if entries:
                 if any(not isinstance(entry, list) or entry[0] != "f" for entry in entries):
                     return None
-                return [Function(owner.name, entry[2], (), entry[1], owner) for entry in entries]
+                return [FunctionObject(class_object.name, entry[2], (), entry[1], class_object) for entry in entries]
         return None
 
-    def lacks_keyword(self, function: Function, keyword: str) -> Missing | None:
+    def find_missing_keyword(self, function: FunctionObject, keyword: str) -> MissingName | None:
         """The versions that take the keyword, when the target does not; None when it does."""
         mask = 0
-        for word in function.keywords.split(" "):
-            name, _, versions = word.partition(":")
+        for entry in function.keywords.split(" "):
+            name, _, versions = entry.partition(":")
             if name in (keyword, "**"):
-                taken = int(versions) if versions else _MASK_OF_ALL
-                if taken & self.bit:
+                supported = int(versions) if versions else _ALL_VERSIONS_MASK
+                if supported & self.version_bit:
                     return None
-                mask |= taken if name == keyword else 0
-        return Missing(mask)
+                mask |= supported if name == keyword else 0
+        return MissingName(mask)
 
 
-def _mask(entry: Any) -> int:
+def _entry_mask(entry: Any) -> int:
     mask: int = entry if isinstance(entry, int) else entry[1]
     return mask
 
 
-def _entry(module: str, name: str) -> Any:
-    found = record(module)
+def _find_entry(module: str, name: str) -> Any:
+    found = module_record(module)
     return None if found is None else found["n"].get(name)
 
 
 @cache
 def _class_record(module: str, path: str) -> dict[str, Any] | None:
-    found = record(module)
+    found = module_record(module)
     for part in path.split("."):
         entry = None if found is None else found["n"].get(part)
-        for _ in range(_DEEPEST):
+        for _ in range(_MAX_ALIAS_STEPS):
             if not (isinstance(entry, list) and entry[0] == "a"):
                 break
-            entry = _entry(entry[2], entry[3])
+            entry = _find_entry(entry[2], entry[3])
         found = entry[2] if isinstance(entry, list) and entry[0] == "c" else None
     return found

@@ -11,120 +11,122 @@ from threading import Semaphore, Thread
 from time import monotonic
 from typing import Any
 
-from phichat.engine.cancel import Cancel
-from phichat.engine.remote.stream import Document
-from phichat.engine.remote.trouble import Kind, Trouble
+from phichat.engine.cancel import CancelToken
+from phichat.engine.remote.stream import JsonObject
+from phichat.engine.remote.trouble import RemoteError, RemoteErrorKind
 
-_AHEAD = 256
+_MAX_BUFFERED = 256
 """Documents that wait for who asked; a server that is faster is read no further."""
 
-_ONLY_ALIVE = 10
+_KEEPALIVE_TIMEOUT_FACTOR = 10
 """A server that only says that it is alive, and nothing else, is waited for this many times as long."""
 
 
-def exchange(
-    work: Callable[[Exchange], None], cancel: Cancel, silence_s: Callable[[], float]
-) -> Generator[Document, None, None]:
+def stream_documents(
+    run_request: Callable[[RequestThread], None], cancel: CancelToken, get_idle_timeout: Callable[[], float]
+) -> Generator[JsonObject, None, None]:
     """The documents that work brings; ends early when cancelled. silence_s: how long it may say nothing now.
 
     Raises Trouble, and whatever work raises.
     """
-    begun = Exchange(work)
-    begun.start()
+    thread = RequestThread(run_request)
+    thread.start()
     try:
-        yield from begun.documents(cancel, silence_s)
+        yield from thread.iter_documents(cancel, get_idle_timeout)
     finally:
-        begun.leave()
+        thread.abandon()
 
 
-class Exchange(Thread):
+class RequestThread(Thread):
     """A request, and its answer as it comes.
 
     Left by its user it closes its connection, in whatever state that is. has_answer: one has begun to come.
     is_asking: the server's time runs; what is needed to ask at all has its own.
     """
 
-    def __init__(self, work: Callable[[Exchange], None]) -> None:
+    def __init__(self, run_request: Callable[[RequestThread], None]) -> None:
         super().__init__(name="phichat-endpoint", daemon=True)
-        self._work = work
-        self._items: deque[Document | Exception | None] = deque()
-        self._room = Semaphore(_AHEAD)
-        self._news, self._tell = socket.socketpair()
-        self._tell.settimeout(0)
-        self._line: socket.socket | None = None
-        self.is_asking = self.has_answer = self.is_left = False
+        self._run_request = run_request
+        self._queue: deque[JsonObject | Exception | None] = deque()
+        self._free_slots = Semaphore(_MAX_BUFFERED)
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_sender.settimeout(0)
+        self._socket: socket.socket | None = None
+        self.is_sent = self.has_response = self.is_abandoned = False
 
     def run(self) -> None:
         """In the thread."""
         try:
-            self._work(self)
-        except Exception as why:  # noqa: BLE001  (raised where it is waited for)
-            self._items.append(why)
+            self._run_request(self)
+        except Exception as error:  # noqa: BLE001  (raised where it is waited for)
+            self._queue.append(error)
         finally:
-            self._items.append(None)
-            self._wake()
+            self._queue.append(None)
+            self._signal()
 
-    def asks(self) -> None:
+    def mark_sent(self) -> None:
         """From now on the server is waited for."""
-        self.is_asking = True
-        self._wake()
+        self.is_sent = True
+        self._signal()
 
-    def saw(self, name: str, info: Mapping[str, Any]) -> None:
+    def on_trace(self, name: str, info: Mapping[str, Any]) -> None:
         """The transport tells of the connection, which may come too late."""
         if name.endswith("connect_tcp.complete"):
             # A handle of our own: TLS takes the other away, and nobody may close it under whoever reads.
-            self._line = info["return_value"].get_extra_info("socket").dup()
-            if self.is_left:
-                self._hang_up()
+            self._socket = info["return_value"].get_extra_info("socket").dup()
+            if self.is_abandoned:
+                self._close_socket()
 
-    def put_each(self, documents: Iterator[Document], is_alive: Callable[[], bool]) -> None:
+    def enqueue_all(self, documents: Iterator[JsonObject], is_active: Callable[[], bool]) -> None:
         """Hand them over; is_alive: whether to tell of life even when there are none. Raises what they raise."""
-        has_come = False
+        has_documents = False
         try:
             for document in documents:
-                if not self._room.acquire(blocking=False):
-                    self._wake()
-                    self._room.acquire()
-                if self.is_left:
+                if not self._free_slots.acquire(blocking=False):
+                    self._signal()
+                    self._free_slots.acquire()
+                if self.is_abandoned:
                     return
-                self._items.append(document)
-                has_come = True
+                self._queue.append(document)
+                has_documents = True
         finally:
-            if has_come or is_alive():
-                self._wake()
+            if has_documents or is_active():
+                self._signal()
 
-    def _wake(self) -> None:
+    def _signal(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake then
-            self._tell.send(b"\0")
+            self._wake_sender.send(b"\0")
 
-    def documents(self, cancel: Cancel, silence_s: Callable[[], float]) -> Iterator[Document]:
+    def iter_documents(self, cancel: CancelToken, get_idle_timeout: Callable[[], float]) -> Iterator[JsonObject]:
         """For its user. Raises Trouble, and whatever the work raises."""
-        last_at = monotonic()
+        last_document_at = monotonic()
         while True:
-            arrived = wait([cancel, self._news], silence_s() if self.is_asking else None)  # type: ignore[list-item]
+            ready = wait([cancel, self._wake_receiver], get_idle_timeout() if self.is_sent else None)  # type: ignore[list-item]
             if cancel.is_set():
                 return
-            if not arrived or (not self._items and monotonic() - last_at > _ONLY_ALIVE * silence_s()):
-                raise Trouble(Kind.SILENT)
-            self._news.recv(4096)
-            while self._items and not cancel.is_set():
-                item = self._items.popleft()
+            if not ready or (
+                not self._queue and monotonic() - last_document_at > _KEEPALIVE_TIMEOUT_FACTOR * get_idle_timeout()
+            ):
+                raise RemoteError(RemoteErrorKind.TIMEOUT)
+            self._wake_receiver.recv(4096)
+            while self._queue and not cancel.is_set():
+                item = self._queue.popleft()
                 if item is None:
                     return
                 if isinstance(item, Exception):
                     raise item
-                self._room.release()
+                self._free_slots.release()
                 yield item
-                last_at = monotonic()
+                last_document_at = monotonic()
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         """Nobody listens any more."""
-        self.is_left = True
-        self._room.release()
-        self._hang_up()
+        self.is_abandoned = True
+        self._free_slots.release()
+        self._close_socket()
 
-    def _hang_up(self) -> None:
-        if self._line is not None:
+    def _close_socket(self) -> None:
+        if self._socket is not None:
             with contextlib.suppress(OSError):  # it is closed already
-                self._line.shutdown(socket.SHUT_RDWR)
-            self._line.close()
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.close()

@@ -16,118 +16,129 @@ import openai
 
 from phichat import __version__
 from phichat.endpoints import Endpoint
-from phichat.engine.remote.exchange import Exchange
-from phichat.engine.remote.stream import MOST, Events, Whole, document
-from phichat.engine.remote.trouble import Kind, Trouble
+from phichat.engine.remote.exchange import RequestThread
+from phichat.engine.remote.stream import MAX_EVENT_BYTES, JsonDecoder, SseDecoder, parse_document
+from phichat.engine.remote.trouble import RemoteError, RemoteErrorKind
 
-_CONNECT_S = 10.0
-_OF_HTTP = frozenset(
+_CONNECT_TIMEOUT_S = 10.0
+_TRANSPORT_HEADERS = frozenset(
     ("host", "accept", "accept-encoding", "connection", "content-length", "content-type", "transfer-encoding")
 )
-_ERROR_BYTES = 1 << 18
+_MAX_ERROR_BYTES = 1 << 18
 """As much of an error page is read."""
 
-_OF_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 """Asked directly, whatever proxy the environment names."""
 
 
-class Http:
+class HttpTransport:
     """The libraries, set up for an endpoint.
 
     key: what proves who asks, "" for nothing. It goes into headers and nowhere else. Raises Trouble when the
     address, or what the environment says of proxies and certificates, cannot be used.
     """
 
-    def __init__(self, endpoint: Endpoint, key: str) -> None:
-        own = {"user-agent": f"phichat/{__version__}", "accept-encoding": "identity"}
-        self._headers = {**own, **_credentials(endpoint, key), **endpoint.headers}
+    def __init__(self, endpoint: Endpoint, api_key: str) -> None:
+        default_headers = {"user-agent": f"phichat/{__version__}", "accept-encoding": "identity"}
+        self._headers = {**default_headers, **_build_auth_headers(endpoint, api_key), **endpoint.headers}
         try:
-            self._http = httpx2.Client(
-                timeout=httpx2.Timeout(endpoint.timeout, connect=min(_CONNECT_S, endpoint.timeout)),
+            self._http_client = httpx2.Client(
+                timeout=httpx2.Timeout(endpoint.timeout, connect=min(_CONNECT_TIMEOUT_S, endpoint.timeout)),
                 limits=httpx2.Limits(max_keepalive_connections=0),
                 follow_redirects=False,
-                event_hooks={"request": [self._prepare], "response": [_bound]},
-                mounts=dict.fromkeys(f"all://{host}" for host in _OF_THIS_MACHINE),
+                event_hooks={"request": [self._set_request_headers], "response": [_limit_response]},
+                mounts=dict.fromkeys(f"all://{host}" for host in _LOCAL_HOSTS),
             )
-            self._client = _client(endpoint, self._http)
-        except (httpx2.InvalidURL, ImportError, OSError, ValueError) as why:
+            self._openai_client = _build_openai_client(endpoint, self._http_client)
+        except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
             # An address, a proxy or a file of certificates in the environment that the library cannot use.
-            raise Trouble(Kind.UNREACHABLE, detail=str(why)) from None
+            raise RemoteError(RemoteErrorKind.UNREACHABLE, detail=str(error)) from None
 
     def close(self) -> None:
         """Let go of everything."""
-        self._http.close()
+        self._http_client.close()
 
-    def complete(self, body: Mapping[str, Any], exchange: Exchange) -> None:
+    def stream_completion(self, body: Mapping[str, Any], request_thread: RequestThread) -> None:
         """The documents of a chat completion as they come. Raises Trouble."""
         # The library's own reading of the stream knows no bounds, and parses every event into a model.
-        with _as_trouble(exchange), self._client.chat.completions.create(**body) as stream:
-            exchange.has_answer, answer = True, stream.response
-            kind = answer.headers.get("content-type", "").lower()
-            if "html" in kind:
-                raise Trouble(Kind.WEB_PAGE)
-            decoder = Whole() if "application/json" in kind else Events()
-            for piece in answer.iter_bytes():
-                before = decoder.lines
-                exchange.put_each(decoder.feed(piece), is_alive=lambda: decoder.lines > before)  # noqa: B023
-                if decoder.is_done or exchange.is_left:
+        with _translate_errors(request_thread), self._openai_client.chat.completions.create(**body) as stream:
+            request_thread.has_response, response = True, stream.response
+            content_type = response.headers.get("content-type", "").lower()
+            if "html" in content_type:
+                raise RemoteError(RemoteErrorKind.WEB_PAGE)
+            decoder = JsonDecoder() if "application/json" in content_type else SseDecoder()
+            for chunk in response.iter_bytes():
+                line_count = decoder.line_count
+                request_thread.enqueue_all(decoder.feed(chunk), is_active=lambda: decoder.line_count > line_count)  # noqa: B023
+                if decoder.is_done or request_thread.is_abandoned:
                     return
-            exchange.put_each(decoder.close(), is_alive=lambda: False)
+            request_thread.enqueue_all(decoder.flush(), is_active=lambda: False)
             if not decoder.is_done:
-                raise Trouble(Kind.BAD_STREAM if decoder.lines and not decoder.documents else Kind.CUT)
+                raise RemoteError(
+                    RemoteErrorKind.BAD_STREAM
+                    if decoder.line_count and not decoder.document_count
+                    else RemoteErrorKind.TRUNCATED
+                )
 
-    def get(self, url: str, exchange: Exchange) -> None:
+    def get_json(self, url: str, request_thread: RequestThread) -> None:
         """The JSON document there. Raises Trouble."""
-        with _as_trouble(exchange), self._http.stream("GET", url) as answer:
+        with _translate_errors(request_thread), self._http_client.stream("GET", url) as response:
             content = bytearray()
-            for piece in answer.iter_bytes():
-                content += piece
-                if len(content) > MOST:
-                    raise Trouble(Kind.HUGE)
-            is_page = "html" in answer.headers.get("content-type", "").lower()
-            if answer.status_code != 200:
-                body = None if is_page else _parsed(bytes(content))
-                raise Trouble(Kind.STATUS, answer.status_code, body, _retry_after(answer.headers))
-            if is_page:
-                raise Trouble(Kind.WEB_PAGE)
-            exchange.put_each(iter((document(bytes(content)),)), is_alive=lambda: True)
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MAX_EVENT_BYTES:
+                    raise RemoteError(RemoteErrorKind.TOO_LARGE)
+            is_html = "html" in response.headers.get("content-type", "").lower()
+            if response.status_code != 200:
+                body = None if is_html else _parse_error_body(bytes(content))
+                raise RemoteError(
+                    RemoteErrorKind.HTTP_STATUS, response.status_code, body, _parse_retry_after(response.headers)
+                )
+            if is_html:
+                raise RemoteError(RemoteErrorKind.WEB_PAGE)
+            request_thread.enqueue_all(iter((parse_document(bytes(content)),)), is_active=lambda: True)
 
-    def _prepare(self, request: httpx2.Request) -> None:
+    def _set_request_headers(self, request: httpx2.Request) -> None:
         """Only the headers that are meant: the library adds some about this machine, and takes more from
         variables (OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS) that were set for another server."""
-        for name in set(request.headers) - _OF_HTTP:
+        for name in set(request.headers) - _TRANSPORT_HEADERS:
             del request.headers[name]
         request.headers.update(self._headers)
-        exchange = current_thread()
-        assert isinstance(exchange, Exchange)
-        request.extensions = {**request.extensions, "trace": exchange.saw}
+        request_thread = current_thread()
+        assert isinstance(request_thread, RequestThread)
+        request.extensions = {**request.extensions, "trace": request_thread.on_trace}
 
 
-def _client(endpoint: Endpoint, http: httpx2.Client) -> openai.OpenAI:
+def _build_openai_client(endpoint: Endpoint, http_client: httpx2.Client) -> openai.OpenAI:
     # Our own hook sets what proves who asks; the library only has to be content.
-    common: dict[str, Any] = {"admin_api_key": "", "max_retries": 0, "http_client": http, "timeout": http.timeout}
+    client_options: dict[str, Any] = {
+        "admin_api_key": "",
+        "max_retries": 0,
+        "http_client": http_client,
+        "timeout": http_client.timeout,
+    }
     if endpoint.api_version and not urlsplit(endpoint.base_url).path:
         return openai.AzureOpenAI(
-            azure_endpoint=endpoint.base_url, api_version=endpoint.api_version, api_key="-", **common
+            azure_endpoint=endpoint.base_url, api_version=endpoint.api_version, api_key="-", **client_options
         )
     query = {"api-version": endpoint.api_version} if endpoint.api_version else None
-    return openai.OpenAI(base_url=endpoint.base_url, default_query=query, api_key="-", **common)
+    return openai.OpenAI(base_url=endpoint.base_url, default_query=query, api_key="-", **client_options)
 
 
-def _credentials(endpoint: Endpoint, key: str) -> Mapping[str, str]:
-    if not key:
+def _build_auth_headers(endpoint: Endpoint, api_key: str) -> Mapping[str, str]:
+    if not api_key:
         return {}
-    return {"api-key": key} if endpoint.api_version else {"authorization": f"Bearer {key}"}
+    return {"api-key": api_key} if endpoint.api_version else {"authorization": f"Bearer {api_key}"}
 
 
-def _parsed(content: bytes) -> object:
+def _parse_error_body(content: bytes) -> object:
     try:
-        return document(content)
-    except Trouble:
+        return parse_document(content)
+    except RemoteError:
         return content.decode("utf-8", "replace")
 
 
-class _AtMost(httpx2.SyncByteStream):
+class _BoundedStream(httpx2.SyncByteStream):
     """The beginning of a body: the libraries read the page of an error whole, and a server can make it endless."""
 
     def __init__(self, body: httpx2.SyncByteStream) -> None:
@@ -135,81 +146,88 @@ class _AtMost(httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         size = 0
-        for piece in self._body:
-            yield piece
-            size += len(piece)
-            if size > _ERROR_BYTES:
+        for chunk in self._body:
+            yield chunk
+            size += len(chunk)
+            if size > _MAX_ERROR_BYTES:
                 return
 
     def close(self) -> None:
         self._body.close()
 
 
-def _bound(response: httpx2.Response) -> None:
+def _limit_response(response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Trouble(Kind.BAD_STREAM, detail="it is compressed, which was not asked for")  # and may have no bounds
+        raise RemoteError(
+            RemoteErrorKind.BAD_STREAM, detail="it is compressed, which was not asked for"
+        )  # and may have no bounds
     if response.status_code >= 300 and isinstance(response.stream, httpx2.SyncByteStream):
-        response.stream = _AtMost(response.stream)
+        response.stream = _BoundedStream(response.stream)
 
 
 @contextlib.contextmanager
-def _as_trouble(exchange: Exchange) -> Iterator[None]:
+def _translate_errors(request_thread: RequestThread) -> Iterator[None]:
     try:
         yield
-    except Exception as why:
-        trouble = _trouble_of(why)
-        if trouble is None:
+    except Exception as exc:
+        error = _classify(exc)
+        if error is None:
             raise
-        if exchange.has_answer and trouble.kind is Kind.LOST:
-            trouble.kind = Kind.CUT
-        raise trouble from None
+        if request_thread.has_response and error.kind is RemoteErrorKind.CONNECTION_LOST:
+            error.kind = RemoteErrorKind.TRUNCATED
+        raise error from None
 
 
-def _trouble_of(why: Exception) -> Trouble | None:
+def _classify(exc: Exception) -> RemoteError | None:
     """What an exception of the libraries means; None for what is none of theirs."""
-    match why:
-        case Trouble():
-            return why
+    match exc:
+        case RemoteError():
+            return exc
         case openai.APIStatusError():
-            is_page = "html" in why.response.headers.get("content-type", "").lower()
-            return Trouble(
-                Kind.STATUS, why.status_code, None if is_page else why.body, _retry_after(why.response.headers)
+            is_html = "html" in exc.response.headers.get("content-type", "").lower()
+            return RemoteError(
+                RemoteErrorKind.HTTP_STATUS,
+                exc.status_code,
+                None if is_html else exc.body,
+                _parse_retry_after(exc.response.headers),
             )
         case openai.OpenAIError() | httpx2.HTTPError() | httpx2.StreamError() | OSError() | ValueError():
-            return _of_connection(why)
+            return _classify_connect_error(exc)
         case _:
             return None
 
 
-def _of_connection(why: Exception) -> Trouble:
-    causes = [why]
+def _classify_connect_error(exc: Exception) -> RemoteError:
+    causes = [exc]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 10:
         if not isinstance(cause, Exception):
             break
         causes.append(cause)
-    if isinstance(causes[-1], Trouble):
+    if isinstance(causes[-1], RemoteError):
         return causes[-1]
-    deepest = str(causes[-1])
+    root_message = str(causes[-1])
 
-    def among(*kinds: type[Exception]) -> bool:
+    def has_cause(*kinds: type[Exception]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    if among(ssl.SSLError) and among(httpx2.ConnectError):
-        return Trouble(Kind.TLS, detail=deepest)
-    if among(ConnectionRefusedError):
-        return Trouble(Kind.REFUSED)
-    if among(ConnectionResetError, BrokenPipeError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
-        return Trouble(Kind.LOST)
-    if among(httpx2.ConnectTimeout):
-        return Trouble(Kind.UNREACHABLE, detail="it does not answer")
-    if among(httpx2.TimeoutException):
-        return Trouble(Kind.SILENT)
-    if among(httpx2.DecodingError):
-        return Trouble(Kind.BAD_STREAM, detail=deepest)
-    return Trouble(Kind.UNREACHABLE, detail=deepest)
+    if has_cause(ssl.SSLError) and has_cause(httpx2.ConnectError):
+        return RemoteError(RemoteErrorKind.TLS_ERROR, detail=root_message)
+    if has_cause(ConnectionRefusedError):
+        return RemoteError(RemoteErrorKind.CONNECTION_REFUSED)
+    if has_cause(
+        ConnectionResetError, BrokenPipeError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError
+    ):
+        return RemoteError(RemoteErrorKind.CONNECTION_LOST)
+    if has_cause(httpx2.ConnectTimeout):
+        return RemoteError(RemoteErrorKind.UNREACHABLE, detail="it does not answer")
+    if has_cause(httpx2.TimeoutException):
+        return RemoteError(RemoteErrorKind.TIMEOUT)
+    if has_cause(httpx2.DecodingError):
+        return RemoteError(RemoteErrorKind.BAD_STREAM, detail=root_message)
+    return RemoteError(RemoteErrorKind.UNREACHABLE, detail=root_message)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from Retry-After or from its variant in milliseconds (RFC 9110, 10.2.3)."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "")

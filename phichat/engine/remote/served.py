@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from phichat.endpoints import Endpoint, Served
-from phichat.engine.cancel import Cancel
-from phichat.engine.remote.server import Server
-from phichat.engine.remote.trouble import Kind, Trouble, explain
+from phichat.endpoints import Endpoint, EndpointModel
+from phichat.engine.cancel import CancelToken
+from phichat.engine.remote.server import EndpointClient
+from phichat.engine.remote.trouble import RemoteError, RemoteErrorKind, to_user_error
 
-ABOUT_S = 5.0
+MODEL_INFO_TIMEOUT_S = 5.0
 """How long an answer waits for what the server says about its models."""
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
+class RemoteModel:
     """A model as the server tells of it. n_ctx: in tokens, 0 when it does not say."""
 
     id: str
@@ -24,51 +24,51 @@ class ServedModel:
     owned_by: str = ""
 
 
-def served_models(endpoint: Endpoint, key: str, cancel: Cancel) -> list[ServedModel]:
+def list_models(endpoint: Endpoint, api_key: str, cancel: CancelToken) -> list[RemoteModel]:
     """What the server has, in its order; empty when cancelled.
 
     Raises ExtraNotInstalled and EndpointError kinds.
     """
-    server = Server(endpoint, key)
+    client = EndpointClient(endpoint, api_key)
     try:
-        return models_of(server, cancel, endpoint.timeout)
-    except Trouble as trouble:
-        raise explain(trouble, Served(endpoint, endpoint.model), key, endpoint.timeout) from None
+        return fetch_models(client, cancel, endpoint.timeout)
+    except RemoteError as error:
+        raise to_user_error(error, EndpointModel(endpoint, endpoint.model), api_key, endpoint.timeout) from None
     finally:
-        server.close()
+        client.close()
 
 
-def models_of(server: Server, cancel: Cancel, silence_s: float) -> list[ServedModel]:
+def fetch_models(client: EndpointClient, cancel: CancelToken, idle_timeout_s: float) -> list[RemoteModel]:
     """What the server lists; empty when cancelled. Raises Trouble."""
-    document = server.models(cancel, silence_s)
+    document = client.get_models(cancel, idle_timeout_s)
     if document is None:
         return []
-    listed = document.get("data")
-    if not isinstance(listed, list):
-        raise Trouble(Kind.BAD_STREAM, body=document)
-    return [_model(entry) for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    entries = document.get("data")
+    if not isinstance(entries, list):
+        raise RemoteError(RemoteErrorKind.BAD_STREAM, body=document)
+    return [_parse_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
-def _model(entry: Mapping[str, Any]) -> ServedModel:
+def _parse_model(entry: Mapping[str, Any]) -> RemoteModel:
     meta = entry.get("meta")
-    tells = {**(meta if isinstance(meta, dict) else {}), **entry}
+    model_fields = {**(meta if isinstance(meta, dict) else {}), **entry}
     # Of vLLM; OpenRouter and others; Groq; LM Studio; llama-server.
     names = ("max_model_len", "context_length", "context_window", "loaded_context_length", "n_ctx")
-    n_ctx = next((tells[name] for name in names if _is_context(tells.get(name))), 0)
-    owner = entry.get("owned_by")
-    return ServedModel(entry["id"], n_ctx, owner if isinstance(owner, str) else "")
+    n_ctx = next((model_fields[name] for name in names if _is_context_size(model_fields.get(name))), 0)
+    owned_by = entry.get("owned_by")
+    return RemoteModel(entry["id"], n_ctx, owned_by if isinstance(owned_by, str) else "")
 
 
-def context_of_llama_server(server: Server, cancel: Cancel) -> int:
+def fetch_llama_server_context(client: EndpointClient, cancel: CancelToken) -> int:
     """In tokens, as one answer may use it; 0 where the server keeps it to itself."""
     try:
-        said = server.beside_api("/props", cancel, ABOUT_S)
-    except Trouble:
+        props = client.get_outside_api("/props", cancel, MODEL_INFO_TIMEOUT_S)
+    except RemoteError:
         return 0
-    settings = said.get("default_generation_settings") if said else None
+    settings = props.get("default_generation_settings") if props else None
     n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else 0
-    return n_ctx if isinstance(n_ctx, int) and _is_context(n_ctx) else 0
+    return n_ctx if isinstance(n_ctx, int) and _is_context_size(n_ctx) else 0
 
 
-def _is_context(value: object) -> bool:
+def _is_context_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31

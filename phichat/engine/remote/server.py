@@ -7,73 +7,81 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from phichat.endpoints import Endpoint
-from phichat.engine.cancel import Cancel
-from phichat.engine.remote.exchange import Exchange, exchange
-from phichat.engine.remote.stream import Document
+from phichat.engine.cancel import CancelToken
+from phichat.engine.remote.exchange import RequestThread, stream_documents
+from phichat.engine.remote.stream import JsonObject
 from phichat.errors import ExtraNotInstalled
 
 if TYPE_CHECKING:
-    from phichat.engine.remote.http import Http
+    from phichat.engine.remote.http import HttpTransport
 
 
-class Server:
+class EndpointClient:
     """The server of an endpoint; nothing is sent before something is asked.
 
     key: what proves who asks, "" for nothing. All that asks raises Trouble and ExtraNotInstalled.
     """
 
-    def __init__(self, endpoint: Endpoint, key: str) -> None:
-        self._endpoint, self._key = endpoint, key
-        self._http: Http | None = None
+    def __init__(self, endpoint: Endpoint, api_key: str) -> None:
+        self._endpoint, self._api_key = endpoint, api_key
+        self._transport: HttpTransport | None = None
 
-    def complete(
-        self, body: Mapping[str, Any], cancel: Cancel, silence_s: Callable[[], float]
-    ) -> Generator[Document, None, None]:
+    def stream_completion(
+        self, body: Mapping[str, Any], cancel: CancelToken, get_idle_timeout: Callable[[], float]
+    ) -> Generator[JsonObject, None, None]:
         """The documents of a chat completion as they come; ends early when cancelled.
 
         silence_s: how long the server may say nothing now.
         """
-        return self._exchange(lambda http, begun: http.complete(body, begun), cancel, silence_s)
+        return self._stream_documents(
+            lambda http, thread: http.stream_completion(body, thread), cancel, get_idle_timeout
+        )
 
-    def models(self, cancel: Cancel, silence_s: float) -> Document | None:
+    def get_models(self, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
         """What /v1/models says; None when cancelled."""
         version = self._endpoint.api_version
         query = "?" + urlencode({"api-version": version}) if version else ""
-        return self._get(f"{self._endpoint.base_url}/models{query}", cancel, silence_s)
+        return self._get_json(f"{self._endpoint.base_url}/models{query}", cancel, idle_timeout_s)
 
-    def beside_api(self, path: str, cancel: Cancel, silence_s: float) -> Document | None:
+    def get_outside_api(self, path: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
         """What the server says at a path of its own; None when cancelled."""
-        return self._get(self._endpoint.base_url.removesuffix("/v1") + path, cancel, silence_s)
+        return self._get_json(self._endpoint.base_url.removesuffix("/v1") + path, cancel, idle_timeout_s)
 
     def close(self) -> None:
         """Let go of everything."""
-        if self._http is not None:
-            self._http.close()
+        if self._transport is not None:
+            self._transport.close()
 
-    def _get(self, url: str, cancel: Cancel, silence_s: float) -> Document | None:
-        return next(self._exchange(lambda http, begun: http.get(url, begun), cancel, lambda: silence_s), None)
+    def _get_json(self, url: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
+        return next(
+            self._stream_documents(lambda http, thread: http.get_json(url, thread), cancel, lambda: idle_timeout_s),
+            None,
+        )
 
-    def _exchange(
-        self, ask: Callable[[Http, Exchange], None], cancel: Cancel, silence_s: Callable[[], float]
-    ) -> Generator[Document, None, None]:
-        def work(begun: Exchange) -> None:
+    def _stream_documents(
+        self,
+        send_request: Callable[[HttpTransport, RequestThread], None],
+        cancel: CancelToken,
+        get_idle_timeout: Callable[[], float],
+    ) -> Generator[JsonObject, None, None]:
+        def run_request(thread: RequestThread) -> None:
             # In the thread, because importing the libraries takes longer than a cancel may.
-            http = self._opened()
-            begun.asks()
-            if not begun.is_left:
-                ask(http, begun)
+            transport = self._get_transport()
+            thread.mark_sent()
+            if not thread.is_abandoned:
+                send_request(transport, thread)
 
-        return exchange(work, cancel, silence_s)
+        return stream_documents(run_request, cancel, get_idle_timeout)
 
-    def _opened(self) -> Http:
-        if self._http is None:
+    def _get_transport(self) -> HttpTransport:
+        if self._transport is None:
             try:
-                from phichat.engine.remote.http import Http
-            except ModuleNotFoundError as why:
+                from phichat.engine.remote.http import HttpTransport
+            except ModuleNotFoundError as error:
                 raise ExtraNotInstalled(
                     "Endpoints need the package openai, which is not installed",
                     "install it with `pip install 'phichat-cli[remote]'`",
-                    detail=str(why),
+                    detail=str(error),
                 ) from None
-            self._http = Http(self._endpoint, self._key)
-        return self._http
+            self._transport = HttpTransport(self._endpoint, self._api_key)
+        return self._transport

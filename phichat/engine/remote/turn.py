@@ -8,148 +8,148 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from phichat.engine.protocol import Generated, OfSample, Said
+from phichat.engine.protocol import GenerationFinished, OutputDelta, SampleOutput
 from phichat.engine.remote import request
-from phichat.engine.remote.stream import Document, finish_reason, read
-from phichat.engine.remote.trouble import Kind, Trouble
+from phichat.engine.remote.stream import JsonObject, parse_chunk, parse_finish_reason
+from phichat.engine.remote.trouble import RemoteError, RemoteErrorKind
 from phichat.engine.text import ReasoningSplitter
-from phichat.messages import FinishReason, GenerationParams, Timings, Usage
+from phichat.messages import FinishReason, SamplingParams, Timings, Usage
 
-_MOST_SAID = 16 << 20
+_MAX_ANSWER_CHARS = 16 << 20
 """Characters of an answer: more than any context holds."""
 
 
-class Answering:
+class CompletionParser:
     """One answer, as its documents come.
 
     has_begun: something of it was said. finish: how it ends in the server's words, "" as long as it does not.
     """
 
-    def __init__(self, endpoint: str, params: GenerationParams, given: Collection[str]) -> None:
+    def __init__(self, endpoint: str, params: SamplingParams, explicit_options: Collection[str]) -> None:
         self._endpoint = endpoint
-        self._is_limited = params.max_tokens is not None
-        self.wanted: Mapping[str, Any] = request.options(params, given)
+        self._has_max_tokens = params.max_tokens is not None
+        self.api_options: Mapping[str, Any] = request.build_options(params, explicit_options)
         self.notices: list[str] = []
-        self.has_begun = False
+        self.has_output = False
         self.usage: Usage | None = None
-        self.finish = ""
+        self.finish_reason = ""
         self._splitter = ReasoningSplitter("")
-        self._said = 0
-        self._asked_at = monotonic()
-        self._first_at = self._last_at = 0.0
+        self._char_count = 0
+        self._requested_at = monotonic()
+        self._first_delta_at = self._last_delta_at = 0.0
 
-    def take(self, document: Document) -> Iterator[Said]:
+    def feed(self, document: JsonObject) -> Iterator[OutputDelta]:
         """What it adds. Raises Trouble."""
-        piece = read(document)
-        self.usage, self.finish = piece.usage or self.usage, piece.finish or self.finish
-        if piece.text or piece.reasoning:
-            self._said += len(piece.text) + len(piece.reasoning)
-            if self._said > _MOST_SAID:
-                raise Trouble(Kind.HUGE)
-            self._last_at = monotonic()
-            self._first_at = self._first_at or self._last_at
-            self.has_begun = True
-            reasoning, text = self._splitter.feed(piece.text) if piece.text else ("", "")
-            if piece.reasoning or reasoning or text:
-                yield Said(piece.reasoning + reasoning, text, 0)
+        delta = parse_chunk(document)
+        self.usage, self.finish_reason = delta.usage or self.usage, delta.finish_reason or self.finish_reason
+        if delta.text or delta.reasoning:
+            self._char_count += len(delta.text) + len(delta.reasoning)
+            if self._char_count > _MAX_ANSWER_CHARS:
+                raise RemoteError(RemoteErrorKind.TOO_LARGE)
+            self._last_delta_at = monotonic()
+            self._first_delta_at = self._first_delta_at or self._last_delta_at
+            self.has_output = True
+            reasoning, text = self._splitter.feed(delta.text) if delta.text else ("", "")
+            if delta.reasoning or reasoning or text:
+                yield OutputDelta(delta.reasoning + reasoning, text, 0)
 
-    def rest(self) -> Iterator[Said]:
+    def flush(self) -> Iterator[OutputDelta]:
         """What was held back because it might have been a mark."""
-        reasoning, text = self._splitter.close()
+        reasoning, text = self._splitter.flush()
         if reasoning or text:
-            yield Said(reasoning, text, 0)
+            yield OutputDelta(reasoning, text, 0)
 
-    def end(self) -> Iterator[Generated]:
+    def emit_result(self) -> Iterator[GenerationFinished]:
         """How it has ended. Raises Trouble when that is no end of the answer's own."""
-        yield self.generated()
+        yield self.build_result()
 
-    def generated(self) -> Generated:
+    def build_result(self) -> GenerationFinished:
         """As `end`."""
-        if not self.finish and not self.has_begun:
-            raise Trouble(Kind.BAD_STREAM)
-        reason = finish_reason(self.finish)
-        if reason is FinishReason.LENGTH and not self._is_limited:
+        if not self.finish_reason and not self.has_output:
+            raise RemoteError(RemoteErrorKind.BAD_STREAM)
+        reason = parse_finish_reason(self.finish_reason)
+        if reason is FinishReason.LENGTH and not self._has_max_tokens:
             limit = "its own limit, which --max-tokens may raise, or at the end of its context"
             self.notices.append(f"{self._endpoint} has ended the answer at {limit}.")
         usage = self.usage or Usage()
-        waited = (self._first_at or monotonic()) - self._asked_at
-        spent = self._last_at - self._first_at
-        speed = max(0, usage.completion_tokens - 1) / spent if spent > 0 else 0.0
-        return Generated(reason, usage, Timings(0.0, waited, waited, spent, speed))
+        wait_s = (self._first_delta_at or monotonic()) - self._requested_at
+        generation_s = self._last_delta_at - self._first_delta_at
+        speed = max(0, usage.completion_tokens - 1) / generation_s if generation_s > 0 else 0.0
+        return GenerationFinished(reason, usage, Timings(0.0, wait_s, wait_s, generation_s, speed))
 
 
-class AnsweringSeveral:
+class MultiCompletionParser:
     """Several answers to one request, which come mixed; otherwise as `Answering`.
 
     A server that does not know of that gives one, or refuses.
     """
 
-    def __init__(self, endpoint: str, params: GenerationParams, given: Collection[str], number: int) -> None:
-        self._endpoint, self._params, self._given, self._number = endpoint, params, given, number
-        self.wanted = {**request.options(params, {*given, "seed"}), "n": number}
-        self._answers: dict[int, Answering] = {}
-        self._pieces: dict[int, int] = {}
-        self._ended: set[int] = set()
+    def __init__(self, endpoint: str, params: SamplingParams, explicit_options: Collection[str], n: int) -> None:
+        self._endpoint, self._params, self._explicit_options, self._n = endpoint, params, explicit_options, n
+        self.api_options = {**request.build_options(params, {*explicit_options, "seed"}), "n": n}
+        self._parsers: dict[int, CompletionParser] = {}
+        self._delta_counts: dict[int, int] = {}
+        self._finished: set[int] = set()
         self.notices: list[str] = []
         self.usage: Usage | None = None
 
     @property
-    def has_begun(self) -> bool:
+    def has_output(self) -> bool:
         """Something of one of them was said."""
-        return any(answer.has_begun for answer in self._answers.values())
+        return any(parser.has_output for parser in self._parsers.values())
 
     @property
-    def finish(self) -> str:
+    def finish_reason(self) -> str:
         """How they end, "" while one does not."""
-        ends = [answer.finish for answer in self._answers.values()]
-        return ends[0] if len(ends) == self._number and all(ends) else ""
+        reasons = [parser.finish_reason for parser in self._parsers.values()]
+        return reasons[0] if len(reasons) == self._n and all(reasons) else ""
 
-    def take(self, document: Document) -> Iterator[OfSample]:
+    def feed(self, document: JsonObject) -> Iterator[SampleOutput]:
         """What it adds to each. Raises Trouble."""
         choices = document.get("choices")
         if not isinstance(choices, list):
             choices = []
-            read(document)
-        self.usage = read({**document, "choices": []}).usage or self.usage
+            parse_chunk(document)
+        self.usage = parse_chunk({**document, "choices": []}).usage or self.usage
         for choice in choices:
-            number = choice.get("index", 0) if isinstance(choice, dict) else None
-            if isinstance(number, int) and 0 <= number < self._number:
-                for said in self._answer(number).take({"choices": [choice]}):
-                    self._pieces[number] = self._pieces.get(number, 0) + 1
-                    yield OfSample(number, said)
+            index = choice.get("index", 0) if isinstance(choice, dict) else None
+            if isinstance(index, int) and 0 <= index < self._n:
+                for output in self._get_parser(index).feed({"choices": [choice]}):
+                    self._delta_counts[index] = self._delta_counts.get(index, 0) + 1
+                    yield SampleOutput(index, output)
 
-    def _answer(self, number: int) -> Answering:
-        if number not in self._answers:
-            self._answers[number] = Answering(self._endpoint, self._params, self._given)
-        return self._answers[number]
+    def _get_parser(self, index: int) -> CompletionParser:
+        if index not in self._parsers:
+            self._parsers[index] = CompletionParser(self._endpoint, self._params, self._explicit_options)
+        return self._parsers[index]
 
-    def rest(self) -> Iterator[OfSample]:
+    def flush(self) -> Iterator[SampleOutput]:
         """As `Answering.rest`, of each."""
-        for number, answer in self._answers.items():
-            for said in answer.rest():
-                yield OfSample(number, said)
+        for index, parser in self._parsers.items():
+            for output in parser.flush():
+                yield SampleOutput(index, output)
 
-    def end(self) -> Iterator[OfSample]:
+    def emit_result(self) -> Iterator[SampleOutput]:
         """How each has ended that did not before. Raises Trouble."""
-        for number, answer in self._answers.items():
-            if number not in self._ended:
-                yield self._end_of(number, answer)
+        for index, parser in self._parsers.items():
+            if index not in self._finished:
+                yield self._build_result(index, parser)
 
-    def complete(self) -> Iterator[OfSample]:
+    def emit_completed(self) -> Iterator[SampleOutput]:
         """The same of those whose end has come, where that of others will not."""
-        for number, answer in self._answers.items():
-            if number not in self._ended and answer.finish:
-                with suppress(Trouble):
-                    yield self._end_of(number, answer)
+        for index, parser in self._parsers.items():
+            if index not in self._finished and parser.finish_reason:
+                with suppress(RemoteError):
+                    yield self._build_result(index, parser)
 
-    def _end_of(self, number: int, answer: Answering) -> OfSample:
+    def _build_result(self, index: int, parser: CompletionParser) -> SampleOutput:
         """The server counts the tokens of all together."""
-        pieces = self._pieces.get(number, 0)
-        answer.usage = Usage(0, 0, pieces)
+        delta_count = self._delta_counts.get(index, 0)
+        parser.usage = Usage(0, 0, delta_count)
         if self.usage:
-            share = pieces / max(1, sum(self._pieces.values()))
-            answer.usage = replace(self.usage, completion_tokens=round(self.usage.completion_tokens * share))
-        generated = answer.generated()
-        self._ended.add(number)
-        self.notices += [notice for notice in answer.notices if notice not in self.notices]
-        return OfSample(number, generated)
+            share = delta_count / max(1, sum(self._delta_counts.values()))
+            parser.usage = replace(self.usage, completion_tokens=round(self.usage.completion_tokens * share))
+        result = parser.build_result()
+        self._finished.add(index)
+        self.notices += [notice for notice in parser.notices if notice not in self.notices]
+        return SampleOutput(index, result)

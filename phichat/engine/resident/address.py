@@ -15,62 +15,62 @@ from pathlib import Path
 from phichat import __version__
 from phichat.config import EngineOptions
 from phichat.engine import protocol
-from phichat.engine.cancel import Cancel
-from phichat.engine.resident.stamps import stamp
+from phichat.engine.cancel import CancelToken
+from phichat.engine.resident.stamps import compute_fingerprint
 
-_LONGEST = 100
+_MAX_SOCKET_PATH_BYTES = 100
 """Bytes of a socket's path: the systems allow 104 to 108, with the zero at the end."""
 
-_TELLING = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LLAMA_", "METAL_", "OMP_", "ROCR_", "VK_")
+_RELEVANT_ENV_PREFIXES = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LLAMA_", "METAL_", "OMP_", "ROCR_", "VK_")
 """What environment variables begin with that change how llama.cpp computes."""
 
-_PATIENCE_S = 5.0
+_LOCK_TIMEOUT_S = 5.0
 """For a lock that is held while a socket is made and a process started."""
 
-_RETRY_S = 0.02
+_RETRY_INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class DaemonAddress:
     """Where one engine is reached. stem: the path of its files, without their endings."""
 
     stem: Path
 
     @property
-    def socket(self) -> str:
+    def socket_path(self) -> str:
         """The path of its socket, or the name of its pipe."""
         return rf"\\.\pipe\phichat-{self.stem.name}" if sys.platform == "win32" else f"{self.stem}.sock"
 
     @property
-    def log(self) -> Path:
+    def log_path(self) -> Path:
         """What it wrote to its stderr."""
         return self.stem.with_suffix(".log")
 
     @property
-    def key(self) -> Path:
+    def key_path(self) -> Path:
         """What those who talk to it have to know, where the system does not tell who they are."""
         return self.stem.with_suffix(".key")
 
-    def clear(self) -> None:
+    def remove_files(self) -> None:
         """Remove what an engine left there. Raises OSError."""
-        for file in (self.key, self.log, self.stem.with_suffix(".sock")):
+        for file in (self.key_path, self.log_path, self.stem.with_suffix(".sock")):
             file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def locked(self, cancel: Cancel | None = None, patience_s: float = _PATIENCE_S) -> Iterator[bool]:
+    def lock(self, cancel: CancelToken | None = None, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[bool]:
         """Nobody else opens or clears away this address meanwhile; False where that cannot be had.
 
         Raises OSError where files cannot be locked.
         """
-        until = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         handle = os.open(self.stem.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            while not (has := _lock(handle)) and time.monotonic() < until and not (cancel and cancel.is_set()):
-                time.sleep(_RETRY_S)
+            while not (is_locked := _lock(handle)) and time.monotonic() < deadline and not (cancel and cancel.is_set()):
+                time.sleep(_RETRY_INTERVAL_S)
             try:
-                yield has
+                yield is_locked
             finally:
-                if has:
+                if is_locked:
                     _unlock(handle)
         finally:
             os.close(handle)
@@ -105,45 +105,51 @@ else:
 
 
 @dataclass(frozen=True, slots=True)
-class Engines:
+class DaemonRegistry:
     """The engines of one home. folder: where their addresses are. home: what the names of this home's begin with."""
 
     folder: Path
-    home: str
+    prefix: str
 
     @classmethod
-    def of(cls, cache: Path, environ: Mapping[str, str] = os.environ) -> Engines | None:
+    def for_cache(cls, cache_dir: Path, environ: Mapping[str, str] = os.environ) -> DaemonRegistry | None:
         """Those that belong to a cache folder; None where no folder is safe. Nothing else of it is touched."""
-        home = hashlib.sha256(os.fsencode(cache)).hexdigest()[:8]
-        for folder in _folders(cache, environ):
-            longest = len(os.fsencode(folder)) + len("/.sock") + 2 * 8 + 9
-            if (sys.platform == "win32" or longest <= _LONGEST) and _made_private(folder):
-                return cls(folder, home)
+        prefix = hashlib.sha256(os.fsencode(cache_dir)).hexdigest()[:8]
+        for folder in _list_candidate_dirs(cache_dir, environ):
+            path_bytes = len(os.fsencode(folder)) + len("/.sock") + 2 * 8 + 9
+            if (sys.platform == "win32" or path_bytes <= _MAX_SOCKET_PATH_BYTES) and _ensure_private_dir(folder):
+                return cls(folder, prefix)
         return None
 
-    def address(self, path: Path, options: EngineOptions) -> Address:
+    def make_address(self, path: Path, options: EngineOptions) -> DaemonAddress:
         """Of the engine for that file, loaded so, by the library, the program and the environment of this process.
 
         Raises OSError when the file is gone.
         """
-        settings = sorted((key, value) for key, value in os.environ.items() if key.startswith(_TELLING))
+        settings = sorted((key, value) for key, value in os.environ.items() if key.startswith(_RELEVANT_ENV_PREFIXES))
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-        made_of = (__version__, sys.executable, [stamp(file) for file in program_files()], settings, cores)
-        whole = repr((str(path.resolve(strict=True)), astuple(options), made_of))
-        return Address(self.folder / f"{self.home}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:16]}")
+        program_key = (
+            __version__,
+            sys.executable,
+            [compute_fingerprint(file) for file in list_program_files()],
+            settings,
+            cores,
+        )
+        key_text = repr((str(path.resolve(strict=True)), astuple(options), program_key))
+        return DaemonAddress(self.folder / f"{self.prefix}-{hashlib.sha256(os.fsencode(key_text)).hexdigest()[:16]}")
 
-    def all(self) -> list[Address]:
+    def list_addresses(self) -> list[DaemonAddress]:
         """Where engines are, or were."""
-        ending = ".key" if sys.platform == "win32" else ".sock"
+        suffix = ".key" if sys.platform == "win32" else ".sock"
         try:
             names = sorted(os.listdir(self.folder))  # noqa: PTH208  (a Path for each name would be made for nothing)
         except OSError:
             return []
-        ours = [name for name in names if name.startswith(f"{self.home}-") and name.endswith(ending)]
-        return [Address(self.folder / name.removesuffix(ending)) for name in ours]
+        own_names = [name for name in names if name.startswith(f"{self.prefix}-") and name.endswith(suffix)]
+        return [DaemonAddress(self.folder / name.removesuffix(suffix)) for name in own_names]
 
 
-def program_files() -> list[str]:
+def list_program_files() -> list[str]:
     """Files that are others when phichat or llama-cpp-python is."""
     import importlib.util
 
@@ -151,12 +157,12 @@ def program_files() -> list[str]:
     return [protocol.__file__, *([library.origin] if library and library.origin else [])]
 
 
-def _folders(cache: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+def _list_candidate_dirs(cache_dir: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     if sys.platform != "win32":
         runtime = environ.get("XDG_RUNTIME_DIR")
         if runtime and _is_private(Path(runtime)):
             yield Path(runtime, "phichat")
-    yield cache / "engines"
+    yield cache_dir / "engines"
     if sys.platform != "win32":
         import tempfile
 
@@ -174,7 +180,7 @@ def _is_private(folder: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
-def _made_private(folder: Path) -> bool:
+def _ensure_private_dir(folder: Path) -> bool:
     """Make a folder that only this user can enter; False where there is one of somebody else's."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -10,13 +10,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from phichat.engine import protocol
-from phichat.engine.asking import Asking
-from phichat.engine.backend import Cancel, LoadEvent
-from phichat.engine.link import Deadlines, EngineLink
-from phichat.engine.protocol import Card, Reply
-from phichat.engine.resident.address import Address
-from phichat.engine.resident.knocking import Absence, knock
-from phichat.engine.resident.visitor import Visitor, until_loaded
+from phichat.engine.asking import ProcessBackend
+from phichat.engine.backend import CancelToken, LoadEvent
+from phichat.engine.link import EngineConnection, EngineTimeouts
+from phichat.engine.protocol import EngineReply, LoadedModelInfo
+from phichat.engine.resident.address import DaemonAddress
+from phichat.engine.resident.knocking import NoReply, send_control_request
+from phichat.engine.resident.visitor import DaemonClient, wait_until_loaded
 from phichat.errors import EngineCrashed, EngineError
 from phichat.events import ModelLoading, ModelReady
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from phichat.engine.local import LocalBackend
     from phichat.engine.process import EngineProcess
 
-_TRIES = 20
+_MAX_CONNECT_ATTEMPTS = 20
 """More often than an engine is found gone when ten clients kill and start them, and no endless loop."""
 
-Local = Callable[[Callable[[Deadlines, int], "EngineProcess"] | None], "LocalBackend"]
+LocalBackendFactory = Callable[[Callable[[EngineTimeouts, int], "EngineProcess"] | None], "LocalBackend"]
 """Makes the backend that plans and loads; given a way to start the engine process, None for a private one."""
 
 
-class ResidentBackend(Asking):
+class DaemonBackend(ProcessBackend):
     """One GGUF file, in an engine that others use too and that stays when they have left.
 
     Where that is not to be had (an engine too busy to answer, a folder that cannot be used) it has one of its own.
@@ -42,156 +42,158 @@ class ResidentBackend(Asking):
         self,
         name: str,
         path: Path,
-        address: Address,
+        address: DaemonAddress,
         keep_alive: float,
-        local: Local,
-        deadlines: Deadlines,
-        spin_count: Callable[[], int],
+        make_local: LocalBackendFactory,
+        timeouts: EngineTimeouts,
+        get_spin_count: Callable[[], int],
     ) -> None:
         super().__init__(name, path)
-        self._address, self._keep_alive, self._local = address, keep_alive, local
-        self._deadlines, self._spin_count = deadlines, spin_count
-        self._visitor: Visitor | None = None
-        self._private: LocalBackend | None = None
+        self._address, self._keep_alive, self._make_local = address, keep_alive, make_local
+        self._timeouts, self._get_spin_count = timeouts, get_spin_count
+        self._client: DaemonClient | None = None
+        self._fallback: LocalBackend | None = None
 
     @property
     def n_ctx(self) -> int:
-        if self._visitor is None and self._private is not None:
-            return self._private.n_ctx
-        return self._there().card.model.n_ctx
+        if self._client is None and self._fallback is not None:
+            return self._fallback.n_ctx
+        return self._require_client().loaded_model.model.n_ctx
 
-    def _there(self) -> Visitor:
-        if self._visitor is None:
+    def _require_client(self) -> DaemonClient:
+        if self._client is None:
             raise EngineError("No model is loaded", "load one first")
-        return self._visitor
+        return self._client
 
-    def _link(self) -> EngineLink:
-        if self._visitor is None and self._private is not None:
-            return self._private._link()
-        return self._there()
+    def _require_connection(self) -> EngineConnection:
+        if self._client is None and self._fallback is not None:
+            return self._fallback._require_connection()
+        return self._require_client()
 
-    def _lost(self) -> None:
-        self._visitor = None
-        if self._private is not None:
-            self._private._lost()
+    def _on_disconnected(self) -> None:
+        self._client = None
+        if self._fallback is not None:
+            self._fallback._on_disconnected()
 
     # Loading
 
-    def load(self, cancel: Cancel) -> Iterator[LoadEvent]:
+    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         """As `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
-        if self._visitor is not None and self._visitor.alive:
+        if self._client is not None and self._client.is_alive:
             return
-        if self._private is not None:
-            yield from self._of(self._private.load(cancel))
+        if self._fallback is not None:
+            yield from self._forward_events(self._fallback.load(cancel))
             return
         self.close()
-        started = monotonic()
+        started_at = monotonic()
         yield ModelLoading(self._name, 0.0)
         with contextlib.suppress(OSError):
-            for _ in range(_TRIES):
-                found = knock(self._address, protocol.Visit(self._keep_alive), cancel)
-                if found is Absence.CANCELLED:
+            for _ in range(_MAX_CONNECT_ATTEMPTS):
+                result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
+                if result is NoReply.CANCELLED:
                     return
-                if found is Absence.SLOW:
+                if result is NoReply.BUSY:
                     break
-                if found is Absence.NOBODY:
-                    yield from self._opened(cancel)
+                if result is NoReply.NOT_RUNNING:
+                    yield from self._launch(cancel)
                 else:
-                    is_welcome = yield from self._entered(*found, cancel)
-                    if self._visitor is not None:
-                        yield self._ready(monotonic() - started)
-                    elif not is_welcome:
+                    accepted = yield from self._connect_when_loaded(*result, cancel)
+                    if self._client is not None:
+                        yield self._make_ready_event(monotonic() - started_at)
+                    elif not accepted:
                         break
-                if self._visitor is not None or cancel.is_set():
+                if self._client is not None or cancel.is_set():
                     return
-        self._private = self._local(None)
-        yield from self._of(self._private.load(cancel))
+        self._fallback = self._make_local(None)
+        yield from self._forward_events(self._fallback.load(cancel))
 
-    def _of(self, events: Iterator[LoadEvent]) -> Iterator[LoadEvent]:
+    def _forward_events(self, events: Iterator[LoadEvent]) -> Iterator[LoadEvent]:
         for event in events:
             if isinstance(event, ModelReady):
                 self._unreported_load_s = event.load_s
             yield event
 
-    def _entered(self, connection: Any, reply: Reply, cancel: Cancel) -> Generator[LoadEvent, None, bool]:
+    def _connect_when_loaded(
+        self, connection: Any, reply: EngineReply, cancel: CancelToken
+    ) -> Generator[LoadEvent, None, bool]:
         """Come in as soon as the model is loaded; False where that cannot be."""
         try:
-            waiting = until_loaded(connection, reply, cancel)
+            load_progress = wait_until_loaded(connection, reply, cancel)
             while True:
                 try:
-                    yield ModelLoading(self._name, next(waiting))
-                except StopIteration as end:
-                    said: Reply | None = end.value
+                    yield ModelLoading(self._name, next(load_progress))
+                except StopIteration as stop:
+                    final_reply: EngineReply | None = stop.value
                     break
-            if isinstance(said, Card):
-                self._visitor = Visitor(self._deadlines, connection, self._address, said)
-            return self._visitor is not None or said is None
+            if isinstance(final_reply, LoadedModelInfo):
+                self._client = DaemonClient(self._timeouts, connection, self._address, final_reply)
+            return self._client is not None or final_reply is None
         finally:
-            if self._visitor is None:
+            if self._client is None:
                 connection.close()
 
-    def _ready(self, load_s: float) -> ModelReady:
-        card = self._there().card
+    def _make_ready_event(self, load_s: float) -> ModelReady:
+        loaded_model = self._require_client().loaded_model
         self._unreported_load_s = load_s
         # The same file may go by another name here.
-        model = replace(card.model, name=self._name)
-        return ModelReady(model, str(self._path), card.n_ctx_train, load_s, card.notices)
+        model = replace(loaded_model.model, name=self._name)
+        return ModelReady(model, str(self._path), loaded_model.n_ctx_train, load_s, loaded_model.notices)
 
-    def _opened(self, cancel: Cancel) -> Iterator[LoadEvent]:
+    def _launch(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         """Start an engine, unless somebody else has been faster, and become its first client."""
-        from phichat.engine.resident.opening import model_files, opened, program
+        from phichat.engine.resident.opening import fingerprint_model, fingerprint_program, launch_if_absent
 
-        files = model_files(self._path)
-        opening = opened(self._address, self._deadlines, self._spin_count(), cancel)
-        if opening is None:
+        fingerprints = fingerprint_model(self._path)
+        launcher = launch_if_absent(self._address, self._timeouts, self._get_spin_count(), cancel)
+        if launcher is None:
             return
         try:
-            local = self._local(opening.start)
-            for event in local.load(cancel):
+            local_backend = self._make_local(launcher.start_process)
+            for event in local_backend.load(cancel):
                 if isinstance(event, ModelReady):
-                    local.let_stay(files, program(), cancel)
+                    local_backend.detach(fingerprints, fingerprint_program(), cancel)
                     self._unreported_load_s = event.load_s
-                    self._come_in(cancel)
+                    self._connect_to_own(cancel)
                 yield event
         finally:
-            opening.close()
+            launcher.close()
 
-    def _come_in(self, cancel: Cancel) -> None:
+    def _connect_to_own(self, cancel: CancelToken) -> None:
         """Through the door that this process has opened. Raises EngineCrashed when nobody is there any more."""
-        found = knock(self._address, protocol.Visit(self._keep_alive), cancel)
-        if isinstance(found, Absence) or not isinstance(found[1], Card):
+        result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
+        if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
             raise EngineCrashed("The engine ended as soon as it had loaded the model", "ask again")
-        self._visitor = Visitor(self._deadlines, found[0], self._address, found[1])
+        self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
 
     # Asking
 
-    def _ask(self, request: protocol.Request, cancel: Cancel) -> Iterator[Reply]:
-        heard = False
+    def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
+        has_reply = False
         try:
-            for reply in super()._ask(request, cancel):
-                heard = True
+            for reply in super()._request(request, cancel):
+                has_reply = True
                 yield reply
         except EngineCrashed:
-            if heard or self._private is not None:
+            if has_reply or self._fallback is not None:
                 raise
             # It left, or died, before it was asked: nothing is lost.
             for _ in self.load(cancel):
                 pass
             if not cancel.is_set():
-                yield from super()._ask(request, cancel)
+                yield from super()._request(request, cancel)
 
     def unload(self) -> None:
         """Free the model's memory, unless others use it."""
-        visitor, self._visitor = self._visitor, None
-        if visitor is not None:
-            visitor.dismiss()
+        client, self._client = self._client, None
+        if client is not None:
+            client.release()
         self.close()
 
     def close(self) -> None:
         """As `Backend.close`: the engine stays for others, and for the next time."""
-        visitor, self._visitor = self._visitor, None
-        if visitor is not None:
-            visitor.close()
-        private, self._private = self._private, None
-        if private is not None:
-            private.close()
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        fallback, self._fallback = self._fallback, None
+        if fallback is not None:
+            fallback.close()

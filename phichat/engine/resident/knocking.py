@@ -10,81 +10,85 @@ from time import monotonic
 from typing import Any
 
 from phichat.engine import protocol
-from phichat.engine.cancel import Cancel
-from phichat.engine.protocol import AtTheDoor, Reply
-from phichat.engine.resident.address import Address
-from phichat.engine.resident.condition import Condition, condition, end
+from phichat.engine.cancel import CancelToken
+from phichat.engine.protocol import ControlRequest, EngineReply
+from phichat.engine.resident.address import DaemonAddress
+from phichat.engine.resident.condition import ProcessHealth, check_health, kill
 from phichat.engine.wires import SocketConnection, wait
 
-_ANSWER_S = 0.7
+_HANDSHAKE_TIMEOUT_S = 0.7
 """An engine answers the door from a thread of its own, also while it computes."""
-_START_S = 30.0
+_STARTUP_TIMEOUT_S = 30.0
 """An engine that has just been started comes to the door within this time, on any machine."""
 
 
-class Absence(Enum):
+class NoReply(Enum):
     """Why nobody answers."""
 
-    NOBODY = "nobody"
+    NOT_RUNNING = "nobody"
     """There is no engine, or no more."""
-    SLOW = "slow"
+    BUSY = "slow"
     """There is one, and it is too busy to answer soon."""
     CANCELLED = "cancelled"
     """It was not waited for."""
 
 
-def connected(address: Address) -> Any | None:
+def open_connection(address: DaemonAddress) -> Any | None:
     """A connection to who listens there; None where nobody does. Raises OSError, TimeoutError among them."""
     try:
         if sys.platform == "win32":
             from multiprocessing.connection import Client
 
-            return Client(address.socket, authkey=address.key.read_bytes())
-        with contextlib.ExitStack() as failed:
-            ours = failed.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            ours.settimeout(_ANSWER_S)
-            ours.connect(address.socket)
-            ours.settimeout(None)
-            failed.pop_all()
-            return SocketConnection(ours)
+            return Client(address.socket_path, authkey=address.key_path.read_bytes())
+        with contextlib.ExitStack() as cleanup:
+            sock = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.settimeout(_HANDSHAKE_TIMEOUT_S)
+            sock.connect(address.socket_path)
+            sock.settimeout(None)
+            cleanup.pop_all()
+            return SocketConnection(sock)
     except (FileNotFoundError, ConnectionError, EOFError):
         return None
 
 
-def knock(address: Address, request: AtTheDoor, cancel: Cancel) -> tuple[Any, Reply] | Absence:
+def send_control_request(
+    address: DaemonAddress, request: ControlRequest, cancel: CancelToken
+) -> tuple[Any, EngineReply] | NoReply:
     """The connection and the first answer. An engine that is stuck is killed and then counts as none.
 
     Raises OSError where the address cannot be used.
     """
-    begun = monotonic()
-    with contextlib.ExitStack() as hanging:
+    started_at = monotonic()
+    with contextlib.ExitStack() as cleanup:
         try:
-            connection = connected(address)
+            connection = open_connection(address)
             if connection is None:
-                return Absence.NOBODY
-            hanging.callback(connection.close)
+                return NoReply.NOT_RUNNING
+            cleanup.callback(connection.close)
             protocol.send(connection, request)
-            waited_for = [connection, cancel]
+            waitables = [connection, cancel]
         except TimeoutError:  # so many wait at the door that the system lets nobody in
-            connection, waited_for = None, [cancel]
+            connection, waitables = None, [cancel]
         except ConnectionError:
-            return Absence.NOBODY
+            return NoReply.NOT_RUNNING
         while True:
-            arrived = wait(waited_for, _ANSWER_S if connection else 0)
-            if connection and connection in arrived:
+            ready = wait(waitables, _HANDSHAKE_TIMEOUT_S if connection else 0)
+            if connection and connection in ready:
                 try:
                     reply = protocol.receive(connection)
                 except (EOFError, OSError):
-                    return Absence.NOBODY
-                hanging.pop_all()
+                    return NoReply.NOT_RUNNING
+                cleanup.pop_all()
                 return connection, reply
-            if arrived:
-                return Absence.CANCELLED
-            match condition(address):
-                case Condition.STUCK:
-                    end(address)
-                    return Absence.NOBODY
-                case Condition.ABSENT | Condition.NEW if connection and monotonic() - begun < _START_S:
+            if ready:
+                return NoReply.CANCELLED
+            match check_health(address):
+                case ProcessHealth.HUNG:
+                    kill(address)
+                    return NoReply.NOT_RUNNING
+                case ProcessHealth.NOT_RUNNING | ProcessHealth.STARTING if (
+                    connection and monotonic() - started_at < _STARTUP_TIMEOUT_S
+                ):
                     continue
                 case _:
-                    return Absence.SLOW
+                    return NoReply.BUSY

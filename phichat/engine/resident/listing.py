@@ -7,80 +7,80 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phichat.engine import protocol
-from phichat.engine.cancel import Cancel
-from phichat.engine.protocol import Card, State
-from phichat.engine.resident.address import Address, Engines
-from phichat.engine.resident.condition import end, engine_process, is_gone
-from phichat.engine.resident.knocking import Absence, connected, knock
+from phichat.engine.cancel import CancelToken
+from phichat.engine.protocol import EngineStatus, LoadedModelInfo
+from phichat.engine.resident.address import DaemonAddress, DaemonRegistry
+from phichat.engine.resident.condition import find_process, kill, wait_for_exit
+from phichat.engine.resident.knocking import NoReply, open_connection, send_control_request
 
-_SAVING_S = 4.0
+_SAVE_TIMEOUT_S = 4.0
 """Longer than an engine takes, or is given, to keep its states."""
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class RunningEngine:
     """An engine that is there. state: None where it is too busy to answer."""
 
-    address: Address
+    address: DaemonAddress
     pid: int
-    state: State | None
+    status: EngineStatus | None
 
     @property
-    def card(self) -> Card | None:
+    def loaded_model(self) -> LoadedModelInfo | None:
         """What is known of its model; None while it loads, too."""
-        return self.state.card if self.state else None
+        return self.status.loaded_model if self.status else None
 
     @property
-    def model(self) -> str:
+    def model_name(self) -> str:
         """The name of its model, "" when it is not known."""
-        return self.card.model.name if self.card else ""
+        return self.loaded_model.model.name if self.loaded_model else ""
 
 
-def residents(engines: Engines) -> Iterator[Resident]:
+def list_running(registry: DaemonRegistry) -> Iterator[RunningEngine]:
     """Those that are there now. One that is stuck is killed; what dead ones have left is cleared away."""
-    for address in engines.all():
+    for address in registry.list_addresses():
         with contextlib.suppress(OSError):
-            found = knock(address, protocol.Inquiry(), Cancel())
-            if not isinstance(found, Absence):
-                connection, state = found
+            result = send_control_request(address, protocol.GetStatus(), CancelToken())
+            if not isinstance(result, NoReply):
+                connection, status = result
                 connection.close()
-                if isinstance(state, State):
-                    yield Resident(address, state.pid, state)
-            elif found is Absence.NOBODY:
-                _clear(address)
-            elif process := engine_process(address):
-                yield Resident(address, process.pid, None)
+                if isinstance(status, EngineStatus):
+                    yield RunningEngine(address, status.pid, status)
+            elif result is NoReply.NOT_RUNNING:
+                _remove_dead_files(address)
+            elif process := find_process(address):
+                yield RunningEngine(address, process.pid, None)
 
 
-def _clear(address: Address) -> None:
-    with address.locked(patience_s=0) as alone:
-        if alone and connected(address) is None:
-            address.clear()
+def _remove_dead_files(address: DaemonAddress) -> None:
+    with address.lock(timeout_s=0) as has_lock:
+        if has_lock and open_connection(address) is None:
+            address.remove_files()
 
 
-def stop(address: Address) -> None:
+def stop_engine(address: DaemonAddress) -> None:
     """Whatever it has to do, the engine there ends."""
-    if not _left(address, at_once=True):
-        end(address)
+    if not _request_shutdown(address, force=True):
+        kill(address)
 
 
-def make_room(engines: Engines, but: Address | None) -> bool:
+def stop_idle(registry: DaemonRegistry, exclude: DaemonAddress | None) -> bool:
     """Ask the engines that nobody uses to leave, all but that one; whether any did."""
-    left = False
-    for idle in residents(engines):
-        if idle.address != but and idle.state and idle.state.card and not idle.state.clients:
-            left = _left(idle.address, at_once=False) or left
-    return left
+    has_stopped = False
+    for engine in list_running(registry):
+        if engine.address != exclude and engine.status and engine.status.loaded_model and not engine.status.clients:
+            has_stopped = _request_shutdown(engine.address, force=False) or has_stopped
+    return has_stopped
 
 
-def _left(address: Address, *, at_once: bool) -> bool:
+def _request_shutdown(address: DaemonAddress, *, force: bool) -> bool:
     """Whether the engine there leaves: its connections end when its memory is free."""
     try:
-        found = knock(address, protocol.Leave(at_once), Cancel())
+        result = send_control_request(address, protocol.Shutdown(force), CancelToken())
     except OSError:
         return False
-    if not isinstance(found, Absence):
-        found[0].close()
+    if not isinstance(result, NoReply):
+        result[0].close()
         return False
     # One that keeps its states first does not answer meanwhile.
-    return found is Absence.NOBODY or is_gone(address, _SAVING_S)
+    return result is NoReply.NOT_RUNNING or wait_for_exit(address, _SAVE_TIMEOUT_S)

@@ -9,87 +9,89 @@ import sys
 import time
 from pathlib import Path
 
-from phichat.engine.cancel import Cancel
-from phichat.engine.link import Deadlines
-from phichat.engine.process import WORKER, Door, EngineProcess
-from phichat.engine.resident.address import Address, program_files
-from phichat.engine.resident.knocking import connected
-from phichat.engine.resident.stamps import stamp
-from phichat.gguf_names import split_parts
+from phichat.engine.cancel import CancelToken
+from phichat.engine.link import EngineTimeouts
+from phichat.engine.process import WORKER_COMMAND, DaemonSocket, EngineProcess
+from phichat.engine.resident.address import DaemonAddress, list_program_files
+from phichat.engine.resident.knocking import open_connection
+from phichat.engine.resident.stamps import compute_fingerprint
+from phichat.gguf_names import list_split_paths
 
 _BACKLOG = 128
-_RETRY_S = 0.02
+_RETRY_INTERVAL_S = 0.02
 
 
-class Opening:
+class DaemonLauncher:
     """A door that this process has opened, for one engine after another until the model is loaded.
 
     Made with the address locked. Raises OSError, and EngineCrashed when no process can be started.
     """
 
-    def __init__(self, address: Address, deadlines: Deadlines, spin_count: int) -> None:
+    def __init__(self, address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int) -> None:
         self._address = address
-        address.clear()
-        self._listener = None if sys.platform == "win32" else _listening(address)
-        self._first: EngineProcess | None = None
+        address.remove_files()
+        self._listener = None if sys.platform == "win32" else _bind(address)
+        self._first_process: EngineProcess | None = None
         try:
             if self._listener is None:
-                address.key.touch(mode=0o600)
-                address.key.write_bytes(secrets.token_bytes(32))
-            self._first = self._started(deadlines, spin_count)
+                address.key_path.touch(mode=0o600)
+                address.key_path.write_bytes(secrets.token_bytes(32))
+            self._first_process = self._spawn(timeouts, spin_count)
         except BaseException:
             self.close()
             raise
 
-    def start(self, deadlines: Deadlines, spin_count: int) -> EngineProcess:
+    def start_process(self, timeouts: EngineTimeouts, spin_count: int) -> EngineProcess:
         """An engine process behind this door."""
-        first, self._first = self._first, None
-        return first or self._started(deadlines, spin_count)
+        process, self._first_process = self._first_process, None
+        return process or self._spawn(timeouts, spin_count)
 
-    def _started(self, deadlines: Deadlines, spin_count: int) -> EngineProcess:
-        handle = self._listener.fileno() if self._listener else None
-        process = EngineProcess(deadlines, WORKER, Door(self._address, handle), spin_count)
+    def _spawn(self, timeouts: EngineTimeouts, spin_count: int) -> EngineProcess:
+        listener_fd = self._listener.fileno() if self._listener else None
+        process = EngineProcess(timeouts, WORKER_COMMAND, DaemonSocket(self._address, listener_fd), spin_count)
         if self._listener is None:
-            until = time.monotonic() + deadlines.start
-            while process.alive and time.monotonic() < until:
+            deadline = time.monotonic() + timeouts.startup_s
+            while process.is_alive and time.monotonic() < deadline:
                 with contextlib.suppress(OSError):
-                    if there := connected(self._address):
-                        there.close()
+                    if connection := open_connection(self._address):
+                        connection.close()
                         break
-                time.sleep(_RETRY_S)
+                time.sleep(_RETRY_INTERVAL_S)
         return process
 
     def close(self) -> None:
         """This process does not listen there any more; its engine may."""
-        if self._first is not None:
-            self._first.kill()
+        if self._first_process is not None:
+            self._first_process.kill()
         if self._listener is not None:
             self._listener.close()
 
 
-def opened(address: Address, deadlines: Deadlines, spin_count: int, cancel: Cancel) -> Opening | None:
+def launch_if_absent(
+    address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int, cancel: CancelToken
+) -> DaemonLauncher | None:
     """A door at the address, and an engine behind it; None where there is one already, or when cancelled.
 
     Raises OSError where there can be none, and EngineCrashed.
     """
-    with address.locked(cancel) as alone:
-        if not alone:
+    with address.lock(cancel) as has_lock:
+        if not has_lock:
             return None
         try:
-            there = connected(address)
+            connection = open_connection(address)
         except TimeoutError:
             return None
-        if there is not None:
-            there.close()
+        if connection is not None:
+            connection.close()
             return None
-        return Opening(address, deadlines, spin_count)
+        return DaemonLauncher(address, timeouts, spin_count)
 
 
-def _listening(address: Address) -> socket.socket:
+def _bind(address: DaemonAddress) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(address.socket)
-        Path(address.socket).chmod(0o600)
+        listener.bind(address.socket_path)
+        Path(address.socket_path).chmod(0o600)
         listener.listen(_BACKLOG)
     except OSError:
         listener.close()
@@ -97,11 +99,11 @@ def _listening(address: Address) -> socket.socket:
     return listener
 
 
-def model_files(path: Path) -> tuple[tuple[str, str], ...]:
+def fingerprint_model(path: Path) -> tuple[tuple[str, str], ...]:
     """The files of a model as they are now."""
-    return tuple((str(part), stamp(part)) for part in split_parts(path.resolve()))
+    return tuple((str(part), compute_fingerprint(part)) for part in list_split_paths(path.resolve()))
 
 
-def program() -> tuple[tuple[str, str], ...]:
+def fingerprint_program() -> tuple[tuple[str, str], ...]:
     """The files that an engine is made of, as they are now."""
-    return tuple((file, stamp(file)) for file in program_files())
+    return tuple((file, compute_fingerprint(file)) for file in list_program_files())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def stamp(path: str | os.PathLike[str]) -> str:
+def compute_fingerprint(path: str | os.PathLike[str]) -> str:
     """Another text when the file at that path was replaced or written to; "" when there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116  (whatever can be a path)
@@ -14,6 +14,6 @@ def stamp(path: str | os.PathLike[str]) -> str:
     return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 
 
-def are_current(files: tuple[tuple[str, str], ...]) -> bool:
+def are_unchanged(fingerprints: tuple[tuple[str, str], ...]) -> bool:
     """Whether every file still has its stamp."""
-    return all(stamp(path) == was for path, was in files)
+    return all(compute_fingerprint(path) == expected for path, expected in fingerprints)

@@ -11,29 +11,31 @@ from time import monotonic
 from typing import Any
 
 from phichat.engine import protocol
-from phichat.engine.cancel import Cancel
-from phichat.engine.link import Deadlines, EngineLink, explain_death, last_words
-from phichat.engine.protocol import Card, Loading, Reply
-from phichat.engine.resident.address import Address
-from phichat.engine.resident.condition import end
+from phichat.engine.cancel import CancelToken
+from phichat.engine.link import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
+from phichat.engine.protocol import EngineReply, LoadedModelInfo, LoadProgress
+from phichat.engine.resident.address import DaemonAddress
+from phichat.engine.resident.condition import kill
 from phichat.engine.wires import wait
 from phichat.errors import EngineCrashed
 
-_LEAVING_S = 2.0
-_LOADING_S = 120.0
+_SHUTDOWN_TIMEOUT_S = 2.0
+_LOAD_STALL_TIMEOUT_S = 120.0
 """Without progress: whoever started the engine may have been stopped."""
 
 
-class Visitor(EngineLink):
+class DaemonClient(EngineConnection):
     """One of the clients of an engine, from its card on."""
 
-    def __init__(self, deadlines: Deadlines, connection: Any, address: Address, card: Card) -> None:
-        super().__init__(deadlines.for_model(card.memory), connection)
+    def __init__(
+        self, timeouts: EngineTimeouts, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo
+    ) -> None:
+        super().__init__(timeouts.for_model(loaded_model.memory), connection)
         self._address = address
-        self.card = card
+        self.loaded_model = loaded_model
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the engine is there; it says nothing unasked, so what can be read is its end."""
         try:
             return not self._connection.closed and not self._connection.poll()
@@ -44,53 +46,55 @@ class Visitor(EngineLink):
         """Go; the engine stays for a while."""
         self._connection.close()
 
-    def dismiss(self) -> None:
+    def release(self) -> None:
         """Go, and let the engine go too if nobody else is there."""
         with contextlib.suppress(EOFError, OSError):
-            protocol.send(self._connection, protocol.Leave(at_once=False))
-            if wait([self._connection], _LEAVING_S):
+            protocol.send(self._connection, protocol.Shutdown(force=False))
+            if wait([self._connection], _SHUTDOWN_TIMEOUT_S):
                 protocol.receive(self._connection)
         self.close()
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         # Others may be waiting for its answers.
         self.close()
 
     def kill(self) -> None:
-        end(self._address)
+        kill(self._address)
         self.close()
 
     def _interrupt(self) -> None:
         if sys.platform == "win32":
             self._connection.close()
         else:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as same:
-                same.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
 
-    def _crashed(self) -> EngineCrashed:
+    def _crash_error(self) -> EngineCrashed:
         self.close()
-        return explain_death(None, self._doing, self._stderr())
+        return make_crash_error(None, self._phase, self._read_stderr())
 
-    def _stderr(self) -> str:
-        return last_words(self._address.log)
+    def _read_stderr(self) -> str:
+        return read_log_tail(self._address.log_path)
 
 
-def until_loaded(connection: Any, reply: Reply, cancel: Cancel) -> Generator[float, None, Reply | None]:
+def wait_until_loaded(
+    connection: Any, reply: EngineReply, cancel: CancelToken
+) -> Generator[float, None, EngineReply | None]:
     """The fraction loaded, again and again; then what is said at last: a Card, or something else where there is no
     coming in. None when the engine died, or when cancelled.
     """
     changed_at = monotonic()
-    waited_for: list[Any] = [connection, cancel]
-    while isinstance(reply, Loading) and monotonic() - changed_at < _LOADING_S:
+    waitables: list[Any] = [connection, cancel]
+    while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
         yield reply.fraction
-        before = reply
+        previous = reply
         try:
             # The engine's own supervisor sees to it that loading ends.
-            if connection not in wait(waited_for):
+            if connection not in wait(waitables):
                 return None
             reply = protocol.receive(connection)
         except (EOFError, OSError):
             return None
-        if reply != before:
+        if reply != previous:
             changed_at = monotonic()
     return reply

@@ -21,70 +21,79 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, assert_never
 
 from phichat.engine import protocol
-from phichat.engine.protocol import Failed, Failure, Load, Loaded, Loading, Proving, Rendering, Reply
-from phichat.engine.worker.schedule import Client, Due, Job, Schedule, Steps
+from phichat.engine.protocol import (
+    EngineReply,
+    ErrorCode,
+    ErrorReply,
+    LoadModel,
+    LoadProgress,
+    ModelLoaded,
+    RenderingTemplate,
+    WarmingUp,
+)
+from phichat.engine.worker.schedule import Client, PendingToken, RequestState, RequestSteps, Scheduler
 from phichat.messages import Message
 
 if TYPE_CHECKING:
-    from phichat.engine.worker.doors import Doors
+    from phichat.engine.worker.doors import DaemonServer
 
-_RENDERING_S = 15.0
+_RENDER_TIMEOUT_S = 15.0
 """Longer than the supervisor waits for a template: this ends a process that has no supervisor any more."""
 
 
-_HEARTBEAT_S = 0.5
-_PAUSE_S = 0.05
+_HEARTBEAT_INTERVAL_S = 0.5
+_POLL_INTERVAL_S = 0.05
 """How soon a client that did not read is looked at again."""
-_IDLE_S = 0.3
+_SAVE_AFTER_IDLE_S = 0.3
 """How long nobody has asked for anything before what was said is kept on the disk."""
-_LEAVING_S = 30.0
-_SHARES = 4
+_EXIT_TIMEOUT_S = 30.0
+_CONTENDED_BATCH_DIVISOR = 4
 """The part of a batch that is evaluated at once while others wait."""
 
 
-class Worker:
+class EngineServer:
     """Any number of clients, at most one model. door: where others come in when it stays without its supervisor."""
 
-    def __init__(self, door: Callable[[Worker], Doors] | None = None) -> None:
-        self._stays = False
-        self._busy_at = monotonic()
-        self.loaded = 0.0
+    def __init__(self, create_daemon: Callable[[EngineServer], DaemonServer] | None = None) -> None:
+        self._is_daemon = False
+        self._last_active_at = monotonic()
+        self.load_fraction = 0.0
         self._clients: list[Client] = []
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
-        self._schedule = Schedule()
-        self._current: tuple[Job, ...] = ()
-        self._hello: Reply | None = None
-        self._beaten_at = 0.0
+        self._inbox: SimpleQueue[RequestState | None] = SimpleQueue()
+        self._scheduler = Scheduler()
+        self._current_jobs: tuple[RequestState, ...] = ()
+        self._engine_info: EngineReply | None = None
+        self._last_heartbeat_at = 0.0
         self._model: Any = None
         self._template: Any = None
-        self._stops: tuple[str, ...] = ()
-        self._built: dict[Client, tuple[tuple[Message, ...], Any]] = {}
-        self._doors = door(self) if door else None
+        self._stop_strings: tuple[str, ...] = ()
+        self._prompt_cache: dict[Client, tuple[tuple[Message, ...], Any]] = {}
+        self._daemon_server = create_daemon(self) if create_daemon else None
 
     @property
-    def clients(self) -> int:
+    def client_count(self) -> int:
         """That are connected."""
         return len(self._clients)
 
     @property
-    def quiet_s(self) -> float:
+    def idle_seconds(self) -> float:
         """Seconds since it had something to do."""
-        return 0.0 if any(client.job for client in tuple(self._clients)) else monotonic() - self._busy_at
+        return 0.0 if any(client.job for client in tuple(self._clients)) else monotonic() - self._last_active_at
 
-    def attach(self, connection: protocol.Connection, *, patient: bool = True) -> None:
+    def add_client(self, connection: protocol.Connection, *, buffered: bool = True) -> None:
         """Serve one more client, from any thread, and say Hello."""
-        client = self._entered(connection, patient=patient)
-        if self._hello:
-            client.send(self._hello)
+        client = self._register(connection, buffered=buffered)
+        if self._engine_info:
+            client.send(self._engine_info)
 
-    def admit(self, connection: protocol.Connection) -> None:
+    def add_daemon_client(self, connection: protocol.Connection) -> None:
         """Serve one more client, from any thread, that knows what it has come to."""
-        self._entered(connection, patient=True)
+        self._register(connection, buffered=True)
 
-    def _entered(self, connection: protocol.Connection, *, patient: bool) -> Client:
-        client = Client(connection, patient=patient)
+    def _register(self, connection: protocol.Connection, *, buffered: bool) -> Client:
+        client = Client(connection, buffered=buffered)
         self._clients.append(client)
-        Thread(target=self._listen, args=(client,), daemon=True).start()
+        Thread(target=self._receive_loop, args=(client,), daemon=True).start()
         return client
 
     def run(self) -> None:
@@ -93,45 +102,45 @@ class Worker:
 
         try:
             self._lib = library.load_library()
-            self._log = library.Log(self._lib)
+            self._log = library.LlamaLog(self._lib)
             self._lib.llama_backend_init()
-            hello: Reply = library.describe(self._lib)
-        except (ImportError, OSError, RuntimeError, AttributeError) as why:
-            hello = Failed(Failure.LIBRARY, f"{type(why).__name__}: {why}")
-        self._hello = hello
+            engine_info: EngineReply = library.build_engine_info(self._lib)
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            engine_info = ErrorReply(ErrorCode.LIBRARY, f"{type(error).__name__}: {error}")
+        self._engine_info = engine_info
         for client in tuple(self._clients):
-            client.send(hello)
-        if isinstance(hello, Failed):
+            client.send(engine_info)
+        if isinstance(engine_info, ErrorReply):
             return
         import phichat.engine.worker.generate
         import phichat.engine.worker.prompt  # noqa: F401  (while the supervisor plans)
 
         while True:
-            self._take_in()
-            if job := self._schedule.next():
-                if job.due:
-                    self._evaluate_due(job)
+            self._receive_requests()
+            if job := self._scheduler.pick_next():
+                if job.pending_token:
+                    self._decode_pending_batch(job)
                 else:
-                    self._step(job)
+                    self._run_step(job)
 
-    def _listen(self, client: Client) -> None:
+    def _receive_loop(self, client: Client) -> None:
         with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
             while True:
                 request = protocol.receive(client.connection)
-                if not isinstance(request, protocol.Cancel):
-                    client.job = Job(client, request)
+                if not isinstance(request, protocol.CancelRequest):
+                    client.job = RequestState(client, request)
                     self._inbox.put(client.job)
                 elif client.job:
-                    client.job.cancelled.set()
+                    client.job.cancel_event.set()
         self._clients.remove(client)
-        self._built.pop(client, None)
+        self._prompt_cache.pop(client, None)
         if client.job:
-            client.job.cancelled.set()
-        if not self._clients and not self._stays:
-            self.leave()
+            client.job.cancel_event.set()
+        if not self._clients and not self._is_daemon:
+            self.shut_down()
         client.close()
 
-    def leave(self) -> None:
+    def shut_down(self) -> None:
         """End this process, from any thread: now, or as soon as the states are kept that are worth it.
 
         Not even a batch that is being computed is finished.
@@ -139,157 +148,163 @@ class Worker:
         if self._model is None or not self._model.states.would_save:
             os._exit(0)
         # Who started this process listens there, and need not wait for what follows.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        rescue = Timer(_LEAVING_S, os._exit, (1,))
-        rescue.daemon = True
-        rescue.start()
-        for job in tuple(self._schedule.jobs):
-            job.cancelled.set()
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 2)
+        watchdog = Timer(_EXIT_TIMEOUT_S, os._exit, (1,))
+        watchdog.daemon = True
+        watchdog.start()
+        for job in tuple(self._scheduler.jobs):
+            job.cancel_event.set()
         self._inbox.put(None)
 
-    def _leave(self) -> None:
+    def _save_and_exit(self) -> None:
         try:
             self._model.states.save_all()
         finally:
             os._exit(0)
 
-    def _take_in(self) -> None:
+    def _receive_requests(self) -> None:
         """Requests that have come; waits for one when there is nothing else to do."""
         unsaved = self._model is not None and self._model.states.has_unsaved
         try:
-            if not self._schedule.jobs:
-                self._begin(self._inbox.get(timeout=_IDLE_S if unsaved else None))
-            elif self._schedule.next() is None:
-                self._begin(self._inbox.get(timeout=_PAUSE_S))
+            if not self._scheduler.jobs:
+                self._start_job(self._inbox.get(timeout=_SAVE_AFTER_IDLE_S if unsaved else None))
+            elif self._scheduler.pick_next() is None:
+                self._start_job(self._inbox.get(timeout=_POLL_INTERVAL_S))
             while True:
-                self._begin(self._inbox.get_nowait())
+                self._start_job(self._inbox.get_nowait())
         except Empty:
-            if unsaved and not self._schedule.jobs:
+            if unsaved and not self._scheduler.jobs:
                 self._model.states.save_one()
 
-    def _begin(self, job: Job | None) -> None:
+    def _start_job(self, job: RequestState | None) -> None:
         if job is None:
-            self._leave()
+            self._save_and_exit()
         else:
-            self._schedule.add(job, self._answer(job))
+            self._scheduler.add_job(job, self._handle_request(job))
 
-    def _evaluate_due(self, job: Job) -> None:
+    def _decode_pending_batch(self, job: RequestState) -> None:
         """What it waits for, in one batch with what others wait for; each chooses its next token then."""
-        from phichat.engine.worker.sequences import Decoded, RequestFailed
+        from phichat.engine.worker.sequences import DecodeStatus, RequestFailed
 
-        due = self._schedule.due()
-        if all(one is not job for one, _ in due):
-            self._step(job)
+        pending = self._scheduler.ready_to_decode()
+        if all(one is not job for one, _ in pending):
+            self._run_step(job)
             return
-        self._current, begun = tuple(one for one, _ in due), monotonic()
+        self._current_jobs, started = tuple(one for one, _ in pending), monotonic()
         try:
-            done = self._model.sequences.decode([(one.sequence, (one.token,)) for _, one in due])
+            status = self._model.sequences.decode([(one.sequence, (one.token,)) for _, one in pending])
         except RequestFailed:
             # Who is the cause of it finds out when each is evaluated by itself.
-            done = None
+            status = None
         ended = monotonic()
-        for at, (one, _) in enumerate(due):
-            one.waited_s += begun - one.rested_at
-            one.used_s += (ended - begun) / len(due)
-            one.rested_at = ended
-            self._step(one, at if done is Decoded.DONE else None)
+        for index, (one, _) in enumerate(pending):
+            one.waited_s += started - one.last_step_ended_at
+            one.compute_s += (ended - started) / len(pending)
+            one.last_step_ended_at = ended
+            self._run_step(one, index if status is DecodeStatus.DONE else None)
 
-    def _step(self, job: Job, evaluated: int | None = None) -> None:
+    def _run_step(self, job: RequestState, logits_index: int | None = None) -> None:
         """Let it go on. evaluated: the place of the logits that it waits for, in the batch evaluated last."""
         from phichat.engine.worker.sequences import RequestFailed
-        from phichat.engine.worker.template import Refused
+        from phichat.engine.worker.template import TemplateRejected
 
         assert job.steps is not None
-        self._current, begun = (job,), monotonic()
-        job.waited_s += begun - job.rested_at
+        self._current_jobs, started = (job,), monotonic()
+        job.waited_s += started - job.last_step_ended_at
         try:
             # A generator that was not begun takes nothing but None.
-            job.due, wanted = None, job.steps.send(evaluated)
-            job.due = wanted if isinstance(wanted, Due) else None
-            job.waits = not wanted
+            job.pending_token, yielded = None, job.steps.send(logits_index)
+            job.pending_token = yielded if isinstance(yielded, PendingToken) else None
+            job.is_blocked = not yielded
         except StopIteration as end:
-            self._done(job, end.value)
-        except RequestFailed as why:
-            self._done(job, Failed(why.failure, why.message, why.tokens))
-        except Refused as why:
-            self._done(job, Failed(Failure.TEMPLATE, str(why)))
+            self._finish_job(job, end.value)
+        except RequestFailed as error:
+            self._finish_job(job, ErrorReply(error.failure, error.message, error.tokens))
+        except TemplateRejected as error:
+            self._finish_job(job, ErrorReply(ErrorCode.TEMPLATE, str(error)))
         except MemoryError:
-            self._done(job, Failed(Failure.MEMORY, "memory ran out"))
-        job.rested_at = monotonic()
-        job.used_s += job.rested_at - begun
-        self._beat()
+            self._finish_job(job, ErrorReply(ErrorCode.MEMORY, "memory ran out"))
+        job.last_step_ended_at = monotonic()
+        job.compute_s += job.last_step_ended_at - started
+        self._send_heartbeats()
 
-    def _done(self, job: Job, reply: Reply) -> None:
-        self._schedule.done(job)
+    def _finish_job(self, job: RequestState, reply: EngineReply) -> None:
+        self._scheduler.finish(job)
         if job.client not in self._clients:
-            self._built.pop(job.client, None)
+            self._prompt_cache.pop(job.client, None)
         job.client.job = None
-        self._busy_at = monotonic()
+        self._last_active_at = monotonic()
         job.send(reply)
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         """Tell everyone who waits, now and then, that this process lives; called between graph nodes too."""
         now = monotonic()
-        if now - self._beaten_at > _HEARTBEAT_S:
-            self._beaten_at = now
-            for job in tuple(self._schedule.jobs):
-                if not job.client.is_behind:
-                    job.send(protocol.Alive())
+        if now - self._last_heartbeat_at > _HEARTBEAT_INTERVAL_S:
+            self._last_heartbeat_at = now
+            for job in tuple(self._scheduler.jobs):
+                if not job.client.is_backpressured:
+                    job.send(protocol.Heartbeat())
 
     def _is_cancelled(self) -> bool:
-        return any(job.cancelled.is_set() for job in self._current)
+        return any(job.cancel_event.is_set() for job in self._current_jobs)
 
-    def _answer(self, job: Job) -> Steps:
+    def _handle_request(self, job: RequestState) -> RequestSteps:
         request = job.request
-        if not isinstance(request, Load):
-            while self._model is None and any(isinstance(other.request, Load) for other in self._schedule.jobs):
+        if not isinstance(request, LoadModel):
+            while self._model is None and any(isinstance(other.request, LoadModel) for other in self._scheduler.jobs):
                 yield False
             if self._model is None:
-                return Failed(Failure.LOAD, "no model is loaded")
+                return ErrorReply(ErrorCode.LOAD, "no model is loaded")
         match request:
-            case Load():
-                return self._load(request, job.send)
-            case protocol.Count():
-                return protocol.Counted(len(self._prompt(job, request.messages).tokens))
+            case LoadModel():
+                return self._load_model(request, job.send)
+            case protocol.CountTokens():
+                return protocol.TokenCount(len(self._build_prompt(job, request.messages).tokens))
             case protocol.Generate():
-                from phichat.engine.worker.generate import reply
+                from phichat.engine.worker.generate import generate
 
-                prompt = self._prompt(job, request.messages)
-                return (yield from reply(self._model, prompt, request, self._stops, job, self._room(job), self._batch))
-            case protocol.Sample():
-                from phichat.engine.worker.samples import samples
-
-                prompt = self._prompt(job, request.messages)
+                prompt = self._build_prompt(job, request.messages)
                 return (
-                    yield from samples(self._model, prompt, request, self._stops, job, self._room(job), self._batch)
+                    yield from generate(
+                        self._model, prompt, request, self._stop_strings, job, self._evictor(job), self._step_batch_size
+                    )
                 )
-            case protocol.Measure():
-                from phichat.engine.worker.bench import measurement
+            case protocol.GenerateN():
+                from phichat.engine.worker.samples import generate_samples
 
-                return measurement(self._model, request, job.send)
-            case protocol.Stay():
-                if self._doors is None:
-                    return Failed(Failure.LOAD, "there is no door")
-                self._stays = True
-                return self._doors.stay(request)
-            case protocol.Leave():
-                return self._doors.leave_to(1) if self._doors else protocol.Staying()
-            case protocol.Cancel():
+                prompt = self._build_prompt(job, request.messages)
+                return (
+                    yield from generate_samples(
+                        self._model, prompt, request, self._stop_strings, job, self._evictor(job), self._step_batch_size
+                    )
+                )
+            case protocol.BenchmarkRequest():
+                from phichat.engine.worker.bench import run_measurement
+
+                return run_measurement(self._model, request, job.send)
+            case protocol.Detach():
+                if self._daemon_server is None:
+                    return ErrorReply(ErrorCode.LOAD, "there is no door")
+                self._is_daemon = True
+                return self._daemon_server.start(request)
+            case protocol.Shutdown():
+                return self._daemon_server.shut_down_if_unused(1) if self._daemon_server else protocol.StillRunning()
+            case protocol.CancelRequest():
                 raise AssertionError(request)
             case _:
                 assert_never(request)
 
-    def _room(self, job: Job) -> Callable[[], bool]:
-        return lambda: self._schedule.make_room(job, self._model.sequences)
+    def _evictor(self, job: RequestState) -> Callable[[], bool]:
+        return lambda: self._scheduler.free_cells(job, self._model.sequences)
 
-    def _batch(self) -> int:
+    def _step_batch_size(self) -> int:
         """Tokens to evaluate in one step: others who wait should not wait for long."""
-        (job,) = self._current
+        (job,) = self._current_jobs
         size: int = self._model.n_batch
-        return max(1, size // _SHARES) if self._schedule.has_others(job) else size
+        return max(1, size // _CONTENDED_BATCH_DIVISOR) if self._scheduler.has_contention(job) else size
 
-    def _load(self, request: Load, send: Callable[[Reply], None]) -> Loaded:
+    def _load_model(self, request: LoadModel, send: Callable[[EngineReply], None]) -> ModelLoaded:
         from phichat.engine.worker import template
         from phichat.engine.worker.model import Model
 
@@ -298,50 +313,55 @@ class Worker:
             self._log,
             request,
             self._is_cancelled,
-            self._beat,
-            lambda fraction: self._loading(fraction, send),
+            self._send_heartbeats,
+            lambda fraction: self._report_load_progress(fraction, send),
         )
-        if request.prove:
-            send(Proving())
-            sequence = model.sequences.all[0]
-            sequence.decode([at % model.vocabulary.size for at in range(min(32, model.n_ctx))])
+        if request.warm_up:
+            send(WarmingUp())
+            sequence = model.sequence_pool.sequences[0]
+            sequence.decode([at % model.tokenizer.size for at in range(min(32, model.n_ctx))])
             model.synchronize()
             sequence.clear()
-        name, source, self._stops = template.choose(model.template, model.architecture, model.vocabulary.has)
-        self._template = template.ChatTemplate(source, model.vocabulary.bos, model.vocabulary.eos, self._rendering)
-        self._model, self._built = model, {}
+        name, source, self._stop_strings = template.select_template(
+            model.chat_template, model.architecture, model.tokenizer.has_special_token
+        )
+        self._template = template.ChatTemplate(source, model.tokenizer.bos, model.tokenizer.eos, self._guard_rendering)
+        self._model, self._prompt_cache = model, {}
         notices = []
         if name != "file":
             notices.append(f"The file brings no chat template; {name}'s is used.")
-        return Loaded(model.n_ctx, model.n_ctx_train, name, tuple(notices))
+        return ModelLoaded(model.n_ctx, model.n_ctx_train, name, tuple(notices))
 
-    def _loading(self, fraction: float, send: Callable[[Reply], None]) -> None:
-        self.loaded = fraction
-        send(Loading(fraction))
+    def _report_load_progress(self, fraction: float, send: Callable[[EngineReply], None]) -> None:
+        self.load_fraction = fraction
+        send(LoadProgress(fraction))
 
-    def _prompt(self, job: Job, messages: tuple[Message, ...]) -> Any:
+    def _build_prompt(self, job: RequestState, messages: tuple[Message, ...]) -> Any:
         """The same messages are usually counted first and then answered."""
-        from phichat.engine.worker.prompt import build
+        from phichat.engine.worker.prompt import build_prompt
 
-        built = self._built.get(job.client)
-        if built is None or built[0] != messages:
-            built = self._built[job.client] = messages, build(messages, self._template, self._model.vocabulary)
-        return built[1]
+        cached = self._prompt_cache.get(job.client)
+        if cached is None or cached[0] != messages:
+            cached = self._prompt_cache[job.client] = (
+                messages,
+                build_prompt(messages, self._template, self._model.vocabulary),
+            )
+        return cached[1]
 
     @contextlib.contextmanager
-    def _rendering(self) -> Iterator[None]:
+    def _guard_rendering(self) -> Iterator[None]:
         """A template can hold the interpreter's lock for minutes, and then no thread of it notices
         that the supervisor is gone; faulthandler's timer needs no lock."""
-        waiting = tuple(self._schedule.jobs)
+        waiting = tuple(self._scheduler.jobs)
         for job in waiting:
-            job.send(Rendering())
-        faulthandler.dump_traceback_later(_RENDERING_S, exit=True)
+            job.send(RenderingTemplate())
+        faulthandler.dump_traceback_later(_RENDER_TIMEOUT_S, exit=True)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
             for job in waiting:
-                job.send(protocol.Alive())
+                job.send(protocol.Heartbeat())
 
 
 def _prepare_process() -> None:
@@ -356,7 +376,7 @@ def _prepare_process() -> None:
         Path("/proc/self/oom_score_adj").write_text("800")
 
 
-def _connect(handle: int) -> protocol.Connection:
+def _open_connection(handle: int) -> protocol.Connection:
     if sys.platform == "win32":
         from multiprocessing.connection import PipeConnection
 
@@ -366,20 +386,20 @@ def _connect(handle: int) -> protocol.Connection:
     return Connection(handle)
 
 
-def _door(arguments: list[str]) -> Callable[[Worker], Doors] | None:
+def _parse_daemon_args(arguments: list[str]) -> Callable[[EngineServer], DaemonServer] | None:
     if not arguments:
         return None
-    from phichat.engine.resident.address import Address
-    from phichat.engine.worker.doors import Doors
+    from phichat.engine.resident.address import DaemonAddress
+    from phichat.engine.worker.doors import DaemonServer
 
     _, stem, *listener = arguments
-    return lambda worker: Doors(worker, Address(Path(stem)), int(listener[0]) if listener else None)
+    return lambda worker: DaemonServer(worker, DaemonAddress(Path(stem)), int(listener[0]) if listener else None)
 
 
 if __name__ == "__main__":
     _prepare_process()
-    at = sys.argv.index("--door") if "--door" in sys.argv else len(sys.argv)
-    worker = Worker(_door(sys.argv[at:]))
-    for number, handle in enumerate(sys.argv[1:at]):
-        worker.attach(_connect(int(handle)), patient=number > 0)
-    worker.run()
+    daemon_args_start = sys.argv.index("--daemon-socket") if "--daemon-socket" in sys.argv else len(sys.argv)
+    server = EngineServer(_parse_daemon_args(sys.argv[daemon_args_start:]))
+    for index, handle in enumerate(sys.argv[1:daemon_args_start]):
+        server.add_client(_open_connection(int(handle)), buffered=index > 0)
+    server.run()

@@ -6,52 +6,52 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 from time import monotonic
 
-from phichat.engine.protocol import Evaluating, Failure, Generate, Generated
-from phichat.engine.worker.draft import Ahead
+from phichat.engine.protocol import ErrorCode, Generate, GenerationFinished, PrefillProgress
+from phichat.engine.worker.draft import SpeculativeBatch
 from phichat.engine.worker.model import Model
-from phichat.engine.worker.prompt import Prompt
-from phichat.engine.worker.schedule import Due, Job, Steps
-from phichat.engine.worker.sequences import Decoded, RequestFailed
+from phichat.engine.worker.prompt import TokenizedPrompt
+from phichat.engine.worker.schedule import PendingToken, RequestState, RequestSteps
+from phichat.engine.worker.sequences import DecodeStatus, RequestFailed
 from phichat.engine.worker.sequences import Sequence as KV
-from phichat.engine.worker.voice import Writer
+from phichat.engine.worker.voice import ReplyGenerator
 from phichat.messages import FinishReason, Timings, Usage
 
 
-def fill(
+def prefill(
     sequence: KV,
     tokens: Sequence[int],
-    job: Job,
-    make_room: Callable[[], bool],
-    batch: Callable[[], int],
-    report: Callable[[int], None] | None = None,
-) -> Generator[bool, None, Decoded]:
+    job: RequestState,
+    evict: Callable[[], bool],
+    batch_size: Callable[[], int],
+    on_progress: Callable[[int], None] | None = None,
+) -> Generator[bool, None, DecodeStatus]:
     """Evaluate, a batch in each step, until the sequence holds all of tokens. report: told how many it holds."""
-    while (done := len(sequence.cached)) < len(tokens):
-        if job.cancelled.is_set():
-            return Decoded.CANCELLED
-        match sequence.decode(tokens[done : done + batch()]):
-            case Decoded.DONE:
-                if report:
-                    report(len(sequence.cached))
-                if len(sequence.cached) < len(tokens):
+    while (cached := len(sequence.cached_tokens)) < len(tokens):
+        if job.cancel_event.is_set():
+            return DecodeStatus.CANCELLED
+        match sequence.decode(tokens[cached : cached + batch_size()]):
+            case DecodeStatus.DONE:
+                if on_progress:
+                    on_progress(len(sequence.cached_tokens))
+                if len(sequence.cached_tokens) < len(tokens):
                     yield True
-            case Decoded.CANCELLED:
-                return Decoded.CANCELLED
-            case Decoded.NO_ROOM:
-                if not make_room():
-                    return Decoded.NO_ROOM
-    return Decoded.DONE
+            case DecodeStatus.CANCELLED:
+                return DecodeStatus.CANCELLED
+            case DecodeStatus.CACHE_FULL:
+                if not evict():
+                    return DecodeStatus.CACHE_FULL
+    return DecodeStatus.DONE
 
 
-def reply(
+def generate(
     model: Model,
-    prompt: Prompt,
+    prompt: TokenizedPrompt,
     request: Generate,
-    stops: Sequence[str],
-    job: Job,
-    make_room: Callable[[], bool],
-    batch: Callable[[], int],
-) -> Steps:
+    stop_strings: Sequence[str],
+    job: RequestState,
+    evict: Callable[[], bool],
+    batch_size: Callable[[], int],
+) -> RequestSteps:
     """Answer a prompt, a batch or a token in each step.
 
     stops: the template's stop strings; those of the request are added. make_room: frees cells of the KV
@@ -61,57 +61,65 @@ def reply(
     params, tokens, total = request.params, prompt.tokens, len(prompt.tokens)
     started, cached, restore_s = job.received_at, 0, 0.0
     if total >= model.n_ctx:
-        raise RequestFailed(Failure.OVERFLOW, "the prompt does not fit the context", total)
+        raise RequestFailed(ErrorCode.OVERFLOW, "the prompt does not fit the context", total)
 
-    def cancelled() -> Generated:
-        read_s = monotonic() - started - restore_s - job.waited_s
-        timings = Timings(prompt_s=read_s, restore_s=restore_s, wait_s=job.waited_s)
-        return Generated(FinishReason.CANCELLED, Usage(total, cached, 0), timings)
+    def build_cancelled() -> GenerationFinished:
+        prefill_s = monotonic() - started - restore_s - job.waited_s
+        timings = Timings(prompt_s=prefill_s, restore_s=restore_s, wait_s=job.waited_s)
+        return GenerationFinished(FinishReason.CANCELLED, Usage(total, cached, 0), timings)
 
-    while (sequence := model.states.take(tokens, job.client.may_go_on)) is None:
-        if job.cancelled.is_set():
-            return cancelled()
+    while (sequence := model.kv_persistence.acquire(tokens, job.client.is_connected)) is None:
+        if job.cancel_event.is_set():
+            return build_cancelled()
         yield False
     job.sequences = (sequence,)
 
-    def evaluate(tokens: Sequence[int], report: Callable[[int], None] | None = None) -> Generator[bool, None, bool]:
+    def evaluate_tokens(
+        tokens: Sequence[int], on_progress: Callable[[int], None] | None = None
+    ) -> Generator[bool, None, bool]:
         """Until the sequence holds all of tokens; False when cancelled."""
-        while (end := (yield from fill(sequence, tokens, job, make_room, batch, report))) is Decoded.NO_ROOM:
+        while (
+            status := (yield from prefill(sequence, tokens, job, evict, batch_size, on_progress))
+        ) is DecodeStatus.CACHE_FULL:
             yield False
-        return end is Decoded.DONE
+        return status is DecodeStatus.DONE
 
-    with contextlib.ExitStack() as cleaning:
-        cleaning.callback(model.sequences.release, sequence)
-        cleaning.callback(model.states.ended, sequence)
-        restoring = monotonic()
-        model.states.begin(sequence, tokens, request.owner, job.cancelled.is_set)
-        reading = monotonic()
-        restore_s, waited_s = reading - restoring, job.waited_s
-        cached = len(sequence.cached)
-        job.send(Evaluating(cached, total, cached))
-        complete = yield from evaluate(tokens, lambda done: job.send(Evaluating(done, total, cached)))
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(model.sequence_pool.release, sequence)
+        cleanup.callback(model.kv_persistence.mark_dirty, sequence)
+        restore_started = monotonic()
+        model.kv_persistence.restore_for(sequence, tokens, request.conversation_id, job.cancel_event.is_set)
+        prefill_started = monotonic()
+        restore_s, waited_s = prefill_started - restore_started, job.waited_s
+        cached = len(sequence.cached_tokens)
+        job.send(PrefillProgress(cached, total, cached))
+        complete = yield from evaluate_tokens(tokens, lambda done: job.send(PrefillProgress(done, total, cached)))
         model.synchronize()
-        evaluated = monotonic()
-        model.states.learn(evaluated - reading - (job.waited_s - waited_s), len(sequence.cached) - cached)
+        prefill_ended = monotonic()
+        model.kv_persistence.record_prefill(
+            prefill_ended - prefill_started - (job.waited_s - waited_s), len(sequence.cached_tokens) - cached
+        )
         waited_s = job.waited_s
         if not complete:
-            return cancelled()
-        writer = Writer(model, prompt, params, request.seed, stops, job.send)
-        cleaning.callback(writer.close)
-        ahead = Ahead(model.batch_costs, sequence, writer.tokens)
-        cleaning.callback(ahead.take_back)
-        at: int | None = -1
-        while (reason := writer.next(-1 if at is None else at)) is None:
-            if ahead.has_come_true():
-                at = ahead.place
+            return build_cancelled()
+        generator = ReplyGenerator(model, prompt, params, request.seed, stop_strings, job.send)
+        cleanup.callback(generator.close)
+        speculation = SpeculativeBatch(model.batch_costs, sequence, generator.tokens)
+        cleanup.callback(speculation.rollback)
+        logits_index: int | None = -1
+        while (reason := generator.sample_next(-1 if logits_index is None else logits_index)) is None:
+            if speculation.accept_token():
+                logits_index = speculation.logits_index
                 continue
-            if ahead.guess(min(model.n_ctx - len(writer.tokens), batch() - 1, writer.left)):
+            if speculation.propose(
+                min(model.n_ctx - len(generator.tokens), batch_size() - 1, generator.remaining_tokens)
+            ):
                 yield True
-                if ahead.evaluate():
-                    at = ahead.place
+                if speculation.evaluate_draft():
+                    logits_index = speculation.logits_index
                     continue
-            at = yield Due(sequence, writer.tokens[-1], len(writer.tokens) - 1)
-            if at is None and not (yield from evaluate(writer.tokens)):
+            logits_index = yield PendingToken(sequence, generator.tokens[-1], len(generator.tokens) - 1)
+            if logits_index is None and not (yield from evaluate_tokens(generator.tokens)):
                 reason = FinishReason.CANCELLED
                 break
-    return writer.generated(reason, cached, started, evaluated, restore_s, waited_s)
+    return generator.build_result(reason, cached, started, prefill_ended, restore_s, waited_s)

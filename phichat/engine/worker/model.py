@@ -6,14 +6,14 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from phichat.engine.protocol import Failure, Load
-from phichat.engine.worker.library import Log
-from phichat.engine.worker.sequences import RequestFailed, Sequences
-from phichat.engine.worker.states import States
-from phichat.engine.worker.vocabulary import Vocabulary
-from phichat.messages import GenerationParams
+from phichat.engine.protocol import ErrorCode, LoadModel
+from phichat.engine.worker.library import LlamaLog
+from phichat.engine.worker.sequences import RequestFailed, SequencePool
+from phichat.engine.worker.states import KvPersistence
+from phichat.engine.worker.vocabulary import Tokenizer
+from phichat.messages import SamplingParams
 
-_TYPES = {
+_CACHE_TYPES = {
     name: f"GGML_TYPE_{name.upper()}"
     for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 }
@@ -31,59 +31,61 @@ class Model:
     def __init__(
         self,
         lib: Any,
-        log: Log,
-        request: Load,
-        cancelled: Callable[[], bool],
-        alive: Callable[[], None],
-        progress: Callable[[float], None],
+        log: LlamaLog,
+        request: LoadModel,
+        is_cancelled: Callable[[], bool],
+        heartbeat: Callable[[], None],
+        on_progress: Callable[[float], None],
     ) -> None:
         self._lib, self._log = lib, log
-        self._cancelled, self._alive = cancelled, alive
+        self._is_cancelled, self._heartbeat = is_cancelled, heartbeat
         self.request = request
         self.n_batch = request.n_batch
-        self._model = self._load(progress)
-        self.vocabulary = Vocabulary(lib, self._model)
+        self._model = self._load_model(on_progress)
+        self.tokenizer = Tokenizer(lib, self._model)
         # ctypes keeps no reference of its own to the callback.
-        self._abort = lib.ggml_abort_callback(self._node_computed)
+        self._abort_callback = lib.ggml_abort_callback(self._should_abort)
         self._context = self._create_context()
         if not lib.llama_get_memory(self._context):
-            raise RequestFailed(Failure.LOAD, "the model keeps no context and cannot chat")
+            raise RequestFailed(ErrorCode.LOAD, "the model keeps no context and cannot chat")
         recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
         self.batch_costs = () if recurrent else request.batch_costs
         """For speculation; empty where what was guessed wrong could not be taken back."""
-        window = lib.llama_model_n_swa(self._model)
-        self.sequences = Sequences(lib, log, self._context, request.sequences, divisible=not recurrent, window=window)
-        self.states = States(lib, self._context, self.sequences, request)
+        n_swa = lib.llama_model_n_swa(self._model)
+        self.sequence_pool = SequencePool(
+            lib, log, self._context, request.n_seq_max, can_truncate=not recurrent, n_swa=n_swa
+        )
+        self.kv_persistence = KvPersistence(lib, self._context, self.sequence_pool, request)
         # llama.cpp rounds up; what was asked for is what counts.
         self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self._context))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
 
-    def _load(self, progress: Callable[[float], None]) -> Any:
+    def _load_model(self, on_progress: Callable[[float], None]) -> Any:
         lib, request = self._lib, self.request
-        shown = -1.0
+        reported = -1.0
 
-        def loaded(fraction: float, _: object) -> bool:
-            nonlocal shown
-            if fraction >= shown + 0.01 or fraction == 1:
-                shown = fraction
-                progress(fraction)
-            return not self._cancelled()
+        def report_progress(fraction: float, _: object) -> bool:
+            nonlocal reported
+            if fraction >= reported + 0.01 or fraction == 1:
+                reported = fraction
+                on_progress(fraction)
+            return not self._is_cancelled()
 
         params = lib.llama_model_default_params()
         params.n_gpu_layers = request.n_gpu_layers
         params.use_extra_bufts = request.extra_buffers
-        params.progress_callback = lib.llama_progress_callback(loaded)
+        params.progress_callback = lib.llama_progress_callback(report_progress)
         if request.tensor_split:
             split = (ctypes.c_float * lib.llama_max_devices())(*request.tensor_split)
             params.tensor_split = split
         self._log.clear()
         model = lib.llama_model_load_from_file(request.path.encode("utf-8", "surrogateescape"), params)
         if not model:
-            if self._cancelled():
-                raise RequestFailed(Failure.CANCELLED, "loading was cancelled")
-            raise self._failed("it gives no reason")
+            if self._is_cancelled():
+                raise RequestFailed(ErrorCode.CANCELLED, "loading was cancelled")
+            raise self._load_error("it gives no reason")
         if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
-            raise RequestFailed(Failure.LOAD, "the model is not a decoder and cannot chat")
+            raise RequestFailed(ErrorCode.LOAD, "the model is not a decoder and cannot chat")
         return model
 
     def _create_context(self) -> Any:
@@ -93,31 +95,31 @@ class Model:
         params.n_batch = params.n_ubatch = request.n_batch
         params.n_threads, params.n_threads_batch = request.threads, request.prompt_threads or request.threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.type_k = getattr(lib, _TYPES[request.type_k])
-        params.type_v = getattr(lib, _TYPES[request.type_v])
-        params.abort_callback = self._abort
+        params.type_k = getattr(lib, _CACHE_TYPES[request.type_k])
+        params.type_v = getattr(lib, _CACHE_TYPES[request.type_v])
+        params.abort_callback = self._abort_callback
         params.no_perf = True
         # All sequences share the cells, so that one alone has the whole context.
-        params.n_seq_max, params.kv_unified = request.sequences, True
+        params.n_seq_max, params.kv_unified = request.n_seq_max, True
         self._log.clear()
         context = lib.llama_init_from_model(self._model, params)
         if not context:
-            raise self._failed("its context cannot be made")
+            raise self._load_error("its context cannot be made")
         return context
 
-    def _failed(self, otherwise: str) -> RequestFailed:
-        failure = Failure.MEMORY if self._log.tells_of_memory() else Failure.LOAD
-        return RequestFailed(failure, self._log.explanation() or otherwise)
+    def _load_error(self, default_message: str) -> RequestFailed:
+        failure = ErrorCode.MEMORY if self._log.mentions_out_of_memory() else ErrorCode.LOAD
+        return RequestFailed(failure, self._log.last_error() or default_message)
 
-    def _node_computed(self, _: object) -> bool:
-        self._alive()
-        return self._cancelled()
+    def _should_abort(self, _: object) -> bool:
+        self._heartbeat()
+        return self._is_cancelled()
 
     @property
-    def template(self) -> str | None:
+    def chat_template(self) -> str | None:
         """The chat template that the file brings."""
-        found = self._lib.llama_model_chat_template(self._model, None)
-        return found.decode("utf-8", "replace") if found else None
+        source = self._lib.llama_model_chat_template(self._model, None)
+        return source.decode("utf-8", "replace") if source else None
 
     @property
     def architecture(self) -> str:
@@ -125,52 +127,58 @@ class Model:
         self._lib.llama_model_meta_val_str(self._model, b"general.architecture", buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
-    def use_threads(self, count: int, prompt_count: int) -> None:
+    def set_threads(self, n_threads: int, n_prompt_threads: int) -> None:
         """Compute single tokens and larger batches with so many from now on."""
-        self._lib.llama_set_n_threads(self._context, count, prompt_count)
+        self._lib.llama_set_n_threads(self._context, n_threads, n_prompt_threads)
 
     def synchronize(self) -> None:
         """Wait until everything submitted is computed: GPU backends return before."""
         self._lib.llama_synchronize(self._context)
 
-    def logits(self, place: int) -> bytes:
+    def get_logits(self, index: int) -> bytes:
         """Of one place in the batch evaluated last."""
-        return ctypes.string_at(self._lib.llama_get_logits_ith(self._context, place), 4 * self.vocabulary.size)
+        return ctypes.string_at(self._lib.llama_get_logits_ith(self._context, index), 4 * self.tokenizer.size)
 
-    def sampler(self, params: GenerationParams, seed: int, prompt: Sequence[int]) -> Sampler:
+    def create_sampler(self, params: SamplingParams, seed: int, prompt_tokens: Sequence[int]) -> Sampler:
         """A chain for one reply; the repeat penalty knows the end of the prompt."""
-        return Sampler(self._lib, self._context, self.vocabulary.size, params, seed, prompt)
+        return Sampler(self._lib, self._context, self.tokenizer.size, params, seed, prompt_tokens)
 
 
 class Sampler:
     """llama.cpp's sampler chain, in the order of its own command line. Close it after use."""
 
     def __init__(
-        self, lib: Any, context: Any, vocabulary_size: int, params: GenerationParams, seed: int, prompt: Sequence[int]
+        self,
+        lib: Any,
+        context: Any,
+        vocabulary_size: int,
+        params: SamplingParams,
+        seed: int,
+        prompt_tokens: Sequence[int],
     ) -> None:
         self._lib, self._context = lib, context
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         if params.repeat_penalty != 1.0 and params.repeat_last_n != 0:
-            self._add(
+            self._add_sampler(
                 lib.llama_sampler_init_penalties(vocabulary_size, params.repeat_last_n, params.repeat_penalty, 0.0, 0.0)
             )
-            for token in prompt[-params.repeat_last_n :]:
+            for token in prompt_tokens[-params.repeat_last_n :]:
                 lib.llama_sampler_accept(self._chain, token)
         if params.temperature <= 0:
-            self._add(lib.llama_sampler_init_greedy())
+            self._add_sampler(lib.llama_sampler_init_greedy())
             return
-        self._add(lib.llama_sampler_init_top_k(params.top_k))
-        self._add(lib.llama_sampler_init_top_p(params.top_p, 1))
-        self._add(lib.llama_sampler_init_min_p(params.min_p, 1))
-        self._add(lib.llama_sampler_init_temp(params.temperature))
-        self._add(lib.llama_sampler_init_dist(seed))
+        self._add_sampler(lib.llama_sampler_init_top_k(params.top_k))
+        self._add_sampler(lib.llama_sampler_init_top_p(params.top_p, 1))
+        self._add_sampler(lib.llama_sampler_init_min_p(params.min_p, 1))
+        self._add_sampler(lib.llama_sampler_init_temp(params.temperature))
+        self._add_sampler(lib.llama_sampler_init_dist(seed))
 
-    def _add(self, sampler: Any) -> None:
+    def _add_sampler(self, sampler: Any) -> None:
         self._lib.llama_sampler_chain_add(self._chain, sampler)
 
-    def next(self, at: int = -1) -> int:
+    def sample_token(self, logits_index: int = -1) -> int:
         """The next token, from the logits of one place in the batch evaluated last; -1 is its end."""
-        return int(self._lib.llama_sampler_sample(self._chain, self._context, at))
+        return int(self._lib.llama_sampler_sample(self._chain, self._context, logits_index))
 
     def close(self) -> None:
         self._lib.llama_sampler_free(self._chain)

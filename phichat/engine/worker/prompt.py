@@ -14,68 +14,70 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from phichat.engine.worker.template import ChatTemplate, Refused
-from phichat.engine.worker.vocabulary import Vocabulary
+from phichat.engine.worker.template import ChatTemplate, TemplateRejected
+from phichat.engine.worker.vocabulary import Tokenizer
 from phichat.messages import Message
 
-_PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+_PRIVATE_USE_RANGES = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 """Unicode's private-use areas."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class TokenizedPrompt:
     """tokens: what is evaluated. end: the last characters of the rendered text."""
 
     tokens: tuple[int, ...]
-    end: str
+    text_tail: str
 
 
-def build(messages: Sequence[Message], template: ChatTemplate, vocabulary: Vocabulary) -> Prompt:
+def build_prompt(messages: Sequence[Message], template: ChatTemplate, tokenizer: Tokenizer) -> TokenizedPrompt:
     """The prompt for a reply to messages. Raises Refused."""
-    messages = [replace(message, text=_encodable(message.text)) for message in messages]
-    marked, marks = _mark(messages, template, vocabulary)
-    rendered = template.render(marked)
-    if vocabulary.adds_bos and vocabulary.bos:
+    messages = [replace(message, text=_replace_surrogates(message.text)) for message in messages]
+    masked, masks = _mask_reserved_text(messages, template, tokenizer)
+    rendered = template.render(masked)
+    if tokenizer.adds_bos and tokenizer.bos:
         # The tokenizer adds it; a template that writes it too would give two.
-        rendered = rendered.removeprefix(vocabulary.bos)
-    if not marks:
-        return Prompt(
-            tuple(vocabulary.tokenize(rendered.encode(), add_special=True, parse_special=True)), rendered[-64:]
+        rendered = rendered.removeprefix(tokenizer.bos)
+    if not masks:
+        return TokenizedPrompt(
+            tuple(tokenizer.tokenize(rendered.encode(), add_special=True, parse_special=True)), rendered[-64:]
         )
-    first, *rest = re.split(f"([{''.join(marks)}])", rendered)
-    tokens = vocabulary.tokenize(first.encode(), add_special=True, parse_special=True)
+    first, *rest = re.split(f"([{''.join(masks)}])", rendered)
+    tokens = tokenizer.tokenize(first.encode(), add_special=True, parse_special=True)
     for part in rest:
-        if part in marks:
-            tokens += vocabulary.literal(marks[part])
+        if part in masks:
+            tokens += tokenizer.tokenize_as_text(masks[part])
         else:
-            tokens += vocabulary.continuation(part.encode(), parse_special=True)
-    return Prompt(tuple(tokens), rendered[-64:])
+            tokens += tokenizer.tokenize_continuation(part.encode(), parse_special=True)
+    return TokenizedPrompt(tuple(tokens), rendered[-64:])
 
 
-def _mark(
-    messages: list[Message], template: ChatTemplate, vocabulary: Vocabulary
+def _mask_reserved_text(
+    messages: list[Message], template: ChatTemplate, tokenizer: Tokenizer
 ) -> tuple[list[Message], dict[str, str]]:
     """The messages with a private character for each reserved text, and what each stands for."""
-    marks: dict[str, str] = {}
+    masks: dict[str, str] = {}
     if not messages:
-        return messages, marks
-    used = set().union(*(message.text for message in messages))
-    free = (chr(code) for code in chain(*_PRIVATE) if chr(code) not in used)
-    marked = []
+        return messages, masks
+    used_chars = set().union(*(message.text for message in messages))
+    free_chars = (chr(code) for code in chain(*_PRIVATE_USE_RANGES) if chr(code) not in used_chars)
+    masked = []
     for message in messages:
         text = message.text
         # Taking out the longest may bring a shorter one to light.
-        while reserved := vocabulary.reserved_in(text, template.source):
-            name = max(reserved, key=len)
-            mark = next((mark for mark, stands_for in marks.items() if stands_for == name), None) or next(free, None)
-            if mark is None:
-                raise Refused("the prompt uses every private character of Unicode")
-            marks[mark] = name
-            text = text.replace(name, mark)
-        marked.append(replace(message, text=text))
-    return marked, marks
+        while reserved := tokenizer.find_special_tokens(text, template.source):
+            reserved_text = max(reserved, key=len)
+            mask = next((mark for mark, stands_for in masks.items() if stands_for == reserved_text), None) or next(
+                free_chars, None
+            )
+            if mask is None:
+                raise TemplateRejected("the prompt uses every private character of Unicode")
+            masks[mask] = reserved_text
+            text = text.replace(reserved_text, mask)
+        masked.append(replace(message, text=text))
+    return masked, masks
 
 
-def _encodable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Lone surrogates, which some file names and pipes bring, have no UTF-8 form."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -10,12 +10,12 @@ from threading import Event, Thread
 from time import monotonic
 
 from phichat.engine import protocol
-from phichat.engine.protocol import Reply, Request
-from phichat.engine.worker.sequences import Sequence, Sequences
+from phichat.engine.protocol import EngineReply, Request
+from phichat.engine.worker.sequences import Sequence, SequencePool
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class PendingToken:
     """The last token of a reply, which may be evaluated in one batch with those of others.
 
     place: how many tokens are before it in the sequence.
@@ -23,19 +23,19 @@ class Due:
 
     sequence: Sequence
     token: int
-    place: int
+    position: int
 
     @property
-    def can_be_evaluated(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether all that is before it is there: others may have taken the room."""
-        return len(self.sequence.cached) == self.place
+        return len(self.sequence.cached_tokens) == self.position
 
 
-Steps = Generator[bool | Due, int | None, Reply]
+RequestSteps = Generator[bool | PendingToken, int | None, EngineReply]
 """The work of a request in steps, none longer than a batch: False from one that has to wait for others. What is due
 is answered by the place of its logits in the batch, or by None when it was not evaluated."""
 
-_FAR_BEHIND = 200
+_MAX_QUEUED_REPLIES = 200
 """Replies that wait for a client to read them, after which its request pauses."""
 
 
@@ -46,46 +46,46 @@ class Client:
     Else sending waits for it, and nothing that was sent is lost if this process dies.
     """
 
-    def __init__(self, connection: protocol.Connection, *, patient: bool) -> None:
+    def __init__(self, connection: protocol.Connection, *, buffered: bool) -> None:
         self.connection = connection
-        self.job: Job | None = None
-        self._is_gone = False
-        self._out: SimpleQueue[Reply | None] | None = None
-        if patient:
-            self._out = SimpleQueue()
-            Thread(target=self._write, args=(self._out,), daemon=True).start()
+        self.job: RequestState | None = None
+        self._is_closed = False
+        self._outbox: SimpleQueue[EngineReply | None] | None = None
+        if buffered:
+            self._outbox = SimpleQueue()
+            Thread(target=self._send_loop, args=(self._outbox,), daemon=True).start()
 
-    def send(self, reply: Reply) -> None:
+    def send(self, reply: EngineReply) -> None:
         """Say something; a client that is gone misses it, as its own listener finds out."""
-        if self._out is not None:
-            self._out.put(reply)
+        if self._outbox is not None:
+            self._outbox.put(reply)
             return
         with contextlib.suppress(OSError):
             protocol.send(self.connection, reply)
 
-    def _write(self, out: SimpleQueue[Reply | None]) -> None:
+    def _send_loop(self, outbox: SimpleQueue[EngineReply | None]) -> None:
         with contextlib.suppress(OSError):
-            while (reply := out.get()) is not None:
+            while (reply := outbox.get()) is not None:
                 protocol.send(self.connection, reply)
 
     @property
-    def is_behind(self) -> bool:
+    def is_backpressured(self) -> bool:
         """Whether it does not read what it is sent."""
-        return self._out is not None and self._out.qsize() > _FAR_BEHIND
+        return self._outbox is not None and self._outbox.qsize() > _MAX_QUEUED_REPLIES
 
-    def may_go_on(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether it is there to ask for more."""
-        return not self._is_gone
+        return not self._is_closed
 
     def close(self) -> None:
         """It is gone."""
-        self._is_gone = True
-        if self._out is not None:
-            self._out.put(None)
+        self._is_closed = True
+        if self._outbox is not None:
+            self._outbox.put(None)
         self.connection.close()
 
 
-class Job:
+class RequestState:
     """One request that is being answered.
 
     used_s: seconds that its steps took; a newcomer starts with what the others have. waited_s: seconds
@@ -96,66 +96,70 @@ class Job:
 
     def __init__(self, client: Client, request: Request) -> None:
         self.client, self.request = client, request
-        self.cancelled = Event()
+        self.cancel_event = Event()
         self.received_at = monotonic()
-        self.steps: Steps | None = None
-        self.due: Due | None = None
-        self.used_s = self.waited_s = 0.0
-        self.rested_at = self.received_at
-        self.waits = False
+        self.steps: RequestSteps | None = None
+        self.pending_token: PendingToken | None = None
+        self.compute_s = self.waited_s = 0.0
+        self.last_step_ended_at = self.received_at
+        self.is_blocked = False
         self.sequences: tuple[Sequence, ...] = ()
 
-    def send(self, reply: Reply) -> None:
+    def send(self, reply: EngineReply) -> None:
         """To who asked."""
         self.client.send(reply)
 
 
-class Schedule:
+class Scheduler:
     """The jobs that are not done, the oldest first."""
 
     def __init__(self) -> None:
-        self.jobs: list[Job] = []
+        self.jobs: list[RequestState] = []
 
-    def add(self, job: Job, steps: Steps) -> None:
+    def add_job(self, job: RequestState, steps: RequestSteps) -> None:
         """A job to do."""
         job.steps = steps
-        job.used_s = min((other.used_s for other in self.jobs), default=0.0)
+        job.compute_s = min((other.compute_s for other in self.jobs), default=0.0)
         self.jobs.append(job)
 
-    def next(self) -> Job | None:
+    def pick_next(self) -> RequestState | None:
         """The one that is due: that had the least time of those that can go on."""
-        able = [job for job in self.jobs if job.cancelled.is_set() or not (job.waits or job.client.is_behind)]
-        return min(able, key=lambda job: job.used_s, default=None)
+        runnable = [
+            job for job in self.jobs if job.cancel_event.is_set() or not (job.is_blocked or job.client.is_backpressured)
+        ]
+        return min(runnable, key=lambda job: job.compute_s, default=None)
 
-    def due(self) -> list[tuple[Job, Due]]:
+    def ready_to_decode(self) -> list[tuple[RequestState, PendingToken]]:
         """Who can go on when a token is evaluated, and with which."""
-        able = (job for job in self.jobs if not (job.waits or job.client.is_behind or job.cancelled.is_set()))
-        return [(job, job.due) for job in able if job.due and job.due.can_be_evaluated]
+        runnable = (
+            job for job in self.jobs if not (job.is_blocked or job.client.is_backpressured or job.cancel_event.is_set())
+        )
+        return [(job, job.pending_token) for job in runnable if job.pending_token and job.pending_token.is_ready]
 
-    def done(self, job: Job) -> None:
+    def finish(self, job: RequestState) -> None:
         """It is answered; who waited may find what it needs now."""
         self.jobs.remove(job)
         for other in self.jobs:
-            other.waits = False
+            other.is_blocked = False
 
-    def has_others(self, job: Job) -> bool:
+    def has_contention(self, job: RequestState) -> bool:
         """Whether somebody else is waiting for a turn."""
-        return any(other is not job and not other.waits for other in self.jobs)
+        return any(other is not job and not other.is_blocked for other in self.jobs)
 
-    def make_room(self, job: Job, sequences: Sequences) -> bool:
+    def free_cells(self, job: RequestState, pool: SequencePool) -> bool:
         """Free cells of the KV cache for a job; False when older jobs have them all.
 
         What is idle goes first, then what a job has whose client does not read, or else the youngest one; it
         is evaluated again later.
         """
-        if sequences.give_room():
+        if pool.evict_idle():
             return True
-        others = [other for other in self.jobs if other is not job and other.client.is_behind]
+        others = [other for other in self.jobs if other is not job and other.client.is_backpressured]
         others += reversed(self.jobs[self.jobs.index(job) + 1 :])
         for other in others:
-            if held := [sequence for sequence in other.sequences if sequence.cached]:
-                for sequence in held:
+            if occupied := [sequence for sequence in other.sequences if sequence.cached_tokens]:
+                for sequence in occupied:
                     sequence.clear()
-                other.waits = True
+                other.is_blocked = True
                 return True
         return False

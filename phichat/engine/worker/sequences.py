@@ -10,14 +10,14 @@ from itertools import takewhile
 from time import monotonic
 from typing import Any
 
-from phichat.engine.protocol import Failure
-from phichat.engine.worker.library import Log
+from phichat.engine.protocol import ErrorCode
+from phichat.engine.worker.library import LlamaLog
 
-FEWEST_SHARED = 64
+MIN_SHARED_PREFIX = 64
 """Tokens in common with somebody else's, that are worth a change in the last bits: llama.cpp computes the attention
 of so many tokens in a batch in another way than that of fewer, and so the beginning that a prompt is spared matters to
 what is left of it."""
-_ROWS = 4
+_REPACKED_ROWS = 4
 """Tokens whose products with the weights are computed together, by kernels for repacked weights, unless fewer are
 left."""
 
@@ -25,19 +25,19 @@ left."""
 class RequestFailed(Exception):
     """A request ends with a Failed reply."""
 
-    def __init__(self, failure: Failure, message: str, tokens: int = 0) -> None:
+    def __init__(self, failure: ErrorCode, message: str, tokens: int = 0) -> None:
         super().__init__(message)
         self.failure = failure
         self.message = message
         self.tokens = tokens
 
 
-class Decoded(Enum):
+class DecodeStatus(Enum):
     """How a batch ended."""
 
     DONE = "done"
     CANCELLED = "cancelled"
-    NO_ROOM = "no room"
+    CACHE_FULL = "no room"
     """The cells of the KV cache are taken by other sequences."""
 
 
@@ -50,162 +50,164 @@ class Sequence:
     there to go on with it.
     """
 
-    def __init__(self, sequences: Sequences, number: int) -> None:
-        self._all, self.number = sequences, number
-        self.cached: list[int] = []
-        self.begun_with = 0
-        self.used_at = 0.0
-        self.busy = False
-        self.owner, self.asked_ns = "", 0
-        self.is_wanted: Callable[[], bool] = bool
+    def __init__(self, pool: SequencePool, seq_id: int) -> None:
+        self._pool, self.seq_id = pool, seq_id
+        self.cached_tokens: list[int] = []
+        self.first_batch_size = 0
+        self.released_at = 0.0
+        self.is_busy = False
+        self.conversation_key, self.last_used_ns = "", 0
+        self.may_continue: Callable[[], bool] = bool
 
-    def keep_prefix(self, tokens: Tokens[int]) -> None:
+    def truncate_to_prefix_of(self, tokens: Tokens[int]) -> None:
         """Cut the sequence down to what it has in common with tokens.
 
         The last token is always evaluated again: its logits are needed. A memory that cannot be
         cut (recurrent layers, a sliding window that is past) is cleared.
         """
-        self.cut(common(self.cached, tokens[:-1]))
+        self.truncate(common_prefix_length(self.cached_tokens, tokens[:-1]))
 
-    def of_use(self, tokens: Tokens[int]) -> int:
+    def reusable_prefix(self, tokens: Tokens[int]) -> int:
         """How many of its first tokens are kept for those: what makes no difference, is enough to be worth one, or
         is all that it has, as a conversation that goes on finds it."""
-        same = common(self.cached, tokens[:-1])
-        if same >= FEWEST_SHARED or same == len(self.cached):
-            return same
-        if max(len(tokens), self.begun_with or FEWEST_SHARED) >= FEWEST_SHARED:
+        shared = common_prefix_length(self.cached_tokens, tokens[:-1])
+        if shared >= MIN_SHARED_PREFIX or shared == len(self.cached_tokens):
+            return shared
+        if max(len(tokens), self.first_batch_size or MIN_SHARED_PREFIX) >= MIN_SHARED_PREFIX:
             return 0
-        return max(0, min(same, len(tokens) - _ROWS)) // _ROWS * _ROWS
+        return max(0, min(shared, len(tokens) - _REPACKED_ROWS)) // _REPACKED_ROWS * _REPACKED_ROWS
 
-    def cut(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
         """Forget what is behind the first `length` tokens."""
-        if length < len(self.cached) and not (self.can_be_cut(length) and self._all.remove(self.number, length)):
+        if length < len(self.cached_tokens) and not (
+            self.can_truncate_to(length) and self._pool.remove_tokens(self.seq_id, length)
+        ):
             self.clear()
-        del self.cached[length:]
+        del self.cached_tokens[length:]
 
-    def can_be_cut(self, length: int) -> bool:
+    def can_truncate_to(self, length: int) -> bool:
         """Whether its first `length` tokens can be had without what follows them."""
-        return self._all.has(self, length)
+        return self._pool.can_reuse(self, length)
 
     def clear(self) -> None:
         """Forget everything that was evaluated."""
-        self._all.remove(self.number, 0)
-        self.cached.clear()
-        self.begun_with = 0
+        self._pool.remove_tokens(self.seq_id, 0)
+        self.cached_tokens.clear()
+        self.first_batch_size = 0
 
-    def decode(self, tokens: Tokens[int], *, every: bool = False) -> Decoded:
+    def decode(self, tokens: Tokens[int], *, all_logits: bool = False) -> DecodeStatus:
         """Append at most a batch of tokens, with logits for the last, or for every one; what was evaluated
         before a cancel stays. Raises RequestFailed."""
-        return self._all.decode([(self, tokens)], every=every)
+        return self._pool.decode([(self, tokens)], all_logits=all_logits)
 
 
-class Sequences:
+class SequencePool:
     """All of a context's. They share its cells; `lib` and `memory` are llama.cpp's."""
 
-    def __init__(self, lib: Any, log: Log, context: Any, count: int, *, divisible: bool, window: int) -> None:
+    def __init__(self, lib: Any, log: LlamaLog, context: Any, count: int, *, can_truncate: bool, n_swa: int) -> None:
         """divisible: whether a sequence can be copied in part, which recurrent state cannot. window: tokens that
         the layers see which do not see all, 0 when there are none."""
         self._lib, self._log, self._context = lib, log, context
         self._memory = lib.llama_get_memory(context)
-        self.divisible, self.window = divisible, window
-        self.all = tuple(Sequence(self, number) for number in range(count))
+        self.can_truncate, self.n_swa = can_truncate, n_swa
+        self.sequences = tuple(Sequence(self, number) for number in range(count))
 
-    def take(self, tokens: Tokens[int]) -> Sequence | None:
+    def acquire(self, tokens: Tokens[int]) -> Sequence | None:
         """An idle sequence, cut to what it has in common with tokens, and busy from now on; None when all are.
 
         What other conversations have in common with tokens is shared, not taken from them, while there are
         sequences that nobody used for longer.
         """
-        idle = [one for one in self.all if not one.busy]
+        idle = [one for one in self.sequences if not one.is_busy]
         if not idle:
             return None
-        begins = {one.number: one.of_use(tokens) for one in self.all}
-        best = max(idle, key=lambda one: (begins[one.number], one.used_at))
-        longest = max(self.all, key=lambda one: begins[one.number])
-        shared = begins[longest.number]
-        if begins[best.number] < len(best.cached) or shared > begins[best.number]:
+        prefix_lengths = {one.seq_id: one.reusable_prefix(tokens) for one in self.sequences}
+        best = max(idle, key=lambda one: (prefix_lengths[one.seq_id], one.released_at))
+        donor = max(self.sequences, key=lambda one: prefix_lengths[one.seq_id])
+        shared_length = prefix_lengths[donor.seq_id]
+        if prefix_lengths[best.seq_id] < len(best.cached_tokens) or shared_length > prefix_lengths[best.seq_id]:
             # It would lose something: rather one that is empty or was not used for longest.
-            other = min(idle, key=lambda one: (bool(one.cached), one.used_at))
-            if other is not longest and self.has(longest, shared):
+            other = min(idle, key=lambda one: (bool(one.cached_tokens), one.released_at))
+            if other is not donor and self.can_reuse(donor, shared_length):
                 other.clear()
-                if shared:
-                    self.copy(longest, other, shared)
-                best, begins[other.number] = other, shared
-        best.cut(begins[best.number])
-        best.busy, best.owner = True, ""
+                if shared_length:
+                    self.copy_prefix(donor, other, shared_length)
+                best, prefix_lengths[other.seq_id] = other, shared_length
+        best.truncate(prefix_lengths[best.seq_id])
+        best.is_busy, best.conversation_key = True, ""
         return best
 
     def release(self, sequence: Sequence) -> None:
         """What it holds stays until somebody needs the room."""
-        sequence.busy = False
-        sequence.used_at = monotonic()
+        sequence.is_busy = False
+        sequence.released_at = monotonic()
 
-    def has(self, source: Sequence, length: int) -> bool:
+    def can_reuse(self, source: Sequence, length: int) -> bool:
         """Whether a sequence has that many tokens, and they can be had without what follows them."""
-        if len(source.cached) <= length:
-            return len(source.cached) == length
+        if len(source.cached_tokens) <= length:
+            return len(source.cached_tokens) == length
         # A state that was brought back has only the last window, and cells that are out of it may be taken.
-        begin = self._lib.llama_memory_seq_pos_min(self._memory, source.number)
-        return self.divisible and begin <= max(0, length - self.window)
+        first_position = self._lib.llama_memory_seq_pos_min(self._memory, source.seq_id)
+        return self.can_truncate and first_position <= max(0, length - self.n_swa)
 
-    def copy(self, source: Sequence, target: Sequence, length: int) -> None:
+    def copy_prefix(self, source: Sequence, target: Sequence, length: int) -> None:
         """Let an empty sequence begin with the first `length` tokens of another, whose cells they share."""
-        self._lib.llama_memory_seq_cp(self._memory, source.number, target.number, 0, length)
-        target.cached[:], target.begun_with = source.cached[:length], source.begun_with
+        self._lib.llama_memory_seq_cp(self._memory, source.seq_id, target.seq_id, 0, length)
+        target.cached_tokens[:], target.first_batch_size = source.cached_tokens[:length], source.first_batch_size
 
-    def give_room(self) -> bool:
+    def evict_idle(self) -> bool:
         """Forget the idle sequence that was not used for longest; False when none holds anything."""
-        idle = [one for one in self.all if not one.busy and one.cached]
+        idle = [one for one in self.sequences if not one.is_busy and one.cached_tokens]
         if not idle:
             return False
-        min(idle, key=lambda one: one.used_at).clear()
+        min(idle, key=lambda one: one.released_at).clear()
         return True
 
-    def remove(self, number: int, begin: int) -> bool:
+    def remove_tokens(self, seq_id: int, start: int) -> bool:
         """Take the tokens from `begin` on out of a sequence; False where its memory cannot do that."""
-        return bool(self._lib.llama_memory_seq_rm(self._memory, number, begin, -1))
+        return bool(self._lib.llama_memory_seq_rm(self._memory, seq_id, start, -1))
 
-    def decode(self, parts: Tokens[tuple[Sequence, Tokens[int]]], *, every: bool = False) -> Decoded:
+    def decode(self, entries: Tokens[tuple[Sequence, Tokens[int]]], *, all_logits: bool = False) -> DecodeStatus:
         """Evaluate one batch: for each sequence the tokens to append, with logits for the last of each or for all.
 
         Logits are kept by their place in the batch. Raises RequestFailed.
         """
         lib = self._lib
-        total = sum(len(tokens) for _, tokens in parts)
-        token, place = (lib.llama_token * total)(), (lib.llama_pos * total)()
-        of, wanted = (ctypes.POINTER(lib.llama_seq_id) * total)(), (ctypes.c_int8 * total)()
-        at = 0
-        for sequence, tokens in parts:
-            end, begin = at + len(tokens), len(sequence.cached)
-            token[at:end] = tokens
-            place[at:end] = range(begin, begin + len(tokens))
-            number = ctypes.pointer(lib.llama_seq_id(sequence.number))
-            of[at:end] = [number] * len(tokens)
-            wanted[at if every else end - 1 : end] = [1] * (len(tokens) if every else 1)
-            at = end
-        counts = (ctypes.c_int32 * total)(*[1] * total)
-        batch = lib.llama_batch(total, token, None, place, counts, of, wanted)
+        total = sum(len(tokens) for _, tokens in entries)
+        token_ids, positions = (lib.llama_token * total)(), (lib.llama_pos * total)()
+        seq_ids, logits_flags = (ctypes.POINTER(lib.llama_seq_id) * total)(), (ctypes.c_int8 * total)()
+        offset = 0
+        for sequence, tokens in entries:
+            end, position = offset + len(tokens), len(sequence.cached_tokens)
+            token_ids[offset:end] = tokens
+            positions[offset:end] = range(position, position + len(tokens))
+            seq_id = ctypes.pointer(lib.llama_seq_id(sequence.seq_id))
+            seq_ids[offset:end] = [seq_id] * len(tokens)
+            logits_flags[offset if all_logits else end - 1 : end] = [1] * (len(tokens) if all_logits else 1)
+            offset = end
+        seq_counts = (ctypes.c_int32 * total)(*[1] * total)
+        batch = lib.llama_batch(total, token_ids, None, positions, seq_counts, seq_ids, logits_flags)
         result = lib.llama_decode(self._context, batch)
-        for sequence, tokens in parts:
-            sequence.begun_with = sequence.begun_with if sequence.cached else total
-            sequence.cached.extend(tokens)
+        for sequence, tokens in entries:
+            sequence.first_batch_size = sequence.first_batch_size if sequence.cached_tokens else total
+            sequence.cached_tokens.extend(tokens)
             if result != 0:
                 # Batches that were computed before the abort may or may not be kept: ask.
-                del sequence.cached[lib.llama_memory_seq_pos_max(self._memory, sequence.number) + 1 :]
+                del sequence.cached_tokens[lib.llama_memory_seq_pos_max(self._memory, sequence.seq_id) + 1 :]
         match result:
             case 0:
-                return Decoded.DONE
+                return DecodeStatus.DONE
             case 1:
-                return Decoded.NO_ROOM
+                return DecodeStatus.CACHE_FULL
             case 2:
-                return Decoded.CANCELLED
+                return DecodeStatus.CANCELLED
             case _:
-                raise RequestFailed(Failure.DECODE, self._log.explanation() or f"llama_decode returned {result}")
+                raise RequestFailed(ErrorCode.DECODE, self._log.last_error() or f"llama_decode returned {result}")
 
 
-def common(one: Tokens[int], other: Tokens[int]) -> int:
+def common_prefix_length(first: Tokens[int], second: Tokens[int]) -> int:
     """How many tokens two begin with alike."""
-    length = min(len(one), len(other))
-    if list(one[:length]) == list(other[:length]):
+    length = min(len(first), len(second))
+    if list(first[:length]) == list(second[:length]):
         return length
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))

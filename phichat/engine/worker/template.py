@@ -26,7 +26,7 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-KNOWN = {
+KNOWN_TEMPLATES = {
     "chatml": CHATML,
     "phi-2": (
         "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n"
@@ -54,38 +54,40 @@ KNOWN = {
 }
 """The formats that files without a template are given, by `choose`. Facts of the model families."""
 
-_STOPS = {"chatml": ("<|im_end|>",), "phi-2": ("\nInstruct:",)}
+_STOP_STRINGS = {"chatml": ("<|im_end|>",), "phi-2": ("\nInstruct:",)}
 """What ends a reply where the vocabulary may have no token for it."""
 
 
-class Refused(Exception):
+class TemplateRejected(Exception):
     """A template cannot render these messages; the text is the template's own."""
 
 
-def choose(own: str | None, architecture: str, has: Callable[[str], bool]) -> tuple[str, str, tuple[str, ...]]:
+def select_template(
+    file_template: str | None, architecture: str, has_special_token: Callable[[str], bool]
+) -> tuple[str, str, tuple[str, ...]]:
     """(name, source, stop strings) of the template for a model.
 
     The file's own, if it has one. Else what its architecture and the reserved tokens of its
     vocabulary show, by `has`; else ChatML.
     """
-    if own and own.strip() in KNOWN:
-        return own.strip(), KNOWN[own.strip()], ()
-    if own and own.strip():
-        return "file", own, ()
-    if has("<|im_start|>"):
-        name = "phi-4" if has("<|im_sep|>") else "chatml"
-    elif has("<|start_header_id|>"):
+    if file_template and file_template.strip() in KNOWN_TEMPLATES:
+        return file_template.strip(), KNOWN_TEMPLATES[file_template.strip()], ()
+    if file_template and file_template.strip():
+        return "file", file_template, ()
+    if has_special_token("<|im_start|>"):
+        name = "phi-4" if has_special_token("<|im_sep|>") else "chatml"
+    elif has_special_token("<|start_header_id|>"):
         name = "llama-3"
-    elif has("<start_of_turn>"):
+    elif has_special_token("<start_of_turn>"):
         name = "gemma"
-    elif has("<|user|>") and has("<|end|>"):
+    elif has_special_token("<|user|>") and has_special_token("<|end|>"):
         name = "phi-3"
     else:
         name = "phi-2" if architecture == "phi2" else "chatml"
-    return name, KNOWN[name], _STOPS.get(name, ())
+    return name, KNOWN_TEMPLATES[name], _STOP_STRINGS.get(name, ())
 
 
-class _Generation(Extension):
+class _GenerationTag(Extension):
     """`{% generation %}` marks what a trainer learns from; for a prompt it is nothing."""
 
     tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
@@ -95,12 +97,12 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _raise(message: object) -> None:
+def _raise_exception(message: object) -> None:
     raise TemplateRuntimeError(str(message))
 
 
-def _now(layout: str) -> str:
-    return datetime.now().strftime(layout)
+def _strftime_now(date_format: str) -> str:
+    return datetime.now().strftime(date_format)
 
 
 class ChatTemplate:
@@ -111,36 +113,38 @@ class ChatTemplate:
     Raises Refused when it cannot be compiled, or cannot render a single message of a user.
     """
 
-    def __init__(self, source: str, bos: str, eos: str, watched: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self, source: str, bos: str, eos: str, render_guard: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self.source = source
-        self._watched = watched
+        self._render_guard = render_guard
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
         )
-        environment.globals.update(raise_exception=_raise, strftime_now=_now)
-        self._values = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True, "tools": None}
-        self._takes_parts = False
+        environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+        self._context = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True, "tools": None}
+        self._needs_content_parts = False
         try:
-            with watched():
+            with render_guard():
                 self._template = environment.from_string(source)
-        except (JinjaError, RecursionError, MemoryError, OverflowError, ValueError) as why:
-            raise Refused(_sentence(why)) from why
-        self._probe()
+        except (JinjaError, RecursionError, MemoryError, OverflowError, ValueError) as error:
+            raise TemplateRejected(_one_line(error)) from error
+        self._probe_support()
 
-    def _probe(self) -> None:
+    def _probe_support(self) -> None:
         user = Message(Role.USER, "phichat-probe-user")
-        if user.text not in self._rendered([user]):
-            self._takes_parts = True
-            if user.text not in self._rendered([user]):
-                raise Refused("it leaves out what the user says")
+        if user.text not in self._render_messages([user]):
+            self._needs_content_parts = True
+            if user.text not in self._render_messages([user]):
+                raise TemplateRejected("it leaves out what the user says")
         system = Message(Role.SYSTEM, "phichat-probe-system")
-        self.takes_system = self._holds([system, user], system.text)
-        self._takes_repeats = self._holds([user, user], user.text)
+        self.supports_system = self._output_contains([system, user], system.text)
+        self._supports_repeated_roles = self._output_contains([user, user], user.text)
 
-    def _holds(self, messages: Sequence[Message], text: str) -> bool:
+    def _output_contains(self, messages: Sequence[Message], text: str) -> bool:
         try:
-            return text in self._rendered(messages)
-        except Refused:
+            return text in self._render_messages(messages)
+        except TemplateRejected:
             return False
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -150,23 +154,23 @@ class ChatTemplate:
         user; one whose roles must alternate gets neighbours of one role as one message.
         """
         messages = list(messages)
-        if not self.takes_system:
-            messages = _folded(messages)
-        if not self._takes_repeats:
-            messages = _merged(messages)
-        return self._rendered(messages)
+        if not self.supports_system:
+            messages = _fold_system(messages)
+        if not self._supports_repeated_roles:
+            messages = _merge_roles(messages)
+        return self._render_messages(messages)
 
-    def _rendered(self, messages: Sequence[Message]) -> str:
-        said: list[dict[str, Any]] = [
+    def _render_messages(self, messages: Sequence[Message]) -> str:
+        template_messages: list[dict[str, Any]] = [
             {
                 "role": str(message.role),
-                "content": [{"type": "text", "text": message.text}] if self._takes_parts else message.text,
+                "content": [{"type": "text", "text": message.text}] if self._needs_content_parts else message.text,
             }
             for message in messages
         ]
         try:
-            with self._watched():
-                return self._template.render(self._values, messages=said)
+            with self._render_guard():
+                return self._template.render(self._context, messages=template_messages)
         except (
             JinjaError,
             SecurityError,
@@ -177,15 +181,15 @@ class ChatTemplate:
             ArithmeticError,
             RecursionError,
             MemoryError,
-        ) as why:
-            raise Refused(_sentence(why)) from why
+        ) as error:
+            raise TemplateRejected(_one_line(error)) from error
 
 
-def _sentence(why: Exception) -> str:
-    return " ".join(str(why).split()) or type(why).__name__
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def _folded(messages: list[Message]) -> list[Message]:
+def _fold_system(messages: list[Message]) -> list[Message]:
     system = "\n\n".join(message.text for message in messages if message.role is Role.SYSTEM)
     others = [message for message in messages if message.role is not Role.SYSTEM]
     if system and others and others[0].role is Role.USER:
@@ -195,7 +199,7 @@ def _folded(messages: list[Message]) -> list[Message]:
     return others
 
 
-def _merged(messages: list[Message]) -> list[Message]:
+def _merge_roles(messages: list[Message]) -> list[Message]:
     return [
         Message(role, "\n\n".join(message.text for message in run))
         for role, run in groupby(messages, key=lambda message: message.role)

@@ -9,7 +9,7 @@ from typing import assert_never
 from phichat.transcript.records import ConversationRecord
 
 
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     """The forms, by the suffix of their files."""
 
     MARKDOWN = "md"
@@ -19,28 +19,28 @@ class Format(StrEnum):
     TEXT = "txt"
 
 
-def write(conversations: Sequence[ConversationRecord], form: Format) -> Iterator[str]:
+def write_export(conversations: Sequence[ConversationRecord], export_format: ExportFormat) -> Iterator[str]:
     """The document in pieces, with no character that could steer a terminal."""
-    match form:
-        case Format.MARKDOWN:
+    match export_format:
+        case ExportFormat.MARKDOWN:
             from phichat.transcript.export import markdown
 
-            return markdown.write(conversations)
-        case Format.HTML:
+            return markdown.write_markdown(conversations)
+        case ExportFormat.HTML:
             from phichat.transcript.export import html
 
-            return html.write(conversations)
-        case Format.JSON:
+            return html.write_html(conversations)
+        case ExportFormat.JSON:
             from phichat.transcript import document
 
-            return document.write(conversations)
-        case Format.JSONL:
+            return document.write_native_json(conversations)
+        case ExportFormat.JSONL:
             from phichat.transcript.export import messages
 
-            return messages.write(conversations)
-        case Format.TEXT:
+            return messages.write_jsonl(conversations)
+        case ExportFormat.TEXT:
             from phichat.transcript.export import plain
 
-            return plain.write(conversations)
+            return plain.write_text(conversations)
         case _:
-            assert_never(form)
+            assert_never(export_format)

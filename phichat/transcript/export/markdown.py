@@ -23,44 +23,44 @@ import re
 from collections.abc import Iterator, Sequence
 
 from phichat import __version__
-from phichat.terminal import clean_line, escape
+from phichat.terminal import escape, sanitize_line
 from phichat.transcript.export import facts
-from phichat.transcript.export.contained import contained
+from phichat.transcript.export.contained import make_safe
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
-_SPECIAL = re.compile(r"[\\`*_\[\]<>&~|$^]|:(?=[\w+-]+:)")
-_AT_START = re.compile(r"^(?:([#+=\-])|(\d+)([.)]))")
+_SPECIAL_CHARS = re.compile(r"[\\`*_\[\]<>&~|$^]|:(?=[\w+-]+:)")
+_LINE_START_CHARS = re.compile(r"^(?:([#+=\-])|(\d+)([.)]))")
 
 
-def write(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
+def write_markdown(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     """The document in pieces. Several conversations follow one another, each under its own heading."""
     match conversations:
-        case [only]:
-            yield f"---\n{_provenance(only)}---\n\n# {_inline(facts.title(only))}\n\n"
-            yield from _turns(only)
+        case [single]:
+            yield f"---\n{_yaml_metadata(single)}---\n\n# {_escape_inline(facts.conversation_title(single))}\n\n"
+            yield from _render_turns(single)
         case _:
             yield f'---\nconversations: {len(conversations)}\nexported_by: "phichat {__version__}"\n---\n\n'
             for conversation in conversations:
-                yield f"# {_inline(facts.title(conversation))}\n\n```yaml\n{_provenance(conversation)}```\n\n"
-                yield from _turns(conversation)
+                yield f"# {_escape_inline(facts.conversation_title(conversation))}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
+                yield from _render_turns(conversation)
 
 
-def _provenance(conversation: ConversationRecord) -> str:
+def _yaml_metadata(conversation: ConversationRecord) -> str:
     """YAML. JSON's strings are YAML's too, and hold no line end that could end a block."""
     lines = [
-        f"title: {_quoted(facts.title(conversation))}",
-        f"id: {_quoted(conversation.id)}",
-        f"created_at: {_quoted(facts.iso(conversation.created_at))}",
-        f"updated_at: {_quoted(facts.iso(conversation.updated_at))}",
+        f"title: {_quote_yaml(facts.conversation_title(conversation))}",
+        f"id: {_quote_yaml(conversation.id)}",
+        f"created_at: {_quote_yaml(facts.format_iso(conversation.created_at))}",
+        f"updated_at: {_quote_yaml(facts.format_iso(conversation.updated_at))}",
     ]
     if conversation.origin:
-        lines.append(f"origin: {_quoted(conversation.origin)}")
+        lines.append(f"origin: {_quote_yaml(conversation.origin)}")
     lines.append(f'exported_by: "phichat {__version__}"')
-    if answered := facts.models(conversation.branch()):
+    if models := facts.answering_models(conversation.get_branch()):
         lines.append("models:")
-    for model in answered:
-        lines.append(f"  - name: {_quoted(model.name)}")
-        known = {
+    for model in models:
+        lines.append(f"  - name: {_quote_yaml(model.name)}")
+        model_fields = {
             "architecture": model.architecture,
             "file_size": model.size,
             "sha256": model.sha256,
@@ -69,91 +69,95 @@ def _provenance(conversation: ConversationRecord) -> str:
             "devices": ", ".join(model.devices),
         }
         lines += [
-            f"    {name}: {_quoted(value) if isinstance(value, str) else value}"
-            for name, value in known.items()
+            f"    {name}: {_quote_yaml(value) if isinstance(value, str) else value}"
+            for name, value in model_fields.items()
             if value
         ]
     return "\n".join(lines) + "\n"
 
 
-def _quoted(text: str) -> str:
+def _quote_yaml(text: str) -> str:
     # YAML knows two characters less than JSON.
     return re.sub(
         "[\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(escape(text), ensure_ascii=False)
     )
 
 
-def _turns(conversation: ConversationRecord) -> Iterator[str]:
-    if hidden := facts.others(conversation):
-        yield _alert("NOTE", [hidden])
+def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
+    if hidden := facts.hidden_turns_note(conversation):
+        yield _render_alert("NOTE", [hidden])
     system: str | None = None
-    for number, turn in enumerate(conversation.branch(), 1):
+    for number, turn in enumerate(conversation.get_branch(), 1):
         if turn.system and turn.system != system:
-            yield f"# System prompt\n\n{_literal('system', turn.system)}"
+            yield f"# System prompt\n\n{_render_literal('system', turn.system)}"
         system = turn.system
-        yield f"# Prompt {number}\n\n{_literal('prompt', turn.prompt)}"
-        yield from _answer(number, turn)
+        yield f"# Prompt {number}\n\n{_render_literal('prompt', turn.prompt)}"
+        yield from _render_answer(number, turn)
 
 
-def _answer(number: int, turn: TurnRecord) -> Iterator[str]:
+def _render_answer(number: int, turn: TurnRecord) -> Iterator[str]:
     # Headings of the first level are the document's alone, so that no answer can make up a turn.
-    yield f"# Answer {number}: {_inline(facts.model_name(turn))}\n\n"
+    yield f"# Answer {number}: {_escape_inline(facts.answering_model_name(turn))}\n\n"
     if turn.reasoning:
-        yield f"<details><summary>Reasoning</summary>\n\n{_fence('reasoning', turn.reasoning)}</details>\n\n"
+        yield f"<details><summary>Reasoning</summary>\n\n{_render_fence('reasoning', turn.reasoning)}</details>\n\n"
     if turn.text:
-        yield _markdown("answer", turn.text)
-    if said := list(facts.remarks(turn)):
-        yield _alert("NOTE", said)
-    if warned := facts.warnings(turn):
-        yield _alert("WARNING", warned)
-    yield "*" + _inline(", ".join(filter(None, [facts.when(turn.created_at), facts.generation(turn)]))) + "*\n\n"
+        yield _render_markdown("answer", turn.text)
+    if notes := list(facts.incompleteness_notes(turn)):
+        yield _render_alert("NOTE", notes)
+    if warnings := facts.code_warnings(turn):
+        yield _render_alert("WARNING", warnings)
+    yield (
+        "*"
+        + _escape_inline(", ".join(filter(None, [facts.format_minute(turn.created_at), facts.format_generation(turn)])))
+        + "*\n\n"
+    )
 
 
-def _alert(kind: str, lines: Sequence[str]) -> str:
-    return f"> [!{kind}]\n" + "".join(f"> - {_inline(line)}\n" for line in lines) + "\n"
+def _render_alert(kind: str, lines: Sequence[str]) -> str:
+    return f"> [!{kind}]\n" + "".join(f"> - {_escape_inline(line)}\n" for line in lines) + "\n"
 
 
-def _inline(text: str) -> str:
+def _escape_inline(text: str) -> str:
     """One line that Markdown shows as it is."""
-    line = _SPECIAL.sub(r"\\\g<0>", clean_line(text))
-    return _AT_START.sub(lambda found: f"\\{found[1]}" if found[1] else f"{found[2]}\\{found[3]}", line)
+    line = _SPECIAL_CHARS.sub(r"\\\g<0>", sanitize_line(text))
+    return _LINE_START_CHARS.sub(lambda found: f"\\{found[1]}" if found[1] else f"{found[2]}\\{found[3]}", line)
 
 
-def _between(kind: str, form: str, written: str) -> str:
-    return f"<!-- phichat:{kind} {form} -->\n\n{written}\n\n<!-- /phichat:{kind} -->\n\n"
+def _wrap_in_markers(kind: str, text_format: str, body: str) -> str:
+    return f"<!-- phichat:{kind} {text_format} -->\n\n{body}\n\n<!-- /phichat:{kind} -->\n\n"
 
 
-def _shown(text: str) -> tuple[str, str]:
+def _escape_text(text: str) -> tuple[str, str]:
     """The text as it is written, and what the form says of its line ends."""
     if "\r\n" in text and not re.search(r"\r(?!\n)|(?<!\r)\n", text):
         return escape(text.replace("\r\n", "\n")), " crlf"
     return escape(text), ""
 
 
-def _literal(kind: str, text: str) -> str:
+def _render_literal(kind: str, text: str) -> str:
     """A text that was typed, to be read as it was typed."""
-    shown = escape(text)
-    if 0 < len(shown) < 2000 and shown == clean_line(text):
+    escaped = escape(text)
+    if 0 < len(escaped) < 2000 and escaped == sanitize_line(text):
         # One line in a fence would not wrap.
-        return _between(kind, "quote", f"> {_inline(text)}")
-    return _fence(kind, text)
+        return _wrap_in_markers(kind, "quote", f"> {_escape_inline(text)}")
+    return _render_fence(kind, text)
 
 
-def _fence(kind: str, text: str) -> str:
-    shown, ends = _shown(text)
-    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
-    return _between(kind, f"fence{ends}", f"{ticks}text\n{shown}\n{ticks}")
+def _render_fence(kind: str, text: str) -> str:
+    escaped, line_ends = _escape_text(text)
+    ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", escaped)), default=0))
+    return _wrap_in_markers(kind, f"fence{line_ends}", f"{ticks}text\n{escaped}\n{ticks}")
 
 
-def _markdown(kind: str, text: str) -> str:
+def _render_markdown(kind: str, text: str) -> str:
     """A text that is Markdown itself, kept from reaching beyond its place."""
-    shown, ends = _shown(text)
-    safe = contained(shown, f"<!-- /phichat:{kind} -->")
+    escaped, line_ends = _escape_text(text)
+    safe = make_safe(escaped, f"<!-- /phichat:{kind} -->")
     if safe is None:
-        return _fence(kind, text)
-    form = f"markdown{ends}"
-    if safe.inserted:
-        form += " insert=" + ",".join(map(str, safe.inserted))
-    if safe.closing:
-        form += f" close={len(safe.closing)}"
-    return _between(kind, form, safe.text + safe.closing)
+        return _render_fence(kind, text)
+    text_format = f"markdown{line_ends}"
+    if safe.inserted_offsets:
+        text_format += " insert=" + ",".join(map(str, safe.inserted_offsets))
+    if safe.closing_fence:
+        text_format += f" close={len(safe.closing_fence)}"
+    return _wrap_in_markers(kind, text_format, safe.text + safe.closing_fence)

@@ -13,12 +13,12 @@ from phichat.terminal import to_json
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
 
-def write(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
+def write_jsonl(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     """One line for each conversation that has a turn to give."""
     for conversation in conversations:
         messages: list[dict[str, str]] = []
         system: str | None = None
-        for turn in filter(_is_whole, conversation.branch()):
+        for turn in filter(_is_complete, conversation.get_branch()):
             if turn.system and turn.system != system:
                 messages.append({"role": Role.SYSTEM.value, "content": turn.system})
             system = turn.system
@@ -28,24 +28,24 @@ def write(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
             yield to_json({"messages": messages}) + "\n"
 
 
-def left_out(conversations: Sequence[ConversationRecord]) -> str:
+def describe_omissions(conversations: Sequence[ConversationRecord]) -> str:
     """One line about what `write` has no place for; "" when that is nothing."""
-    turns = [turn for conversation in conversations for turn in conversation.branch()]
-    unfinished = sum(not _is_whole(turn) for turn in turns)
-    others = sum(len(conversation.turns) for conversation in conversations) - len(turns)
-    reasoning = sum(bool(turn.reasoning) for turn in turns if _is_whole(turn))
-    counted = (
+    turns = [turn for conversation in conversations for turn in conversation.get_branch()]
+    unfinished = sum(not _is_complete(turn) for turn in turns)
+    other_turns = sum(len(conversation.turns) for conversation in conversations) - len(turns)
+    reasoning = sum(bool(turn.reasoning) for turn in turns if _is_complete(turn))
+    omissions = (
         (unfinished, "unfinished or empty {turns}"),
-        (others, "{turns} of other branches"),
+        (other_turns, "{turns} of other branches"),
         (reasoning, "the reasoning of {n} {turns}"),
     )
-    said = [
-        (what if "{n}" in what else "{n} " + what).format(n=n, turns="turn" if n == 1 else "turns")
-        for n, what in counted
+    parts = [
+        (template if "{n}" in template else "{n} " + template).format(n=n, turns="turn" if n == 1 else "turns")
+        for n, template in omissions
         if n
     ]
-    return f"Left out: {', '.join(said)}; the JSON export has everything." if said else ""
+    return f"Left out: {', '.join(parts)}; the JSON export has everything." if parts else ""
 
 
-def _is_whole(turn: TurnRecord) -> bool:
+def _is_complete(turn: TurnRecord) -> bool:
     return turn.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) and bool(turn.text)

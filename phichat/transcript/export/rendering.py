@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from phichat.terminal import escape
-from phichat.transcript.export.contained import reasonable
+from phichat.transcript.export.contained import is_parseable
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-_MOST_HIGHLIGHTED = 50_000
+_MAX_HIGHLIGHTED_CHARS = 50_000
 """Characters of one block. A lexer is made of regular expressions, and not all of them are linear."""
 
-_CLASSES = (
+_TOKEN_CLASSES = (
     ("Comment", "c"),
     ("Keyword", "k"),
     ("Literal.String", "s"),
@@ -39,73 +39,73 @@ _CLASSES = (
 )
 
 
-def text_html(text: str) -> str:
+def render_text(text: str) -> str:
     """A text as it is; what is unsafe to show is named (`phichat.terminal.escape`)."""
-    return attribute(_shown(text))
+    return attribute(_escape_text(text))
 
 
-def _shown(text: str) -> str:
+def _escape_text(text: str) -> str:
     return escape(text.replace("\r\n", "\n"))
 
 
-def markdown_html(text: str) -> str:
+def render_markdown(text: str) -> str:
     """Markdown as HTML."""
-    if not reasonable(text):
-        return f'<div class="plain">{text_html(text)}</div>\n'
-    rendered: str = _parser().render(_shown(text))
+    if not is_parseable(text):
+        return f'<div class="plain">{render_text(text)}</div>\n'
+    rendered: str = _make_parser().render(_escape_text(text))
     return rendered
 
 
 @cache
-def _parser() -> MarkdownIt:
+def _make_parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-    parser.validateLink = _leads_outside  # type: ignore[method-assign]
+    parser.validateLink = _is_allowed_link  # type: ignore[method-assign]
     rules: dict[str, Any] = parser.renderer.rules  # type: ignore[attr-defined]
-    rules |= {"fence": _fence, "code_block": _fence, "image": _image, "link_open": _link_open}
-    rules |= {"th_open": _cell, "td_open": _cell}
+    rules |= {"fence": _render_fence, "code_block": _render_fence, "image": _render_image, "link_open": _render_link}
+    rules |= {"th_open": _render_cell, "td_open": _render_cell}
     return parser
 
 
-def _leads_outside(url: str) -> bool:
+def _is_allowed_link(url: str) -> bool:
     try:
         return urlsplit(url.strip()).scheme in ("http", "https", "mailto")
     except ValueError:
         return False
 
 
-_LINK = '<a href="{}" rel="noopener noreferrer nofollow" target="_blank">'
+_LINK_TAG = '<a href="{}" rel="noopener noreferrer nofollow" target="_blank">'
 
 
-def _link_open(tokens: Sequence[Token], at: int, *_: object) -> str:
-    return _LINK.format(attribute(str(tokens[at].attrGet("href") or "")))
+def _render_link(tokens: Sequence[Token], index: int, *_: object) -> str:
+    return _LINK_TAG.format(attribute(str(tokens[index].attrGet("href") or "")))
 
 
-def _image(tokens: Sequence[Token], at: int, *_: object) -> str:
+def _render_image(tokens: Sequence[Token], index: int, *_: object) -> str:
     # Loading it would tell its server who reads this.
-    address = attribute(str(tokens[at].attrGet("src") or ""))
-    return f"{_LINK.format(address)}{attribute(tokens[at].content) or address}</a>"
+    address = attribute(str(tokens[index].attrGet("src") or ""))
+    return f"{_LINK_TAG.format(address)}{attribute(tokens[index].content) or address}</a>"
 
 
-def _cell(tokens: Sequence[Token], at: int, *_: object) -> str:
+def _render_cell(tokens: Sequence[Token], index: int, *_: object) -> str:
     # markdown-it aligns with a style attribute, which the page's policy forbids.
-    style = str(tokens[at].attrGet("style") or "")
+    style = str(tokens[index].attrGet("style") or "")
     side = style.removeprefix("text-align:")
-    return f'<{tokens[at].tag} class="{side}">' if side in ("left", "right", "center") else f"<{tokens[at].tag}>"
+    return f'<{tokens[index].tag} class="{side}">' if side in ("left", "right", "center") else f"<{tokens[index].tag}>"
 
 
-def _fence(tokens: Sequence[Token], at: int, *_: object) -> str:
-    language = (tokens[at].info.split() or [""])[0]
+def _render_fence(tokens: Sequence[Token], index: int, *_: object) -> str:
+    language = (tokens[index].info.split() or [""])[0]
     label = f'<span class="language">{attribute(language)}</span>' if language else ""
     return (
         f'<figure class="code">{label}<button type="button" class="copy">Copy</button>'
-        f'<pre tabindex="0"><code>{_highlighted(tokens[at].content, language)}</code></pre></figure>\n'
+        f'<pre tabindex="0"><code>{_highlight_code(tokens[index].content, language)}</code></pre></figure>\n'
     )
 
 
-def _highlighted(code: str, language: str) -> str:
-    if not language or len(code) > _MOST_HIGHLIGHTED:
+def _highlight_code(code: str, language: str) -> str:
+    if not language or len(code) > _MAX_HIGHLIGHTED_CHARS:
         return attribute(code)
     from pygments.lexers import get_lexer_by_name
     from pygments.util import ClassNotFound
@@ -114,7 +114,7 @@ def _highlighted(code: str, language: str) -> str:
         lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
     except ClassNotFound:
         return attribute(code)
-    pieces = [(_class(str(kind)), value) for kind, value in lexer.get_tokens(code)]
+    pieces = [(_token_class(str(kind)), value) for kind, value in lexer.get_tokens(code)]
     if "".join(value for _, value in pieces) != code:
         # Some lexers tidy up; the code counts more than its colours.
         return attribute(code)
@@ -124,6 +124,6 @@ def _highlighted(code: str, language: str) -> str:
 
 
 @cache
-def _class(kind: str) -> str:
+def _token_class(kind: str) -> str:
     name = kind.removeprefix("Token.")
-    return next((short for prefix, short in _CLASSES if name.startswith(prefix)), "")
+    return next((short for prefix, short in _TOKEN_CLASSES if name.startswith(prefix)), "")

@@ -12,12 +12,12 @@ from typing import Any
 from phichat.errors import TranscriptFileError
 from phichat.transcript.records import ConversationRecord
 
-_HELP = (
+_SUPPORTED_FORMATS = (
     "phichat reads the logs.db of llm, JSON and JSONL with messages, conversations.json of ChatGPT, and its own JSON"
 )
 
 
-def read(path: Path) -> Iterator[ConversationRecord]:
+def read_file(path: Path) -> Iterator[ConversationRecord]:
     """The conversations of a file, whichever kind it is.
 
     Raises TranscriptFileError, for a file that is partly good after the conversations before the fault.
@@ -28,61 +28,63 @@ def read(path: Path) -> Iterator[ConversationRecord]:
         if is_database:
             from phichat.transcript.importers import llm
 
-            yield from llm.read(path)
+            yield from llm.read_llm_log(path)
             return
-        changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         text = path.read_bytes().decode("utf-8-sig")
-    except OSError as why:
-        raise TranscriptFileError(f"{path} cannot be read ({why.strerror})", "check the path") from why
-    except UnicodeDecodeError as why:
-        raise TranscriptFileError(f"{path} is neither a database nor UTF-8 text", _HELP) from why
+    except OSError as error:
+        raise TranscriptFileError(f"{path} cannot be read ({error.strerror})", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise TranscriptFileError(f"{path} is neither a database nor UTF-8 text", _SUPPORTED_FORMATS) from error
     try:
-        yield from _documents(_parsed(text), changed)
-    except (ValueError, TypeError, AttributeError, LookupError) as why:
-        raise TranscriptFileError(f"{path} holds no conversations ({why})", _HELP) from why
-    except TranscriptFileError as why:
-        raise TranscriptFileError(f"{path} cannot be imported: {why.message}", why.next_step) from why
+        yield from _convert_documents(_parse_documents(text), modified_at)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise TranscriptFileError(f"{path} holds no conversations ({error})", _SUPPORTED_FORMATS) from error
+    except TranscriptFileError as error:
+        raise TranscriptFileError(f"{path} cannot be imported: {error.message}", error.next_step) from error
 
 
-def _parsed(text: str) -> list[Any]:
+def _parse_documents(text: str) -> list[Any]:
     """The JSON documents of a file: one, or one a line."""
     try:
         return [json.loads(text)]
-    except (ValueError, RecursionError) as whole:
+    except (ValueError, RecursionError) as document_error:
         documents = []
         # JSON's strings may hold other line ends than this one.
-        for number, line in enumerate(text.split("\n"), 1):
+        for line_number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue
             try:
                 documents.append(json.loads(line))
-            except (ValueError, RecursionError) as why:
-                said = whole if number == 1 else why
-                raise TranscriptFileError(f"Line {number} is no JSON ({said})", _HELP) from why
+            except (ValueError, RecursionError) as line_error:
+                shown_error = document_error if line_number == 1 else line_error
+                raise TranscriptFileError(
+                    f"Line {line_number} is no JSON ({shown_error})", _SUPPORTED_FORMATS
+                ) from line_error
         return documents
 
 
-def _documents(documents: list[Any], changed: datetime) -> Iterator[ConversationRecord]:
-    from phichat.transcript import document as own
+def _convert_documents(documents: list[Any], modified_at: datetime) -> Iterator[ConversationRecord]:
+    from phichat.transcript import document as native_json
     from phichat.transcript.importers import chat
 
     if not documents:
-        raise TranscriptFileError("It is empty", _HELP)
+        raise TranscriptFileError("It is empty", _SUPPORTED_FORMATS)
     seen: Counter[str] = Counter()
     for document in documents:
-        if own.is_document(document):
-            yield from own.read(document)
+        if native_json.is_native_document(document):
+            yield from native_json.read_native_json(document)
             continue
-        listed = [document] if isinstance(document, dict) or chat.is_messages(document) else document
-        if not isinstance(listed, list) or not listed:
-            raise TranscriptFileError("It holds no conversations", _HELP)
-        for one in listed:
-            if chat.is_chatgpt(one):
-                yield chat.read_chatgpt(one, changed)
-            elif chat.is_messages(one) and one:
-                messages = one["messages"] if isinstance(one, dict) else one
-                likeness = json.dumps(messages, sort_keys=True)
-                yield chat.read_messages(one, changed, seen[likeness])
-                seen[likeness] += 1
+        items = [document] if isinstance(document, dict) or chat.is_message_list(document) else document
+        if not isinstance(items, list) or not items:
+            raise TranscriptFileError("It holds no conversations", _SUPPORTED_FORMATS)
+        for item in items:
+            if chat.is_chatgpt_conversation(item):
+                yield chat.convert_chatgpt(item, modified_at)
+            elif chat.is_message_list(item) and item:
+                messages = item["messages"] if isinstance(item, dict) else item
+                content_key = json.dumps(messages, sort_keys=True)
+                yield chat.convert_openai(item, modified_at, seen[content_key])
+                seen[content_key] += 1
             else:
-                raise TranscriptFileError("It holds something that is no conversation", _HELP)
+                raise TranscriptFileError("It holds something that is no conversation", _SUPPORTED_FORMATS)

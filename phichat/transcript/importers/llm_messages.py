@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class LlmMessage:
     """One message. text: with its fragments, calls, results and names of attached files."""
 
     role: str
@@ -19,7 +19,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ImportedTurn:
     """One turn. history: prompts and answers that it was given. before: the messages that it was given,
     by hash, the latest first."""
 
@@ -28,7 +28,7 @@ class Said:
     prompt: str
     text: str
     reasoning: str
-    before: Sequence[str]
+    context_hashes: Sequence[str]
 
 
 class MessageStore:
@@ -37,26 +37,26 @@ class MessageStore:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def turn(self, parent: str | None, tip: str | None) -> Said:
+    def read_turn(self, parent: str | None, tip: str | None) -> ImportedTurn:
         """The turn between two messages."""
-        before = list(self._up(parent, None))
-        given = [self._message(found) for found in reversed(before)]
-        added = [self._message(found) for found in reversed(list(self._up(tip, parent)))]
-        system = given.pop(0).text if given and given[0].role == "system" else None
+        context_hashes = list(self._iter_ancestors(parent, None))
+        context = [self._read_message(message_hash) for message_hash in reversed(context_hashes)]
+        reply = [self._read_message(found) for found in reversed(list(self._iter_ancestors(tip, parent)))]
+        system = context.pop(0).text if context and context[0].role == "system" else None
         # A turn's own input is all that was said since the model spoke last.
-        own = len(given)
-        while own and given[own - 1].role in ("user", "tool"):
-            own -= 1
-        return Said(
+        prompt_start = len(context)
+        while prompt_start and context[prompt_start - 1].role in ("user", "tool"):
+            prompt_start -= 1
+        return ImportedTurn(
             system or None,
-            tuple(_pairs(given[:own])),
-            "\n\n".join(message.text for message in given[own:] if message.text),
-            "".join(message.text for message in added),
-            "".join(message.reasoning for message in added),
-            before,
+            tuple(_pair_messages(context[:prompt_start])),
+            "\n\n".join(message.text for message in context[prompt_start:] if message.text),
+            "".join(message.text for message in reply),
+            "".join(message.reasoning for message in reply),
+            context_hashes,
         )
 
-    def _up(self, tip: str | None, until: str | None) -> Iterator[str]:
+    def _iter_ancestors(self, tip: str | None, until: str | None) -> Iterator[str]:
         seen: set[str] = set()
         while tip is not None and tip != until and tip not in seen:
             seen.add(tip)
@@ -64,49 +64,51 @@ class MessageStore:
             row = self._database.execute("select parent_hash from messages where hash = ?", (tip,)).fetchone()
             tip = row["parent_hash"] if row else None
 
-    def _message(self, found: str) -> Message:
-        role = self._database.execute("select role from messages where hash = ?", (found,)).fetchone()
-        parts = self._database.execute("select * from parts where message_hash = ? order by position", (found,))
+    def _read_message(self, message_hash: str) -> LlmMessage:
+        role = self._database.execute("select role from messages where hash = ?", (message_hash,)).fetchone()
+        parts = self._database.execute("select * from parts where message_hash = ? order by position", (message_hash,))
         text = reasoning = ""
         for part in parts:
             payload = json.loads(part["payload"]) if part["payload"] else {}
             match part["type"]:
                 case "reasoning":
-                    reasoning += self._text(part["text"], payload)
+                    reasoning += self._resolve_text(part["text"], payload)
                 case "text":
-                    text += self._text(part["text"], payload)
+                    text += self._resolve_text(part["text"], payload)
                 case kind:
-                    text += ("\n\n" if text else "") + self._other(kind, payload)
-        return Message(role["role"] if role else "", text, reasoning)
+                    text += ("\n\n" if text else "") + self._format_part(kind, payload)
+        return LlmMessage(role["role"] if role else "", text, reasoning)
 
-    def _text(self, literal: str | None, payload: Mapping[str, Any]) -> str:
+    def _resolve_text(self, literal: str | None, payload: Mapping[str, Any]) -> str:
         if "text_ref" not in payload:
             return literal or payload.get("text") or ""
         return "".join(
-            piece["literal"] if "literal" in piece else self._fragment(piece.get("fragment"))
-            for piece in payload["text_ref"]
+            reference["literal"] if "literal" in reference else self._read_fragment(reference.get("fragment"))
+            for reference in payload["text_ref"]
         )
 
-    def _fragment(self, number: int | None) -> str:
-        row = self._database.execute("select content from fragments where id = ?", (number,)).fetchone()
+    def _read_fragment(self, fragment_id: int | None) -> str:
+        row = self._database.execute("select content from fragments where id = ?", (fragment_id,)).fetchone()
         return row["content"] if row else ""
 
-    def _other(self, kind: str, payload: Mapping[str, Any]) -> str:
+    def _format_part(self, kind: str, payload: Mapping[str, Any]) -> str:
         match kind:
             case "tool_call":
                 return f"[calls {payload.get('name')}({json.dumps(payload.get('arguments'), ensure_ascii=False)})]"
             case "tool_result":
                 return f"[{payload.get('name')} returned: {payload.get('output')}]"
             case _:
-                from phichat.transcript.importers.llm import attachment
+                from phichat.transcript.importers.llm import format_attachment
 
-                identity = (payload.get("attachment") or {}).get("id")
+                attachment_id = (payload.get("attachment") or {}).get("id")
                 query = "select type, path, url from attachments where id = ?"
-                row = self._database.execute(query, (identity,)).fetchone()
-                return attachment(row["type"], row["path"] or row["url"]) if row else attachment(None, None)
+                row = self._database.execute(query, (attachment_id,)).fetchone()
+                return (
+                    format_attachment(row["type"], row["path"] or row["url"]) if row else format_attachment(None, None)
+                )
 
 
-def _pairs(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+def _pair_messages(messages: Sequence[LlmMessage]) -> Iterator[tuple[str, str]]:
     """Prompts with the answers that followed them."""
     prompt: str | None = None
     for message in messages:

@@ -9,225 +9,233 @@ from typing import TYPE_CHECKING
 from textual.screen import Screen
 
 from phichat.errors import PhichatError
-from phichat.paths import expanded, write_atomically
-from phichat.terminal import clean_line
+from phichat.paths import expand_user, write_atomically
+from phichat.terminal import sanitize_line
 from phichat.tui import clipboard
-from phichat.tui.pieces import Block
-from phichat.tui.screens.dialogs import Ask, AskLine, Choice, Choose
-from phichat.tui.turns import ShownTurn, shown
-from phichat.tui.widgets.conversation import Conversation
-from phichat.tui.widgets.prompt import Prompt
+from phichat.tui.pieces import AnswerBlock
+from phichat.tui.screens.dialogs import ConfirmDialog, InputDialog, SelectDialog, SelectOption
+from phichat.tui.turns import TurnView, build_turn_views
+from phichat.tui.widgets.conversation import ConversationView
+from phichat.tui.widgets.prompt import PromptInput
 
 if TYPE_CHECKING:
-    from phichat.chat.conversation import Conversation as Talk
-    from phichat.desk import Desk
+    from phichat.chat.conversation import Conversation
+    from phichat.desk import ChatService
 
 
 class ActingScreen(Screen[None]):
     """The actions on turns; the chat screen adds the running of them."""
 
-    def __init__(self, desk: Desk, talk: Talk | None = None) -> None:
+    def __init__(self, chat_service: ChatService, conversation: Conversation | None = None) -> None:
         super().__init__()
-        self.desk = desk
-        self.talk: Talk = talk or desk.new_talk()
-        self.edited: ShownTurn | None = None
+        self.chat_service = chat_service
+        self.conversation: Conversation = conversation or chat_service.new_conversation()
+        self.edited_turn: TurnView | None = None
 
     @property
-    def conversation(self) -> Conversation:
-        return self.query_one(Conversation)
+    def conversation_view(self) -> ConversationView:
+        return self.query_one(ConversationView)
 
     @property
-    def prompt(self) -> Prompt:
-        return self.query_one(Prompt)
+    def prompt_input(self) -> PromptInput:
+        return self.query_one(PromptInput)
 
     @property
     def is_busy(self) -> bool:
         """Whether an answer is being written; the tree of turns stays as it is then."""
         raise NotImplementedError
 
-    def send(self, prompt: str) -> None:
+    def send_prompt(self, prompt: str) -> None:
         """Ask after the turn where the conversation stands."""
         raise NotImplementedError
 
-    def open(self, talk: Talk) -> None:
+    def open_conversation(self, conversation: Conversation) -> None:
         """Show another conversation."""
         raise NotImplementedError
 
-    def tell(self, text: str, *, grave: bool = False) -> None:
+    def notify_user(self, text: str, *, is_error: bool = False) -> None:
         """A word at the corner of the screen."""
-        self.notify(clean_line(text), severity="error" if grave else "information", markup=False)
+        self.notify(sanitize_line(text), severity="error" if is_error else "information", markup=False)
 
-    def acted_on(self) -> ShownTurn | None:
+    def get_target_turn(self) -> TurnView | None:
         """The turn that is meant; without one, or while an answer is written, the user is told."""
-        turn = self.conversation.selected or next(reversed(self.conversation.turns), None)
+        turn = self.conversation_view.selected_turn or next(reversed(self.conversation_view.turns), None)
         if turn is None:
-            self.tell("There is nothing here yet.")
+            self.notify_user("There is nothing here yet.")
         return turn
 
-    def _free(self) -> ShownTurn | None:
+    def _get_idle_target(self) -> TurnView | None:
         if self.is_busy:
-            self.tell("An answer is being written; Esc stops it.")
+            self.notify_user("An answer is being written; Esc stops it.")
             return None
-        turn = self.acted_on()
+        turn = self.get_target_turn()
         return turn if turn is not None and turn.id else None
 
-    def reshow(self) -> None:
+    def refresh_branch(self) -> None:
         """The branch where the conversation stands now."""
-        self.conversation.show(shown(self.talk))
+        self.conversation_view.show_turns(build_turn_views(self.conversation))
 
     # Copying
 
-    def copy(self, text: str, what: str) -> None:
+    def copy_text(self, text: str, description: str) -> None:
         """Into the clipboard, and say how."""
-        command = clipboard.tool()
-        if command is not None and clipboard.copy_with(command, text):
-            self.tell(f"Copied {what}.")
-        elif clipboard.terminal_copies():
+        command = clipboard.find_clipboard_command()
+        if command is not None and clipboard.copy_with_command(command, text):
+            self.notify_user(f"Copied {description}.")
+        elif clipboard.supports_osc52():
             self.app.copy_to_clipboard(text.encode("utf-8", "replace").decode())
-            self.tell(f"Asked the terminal to copy {what}.")
+            self.notify_user(f"Asked the terminal to copy {description}.")
         else:
-            self.tell("Nothing here can copy: this terminal cannot, and there is no tool. Save it with s.", grave=True)
+            self.notify_user(
+                "Nothing here can copy: this terminal cannot, and there is no tool. Save it with s.", is_error=True
+            )
 
     def action_copy_text(self) -> None:
         """The answer, as the model wrote it."""
-        turn = self.acted_on()
+        turn = self.get_target_turn()
         if turn is not None:
-            self.copy(turn.text or turn.prompt, "the answer" + _warned(turn, turn.report.warnings))
+            self.copy_text(turn.text or turn.prompt, "the answer" + _format_warnings(turn, turn.code_report.warnings))
 
     def action_copy_code(self) -> None:
         """A code block of the answer; with several one chooses."""
-        self._with_code(lambda turn, block: self.copy(block.code, "the code" + _warned(turn, turn.warnings(block))))
+        self._pick_code_block(
+            lambda turn, block: self.copy_text(
+                block.code, "the code" + _format_warnings(turn, turn.block_warning_lines(block))
+            )
+        )
 
     def action_save_code(self) -> None:
         """A code block of the answer, to a file."""
 
-        def ask(turn: ShownTurn, block: Block) -> None:
-            def answered(name: str | None) -> None:
+        def ask_file_name(turn: TurnView, block: AnswerBlock) -> None:
+            def on_answer(name: str | None) -> None:
                 if name:
-                    self.save(name, block.code)
+                    self.save_to_file(name, block.code)
 
             suffix = {"python": "py", "py": "py", "bash": "sh", "javascript": "js"}.get(block.language.lower(), "txt")
-            self.app.push_screen(AskLine("Save the code as", f"code.{suffix}"), answered)
+            self.app.push_screen(InputDialog("Save the code as", f"code.{suffix}"), on_answer)
 
-        self._with_code(ask)
+        self._pick_code_block(ask_file_name)
 
-    def _with_code(self, act: Callable[[ShownTurn, Block], None]) -> None:
-        turn = self.acted_on()
+    def _pick_code_block(self, on_pick: Callable[[TurnView, AnswerBlock], None]) -> None:
+        turn = self.get_target_turn()
         if turn is None:
             return
         blocks = [block for block in turn.blocks if block.is_code]
         if not blocks:
-            self.tell("This answer has no code block.")
+            self.notify_user("This answer has no code block.")
         elif len(blocks) == 1:
-            act(turn, blocks[0])
+            on_pick(turn, blocks[0])
         else:
 
-            def chosen(block: Block | None) -> None:
+            def on_select(block: AnswerBlock | None) -> None:
                 if block is not None:
-                    act(turn, block)
+                    on_pick(turn, block)
 
-            self.app.push_screen(Choose("Which block?", [_choice(block) for block in blocks]), chosen)
+            self.app.push_screen(SelectDialog("Which block?", [_block_option(block) for block in blocks]), on_select)
 
-    def save(self, name: str, text: str) -> None:
+    def save_to_file(self, name: str, text: str) -> None:
         """Into a new file; one that is there is asked about."""
-        path = expanded(name)
+        path = expand_user(name)
 
-        def write() -> None:
+        def write_file() -> None:
             try:
                 write_atomically(path, text.encode("utf-8", "replace"))
-            except OSError as why:
-                self.tell(f"{path} cannot be written ({why.strerror}).", grave=True)
+            except OSError as error:
+                self.notify_user(f"{path} cannot be written ({error.strerror}).", is_error=True)
             else:
-                self.tell(f"Saved {path}.")
+                self.notify_user(f"Saved {path}.")
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                write()
+        def on_confirm(confirmed: bool | None) -> None:
+            if confirmed:
+                write_file()
 
         # Path.exists raises for what can be no name, which writing to it tells better.
         if os.path.exists(path):  # noqa: PTH110
-            self.app.push_screen(Ask(f"{path} is there already. Replace it?"), answered)
+            self.app.push_screen(ConfirmDialog(f"{path} is there already. Replace it?"), on_confirm)
         else:
-            write()
+            write_file()
 
     # The tree
 
     def action_regenerate(self) -> None:
         """Answer the same prompt once more, beside the answer there is."""
-        turn = self._free()
+        turn = self._get_idle_target()
         if turn is not None:
-            self._before(turn)
-            self.send(turn.prompt)
+            self._move_head_before(turn)
+            self.send_prompt(turn.prompt)
 
-    def action_edit(self) -> None:
+    def action_edit_prompt(self) -> None:
         """Bring the prompt back; sending it makes a sibling."""
-        turn = self._free()
+        turn = self._get_idle_target()
         if turn is not None:
-            self.edited = turn
-            self.prompt.fill(turn.prompt)
-            self.prompt.focus()
-            self.tell("Change the prompt and send it; the old answer stays beside it.")
+            self.edited_turn = turn
+            self.prompt_input.set_text(turn.prompt)
+            self.prompt_input.focus()
+            self.notify_user("Change the prompt and send it; the old answer stays beside it.")
 
     def send_edited(self, prompt: str) -> None:
         """The changed prompt, in the place of the one that was edited."""
-        turn, self.edited = self.edited, None
+        turn, self.edited_turn = self.edited_turn, None
         if turn is not None:
-            self._before(turn)
-        self.send(prompt)
+            self._move_head_before(turn)
+        self.send_prompt(prompt)
 
-    def _before(self, turn: ShownTurn) -> None:
-        self.talk.stand_at(self.talk.turn(turn.id).parent)
-        self.reshow()
+    def _move_head_before(self, turn: TurnView) -> None:
+        self.conversation.set_head(self.conversation.get_turn(turn.id).parent)
+        self.refresh_branch()
 
-    def action_sibling(self, step: int) -> None:
+    def action_show_sibling(self, step: int) -> None:
         """The answer before or after this one, at the same place."""
-        turn = self._free()
+        turn = self._get_idle_target()
         if turn is None:
             return
-        same = self.talk.siblings(turn.id)
-        at = same.index(turn.id) + step
-        if not 0 <= at < len(same):
+        sibling_ids = self.conversation.sibling_ids(turn.id)
+        index = sibling_ids.index(turn.id) + step
+        if not 0 <= index < len(sibling_ids):
             return
-        self.talk.show(same[at])
-        self.reshow()
-        self.conversation.select(next((other for other in self.conversation.turns if other.id == same[at]), None))
+        self.conversation.switch_to(sibling_ids[index])
+        self.refresh_branch()
+        self.conversation_view.select_turn(
+            next((other for other in self.conversation_view.turns if other.id == sibling_ids[index]), None)
+        )
 
-    def action_fork(self) -> None:
+    def action_fork_conversation(self) -> None:
         """Go on in a copy of the conversation up to this turn."""
-        turn = self._free()
+        turn = self._get_idle_target()
         if turn is None:
             return
         try:
-            self.open(self.desk.fork(self.talk, turn.id))
+            self.open_conversation(self.chat_service.fork_conversation(self.conversation, turn.id))
         except PhichatError as error:
-            self.tell(f"{error}", grave=True)
+            self.notify_user(f"{error}", is_error=True)
         else:
-            self.tell("This is a copy; the conversation it comes from stays as it is.")
+            self.notify_user("This is a copy; the conversation it comes from stays as it is.")
 
-    def action_delete(self) -> None:
+    def action_delete_turn(self) -> None:
         """Remove a turn and what followed it."""
-        turn = self._free()
+        turn = self._get_idle_target()
         if turn is None:
             return
 
-        def answered(yes: bool | None) -> None:
-            if yes:
+        def on_confirm(confirmed: bool | None) -> None:
+            if confirmed:
                 try:
-                    self.talk.remove(turn.id)
+                    self.conversation.remove_turn(turn.id)
                 except PhichatError as error:
-                    self.tell(f"{error}", grave=True)
-                self.reshow()
+                    self.notify_user(f"{error}", is_error=True)
+                self.refresh_branch()
 
-        self.app.push_screen(Ask("Delete this turn and all that followed it?"), answered)
+        self.app.push_screen(ConfirmDialog("Delete this turn and all that followed it?"), on_confirm)
 
 
-def _warned(turn: ShownTurn, warnings: Sequence[str]) -> str:
+def _format_warnings(turn: TurnView, warnings: Sequence[str]) -> str:
     if not warnings:
         return ""
     more = f" and {len(warnings) - 1} more" if len(warnings) > 1 else ""
     return f", which was warned about: {warnings[0]}{more}"
 
 
-def _choice(block: Block) -> Choice[Block]:
+def _block_option(block: AnswerBlock) -> SelectOption[AnswerBlock]:
     first = next((line for line in block.code.splitlines() if line.strip()), "")
-    return Choice(f"line {block.line}: {first[:40]}", block, block.language)
+    return SelectOption(f"line {block.line}: {first[:40]}", block, block.language)

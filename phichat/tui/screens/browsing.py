@@ -8,18 +8,18 @@ from threading import Thread
 from textual.events import Resize
 from textual.timer import Timer
 
-from phichat.desk import EXPORTS, Listed
-from phichat.engine.cancel import Cancel
+from phichat.desk import EXPORT_FORMATS, ConversationEntry
+from phichat.engine.cancel import CancelToken
 from phichat.errors import PhichatError, UsageError
-from phichat.shelf import ModelOffer
-from phichat.tui.pulling import PullThread
+from phichat.shelf import CatalogEntry
+from phichat.tui.pulling import DownloadThread
 from phichat.tui.screens.commanding import CommandingScreen
-from phichat.tui.screens.dialogs import AskLine, Choice, Choose, Read
-from phichat.tui.screens.models import ModelsScreen, Picked
+from phichat.tui.screens.dialogs import InputDialog, SelectDialog, SelectOption, TextDialog
+from phichat.tui.screens.models import ModelPicker, ModelPickerResult
 from phichat.tui.widgets.sidebar import Sidebar
 from phichat.tui.widgets.welcome import Welcome
 
-_PAUSE_S = 0.12
+_SEARCH_DEBOUNCE_S = 0.12
 """After the last key before a search begins."""
 
 
@@ -27,18 +27,18 @@ class BrowsingScreen(CommandingScreen):
     """The sidebar and the model switcher."""
 
     _search_timer: Timer | None = None
-    pulling: PullThread | None = None
+    download: DownloadThread | None = None
 
     @property
     def sidebar(self) -> Sidebar:
         return self.query_one(Sidebar)
 
-    def say_beside(self, word: str) -> None:
+    def set_background_status(self, status: str) -> None:
         """What goes on in the background, in the line of status."""
         raise NotImplementedError
 
     def on_resize(self, event: Resize) -> None:
-        self.sidebar.fit(event.size.width)
+        self.sidebar.adapt_to_width(event.size.width)
 
     # Moving
 
@@ -46,265 +46,277 @@ class BrowsingScreen(CommandingScreen):
         """After something else has written to the terminal."""
         self.refresh(repaint=True, layout=True)
 
-    def action_page(self, pages: int) -> None:
+    def action_scroll_page(self, pages: int) -> None:
         """Scroll the conversation while the prompt keeps the keys."""
-        self.conversation.scroll_relative(y=pages * (self.conversation.size.height - 2), animate=False)
+        self.conversation_view.scroll_relative(y=pages * (self.conversation_view.size.height - 2), animate=False)
 
-    def action_to_top(self) -> None:
+    def action_jump_to_top(self) -> None:
         """The beginning of the conversation."""
-        self.conversation.action_to_top()
+        self.conversation_view.action_jump_to_top()
 
-    def action_to_end(self) -> None:
+    def action_jump_to_end(self) -> None:
         """The newest line."""
-        self.conversation.action_to_end()
+        self.conversation_view.action_jump_to_end()
 
     # Conversations
 
-    def action_sidebar(self) -> None:
+    def action_toggle_sidebar(self) -> None:
         """Show or hide the conversations."""
-        self.sidebar.toggle()
+        self.sidebar.toggle_open()
         if not self.sidebar.is_open:
-            self.prompt.focus()
+            self.prompt_input.focus()
 
-    def on_sidebar_wanted(self, message: Sidebar.Wanted) -> None:
+    def on_sidebar_search_requested(self, message: Sidebar.SearchRequested) -> None:
         if self._search_timer is not None:
             self._search_timer.stop()
-        self._search_timer = self.set_timer(_PAUSE_S if message.query else 0.001, partial(self._list, message.query))
+        self._search_timer = self.set_timer(
+            _SEARCH_DEBOUNCE_S if message.query else 0.001, partial(self._search_conversations, message.query)
+        )
 
-    def _list(self, query: str) -> None:
+    def _search_conversations(self, query: str) -> None:
         def run() -> None:
             try:
-                listed = self.desk.listed(query)
+                entries = self.chat_service.list_conversations(query)
             except PhichatError as error:
-                self.call_later(self.tell, f"{error}", grave=True)
+                self.call_later(self.notify_user, f"{error}", grave=True)
             else:
-                self.call_later(self.sidebar.show, listed)
+                self.call_later(self.sidebar.show_entries, entries)
 
         Thread(target=run, name="list", daemon=True).start()
 
-    def on_sidebar_chosen(self, message: Sidebar.Chosen) -> None:
-        one = message.listed
+    def on_sidebar_action_requested(self, message: Sidebar.ActionRequested) -> None:
+        entry = message.entry
         try:
-            match message.act, one:
-                case "open", Listed():
-                    self._open(one)
-                case "rename", Listed():
-                    self._rename(one)
-                case "delete", Listed():
-                    self._delete(one)
-                case "export", Listed():
-                    self._export(one.id)
+            match message.action_name, entry:
+                case "open", ConversationEntry():
+                    self._open_entry(entry)
+                case "rename", ConversationEntry():
+                    self._rename_entry(entry)
+                case "delete", ConversationEntry():
+                    self._delete_entry(entry)
+                case "export", ConversationEntry():
+                    self._ask_export(entry.id)
                 case "undo", _:
-                    word = self.desk.restore()
-                    self.tell(word)
-                    self._list("")
+                    message_text = self.chat_service.undo_delete()
+                    self.notify_user(message_text)
+                    self._search_conversations("")
                 case _:
                     pass
         except PhichatError as error:
-            self.tell(f"{error}", grave=True)
+            self.notify_user(f"{error}", is_error=True)
 
-    def _open(self, one: Listed) -> None:
+    def _open_entry(self, entry: ConversationEntry) -> None:
         if self.is_busy:
-            self.tell("An answer is being written; Esc stops it.")
+            self.notify_user("An answer is being written; Esc stops it.")
             return
-        talk = self.desk.opened(one.id)
-        if one.turn:
-            talk.show(one.turn)
-        self.open(talk)
-        if one.turn:
-            found = next((turn for turn in self.conversation.turns if turn.id == one.turn), None)
+        conversation = self.chat_service.open_conversation(entry.id)
+        if entry.turn_id:
+            conversation.switch_to(entry.turn_id)
+        self.open_conversation(conversation)
+        if entry.turn_id:
+            hit_turn = next((turn for turn in self.conversation_view.turns if turn.id == entry.turn_id), None)
             # Only what is laid out can be scrolled to; the first screen may just have gone.
-            self.call_after_refresh(self.conversation.select, found)
-        if self.sidebar.is_alone:
-            self.sidebar.toggle()
+            self.call_after_refresh(self.conversation_view.select_turn, hit_turn)
+        if self.sidebar.is_fullscreen:
+            self.sidebar.toggle_open()
 
-    def _rename(self, one: Listed) -> None:
-        def answered(title: str | None) -> None:
+    def _rename_entry(self, entry: ConversationEntry) -> None:
+        def on_answer(title: str | None) -> None:
             if title:
-                self.desk.rename(one.id, title)
-                self._list("")
+                self.chat_service.rename_conversation(entry.id, title)
+                self._search_conversations("")
 
-        self.app.push_screen(AskLine("Title", one.title), answered)
+        self.app.push_screen(InputDialog("Title", entry.title), on_answer)
 
-    def _delete(self, one: Listed) -> None:
-        self.desk.delete(one.id)
-        self.tell("Deleted; u brings it back until phichat ends.")
-        if self.talk.id == one.id:
-            self.open(self.desk.new_talk())
-        self._list("")
+    def _delete_entry(self, entry: ConversationEntry) -> None:
+        self.chat_service.delete_conversation(entry.id)
+        self.notify_user("Deleted; u brings it back until phichat ends.")
+        if self.conversation.id == entry.id:
+            self.open_conversation(self.chat_service.new_conversation())
+        self._search_conversations("")
 
-    def _export(self, id: str) -> None:
-        def chosen(format: str | None) -> None:
-            if format is not None:
-                self.app.push_screen(AskLine("Write it to", f"conversation.{format}"), partial(named, format))
+    def _ask_export(self, conversation_id: str) -> None:
+        def on_format(export_format: str | None) -> None:
+            if export_format is not None:
+                self.app.push_screen(
+                    InputDialog("Write it to", f"conversation.{export_format}"), partial(on_file_name, export_format)
+                )
 
-        def named(format: str, name: str | None) -> None:
+        def on_file_name(export_format: str, name: str | None) -> None:
             if name:
-                self._write_export(id, format, name)
+                self._write_export(conversation_id, export_format, name)
 
-        self.app.push_screen(Choose("Export as", [Choice(format, format) for format in EXPORTS]), chosen)
+        self.app.push_screen(
+            SelectDialog("Export as", [SelectOption(format, format) for format in EXPORT_FORMATS]), on_format
+        )
 
-    def _write_export(self, id: str, format: str, name: str) -> None:
+    def _write_export(self, conversation_id: str, export_format: str, name: str) -> None:
         try:
-            self.save(name, self.desk.export(id, format))
+            self.save_to_file(name, self.chat_service.export_conversation(conversation_id, export_format))
         except PhichatError as error:
-            self.tell(f"{error}", grave=True)
+            self.notify_user(f"{error}", is_error=True)
 
-    def _do_export(self, rest: str) -> None:
-        if self.talk.id is None:
+    def _do_export(self, argument: str) -> None:
+        if self.conversation.id is None:
             raise UsageError("This conversation is not kept yet", "ask something first")
-        format, _, name = rest.partition(" ")
-        if not format:
-            self._export(self.talk.id)
-        elif format not in EXPORTS:
-            raise UsageError(f"There is no format {format!r}", "the formats are " + ", ".join(EXPORTS))
+        export_format, _, name = argument.partition(" ")
+        if not export_format:
+            self._ask_export(self.conversation.id)
+        elif export_format not in EXPORT_FORMATS:
+            raise UsageError(f"There is no format {export_format!r}", "the formats are " + ", ".join(EXPORT_FORMATS))
         else:
-            self._write_export(self.talk.id, format, name.strip() or f"conversation.{format}")
+            self._write_export(
+                self.conversation.id, export_format, name.strip() or f"conversation.{export_format}"
+            )
 
-    def _do_load(self, rest: str) -> None:
-        if rest and self.is_busy:
-            self.tell("An answer is being written; Esc stops it.")
-        elif rest:
-            self.open(self.desk.opened(rest))
+    def _do_load(self, argument: str) -> None:
+        if argument and self.is_busy:
+            self.notify_user("An answer is being written; Esc stops it.")
+        elif argument:
+            self.open_conversation(self.chat_service.open_conversation(argument))
         elif not self.sidebar.is_open:
-            self.action_sidebar()
+            self.action_toggle_sidebar()
 
-    def _do_replay(self, rest: str) -> None:
+    def _do_replay(self, argument: str) -> None:
         if self.is_busy:
-            self.tell("An answer is being written; Esc stops it.")
+            self.notify_user("An answer is being written; Esc stops it.")
             return
-        self.tell("Answering once more, to compare.")
+        self.notify_user("Answering once more, to compare.")
 
         def run() -> None:
             try:
-                word = self.desk.replay(self.talk, Cancel())
+                result = self.chat_service.replay_last_turn(self.conversation, CancelToken())
             except PhichatError as error:
-                word = f"{error}"
-            self.call_later(lambda: self.app.push_screen(Read("Replay", word)))
+                result = f"{error}"
+            self.call_later(lambda: self.app.push_screen(TextDialog("Replay", result)))
 
         Thread(target=run, name="replay", daemon=True).start()
 
     # Models
 
-    def action_models(self, filter: str = "") -> None:
+    def action_pick_model(self, filter_text: str = "") -> None:
         """Choose another model, or have one downloaded."""
 
-        def picked(pick: Picked | None) -> None:
-            if pick is None:
+        def on_pick(result: ModelPickerResult | None) -> None:
+            if result is None:
                 return
-            if pick.offer is None:
-                self.action_unload()
-            elif pick.offer.installed:
-                self._use(pick.offer.name)
+            if result.entry is None:
+                self.action_unload_model()
+            elif result.entry.installed:
+                self._switch_model(result.entry.name)
             else:
-                self._pull(pick.offer)
+                self._start_download(result.entry)
 
-        shelf = self.desk.shelf
-        self.app.push_screen(ModelsScreen(shelf.offers, shelf.search, self.model_in_use, filter), picked)
+        catalog = self.chat_service.catalog
+        self.app.push_screen(ModelPicker(catalog.entries, catalog.search_hub, self.current_model, filter_text), on_pick)
 
-    def look_for_models(self) -> None:
+    def refresh_models(self) -> None:
         """Tell the first screen what is here: in a thread, for it reads headers."""
         welcome = self.query_one(Welcome)
 
         def run() -> None:
             try:
-                offers = self.desk.shelf.offers()
+                entries = self.chat_service.catalog.entries()
             except PhichatError as error:
-                self.call_later(self.tell, f"{error}", grave=True)
+                self.call_later(self.notify_user, f"{error}", grave=True)
             else:
-                welcome.post_message(Welcome.Found(offers))
+                welcome.post_message(Welcome.ModelsLoaded(entries))
 
         Thread(target=run, name="models", daemon=True).start()
 
-    def on_welcome_wanted(self, message: Welcome.Wanted) -> None:
-        if message.offer.installed:
-            self._use(message.offer.name)
+    def on_welcome_model_picked(self, message: Welcome.ModelPicked) -> None:
+        if message.entry.installed:
+            self._switch_model(message.entry.name)
         else:
-            self.action_models(message.offer.name)
-        self.prompt.focus()
+            self.action_pick_model(message.entry.name)
+        self.prompt_input.focus()
 
-    def on_welcome_tried(self, message: Welcome.Tried) -> None:
-        self.prompt.fill(message.prompt)
-        self.prompt.focus()
+    def on_welcome_example_picked(self, message: Welcome.ExamplePicked) -> None:
+        self.prompt_input.set_text(message.prompt)
+        self.prompt_input.focus()
 
-    def action_unload(self) -> None:
+    def action_unload_model(self) -> None:
         """Free the memory of the model; the next prompt loads it again."""
         if self.is_busy:
-            self.tell("An answer is being written; Esc stops it.")
+            self.notify_user("An answer is being written; Esc stops it.")
             return
-        self.stop_loading()
-        self.desk.unload()
-        self.model_unloaded()
-        self.tell("The memory is free; the next prompt loads the model again.")
+        self.stop_preload()
+        self.chat_service.unload_model()
+        self.on_model_unloaded()
+        self.notify_user("The memory is free; the next prompt loads the model again.")
 
-    def _do_model(self, rest: str) -> None:
-        if rest:
-            self._use(rest)
+    def _do_model(self, argument: str) -> None:
+        if argument:
+            self._switch_model(argument)
         else:
-            self.action_models()
+            self.action_pick_model()
 
-    def _use(self, name: str) -> None:
+    def _switch_model(self, name: str) -> None:
         if self.is_busy:
-            self.tell("An answer is being written; Esc stops it.")
+            self.notify_user("An answer is being written; Esc stops it.")
             return
         # A backend that is closed while it loads would load on, and nobody would close it again.
-        self.stop_loading()
-        self.stop_counting()
+        self.stop_preload()
+        self.stop_token_count()
         try:
-            self.desk.choose_model(name)
+            self.chat_service.select_model(name)
         except PhichatError as error:
-            self.tell(f"{error}", grave=True)
-            self.load()
+            self.notify_user(f"{error}", is_error=True)
+            self.preload_model()
         else:
-            self.model_chosen(self.desk.model_name)
+            self.on_model_switched(self.chat_service.model_name)
 
     @property
-    def model_in_use(self) -> str:
+    def current_model(self) -> str:
         """The name of the model that answers, "" while nobody knows."""
         raise NotImplementedError
 
-    def model_chosen(self, name: str) -> None:
+    def on_model_switched(self, name: str) -> None:
         """Another model answers from the next turn on."""
         raise NotImplementedError
 
-    def model_unloaded(self) -> None:
+    def on_model_unloaded(self) -> None:
         """No model is in memory."""
         raise NotImplementedError
 
-    def load(self) -> None:
+    def preload_model(self) -> None:
         """Bring the model into memory while the user types."""
         raise NotImplementedError
 
-    def stop_loading(self) -> None:
+    def stop_preload(self) -> None:
         """End the loading that goes on beside the typing, and wait for it."""
         raise NotImplementedError
 
-    def _pull(self, offer: ModelOffer) -> None:
-        if self.pulling is not None:
-            self.tell(f"{self.pulling.name} is being downloaded; it ends or is stopped with Ctrl+X first.")
+    def _start_download(self, entry: CatalogEntry) -> None:
+        if self.download is not None:
+            self.notify_user(
+                f"{self.download.model_name} is being downloaded; it ends or is stopped with Ctrl+X first."
+            )
             return
 
-        def progress(word: str) -> None:
-            self.call_later(self.say_beside, word)
+        def on_progress(status: str) -> None:
+            self.call_later(self.set_background_status, status)
 
-        def done(error: PhichatError | None) -> None:
-            self.call_later(self._pulled, offer, error)
+        def on_done(error: PhichatError | None) -> None:
+            self.call_later(self._on_download_finished, entry, error)
 
-        self.tell(f"Downloading {offer.name}; Ctrl+X stops it, and the next time goes on where it ended.")
-        self.pulling = PullThread(offer.name, partial(self.desk.shelf.pull, offer.name), progress, done)
+        self.notify_user(f"Downloading {entry.name}; Ctrl+X stops it, and the next time goes on where it ended.")
+        self.download = DownloadThread(
+            entry.name, partial(self.chat_service.catalog.download_model, entry.name), on_progress, on_done
+        )
 
-    def _pulled(self, offer: ModelOffer, error: PhichatError | None) -> None:
-        pulling, self.pulling = self.pulling, None
-        self.say_beside("")
-        if pulling is not None and pulling.was_cancelled:
-            self.tell(f"The download of {offer.name} is stopped; what there is of it is kept.")
+    def _on_download_finished(self, entry: CatalogEntry, error: PhichatError | None) -> None:
+        download, self.download = self.download, None
+        self.set_background_status("")
+        if download is not None and download.was_cancelled:
+            self.notify_user(f"The download of {entry.name} is stopped; what there is of it is kept.")
         elif error is not None:
-            self.tell(f"{error}", grave=True)
+            self.notify_user(f"{error}", is_error=True)
         else:
-            self.tell(f"{offer.name} is here; Ctrl+O chooses it.")
-            self.look_for_models()
+            self.notify_user(f"{entry.name} is here; Ctrl+O chooses it.")
+            self.refresh_models()
 
-    def action_stop_pull(self) -> None:
+    def action_stop_download(self) -> None:
         """Stop the download in the background."""
-        if self.pulling is not None:
-            self.pulling.cancel(0)
+        if self.download is not None:
+            self.download.cancel(0)

@@ -13,46 +13,46 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
-from phichat.chat.conversation import Conversation as Talk
-from phichat.desk import Desk
-from phichat.engine.cancel import Cancel
+from phichat.chat.conversation import Conversation
+from phichat.desk import ChatService
+from phichat.engine.cancel import CancelToken
 from phichat.events import (
     CodeChecked,
     ContextTrimmed,
     Event,
-    ModelChecking,
     ModelLoading,
     ModelReady,
-    NotKept,
+    ModelVerifying,
     PromptProgress,
     ReasoningDelta,
     SampleFinished,
-    Sampling,
+    SamplingProgress,
     TextDelta,
+    TranscriptUnavailable,
     TurnFinished,
     TurnStarted,
-    Voted,
+    VoteResult,
 )
-from phichat.tui.bridge import TurnThread
+from phichat.tui.bridge import EventPump
 from phichat.tui.screens.prompting import PromptingScreen
-from phichat.tui.turns import ShownTurn, shown
-from phichat.tui.widgets.completions import Completions
-from phichat.tui.widgets.conversation import Conversation
-from phichat.tui.widgets.prompt import Prompt
+from phichat.tui.turns import TurnView, build_turn_views
+from phichat.tui.widgets.completions import CompletionList
+from phichat.tui.widgets.conversation import ConversationView
+from phichat.tui.widgets.prompt import PromptInput
 from phichat.tui.widgets.sidebar import Sidebar
 from phichat.tui.widgets.status import Status, StatusLine
 from phichat.tui.widgets.welcome import Welcome
 
-_INTERVAL_S = 1 / 15
+_MIN_DRAW_INTERVAL_S = 1 / 15
 """Between two drawings of a growing answer. The engine computes on every core, so each drawing costs it."""
-_SHARE = 20
+_DRAW_CPU_DIVISOR = 20
 """And at least so many times the processor time that this thread has used since the drawing before: 5 % of a core."""
-_LONGEST_S = 0.3
+_MAX_DRAW_INTERVAL_S = 0.3
 """But never longer: a first drawing that had to import things says nothing about the next."""
-_TYPING_S = 0.1
+_TYPING_PAUSE_S = 0.1
 """After a key nothing is drawn for so long, if the answer was drawn less than _LONGEST_S ago: keys come first."""
-_TWICE_S = 1.5
-_GARBAGE = (2_000, 10, 50)
+_DOUBLE_PRESS_S = 1.5
+_GC_THRESHOLDS = (2_000, 10, 50)
 """Thresholds of the collector. A drawing makes thousands of objects; to look through all takes as long as several."""
 
 
@@ -60,34 +60,34 @@ class ChatScreen(PromptingScreen):
     """The conversation, the prompt, and the line of status."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop the answer; go back to the prompt"),
-        Binding("f1", "keys", "Keys and commands"),
-        Binding("f2,ctrl+b", "sidebar", "Conversations, and search"),
-        Binding("ctrl+o", "models", "Models"),
-        Binding("ctrl+n", "new", "Another conversation"),
-        Binding("ctrl+t", "talk", "Go to the turns, and select one"),
+        Binding("escape", "stop_generation", "Stop the answer; go back to the prompt"),
+        Binding("f1", "show_help", "Keys and commands"),
+        Binding("f2,ctrl+b", "toggle_sidebar", "Conversations, and search"),
+        Binding("ctrl+o", "pick_model", "Models"),
+        Binding("ctrl+n", "new_conversation", "Another conversation"),
+        Binding("ctrl+t", "focus_turns", "Go to the turns, and select one"),
         Binding("ctrl+r", "regenerate", "Answer again"),
-        Binding("ctrl+up", "warning(-1)", "The code warning before"),
-        Binding("ctrl+down", "warning(1)", "The next code warning"),
-        Binding("ctrl+g", "editor", "Write the prompt in $EDITOR"),
-        Binding("ctrl+x", "stop_pull", "Stop the download"),
+        Binding("ctrl+up", "jump_to_warning(-1)", "The code warning before"),
+        Binding("ctrl+down", "jump_to_warning(1)", "The next code warning"),
+        Binding("ctrl+g", "open_editor", "Write the prompt in $EDITOR"),
+        Binding("ctrl+x", "stop_download", "Stop the download"),
         Binding("ctrl+l", "redraw", "Draw the screen again"),
     ]
 
-    class Woke(Message):
+    class EventsAvailable(Message):
         """The turn's thread has something."""
 
-    def __init__(self, desk: Desk, talk: Talk | None = None) -> None:
-        super().__init__(desk, talk)
-        self._turn: TurnThread | None = None
-        self._preload: TurnThread | None = None
-        self._live: ShownTurn | None = None
-        self._cancel: Cancel | None = None
-        self._load_cancel: Cancel | None = None
+    def __init__(self, chat_service: ChatService, conversation: Conversation | None = None) -> None:
+        super().__init__(chat_service, conversation)
+        self._turn_pump: EventPump | None = None
+        self._preload_pump: EventPump | None = None
+        self._running_turn: TurnView | None = None
+        self._turn_cancel: CancelToken | None = None
+        self._preload_cancel: CancelToken | None = None
         self._drawn_at = self._typed_at = 0.0
-        self._worked = 0.0
-        self._interval = _INTERVAL_S
-        self._waits = False
+        self._thread_time = 0.0
+        self._draw_interval = _MIN_DRAW_INTERVAL_S
+        self._draw_scheduled = False
         self._interrupted_at = 0.0
 
     def compose(self) -> ComposeResult:
@@ -95,276 +95,287 @@ class ChatScreen(PromptingScreen):
             yield Sidebar(id="sidebar")
             with Vertical(id="talk"):
                 yield Welcome(id="welcome")
-                yield Conversation(id="conversation")
-                yield Completions(id="completions")
-                yield Prompt(id="prompt")
+                yield ConversationView(id="conversation")
+                yield CompletionList(id="completions")
+                yield PromptInput(id="prompt")
         yield StatusLine(id="status")
 
     def on_mount(self) -> None:
-        self.conversation.display = False
-        if self.talk.branch:
-            self.open(self.talk)
-        self.prompt.focus()
-        text, pastes = self.desk.draft()
-        self.prompt.fill(text, pastes)
-        self.status.status = Status(model=self.desk.model_name)
+        self.conversation_view.display = False
+        if self.conversation.branch:
+            self.open_conversation(self.conversation)
+        self.prompt_input.focus()
+        text, pastes = self.chat_service.load_draft()
+        self.prompt_input.set_text(text, pastes)
+        self.status_line.status = Status(model=self.chat_service.model_name)
 
-    def begin(self) -> None:
+    def finish_startup(self) -> None:
         """What need not be there when the screen is first drawn."""
         # What has lived until now stays: the collector, which stops all threads, need not go through it again.
         # Once only, for what is frozen is never found to be garbage.
         gc.freeze()
-        gc.set_threshold(*_GARBAGE)
+        gc.set_threshold(*_GC_THRESHOLDS)
         gc.enable()
-        self.load()
-        self.look_for_models()
+        self.preload_model()
+        self.refresh_models()
 
     @property
     def is_busy(self) -> bool:
-        return self._turn is not None
+        return self._turn_pump is not None
 
     @property
-    def status(self) -> StatusLine:
+    def status_line(self) -> StatusLine:
         return self.query_one(StatusLine)
 
     # Sending
 
-    def send(self, prompt: str) -> None:
+    def send_prompt(self, prompt: str) -> None:
         """Ask after the turn where the conversation stands."""
-        talk, cancel = self.talk, Cancel()
-        self._live, self._cancel = ShownTurn(prompt), cancel
-        self._reveal()
-        self.conversation.add(self._live)
-        params = self.desk.params
-        preload, counting = self._preload, self.stop_counting()
+        conversation, cancel = self.conversation, CancelToken()
+        self._running_turn, self._turn_cancel = TurnView(prompt), cancel
+        self._show_conversation()
+        self.conversation_view.add_turn(self._running_turn)
+        params = self.chat_service.params
+        preload_pump, count_thread = self._preload_pump, self.stop_token_count()
 
-        def events() -> Iterator[Event]:
-            if preload is not None:
-                preload.join()
-            if counting is not None:
-                counting.join()
-            yield from talk.send(prompt, params, cancel)
+        def iter_events() -> Iterator[Event]:
+            if preload_pump is not None:
+                preload_pump.wait()
+            if count_thread is not None:
+                count_thread.join()
+            yield from conversation.send(prompt, params, cancel)
 
-        self._turn = TurnThread(events, self._wake)
-        self._say("starting")
-        self._worked = thread_time()
-        self._turn.start()
+        self._turn_pump = EventPump(iter_events, self._post_events_available)
+        self._set_status("starting")
+        self._thread_time = thread_time()
+        self._turn_pump.start()
 
-    def _wake(self) -> None:
-        self.post_message(self.Woke())
+    def _post_events_available(self) -> None:
+        self.post_message(self.EventsAvailable())
 
-    def load(self) -> None:
+    def preload_model(self) -> None:
         """Bring the model into memory while the user types."""
-        cancel = self._load_cancel = Cancel()
+        cancel = self._preload_cancel = CancelToken()
 
-        def events() -> Iterator[Event]:
-            yield from self.desk.backend().load(cancel)
+        def iter_events() -> Iterator[Event]:
+            yield from self.chat_service.get_backend().load(cancel)
 
-        self._preload = TurnThread(events, self._wake)
-        self._preload.start()
+        self._preload_pump = EventPump(iter_events, self._post_events_available)
+        self._preload_pump.start()
 
-    def _loading(self) -> None:
-        if self._preload is None:
+    def _handle_preload_events(self) -> None:
+        if self._preload_pump is None:
             return
-        events, done, error = self._preload.take()
+        events, done, error = self._preload_pump.drain_events()
         for event in events:
-            self._follow(event)
+            self._update_status(event)
         if done:
-            self._preload = self._load_cancel = None
-            if self._turn is None:
-                self._say("")
-        if error is not None and self._turn is None:
-            self.tell(f"{error}", grave=True)
+            self._preload_pump = self._preload_cancel = None
+            if self._turn_pump is None:
+                self._set_status("")
+        if error is not None and self._turn_pump is None:
+            self.notify_user(f"{error}", is_error=True)
 
-    def _reveal(self, *, is_empty: bool = False) -> None:
+    def _show_conversation(self, *, is_empty: bool = False) -> None:
         self.query_one(Welcome).display = is_empty
-        self.conversation.display = not is_empty
+        self.conversation_view.display = not is_empty
 
-    def on_chat_screen_woke(self) -> None:
+    def on_chat_screen_events_available(self) -> None:
         """Draw now, or as soon as the last drawing is long enough ago."""
-        self._loading()
-        if self._turn is not None and self._turn.is_done:
-            self._draw()
+        self._handle_preload_events()
+        if self._turn_pump is not None and self._turn_pump.is_done:
+            self._draw_events()
             return
-        if self._waits:
+        if self._draw_scheduled:
             return
         self._draw_when_due()
 
     def _draw_when_due(self) -> None:
-        self._waits = False
-        quiet = min(self._typed_at + _TYPING_S, self._drawn_at + _LONGEST_S)
-        due = max(self._drawn_at + self._interval, quiet) - monotonic()
-        if due <= 0:
-            self._draw()
+        self._draw_scheduled = False
+        typing_end = min(self._typed_at + _TYPING_PAUSE_S, self._drawn_at + _MAX_DRAW_INTERVAL_S)
+        delay = max(self._drawn_at + self._draw_interval, typing_end) - monotonic()
+        if delay <= 0:
+            self._draw_events()
         else:
-            self._waits = True
-            self.set_timer(due, self._draw_when_due)
+            self._draw_scheduled = True
+            self.set_timer(delay, self._draw_when_due)
 
     def on_text_area_changed(self) -> None:
         self._typed_at = monotonic()
         super().on_text_area_changed()
 
-    def _draw(self) -> None:
-        running, live = self._turn, self._live
-        if running is None or live is None:
+    def _draw_events(self) -> None:
+        pump, turn = self._turn_pump, self._running_turn
+        if pump is None or turn is None:
             return
-        events, done, error = running.take()
+        events, done, error = pump.drain_events()
         for event in events:
-            live.apply(event)
-            self._follow(event)
+            turn.apply_event(event)
+            self._update_status(event)
         if error is not None:
-            live.fail(f"{error}")
+            turn.set_error(f"{error}")
         if done:
-            self._end(live)
-        self.conversation.changed(live)
-        worked, self._worked = self._worked, thread_time()
+            self._finish_turn(turn)
+        self.conversation_view.update_turn(turn)
+        started, self._thread_time = self._thread_time, thread_time()
         self._drawn_at = monotonic()
-        self._interval = min(_LONGEST_S, max(_INTERVAL_S, _SHARE * (self._worked - worked)))
+        self._draw_interval = min(
+            _MAX_DRAW_INTERVAL_S, max(_MIN_DRAW_INTERVAL_S, _DRAW_CPU_DIVISOR * (self._thread_time - started))
+        )
 
-    def _follow(self, event: Event) -> None:
+    def _update_status(self, event: Event) -> None:
         match event:
             case TurnStarted():
-                self._say("starting")
-            case ModelChecking():
-                self._say(f"checking {event.fraction:.0%}")
+                self._set_status("starting")
+            case ModelVerifying():
+                self._set_status(f"checking {event.fraction:.0%}")
             case ModelLoading():
-                self._say(f"loading {event.fraction:.0%}")
+                self._set_status(f"loading {event.fraction:.0%}")
             case ModelReady():
-                self.desk.loaded(event)
-                self.talk.loaded(event)
-                self._say("reading", model=event.model.name, placement=_placement(event), n_ctx=event.model.n_ctx)
+                self.chat_service.on_model_loaded(event)
+                self.conversation.on_model_loaded(event)
+                self._set_status(
+                    "reading", model=event.model.name, placement=_format_placement(event), n_ctx=event.model.n_ctx
+                )
             case PromptProgress():
-                reads = event.done < event.total
-                state = f"reading {event.done:,} of {event.total:,} tokens" if reads else "thinking"
-                self._say(state, used=event.total)
+                is_prefilling = event.done < event.total
+                state = f"reading {event.done:,} of {event.total:,} tokens" if is_prefilling else "thinking"
+                self._set_status(state, used_tokens=event.total)
             case ReasoningDelta():
-                self._say("thinking")
+                self._set_status("thinking")
             case TextDelta():
-                self._say("writing")
+                self._set_status("writing")
             case TurnFinished():
                 usage = event.usage
-                self._say(
+                self._set_status(
                     "",
-                    used=usage.prompt_tokens + usage.completion_tokens,
-                    n_ctx=event.n_ctx or self.status.status.n_ctx,
+                    used_tokens=usage.prompt_tokens + usage.completion_tokens,
+                    n_ctx=event.n_ctx or self.status_line.status.n_ctx,
                     tokens_per_second=event.timings.tokens_per_second,
                 )
-            case ContextTrimmed() | CodeChecked() | NotKept() | Sampling() | SampleFinished() | Voted():
+            case (
+                ContextTrimmed()
+                | CodeChecked()
+                | TranscriptUnavailable()
+                | SamplingProgress()
+                | SampleFinished()
+                | VoteResult()
+            ):
                 pass
             case _:
                 assert_never(event)
 
-    def _say(self, state: str, **changes: object) -> None:
-        self.status.status = replace(self.status.status, state=state, **changes)  # type: ignore[arg-type]
+    def _set_status(self, activity: str, **changes: object) -> None:
+        self.status_line.status = replace(self.status_line.status, activity=activity, **changes)  # type: ignore[arg-type]
 
-    def say_beside(self, word: str) -> None:
-        self.status.status = replace(self.status.status, beside=word)
+    def set_background_status(self, status: str) -> None:
+        self.status_line.status = replace(self.status_line.status, background=status)
 
     @property
-    def model_in_use(self) -> str:
-        return self.status.status.model
+    def current_model(self) -> str:
+        return self.status_line.status.model
 
-    def model_chosen(self, name: str) -> None:
-        self._say("", model=name, placement="", tokens_per_second=0.0)
-        self.load()
+    def on_model_switched(self, name: str) -> None:
+        self._set_status("", model=name, placement="", tokens_per_second=0.0)
+        self.preload_model()
 
-    def model_unloaded(self) -> None:
-        self._say("", placement="not loaded", tokens_per_second=0.0)
+    def on_model_unloaded(self) -> None:
+        self._set_status("", placement="not loaded", tokens_per_second=0.0)
 
-    def stop_loading(self) -> None:
-        if self._load_cancel is not None:
-            self._load_cancel.set()
-        if self._preload is not None:
-            self._preload.join()
+    def stop_preload(self) -> None:
+        if self._preload_cancel is not None:
+            self._preload_cancel.set()
+        if self._preload_pump is not None:
+            self._preload_pump.wait()
         # What it has still to tell is no longer so.
-        self._preload = self._load_cancel = None
+        self._preload_pump = self._preload_cancel = None
 
-    def _end(self, live: ShownTurn) -> None:
-        self._turn = self._cancel = self._live = None
-        self._say("")
-        if self.talk.head is not None:
-            live.id = self.talk.head
-            answered = self.talk.turn(live.id).model
-            live.model = answered.name if answered else ""
-            same = self.talk.siblings(live.id)
-            live.sibling, live.siblings = same.index(live.id) + 1, len(same)
-            live.version += 1
+    def _finish_turn(self, turn: TurnView) -> None:
+        self._turn_pump = self._turn_cancel = self._running_turn = None
+        self._set_status("")
+        if self.conversation.head is not None:
+            turn.id = self.conversation.head
+            model = self.conversation.get_turn(turn.id).model
+            turn.model = model.name if model else ""
+            sibling_ids = self.conversation.sibling_ids(turn.id)
+            turn.sibling_number, turn.sibling_count = sibling_ids.index(turn.id) + 1, len(sibling_ids)
+            turn.version += 1
 
     # Stopping
 
-    def action_stop(self) -> None:
+    def action_stop_generation(self) -> None:
         """End the answer; without one, go back to the prompt."""
-        if self._stop():
-            self._say("stopping")
+        if self._cancel_running():
+            self._set_status("stopping")
         elif self.sidebar.is_open:
-            self.action_sidebar()
+            self.action_toggle_sidebar()
         else:
-            self.conversation.select(None)
-            self.prompt.focus()
+            self.conversation_view.select_turn(None)
+            self.prompt_input.focus()
 
-    def _stop(self) -> bool:
+    def _cancel_running(self) -> bool:
         """Whether there was anything to stop."""
-        running = [cancel for cancel in (self._cancel, self._load_cancel) if cancel is not None]
-        for cancel in running:
+        cancels = [cancel for cancel in (self._turn_cancel, self._preload_cancel) if cancel is not None]
+        for cancel in cancels:
             cancel.set()
-        return bool(running)
+        return bool(cancels)
 
-    def interrupt(self) -> None:
+    def handle_interrupt(self) -> None:
         """Ctrl-C: copy what is selected, or stop; twice in a row quits."""
-        chosen = self.get_selected_text()
-        if chosen:
-            self.app.copy_to_clipboard(chosen)
+        selected_text = self.get_selected_text()
+        if selected_text:
+            self.app.copy_to_clipboard(selected_text)
             self.clear_selection()
             return
         now = monotonic()
-        if now - self._interrupted_at < _TWICE_S:
-            self.leave()
+        if now - self._interrupted_at < _DOUBLE_PRESS_S:
+            self.save_and_shut_down()
             self.app.exit()
             return
         self._interrupted_at = now
-        if self._stop():
-            self._say("stopping")
+        if self._cancel_running():
+            self._set_status("stopping")
         else:
-            self.tell("Ctrl-C once more quits.")
+            self.notify_user("Ctrl-C once more quits.")
 
-    def leave(self) -> None:
+    def save_and_shut_down(self) -> None:
         """Stop what is running and keep the draft."""
-        self.desk.keep_draft(self.prompt.text, self.prompt.pastes)
-        self.halt()
+        self.chat_service.save_draft(self.prompt_input.text, self.prompt_input.pastes)
+        self.shut_down()
 
-    def halt(self) -> None:
+    def shut_down(self) -> None:
         """Stop what is running, with what was said of it kept."""
-        self._stop()
-        self.stop_counting()
-        for thread in (self._turn, self._preload):
+        self._cancel_running()
+        self.stop_token_count()
+        for thread in (self._turn_pump, self._preload_pump):
             if thread is not None:
-                thread.join(2.0)
-        if self.pulling is not None:
-            self.pulling.cancel()
-        self.desk.close()
+                thread.wait(2.0)
+        if self.download is not None:
+            self.download.cancel()
+        self.chat_service.close()
 
     # Elsewhere
 
-    def open(self, talk: Talk) -> None:
+    def open_conversation(self, conversation: Conversation) -> None:
         """Show another conversation."""
-        self.talk = talk
-        self._reveal(is_empty=not talk.branch)
-        self.conversation.show(shown(talk))
-        self.prompt.remember([turn.prompt for turn in talk.branch])
-        self.prompt.focus()
+        self.conversation = conversation
+        self._show_conversation(is_empty=not conversation.branch)
+        self.conversation_view.show_turns(build_turn_views(conversation))
+        self.prompt_input.set_history([turn.prompt for turn in conversation.branch])
+        self.prompt_input.focus()
 
-    def action_talk(self) -> None:
+    def action_focus_turns(self) -> None:
         """Go to the turns, where keys act on the selected one."""
-        self.conversation.focus()
-        self.conversation.action_select(0)
+        self.conversation_view.focus()
+        self.conversation_view.action_select_step(0)
 
-    def action_warning(self, step: int) -> None:
+    def action_jump_to_warning(self, step: int) -> None:
         """Jump to the next warning of the code check."""
-        self.conversation.action_next_warning(step)
+        self.conversation_view.action_next_warning(step)
 
 
-def _placement(ready: ModelReady) -> str:
-    model = ready.model
+def _format_placement(event: ModelReady) -> str:
+    model = event.model
     if not model.n_gpu_layers:
         return "CPU"
     return f"{min(model.n_gpu_layers, model.n_layers + 1)} of {model.n_layers + 1} layers on the GPU"

@@ -15,23 +15,23 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from phichat.terminal import clean, clean_line
+from phichat.terminal import sanitize, sanitize_line
 
-Value = TypeVar("Value")
+OptionValue = TypeVar("OptionValue")
 
-_CANCEL: list[BindingType] = [Binding("escape", "cancel", "Cancel")]
+_CANCEL_BINDINGS: list[BindingType] = [Binding("escape", "cancel", "Cancel")]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice(Generic[Value]):
+class SelectOption(Generic[OptionValue]):
     """One of several. label, about: not yet sanitised."""
 
     label: str
-    value: Value
-    about: str = ""
+    value: OptionValue
+    description: str = ""
 
 
-class Ask(ModalScreen[bool]):
+class ConfirmDialog(ModalScreen[bool]):
     """Yes or no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,26 +45,26 @@ class Ask(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Static(Text(clean(self._question)), markup=False)
+            yield Static(Text(sanitize(self._question)), markup=False)
             yield Static(Text("y yes   n no", "dim"), markup=False)
 
-    def action_answer(self, yes: bool) -> None:
-        self.dismiss(yes)
+    def action_answer(self, confirmed: bool) -> None:
+        self.dismiss(confirmed)
 
 
-class AskLine(ModalScreen[str | None]):
+class InputDialog(ModalScreen[str | None]):
     """One line of text; None when it was cancelled."""
 
-    BINDINGS = _CANCEL
+    BINDINGS = _CANCEL_BINDINGS
 
-    def __init__(self, question: str, value: str = "") -> None:
+    def __init__(self, label: str, initial_value: str = "") -> None:
         super().__init__()
-        self._question, self._value = question, value
+        self._label, self._initial_value = label, initial_value
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Static(Text(clean_line(self._question)), markup=False)
-            yield Input(clean_line(self._value))
+            yield Static(Text(sanitize_line(self._label)), markup=False)
+            yield Input(sanitize_line(self._initial_value))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
@@ -73,48 +73,48 @@ class AskLine(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-class Choose(ModalScreen[Value | None], Generic[Value]):
+class SelectDialog(ModalScreen[OptionValue | None], Generic[OptionValue]):
     """One of a list; None when it was cancelled."""
 
-    BINDINGS = _CANCEL
+    BINDINGS = _CANCEL_BINDINGS
 
-    def __init__(self, question: str, choices: Sequence[Choice[Value]]) -> None:
+    def __init__(self, title: str, options: Sequence[SelectOption[OptionValue]]) -> None:
         super().__init__()
-        self._question, self._choices = question, choices
+        self._dialog_title, self._select_options = title, options
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Static(Text(clean_line(self._question)), markup=False)
-            yield OptionList(*(Option(_line(choice)) for choice in self._choices), markup=False)
+            yield Static(Text(sanitize_line(self._dialog_title)), markup=False)
+            yield OptionList(*(Option(_format_option(choice)) for choice in self._select_options), markup=False)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._choices[event.option_index].value)
+        self.dismiss(self._select_options[event.option_index].value)
 
     def action_cancel(self) -> None:
         self.dismiss(None)
 
 
-class Read(ModalScreen[None]):
+class TextDialog(ModalScreen[None]):
     """A text to read: help, the context, statistics. text: a string is sanitised here."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "dismiss", "Close")]
 
-    def __init__(self, title: str, text: RenderableType) -> None:
+    def __init__(self, title: str, content: RenderableType) -> None:
         super().__init__()
-        self._title, self._text = title, text
+        self._dialog_title, self._content = title, content
 
     def compose(self) -> ComposeResult:
         from textual.containers import VerticalScroll
 
-        shown = Text(clean(self._text)) if isinstance(self._text, str) else self._text
+        content = Text(sanitize(self._content)) if isinstance(self._content, str) else self._content
         with Vertical(classes="dialog wide"):
-            yield Static(Text(clean_line(self._title), "bold"), markup=False)
+            yield Static(Text(sanitize_line(self._dialog_title), "bold"), markup=False)
             with VerticalScroll():
-                yield Static(shown, markup=False)
+                yield Static(content, markup=False)
 
 
-def _line(choice: Choice[Value]) -> Text:
-    text = Text(clean_line(choice.label), no_wrap=True, overflow="ellipsis")
-    if choice.about:
-        text.append(f"  {clean_line(choice.about)}", "dim")
+def _format_option(option: SelectOption[OptionValue]) -> Text:
+    text = Text(sanitize_line(option.label), no_wrap=True, overflow="ellipsis")
+    if option.description:
+        text.append(f"  {sanitize_line(option.description)}", "dim")
     return text

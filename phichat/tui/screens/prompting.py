@@ -10,103 +10,103 @@ from tempfile import TemporaryDirectory
 
 from textual.app import SuspendNotSupported
 
-from phichat.chat.commands import complete, parse, plain_prompt
+from phichat.chat.commands import complete_command, parse_command, unescape_prompt
 from phichat.errors import PhichatError, UsageError
 from phichat.paths import write_atomically
 from phichat.tui.screens.browsing import BrowsingScreen
-from phichat.tui.screens.commanding import files_like, is_folder
-from phichat.tui.widgets.completions import Completion, Completions
-from phichat.tui.widgets.prompt import Prompt
-from phichat.tui.widgets.welcome import TO_TRY, Welcome
+from phichat.tui.screens.commanding import complete_path, is_folder
+from phichat.tui.widgets.completions import Completion, CompletionList
+from phichat.tui.widgets.prompt import PromptInput
+from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS, Welcome
 
-_NUMBERS = {f"{number}": prompt for number, prompt in enumerate(TO_TRY, 1)}
+_EXAMPLE_BY_NUMBER = {f"{number}": prompt for number, prompt in enumerate(EXAMPLE_PROMPTS, 1)}
 
 
 class PromptingScreen(BrowsingScreen):
     """Takes what the prompt box says; the chat screen sends it."""
 
     @property
-    def completions(self) -> Completions:
-        return self.query_one(Completions)
+    def completion_list(self) -> CompletionList:
+        return self.query_one(CompletionList)
 
-    def on_prompt_submitted(self, message: Prompt.Submitted) -> None:
+    def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
         try:
-            command = parse(message.text)
+            command = parse_command(message.text)
         except UsageError as error:
-            self.tell(f"{error}", grave=True)
-            self.prompt.fill(message.text)
+            self.notify_user(f"{error}", is_error=True)
+            self.prompt_input.set_text(message.text)
             return
         if command is not None:
             self.run_command(command)
         elif self.is_busy:
-            self.tell("An answer is being written; Esc stops it.")
-            self.prompt.fill(message.text)
+            self.notify_user("An answer is being written; Esc stops it.")
+            self.prompt_input.set_text(message.text)
         else:
-            self.send_edited(plain_prompt(message.text))
+            self.send_edited(unescape_prompt(message.text))
 
     def on_text_area_changed(self) -> None:
         """Offer what the text may become: commands, or files behind an @."""
-        text = self.prompt.text
-        offers = [Completion(help.usage, help.does, f"/{help.name} ") for help in complete(text)]
-        before, at, word = text.rpartition("@")
-        if not offers and at and not word.count(" ") and (not before or before[-1].isspace()):
-            offers = list(files_like(word))
-        if not offers and self.query_one(Welcome).display and text in _NUMBERS:
-            offers = [Completion(f"{text}  {_NUMBERS[text]}", "", _NUMBERS[text])]
-        self.completions.offer(offers)
-        self.prompt.completing = bool(offers)
+        text = self.prompt_input.text
+        candidates = [Completion(help.usage, help.description, f"/{help.name} ") for help in complete_command(text)]
+        prefix, separator, typed_path = text.rpartition("@")
+        if not candidates and separator and not typed_path.count(" ") and (not prefix or prefix[-1].isspace()):
+            candidates = list(complete_path(typed_path))
+        if not candidates and self.query_one(Welcome).display and text in _EXAMPLE_BY_NUMBER:
+            candidates = [Completion(f"{text}  {_EXAMPLE_BY_NUMBER[text]}", "", _EXAMPLE_BY_NUMBER[text])]
+        self.completion_list.show_completions(candidates)
+        self.prompt_input.is_completing = bool(candidates)
 
-    def on_prompt_asks(self, message: Prompt.Asks) -> None:
-        offers = self.completions
+    def on_prompt_input_completion_key(self, message: PromptInput.CompletionKey) -> None:
+        completions = self.completion_list
         match message.key:
             case "up":
-                offers.action_cursor_up()
+                completions.action_cursor_up()
             case "down":
-                offers.action_cursor_down()
+                completions.action_cursor_down()
             case "escape":
-                offers.offer([])
-                self.prompt.completing = False
+                completions.show_completions([])
+                self.prompt_input.is_completing = False
             case _:
-                self._complete(offers.chosen, sends=message.key == "enter")
+                self._apply_completion(completions.highlighted_completion, submit=message.key == "enter")
 
-    def _complete(self, chosen: Completion | None, *, sends: bool) -> None:
-        text = self.prompt.text
-        if chosen is None:
+    def _apply_completion(self, completion: Completion | None, *, submit: bool) -> None:
+        text = self.prompt_input.text
+        if completion is None:
             return
         if text.startswith("/"):
             typed = text.strip()[1:]
-            if sends and (chosen.label == f"/{typed}" or chosen.becomes.strip() == f"/{typed}"):
-                self.prompt.submit()
+            if submit and (completion.label == f"/{typed}" or completion.replacement.strip() == f"/{typed}"):
+                self.prompt_input.submit_text()
             else:
-                self.prompt.fill(chosen.becomes)
+                self.prompt_input.set_text(completion.replacement)
             return
-        if text in _NUMBERS:
-            self.prompt.fill(chosen.becomes)
+        if text in _EXAMPLE_BY_NUMBER:
+            self.prompt_input.set_text(completion.replacement)
             return
-        path = Path(chosen.becomes)
-        before, _, _ = text.rpartition("@")
-        pastes = self.prompt.pastes
+        path = Path(completion.replacement)
+        prefix, _, _ = text.rpartition("@")
+        pastes = self.prompt_input.pastes
         if is_folder(path):
-            self.prompt.fill(f"{before}@{path}/", pastes)
+            self.prompt_input.set_text(f"{prefix}@{path}/", pastes)
             return
-        self.prompt.fill(before, pastes)
+        self.prompt_input.set_text(prefix, pastes)
         try:
-            self.attach(path)
+            self.attach_file(path)
         except PhichatError as error:
-            self.tell(f"{error}", grave=True)
+            self.notify_user(f"{error}", is_error=True)
 
-    def action_editor(self) -> None:
+    def action_open_editor(self) -> None:
         """Write the prompt in $EDITOR."""
         command = os.environ.get("VISUAL") or os.environ.get("EDITOR")
         if not command:
-            self.tell("No editor is named: set EDITOR.", grave=True)
+            self.notify_user("No editor is named: set EDITOR.", is_error=True)
             return
         with TemporaryDirectory() as folder:
             file = Path(folder) / "prompt.md"
-            write_atomically(file, self.prompt.value.encode("utf-8", "replace"))
+            write_atomically(file, self.prompt_input.full_text.encode("utf-8", "replace"))
             try:
                 with self.app.suspend():
                     subprocess.run([*shlex.split(command), str(file)], check=False)
-                self.prompt.fill(file.read_text("utf-8", "replace").rstrip("\n"))
-            except (OSError, ValueError, SuspendNotSupported) as why:
-                self.tell(f"{command} cannot be run ({why}).", grave=True)
+                self.prompt_input.set_text(file.read_text("utf-8", "replace").rstrip("\n"))
+            except (OSError, ValueError, SuspendNotSupported) as error:
+                self.notify_user(f"{command} cannot be run ({error}).", is_error=True)

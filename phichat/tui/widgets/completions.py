@@ -9,9 +9,9 @@ from rich.text import Text
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from phichat.terminal import clean_line
+from phichat.terminal import sanitize_line
 
-SHOWN = 8
+VISIBLE_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,40 +19,40 @@ class Completion:
     """label: what is shown, not yet sanitised; becomes: the whole text of the prompt when it is chosen."""
 
     label: str
-    about: str
-    becomes: str
+    description: str
+    replacement: str
 
 
-class Completions(OptionList, can_focus=False):
+class CompletionList(OptionList, can_focus=False):
     """Hidden while there is nothing to offer; the keys come from the prompt."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
-        self._offers: Sequence[Completion] = ()
+        self._completions: Sequence[Completion] = ()
 
     def on_mount(self) -> None:
         self.display = False
 
-    def offer(self, offers: Sequence[Completion]) -> None:
+    def show_completions(self, completions: Sequence[Completion]) -> None:
         """Show these, the first one highlighted."""
-        offers = offers[:50]
-        if offers == self._offers:
+        completions = completions[:50]
+        if completions == self._completions:
             return
-        self._offers = offers
+        self._completions = completions
         self.clear_options()
-        self.add_options([Option(_line(offer)) for offer in offers])
-        self.display = bool(offers)
-        self.highlighted = 0 if offers else None
+        self.add_options([Option(_format_completion(completion)) for completion in completions])
+        self.display = bool(completions)
+        self.highlighted = 0 if completions else None
 
     @property
-    def chosen(self) -> Completion | None:
+    def highlighted_completion(self) -> Completion | None:
         """The highlighted one."""
-        at = self.highlighted
-        return self._offers[at] if at is not None and at < len(self._offers) else None
+        index = self.highlighted
+        return self._completions[index] if index is not None and index < len(self._completions) else None
 
 
-def _line(offer: Completion) -> Text:
+def _format_completion(completion: Completion) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(clean_line(offer.label), "bold")
-    text.append(f"  {clean_line(offer.about)}", "dim")
+    text.append(sanitize_line(completion.label), "bold")
+    text.append(f"  {sanitize_line(completion.description)}", "dim")
     return text

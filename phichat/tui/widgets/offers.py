@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from phichat.shelf import ModelOffer
-from phichat.terminal import clean_line
+from phichat.shelf import CatalogEntry
+from phichat.terminal import sanitize_line
 
 
-def offer_line(offer: ModelOffer, *, in_use: bool = False) -> Text:
+def format_model_row(entry: CatalogEntry, *, is_current: bool = False) -> Text:
     """Whether it is here, its name, whether it fits, and what it is; in words, not by colour alone."""
-    text = Text("● " if offer.installed else "○ ", no_wrap=True, overflow="ellipsis")
-    text.append(clean_line(offer.name), "bold")
-    if in_use:
+    text = Text("● " if entry.installed else "○ ", no_wrap=True, overflow="ellipsis")
+    text.append(sanitize_line(entry.name), "bold")
+    if is_current:
         text.append("  in use")
-    match offer.fits:
+    match entry.fits:
         case True:
             text.append("  fits")
         case False:
             text.append("  does not fit", "bold red")
         case None:
             pass
-    text.append(f"  {clean_line(offer.about)}", "dim")
+    text.append(f"  {sanitize_line(entry.details)}", "dim")
     return text

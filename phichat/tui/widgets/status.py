@@ -8,9 +8,9 @@ from rich.text import Text
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from phichat.terminal import clean_line
+from phichat.terminal import sanitize_line
 
-_BAR = 10
+_GAUGE_WIDTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class Status:
 
     model: str = ""
     placement: str = ""
-    used: int = 0
+    used_tokens: int = 0
     n_ctx: int = 0
     tokens_per_second: float = 0.0
-    state: str = ""
-    beside: str = ""
+    activity: str = ""
+    background: str = ""
 
 
 class StatusLine(Widget):
@@ -34,33 +34,33 @@ class StatusLine(Widget):
     def render(self) -> Text:
         status = self.status
         parts: list[Text] = []
-        if status.state:
-            parts.append(Text(status.state, "bold"))
-        if status.beside:
-            parts.append(Text(clean_line(status.beside), "italic"))
-        parts.append(Text(clean_line(status.model) or "no model yet"))
+        if status.activity:
+            parts.append(Text(status.activity, "bold"))
+        if status.background:
+            parts.append(Text(sanitize_line(status.background), "italic"))
+        parts.append(Text(sanitize_line(status.model) or "no model yet"))
         if status.n_ctx:
-            parts.append(_gauge(status.used, status.n_ctx))
+            parts.append(_format_gauge(status.used_tokens, status.n_ctx))
         if status.placement:
-            parts.append(Text(clean_line(status.placement)))
+            parts.append(Text(sanitize_line(status.placement)))
         if status.tokens_per_second:
             parts.append(Text(f"{status.tokens_per_second:.1f} tokens/s"))
         line = Text(" ")
         for index, part in enumerate(parts):
-            apart = "  " if index else ""
-            if line.cell_len + len(apart) + part.cell_len > self.size.width - 1 and index:
+            separator = "  " if index else ""
+            if line.cell_len + len(separator) + part.cell_len > self.size.width - 1 and index:
                 break
-            line.append(apart)
+            line.append(separator)
             line.append_text(part)
         line.no_wrap = True
         return line
 
 
-def _gauge(used: int, n_ctx: int) -> Text:
-    share = min(1.0, used / n_ctx)
-    full = round(share * _BAR)
-    colour = "green" if share < 0.7 else "yellow" if share < 0.9 else "red"
-    text = Text(f"{used:,} of {n_ctx:,} tokens ")
-    text.append("━" * full, colour)
-    text.append("╌" * (_BAR - full), "dim")
+def _format_gauge(used_tokens: int, n_ctx: int) -> Text:
+    fraction = min(1.0, used_tokens / n_ctx)
+    filled = round(fraction * _GAUGE_WIDTH)
+    colour = "green" if fraction < 0.7 else "yellow" if fraction < 0.9 else "red"
+    text = Text(f"{used_tokens:,} of {n_ctx:,} tokens ")
+    text.append("━" * filled, colour)
+    text.append("╌" * (_GAUGE_WIDTH - filled), "dim")
     return text

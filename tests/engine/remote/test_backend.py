@@ -9,40 +9,42 @@ from typing import Any
 import pytest
 
 from endpoint_server import KEY, Answer, EndpointServer, chunk, saying, serving, usage
-from phichat.endpoints import Endpoint, Served
-from phichat.engine.cancel import Cancel
+from phichat.endpoints import Endpoint, EndpointModel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.remote.backend import RemoteBackend
-from phichat.engine.remote.served import served_models
+from phichat.engine.remote.served import list_models
 from phichat.errors import (
     ContextOverflow,
-    EndpointDenied,
+    EndpointAuthError,
     EndpointError,
     EndpointUnreachable,
     ModelNotInstalled,
     PhichatError,
 )
 from phichat.events import ModelReady, ReasoningDelta, TextDelta, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, Message, Role, Usage
+from phichat.messages import FinishReason, Message, Role, SamplingParams, Usage
 
-PLAIN = GenerationParams()
+PLAIN = SamplingParams()
 HELLO = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "Hello?")]
 
 
 def remote(server: EndpointServer, model: str = "tiny", given: Sequence[str] = (), **more: Any) -> RemoteBackend:
     endpoint = Endpoint("lab", more.pop("base_url", server.url), **{"timeout": 5.0, **more})
-    return RemoteBackend(Served(endpoint, model), KEY if endpoint.api_key_env else "", given, pause_s=0.001)
+    return RemoteBackend(
+        EndpointModel(endpoint, model), KEY if endpoint.api_key_env else "", given, retry_delay_s=0.001
+    )
 
 
 def load(backend: RemoteBackend) -> ModelReady:
-    (ready,) = backend.load(Cancel())
+    (ready,) = backend.load(CancelToken())
     assert isinstance(ready, ModelReady)
     return ready
 
 
-def ask(server: EndpointServer, params: GenerationParams = PLAIN, given: Sequence[str] = (), **more: Any) -> list[Any]:
+def ask(server: EndpointServer, params: SamplingParams = PLAIN, given: Sequence[str] = (), **more: Any) -> list[Any]:
     backend = remote(server, given=given, **more)
     load(backend)
-    events = list(backend.generate(HELLO, params, Cancel()))
+    events = list(backend.generate(HELLO, params, CancelToken()))
     backend.close()
     return events
 
@@ -51,8 +53,8 @@ def failing(server: EndpointServer, **more: Any) -> tuple[TurnFinished, PhichatE
     backend = remote(server, **more)
     seen: list[Any] = []
     with pytest.raises(PhichatError) as raised:
-        seen.extend(backend.load(Cancel()))
-        for event in backend.generate(HELLO, GenerationParams(), Cancel()):
+        seen.extend(backend.load(CancelToken()))
+        for event in backend.generate(HELLO, SamplingParams(), CancelToken()):
             seen.append(event)
     backend.close()
     finished = [event for event in seen if isinstance(event, TurnFinished)]
@@ -77,7 +79,7 @@ def test_an_answer_streams_and_counts() -> None:
 
 
 def test_what_the_user_has_set_is_sent() -> None:
-    params = GenerationParams(temperature=0.8, top_k=20, repeat_penalty=1.1, seed=7, max_tokens=5, stop=("\n",))
+    params = SamplingParams(temperature=0.8, top_k=20, repeat_penalty=1.1, seed=7, max_tokens=5, stop=("\n",))
     with serving() as server:
         ask(server, params, given=("temperature",))
     sent = server.asked[0]
@@ -96,7 +98,7 @@ def test_options_that_have_no_effect_are_told_once() -> None:
     with serving() as server:
         backend = remote(server, given=("top_k", "threads", "temperature"))
         ready = load(backend)
-        assert list(backend.load(Cancel())) == []
+        assert list(backend.load(CancelToken())) == []
         backend.close()
         server.models = [{"id": "tiny", "owned_by": "vllm"}]
         known = load(remote(server, given=("top_k",)))
@@ -113,7 +115,7 @@ def test_an_option_that_the_server_refuses_is_left_out_and_told() -> None:
     with serving(Answer(status=400, body=refusal), saying("Hi")) as server:
         backend = remote(server, api_key_env="LAB_KEY")
         load(backend)
-        first, second = (list(backend.generate(HELLO, GenerationParams(top_k=5), Cancel()))[-1] for _ in range(2))
+        first, second = (list(backend.generate(HELLO, SamplingParams(top_k=5), CancelToken()))[-1] for _ in range(2))
         backend.close()
     assert first.text == second.text == "Hi"
     assert len(first.notices) == 1
@@ -126,7 +128,7 @@ def test_an_option_that_the_server_refuses_is_left_out_and_told() -> None:
 def test_max_tokens_by_its_newer_name() -> None:
     text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     with serving(Answer(status=400, body={"error": {"message": text}}), saying("Hi")) as server:
-        last = ask(server, GenerationParams(max_tokens=7))[-1]
+        last = ask(server, SamplingParams(max_tokens=7))[-1]
     assert (last.text, last.notices) == ("Hi", ())
     assert server.asked[1]["max_completion_tokens"] == 7
     assert "max_tokens" not in server.asked[1]
@@ -152,7 +154,7 @@ def test_no_usage_counts_as_none() -> None:
 
 def test_a_limit_of_the_server_is_told() -> None:
     with serving(Answer((chunk(content="Hi"), chunk("length")))) as server:
-        own, asked_for = ask(server)[-1], ask(server, GenerationParams(max_tokens=1))[-1]
+        own, asked_for = ask(server)[-1], ask(server, SamplingParams(max_tokens=1))[-1]
     assert own.finish_reason is asked_for.finish_reason is FinishReason.LENGTH
     assert "its own limit" in own.notices[0]
     assert asked_for.notices == ()
@@ -287,11 +289,11 @@ def test_a_reset_behind_the_end_takes_nothing_away() -> None:
 @pytest.mark.parametrize("answer", [Answer(then="stall-before"), Answer((HELD,), then="stall")])
 def test_cancel_leaves_a_silent_server_at_once(answer: Answer) -> None:
     with serving(answer) as server:
-        backend, cancel = remote(server), Cancel()
+        backend, cancel = remote(server), CancelToken()
         load(backend)
         threading.Timer(0.3, cancel.set).start()
         began = time.monotonic()
-        *_, last = backend.generate(HELLO, GenerationParams(), cancel)
+        *_, last = backend.generate(HELLO, SamplingParams(), cancel)
         took = time.monotonic() - began
         assert last.finish_reason is FinishReason.CANCELLED
         assert last.text == ("Once upon" if answer.pieces else "")
@@ -304,15 +306,15 @@ def test_nothing_listens() -> None:
     with serving() as server:
         pass
     with pytest.raises(EndpointUnreachable, match="Nothing answers at lab"):
-        list(remote(server).load(Cancel()))
+        list(remote(server).load(CancelToken()))
 
 
 def test_a_server_without_tls() -> None:
     with serving() as server:
         backend = remote(server, base_url=server.url.replace("http:", "https:"))
-        list(backend.load(Cancel()))
+        list(backend.load(CancelToken()))
         with pytest.raises(EndpointUnreachable, match="No secure connection"):
-            list(backend.generate(HELLO, GenerationParams(), Cancel()))
+            list(backend.generate(HELLO, SamplingParams(), CancelToken()))
 
 
 def test_the_key_is_sent_and_never_told() -> None:
@@ -321,7 +323,7 @@ def test_the_key_is_sent_and_never_told() -> None:
         _, error = failing(server, api_key_env="LAB_KEY")
         server.key = KEY
         assert ask(server, api_key_env="LAB_KEY")[-1].text
-    assert isinstance(error, EndpointDenied)
+    assert isinstance(error, EndpointAuthError)
     assert "LAB_KEY" in error.next_step
     assert KEY not in f"{error}{error.detail}{error.__dict__}{remote(server, api_key_env='LAB_KEY')!r}"
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
@@ -367,7 +369,7 @@ def test_the_context_that_the_server_tells_of(entry: dict[str, Any], n_ctx: int)
         backend = remote(server)
         assert load(backend).model.n_ctx == backend.n_ctx == n_ctx
         long = [Message(Role.USER, "word " * 100_000)]
-        assert backend.count(long, Cancel()) == max(0, n_ctx - 1), "an estimate never refuses"
+        assert backend.count_tokens(long, CancelToken()) == max(0, n_ctx - 1), "an estimate never refuses"
         backend.close()
 
 
@@ -376,9 +378,9 @@ def test_the_servers_counts_make_the_estimate_better() -> None:
         server.models = [{"id": "tiny", "max_model_len": 4096}]
         backend = remote(server)
         load(backend)
-        assert backend.count(HELLO, Cancel()) != 50
-        list(backend.generate(HELLO, GenerationParams(), Cancel()))
-        assert backend.count(HELLO, Cancel()) == 50
+        assert backend.count_tokens(HELLO, CancelToken()) != 50
+        list(backend.generate(HELLO, SamplingParams(), CancelToken()))
+        assert backend.count_tokens(HELLO, CancelToken()) == 50
         backend.close()
 
 
@@ -387,5 +389,5 @@ def test_the_only_model_of_a_server_needs_no_name() -> None:
         assert load(remote(server, model="")).model.name == "lab/tiny"
         server.models = [{"id": "a"}, {"id": "b"}]
         with pytest.raises(EndpointError, match="2 models: a, b"):
-            list(remote(server, model="").load(Cancel()))
-        assert [model.id for model in served_models(Endpoint("lab", server.url), "", Cancel())] == ["a", "b"]
+            list(remote(server, model="").load(CancelToken()))
+        assert [model.id for model in list_models(Endpoint("lab", server.url), "", CancelToken())] == ["a", "b"]

@@ -9,26 +9,26 @@ from typing import Any
 import pytest
 
 from endpoint_server import KEY, Answer, EndpointServer, chunk, saying, serving, usage
-from phichat.endpoints import Endpoint, Served
-from phichat.engine.cancel import Cancel
+from phichat.endpoints import Endpoint, EndpointModel
+from phichat.engine.cancel import CancelToken
 from phichat.engine.remote.backend import RemoteBackend
 from phichat.errors import EndpointError, EndpointUnreachable, PhichatError
 from phichat.events import TextDelta, TurnFinished
-from phichat.messages import FinishReason, GenerationParams, Message, Role
+from phichat.messages import FinishReason, Message, Role, SamplingParams
 
-PLAIN = GenerationParams()
+PLAIN = SamplingParams()
 HELLO = [Message(Role.USER, "Hello?")]
 HELD = chunk(content="Once upon")
 
 
 def remote(server: EndpointServer, **more: Any) -> RemoteBackend:
     endpoint = Endpoint("lab", more.pop("base_url", server.url), **{"timeout": 5.0, "model": "tiny", **more})
-    return RemoteBackend(Served(endpoint, endpoint.model), KEY, pause_s=0.001)
+    return RemoteBackend(EndpointModel(endpoint, endpoint.model), KEY, retry_delay_s=0.001)
 
 
 def ask(backend: RemoteBackend, prompt: list[Message] = HELLO) -> TurnFinished:
-    list(backend.load(Cancel()))
-    *_, last = backend.generate(prompt, PLAIN, Cancel())
+    list(backend.load(CancelToken()))
+    *_, last = backend.generate(prompt, PLAIN, CancelToken())
     assert isinstance(last, TurnFinished)
     return last
 
@@ -37,8 +37,8 @@ def failing(backend: RemoteBackend) -> tuple[str, PhichatError]:
     """What was said, and the error."""
     said = ""
     with pytest.raises(PhichatError) as raised:
-        list(backend.load(Cancel()))
-        for event in backend.generate(HELLO, PLAIN, Cancel()):
+        list(backend.load(CancelToken()))
+        for event in backend.generate(HELLO, PLAIN, CancelToken()):
             said += event.text if isinstance(event, TextDelta) else ""
     backend.close()
     assert KEY not in f"{raised.value!r}{raised.value}{raised.value.detail}"
@@ -48,8 +48,8 @@ def failing(backend: RemoteBackend) -> tuple[str, PhichatError]:
 def test_a_flood_waits_for_who_reads_it() -> None:
     flood = b"".join(b'data: {"choices":[{"delta":{"content":"' + b"x" * 4000 + b'"}}]}\n\n' for _ in range(16))
     with serving(Answer([flood] * 500, then="stall")) as server:
-        backend, cancel = remote(server), Cancel()
-        list(backend.load(Cancel()))
+        backend, cancel = remote(server), CancelToken()
+        list(backend.load(CancelToken()))
         tracemalloc.start()
         events = backend.generate(HELLO, PLAIN, cancel)
         next(events)
@@ -103,8 +103,8 @@ def test_what_is_compressed_is_not_taken() -> None:
 @pytest.mark.parametrize("piece", [chunk("content_filter"), {"error": {"message": "CUDA"}}, b"data: {oh\n\n"])
 def test_a_server_that_has_erred_is_left_at_once(piece: Any) -> None:
     with serving(Answer((HELD, piece), then="stall")) as server:
-        list((backend := remote(server)).load(Cancel()))
-        events = backend.generate(HELLO, PLAIN, Cancel())
+        list((backend := remote(server)).load(CancelToken()))
+        events = backend.generate(HELLO, PLAIN, CancelToken())
         with pytest.raises(PhichatError):
             list(events)
         assert server.left.wait(3), "the connection stayed open"
@@ -170,8 +170,8 @@ def test_a_prompt_that_was_cut_without_a_word_is_told() -> None:
 
 def test_cancel_while_it_waits_to_ask_again() -> None:
     with serving(Answer(status=429, headers={"Retry-After": "20"}, body={}), saying("Hi")) as server:
-        backend, cancel = remote(server), Cancel()
-        list(backend.load(Cancel()))
+        backend, cancel = remote(server), CancelToken()
+        list(backend.load(CancelToken()))
         threading.Timer(0.2, cancel.set).start()
         began = time.monotonic()
         *_, last = backend.generate(HELLO, PLAIN, cancel)
@@ -184,4 +184,4 @@ def test_a_model_list_without_end() -> None:
     with serving() as server:
         server.models = [{"id": "x" * 5_000_000}]
         with pytest.raises(EndpointError, match="more than any answer"):
-            list(remote(server, model="").load(Cancel()))
+            list(remote(server, model="").load(CancelToken()))

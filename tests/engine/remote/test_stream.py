@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endpoint_server import chunk
-from phichat.engine.remote.stream import MOST, Events, Whole, document, read
-from phichat.engine.remote.trouble import Kind, Trouble
+from phichat.engine.remote.stream import MAX_EVENT_BYTES, JsonDecoder, SseDecoder, parse_chunk, parse_document
+from phichat.engine.remote.trouble import RemoteError, RemoteErrorKind
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def documents(pieces: list[bytes]) -> list[Any]:
-    events = Events()
-    return [found for piece in pieces for found in events.feed(piece)] + list(events.close())
+    events = SseDecoder()
+    return [found for piece in pieces for found in events.feed(piece)] + list(events.flush())
 
 
 @given(
@@ -41,9 +41,9 @@ def test_how_it_is_cut_and_written_makes_no_difference(
 def test_garbage_is_documents_or_trouble(pieces: list[bytes]) -> None:
     try:
         for found in documents(pieces):
-            read(found)
-    except Trouble as trouble:
-        assert trouble.kind in (Kind.BAD_JSON, Kind.BAD_STREAM, Kind.SAID)
+            parse_chunk(found)
+    except RemoteError as trouble:
+        assert trouble.kind in (RemoteErrorKind.BAD_JSON, RemoteErrorKind.BAD_STREAM, RemoteErrorKind.ERROR_IN_STREAM)
 
 
 JSON = st.recursive(
@@ -63,9 +63,9 @@ def test_any_value_in_any_place_is_a_piece_or_trouble(value: Any, place: str) ->
     for holder in (said, inner, inner["delta"], said["usage"]):
         if place in holder or holder is said:
             try:
-                piece = read({**said, place: value} if holder is said else _with(said, holder, place, value))
-            except Trouble as trouble:
-                assert trouble.kind in (Kind.BAD_STREAM, Kind.SAID)
+                piece = parse_chunk({**said, place: value} if holder is said else _with(said, holder, place, value))
+            except RemoteError as trouble:
+                assert trouble.kind in (RemoteErrorKind.BAD_STREAM, RemoteErrorKind.ERROR_IN_STREAM)
             else:
                 (piece.text + piece.reasoning).encode()
 
@@ -84,30 +84,30 @@ def _with(said: dict[str, Any], holder: dict[str, Any], place: str, value: Any) 
     ids=["line", "comment", "event", "empty data", "empty error"],
 )
 def test_what_does_not_end_is_left(piece: bytes) -> None:
-    events = Events()
-    with pytest.raises(Trouble) as raised:
-        for _ in range(MOST * 3 // len(piece)):
+    events = SseDecoder()
+    with pytest.raises(RemoteError) as raised:
+        for _ in range(MAX_EVENT_BYTES * 3 // len(piece)):
             list(events.feed(piece))
-    assert raised.value.kind is Kind.HUGE
+    assert raised.value.kind is RemoteErrorKind.TOO_LARGE
 
 
 def test_comments_without_end_take_no_room() -> None:
-    events = Events()
+    events = SseDecoder()
     for _ in range(100):
         assert list(events.feed(b": still here\n" * 5000)) == []
-    assert (events.lines, events.documents) == (500_000, 0)
+    assert (events.line_count, events.document_count) == (500_000, 0)
     assert [value for value in vars(events).values() if isinstance(value, (list, bytes, bytearray)) and value] == []
 
 
 def test_a_whole_document_has_bounds_and_may_be_marked() -> None:
-    whole = Whole()
-    with pytest.raises(Trouble):
+    whole = JsonDecoder()
+    with pytest.raises(RemoteError):
         for _ in range(100):
             whole.feed(b"x" * 65536)
-    assert document(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+    assert parse_document(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
     for nonsense in (b"", b"[" * 100_000, b"[1]", b"9" * 5000, b"\xff"):
-        with pytest.raises(Trouble):
-            document(nonsense)
+        with pytest.raises(RemoteError):
+            parse_document(nonsense)
 
 
 def test_the_first_of_several_answers_is_read() -> None:
@@ -115,8 +115,8 @@ def test_the_first_of_several_answers_is_read() -> None:
         **chunk(),
         "choices": [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "yes"}}],
     }
-    assert read(others).text == "yes"
-    assert read({"choices": [{"delta": {"content": "yes"}}]}).text == "yes"
+    assert parse_chunk(others).text == "yes"
+    assert parse_chunk({"choices": [{"delta": {"content": "yes"}}]}).text == "yes"
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ def test_the_first_of_several_answers_is_read() -> None:
     ],
 )
 def test_an_error_in_each_of_its_forms(said: dict[str, Any]) -> None:
-    with pytest.raises(Trouble) as raised:
-        read(said)
-    assert (raised.value.kind, raised.value.said) == (Kind.SAID, "CUDA")
+    with pytest.raises(RemoteError) as raised:
+        parse_chunk(said)
+    assert (raised.value.kind, raised.value.message) == (RemoteErrorKind.ERROR_IN_STREAM, "CUDA")
 
 
 def test_an_error_in_a_field_of_its_own() -> None:
     (found,) = documents([b'error: {"code": 500, "message": "CUDA"}\n\n'])
-    with pytest.raises(Trouble) as raised:
-        read(found)
-    assert raised.value.said == "CUDA"
+    with pytest.raises(RemoteError) as raised:
+        parse_chunk(found)
+    assert raised.value.message == "CUDA"

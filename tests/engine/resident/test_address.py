@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
-from phichat.engine.resident.address import Engines
+from phichat.engine.cancel import CancelToken
+from phichat.engine.resident.address import DaemonRegistry
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="its folders have other owners and modes")
 
@@ -28,7 +28,7 @@ def private(folder: Path) -> Path:
 
 def test_the_users_runtime_folder_comes_first(short: Path) -> None:
     runtime = private(short / "run")
-    engines = Engines.of(short / "cache", {"XDG_RUNTIME_DIR": str(runtime)})
+    engines = DaemonRegistry.for_cache(short / "cache", {"XDG_RUNTIME_DIR": str(runtime)})
     assert engines is not None
     assert engines.folder == runtime / "phichat"
     assert engines.folder.stat().st_mode & 0o777 == 0o700
@@ -37,11 +37,11 @@ def test_the_users_runtime_folder_comes_first(short: Path) -> None:
 def test_a_folder_that_others_may_enter_is_not_used(short: Path) -> None:
     runtime, cache = private(short / "run"), private(short / "c")
     runtime.chmod(0o755)
-    at_cache = Engines.of(cache, {"XDG_RUNTIME_DIR": str(runtime)})
+    at_cache = DaemonRegistry.for_cache(cache, {"XDG_RUNTIME_DIR": str(runtime)})
     assert at_cache is not None
     assert at_cache.folder == cache / "engines"
     at_cache.folder.chmod(0o777)
-    elsewhere = Engines.of(cache, {})
+    elsewhere = DaemonRegistry.for_cache(cache, {})
     assert elsewhere is not None
     assert elsewhere.folder.parent == Path(tempfile.gettempdir())
 
@@ -49,13 +49,13 @@ def test_a_folder_that_others_may_enter_is_not_used(short: Path) -> None:
 def test_a_link_is_not_followed(short: Path) -> None:
     cache, other = private(short / "c"), private(short / "other")
     (cache / "engines").symlink_to(other)
-    engines = Engines.of(cache, {})
+    engines = DaemonRegistry.for_cache(cache, {})
     assert engines is not None
     assert engines.folder.parent == Path(tempfile.gettempdir())
 
 
 def test_paths_too_long_for_a_socket_are_not_used(short: Path) -> None:
-    engines = Engines.of(short / ("long" * 20), {})
+    engines = DaemonRegistry.for_cache(short / ("long" * 20), {})
     assert engines is not None
     assert engines.folder.parent == Path(tempfile.gettempdir())
 
@@ -65,22 +65,22 @@ def test_two_homes_share_no_engine_and_a_file_by_two_names_is_one(short: Path) -
     model.write_bytes(b"")
     link.symlink_to(model)
     runtime = {"XDG_RUNTIME_DIR": str(private(short / "run"))}
-    here, there = (Engines.of(short / name, runtime) for name in ("one", "two"))
+    here, there = (DaemonRegistry.for_cache(short / name, runtime) for name in ("one", "two"))
     assert here and there
     usual = EngineOptions()
-    assert here.address(model, usual) == here.address(link, usual)
-    assert here.address(model, usual) != there.address(model, usual)
-    assert here.address(model, usual) != here.address(model, EngineOptions(threads=1))
+    assert here.make_address(model, usual) == here.make_address(link, usual)
+    assert here.make_address(model, usual) != there.make_address(model, usual)
+    assert here.make_address(model, usual) != here.make_address(model, EngineOptions(threads=1))
 
 
 def test_one_at_a_time(short: Path) -> None:
     model = short / "m.gguf"
     model.write_bytes(b"")
-    engines = Engines.of(short, {})
+    engines = DaemonRegistry.for_cache(short, {})
     assert engines is not None
-    address, cancel = engines.address(model, EngineOptions()), Cancel()
+    address, cancel = engines.make_address(model, EngineOptions()), CancelToken()
     cancel.set()
-    with address.locked() as first, address.locked(cancel) as second:
+    with address.lock() as first, address.lock(cancel) as second:
         assert (first, second) == (True, False)
-    with address.locked() as again:
+    with address.lock() as again:
         assert again

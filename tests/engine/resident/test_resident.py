@@ -16,8 +16,8 @@ import pytest
 
 from embedded import embedded_model
 from ggufs import write_tiny_llama
-from phichat.engine.cancel import Cancel
-from phichat.engine.resident.listing import make_room
+from phichat.engine.cancel import CancelToken
+from phichat.engine.resident.listing import stop_idle
 from phichat.errors import EngineCrashed
 from phichat.events import TextDelta, TurnFinished
 from residents import ENDLESS, HELLO, Home, answer, becomes, home, load
@@ -67,7 +67,7 @@ def test_ten_cold_starts_at_once_give_one_engine(at_home: Home, tiny: Path) -> N
     assert len(said) == 10
     assert len(set(said)) == 1
     assert len(at_home.pids()) == 1
-    assert [engine for engine in engines if engine._private] == []
+    assert [engine for engine in engines if engine._fallback] == []
     for engine in engines:
         engine.close()
 
@@ -107,7 +107,7 @@ def test_an_engine_that_dies_in_an_answer_is_one_error_and_the_next_prompt_works
     load(engine)
     events = []
     with pytest.raises(EngineCrashed):
-        for event in engine.generate(HELLO, ENDLESS, Cancel()):
+        for event in engine.generate(HELLO, ENDLESS, CancelToken()):
             events.append(event)
             if isinstance(event, TextDelta) and len(events) < 4:
                 os.kill(at_home.pids()[0], signal.SIGKILL)
@@ -127,14 +127,14 @@ def test_a_stopped_engine_is_replaced(at_home: Home, tiny: Path) -> None:
     load(engine)
     assert answer(engine).text
     assert stopped not in at_home.pids()
-    assert not engine._private
+    assert not engine._fallback
     engine.close()
 
 
 @posix_only
 def test_a_socket_that_nobody_listens_at_blocks_nobody(at_home: Home, tiny: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(at_home.address(tiny).socket)
+        stale.bind(at_home.address(tiny).socket_path)
     assert at_home.used_once(tiny)
 
 
@@ -146,7 +146,7 @@ def test_who_waits_for_a_starter_that_dies_starts_anew(at_home: Home) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", script, str(at_home.cache), str(embedded_model())]
     with subprocess.Popen(command, env=environment) as starter:
-        assert becomes(lambda: bool(at_home.engines.all()))
+        assert becomes(lambda: bool(at_home.engines.list_addresses()))
         engine = at_home.backend(embedded_model())
         killer = threading.Timer(0.1, starter.kill)
         killer.start()
@@ -159,7 +159,7 @@ def test_who_waits_for_a_starter_that_dies_starts_anew(at_home: Home) -> None:
 def test_it_leaves_when_nobody_came_for_a_while(at_home: Home, tiny: Path) -> None:
     at_home.used_once(tiny, keep_alive=0.5)
     assert becomes(lambda: not at_home.pids())
-    assert at_home.engines.all() == []
+    assert at_home.engines.list_addresses() == []
 
 
 def test_it_stays_while_a_client_does(at_home: Home, tiny: Path) -> None:
@@ -189,9 +189,9 @@ def test_it_leaves_when(at_home: Home, tiny: Path, how: str) -> None:
     if how == "terminated":
         process.terminate()
     else:
-        Path(address.socket).unlink()
+        Path(address.socket_path).unlink()
     assert becomes(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
-    assert at_home.engines.all() == []
+    assert at_home.engines.list_addresses() == []
 
 
 def test_freeing_the_memory_ends_the_engine_only_of_who_is_alone(at_home: Home, tiny: Path) -> None:
@@ -214,9 +214,9 @@ def test_idle_engines_make_room_for_another_model(at_home: Home, tiny: Path, tmp
     unused = at_home.backend(idle)
     load(unused)
     unused.close()
-    assert becomes(lambda: make_room(at_home.engines, at_home.address(tiny)))
+    assert becomes(lambda: stop_idle(at_home.engines, at_home.address(tiny)))
     assert len(at_home.pids()) == 1
-    assert not make_room(at_home.engines, None)
+    assert not stop_idle(at_home.engines, None)
     in_use.close()
 
 
@@ -237,11 +237,13 @@ def test_somebody_else_cannot_come_in_even_where_the_files_let_them(at_home: Hom
     )
 
     def tried(uid: int) -> str:
-        command = [sys.executable, "-c", script, address.socket, str(uid)]
+        command = [sys.executable, "-c", script, address.socket_path, str(uid)]
         return subprocess.run(command, capture_output=True, text=True).stderr.strip()
 
     assert tried(65534) == "closed"
-    closed = [path for path in (Path(address.socket), *Path(address.socket).parents) if not path.stat().st_mode & 1]
+    closed = [
+        path for path in (Path(address.socket_path), *Path(address.socket_path).parents) if not path.stat().st_mode & 1
+    ]
     modes = {path: path.stat().st_mode for path in closed}
     try:
         for path in closed:

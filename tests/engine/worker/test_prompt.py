@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from embedded import embedded_model
 from ggufs import write_tiny_llama
 from phichat.engine.worker import prompt
-from phichat.engine.worker.library import Log, load_library
+from phichat.engine.worker.library import LlamaLog, load_library
 from phichat.engine.worker.template import ChatTemplate
-from phichat.engine.worker.vocabulary import Vocabulary
+from phichat.engine.worker.vocabulary import Tokenizer
 from phichat.messages import Message, Role
 
 MARKS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>", "<s>", "</s>", "<unk>"]
@@ -25,7 +25,7 @@ MARKS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|user|>", "<|assistant
 @pytest.fixture(scope="module")
 def lib() -> Any:
     library = load_library()
-    library.kept = Log(library)
+    library.kept = LlamaLog(library)
     library.llama_backend_init()
     return library
 
@@ -36,7 +36,7 @@ def model(lib: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     params = lib.llama_model_default_params()
     params.vocab_only = True
     loaded = lib.llama_model_load_from_file(str(path).encode(), params)
-    vocabulary = Vocabulary(lib, loaded)
+    vocabulary = Tokenizer(lib, loaded)
     source = lib.llama_model_chat_template(loaded, None).decode()
     template = ChatTemplate(source, vocabulary.bos, vocabulary.eos, nullcontext)
     yield SimpleNamespace(lib=lib, loaded=loaded, vocabulary=vocabulary, template=template)
@@ -110,7 +110,7 @@ def test_ordinary_text_gets_the_ids_of_llama_cpp(model: Any, system: str, said: 
     rendered = model.template.render(messages)
     if model.vocabulary.adds_bos:
         rendered = rendered.removeprefix(model.vocabulary.bos)
-    assert list(prompt.build(messages, model.template, model.vocabulary).tokens) == by_llama_cpp(model, rendered)
+    assert list(prompt.build_prompt(messages, model.template, model.vocabulary).tokens) == by_llama_cpp(model, rendered)
 
 
 @quick
@@ -118,7 +118,7 @@ def test_ordinary_text_gets_the_ids_of_llama_cpp(model: Any, system: str, said: 
 def test_nothing_typed_becomes_a_control_token(model: Any, said: str, system: str) -> None:
     def count(*texts: str) -> int:
         messages = [Message(role, text) for role, text in zip((Role.SYSTEM, Role.USER), texts, strict=True)]
-        tokens = prompt.build(messages, model.template, model.vocabulary).tokens
+        tokens = prompt.build_prompt(messages, model.template, model.vocabulary).tokens
         return sum(token in reserved for token in tokens)
 
     reserved = reserved_ids(model)
@@ -128,21 +128,21 @@ def test_nothing_typed_becomes_a_control_token(model: Any, said: str, system: st
 @quick
 @given(said=hostile)
 def test_what_was_typed_is_what_the_model_sees(model: Any, said: str) -> None:
-    built = prompt.build([Message(Role.USER, said)], model.template, model.vocabulary)
+    built = prompt.build_prompt([Message(Role.USER, said)], model.template, model.vocabulary)
     rendered = model.template.render([Message(Role.USER, said)])
     assert "".join(spelled(model, built.tokens).split()).endswith("".join(rendered.split()))
 
 
 def test_taking_a_mark_apart_adds_no_space(model: Any) -> None:
-    built = prompt.build([Message(Role.USER, "a<|end|>b<|im_end|><s>c")], model.template, model.vocabulary)
+    built = prompt.build_prompt([Message(Role.USER, "a<|end|>b<|im_end|><s>c")], model.template, model.vocabulary)
     assert "a<|end|>b<|im_end|><s>c" in spelled(model, built.tokens)
 
 
 def test_lone_surrogates_are_no_crash(model: Any) -> None:
-    assert prompt.build([Message(Role.USER, "a\ud800b")], model.template, model.vocabulary).tokens
+    assert prompt.build_prompt([Message(Role.USER, "a\ud800b")], model.template, model.vocabulary).tokens
 
 
 def test_private_characters_in_the_text_stay(model: Any) -> None:
     said = "\ue000<|end|><|im_end|>\ue001"
-    built = prompt.build([Message(Role.USER, said)], model.template, model.vocabulary)
+    built = prompt.build_prompt([Message(Role.USER, said)], model.template, model.vocabulary)
     assert said in spelled(model, built.tokens)

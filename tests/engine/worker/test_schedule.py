@@ -16,17 +16,23 @@ import pytest
 from embedded import embedded_model
 from ggufs import write_tiny_llama
 from phichat.engine import protocol
-from phichat.engine.process import WORKER
-from phichat.messages import FinishReason, GenerationParams, Message, Role
+from phichat.engine.process import WORKER_COMMAND
+from phichat.messages import FinishReason, Message, Role, SamplingParams
 
 if sys.platform == "win32":
     pytest.skip("handles are passed on by number", allow_module_level=True)
 
-GREEDY = GenerationParams(temperature=0, max_tokens=24)
+GREEDY = SamplingParams(temperature=0, max_tokens=24)
 QUESTIONS = ("What is the capital of France?", "Count from one to ten.", "Name three colours.", "Who wrote Hamlet?")
 BRIEF = {**os.environ, "GOMP_SPINCOUNT": "1000"}
 """As `phichat.engine.process` starts it: threads that spin for long starve each other on a busy machine."""
-FINAL = (protocol.Loaded, protocol.Generated, protocol.Sampled, protocol.Counted, protocol.Failed)
+FINAL = (
+    protocol.ModelLoaded,
+    protocol.GenerationFinished,
+    protocol.SamplesFinished,
+    protocol.TokenCount,
+    protocol.ErrorReply,
+)
 
 
 @contextmanager
@@ -34,16 +40,16 @@ def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> I
     """The clients' connections to a process that has the model loaded."""
     pairs = [Pipe() for _ in range(clients)]
     handles = [theirs.fileno() for _, theirs in pairs]
-    child = subprocess.Popen([*WORKER, *map(str, handles)], pass_fds=handles, env=BRIEF)
+    child = subprocess.Popen([*WORKER_COMMAND, *map(str, handles)], pass_fds=handles, env=BRIEF)
     ours = [mine for mine, _ in pairs]
     for _, theirs in pairs:
         theirs.close()
     try:
         for connection in ours:
-            assert isinstance(protocol.receive(connection), protocol.Hello)
-        load = protocol.Load(str(path), n_ctx, min(512, n_ctx), sequences, 0, (), "f16", "f16", 2, True, False)
+            assert isinstance(protocol.receive(connection), protocol.EngineInfo)
+        load = protocol.LoadModel(str(path), n_ctx, min(512, n_ctx), sequences, 0, (), "f16", "f16", 2, True, False)
         protocol.send(ours[0], load)
-        assert isinstance(answer(ours[0])[-1], protocol.Loaded)
+        assert isinstance(answer(ours[0])[-1], protocol.ModelLoaded)
         yield ours
     finally:
         for connection in ours:
@@ -51,11 +57,11 @@ def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> I
         assert child.wait(5) == 0
 
 
-def question(text: str, params: GenerationParams = GREEDY) -> protocol.Generate:
+def question(text: str, params: SamplingParams = GREEDY) -> protocol.Generate:
     return protocol.Generate((Message(Role.USER, text),), params, 1)
 
 
-def answer(connection: Connection) -> list[protocol.Reply]:
+def answer(connection: Connection) -> list[protocol.EngineReply]:
     """All replies to a request."""
     replies = [protocol.receive(connection)]
     while not isinstance(replies[-1], FINAL):
@@ -63,9 +69,9 @@ def answer(connection: Connection) -> list[protocol.Reply]:
     return replies
 
 
-def answers(connections: list[Connection]) -> dict[Connection, list[protocol.Reply]]:
+def answers(connections: list[Connection]) -> dict[Connection, list[protocol.EngineReply]]:
     """All replies to a request of each, as they come."""
-    got: dict[Connection, list[protocol.Reply]] = {connection: [] for connection in connections}
+    got: dict[Connection, list[protocol.EngineReply]] = {connection: [] for connection in connections}
     while open_ := [one for one in connections if not (got[one] and isinstance(got[one][-1], FINAL))]:
         for ready in wait(open_, 30):
             assert isinstance(ready, Connection)
@@ -73,12 +79,12 @@ def answers(connections: list[Connection]) -> dict[Connection, list[protocol.Rep
     return got
 
 
-def text(replies: list[protocol.Reply]) -> str:
-    return "".join(reply.text for reply in replies if isinstance(reply, protocol.Said))
+def text(replies: list[protocol.EngineReply]) -> str:
+    return "".join(reply.text for reply in replies if isinstance(reply, protocol.OutputDelta))
 
 
-def end(replies: list[protocol.Reply]) -> protocol.Generated:
-    assert isinstance(replies[-1], protocol.Generated)
+def end(replies: list[protocol.EngineReply]) -> protocol.GenerationFinished:
+    assert isinstance(replies[-1], protocol.GenerationFinished)
     return replies[-1]
 
 
@@ -119,13 +125,15 @@ def test_more_clients_than_sequences_wait_for_each_other() -> None:
 
 def test_samples_are_written_beside_answers_and_are_what_they_would_be_alone() -> None:
     asked = (Message(Role.USER, QUESTIONS[2]),)
-    samples = protocol.Sample(asked, GenerationParams(max_tokens=12), (1, 2, 3))
+    samples = protocol.GenerateN(asked, SamplingParams(max_tokens=12), (1, 2, 3))
 
-    def said(replies: list[protocol.Reply]) -> dict[int, str]:
-        pieces = [reply for reply in replies if isinstance(reply, protocol.OfSample)]
+    def said(replies: list[protocol.EngineReply]) -> dict[int, str]:
+        pieces = [reply for reply in replies if isinstance(reply, protocol.SampleOutput)]
         return {
             number: "".join(
-                one.reply.text for one in pieces if one.number == number and isinstance(one.reply, protocol.Said)
+                one.output.text
+                for one in pieces
+                if one.index == number and isinstance(one.output, protocol.OutputDelta)
             )
             for number in range(3)
         }
@@ -143,7 +151,7 @@ def test_samples_are_written_beside_answers_and_are_what_they_would_be_alone() -
 
 
 def test_two_answers_that_do_not_fit_the_context_together_come_both() -> None:
-    long = GenerationParams(temperature=0, max_tokens=150)
+    long = SamplingParams(temperature=0, max_tokens=150)
     with engine(embedded_model(), 2, n_ctx=256) as clients:
         for client, asked in zip(clients, ("Tell me about the sea.", "Tell me about the moon."), strict=True):
             protocol.send(client, question(asked, long))
@@ -153,18 +161,18 @@ def test_two_answers_that_do_not_fit_the_context_together_come_both() -> None:
 
 
 def test_a_client_that_stops_or_leaves_or_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
-    endless = GenerationParams(temperature=5, top_k=0, top_p=1, min_p=0)
+    endless = SamplingParams(temperature=5, top_k=0, top_p=1, min_p=0)
     with engine(write_tiny_llama(tmp_path / "t.gguf", context_length=8192), 4, n_ctx=8192) as clients:
         reads, stops, leaves, sleeps = clients
         for client in (stops, leaves, sleeps):
             protocol.send(client, question("word", endless))
         protocol.receive(leaves)
         leaves.close()
-        protocol.send(stops, protocol.Cancel())
+        protocol.send(stops, protocol.CancelRequest())
         assert end(answer(stops)).finish_reason is FinishReason.CANCELLED
         for _ in range(3):
-            protocol.send(reads, question("word", GenerationParams(max_tokens=20)))
-            assert isinstance(answer(reads)[-1], protocol.Generated)
+            protocol.send(reads, question("word", SamplingParams(max_tokens=20)))
+            assert isinstance(answer(reads)[-1], protocol.GenerationFinished)
 
 
 def test_what_another_conversation_begins_with_is_not_evaluated_again() -> None:
@@ -181,11 +189,11 @@ def test_what_another_conversation_begins_with_is_not_evaluated_again() -> None:
 
 def test_who_asks_before_a_model_is_there_is_told() -> None:
     mine, theirs = Pipe()
-    with subprocess.Popen([*WORKER, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=BRIEF):
+    with subprocess.Popen([*WORKER_COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=BRIEF):
         theirs.close()
         protocol.receive(mine)
         protocol.send(mine, question("Hello?"))
         failed = protocol.receive(mine)
         mine.close()
-    assert isinstance(failed, protocol.Failed)
+    assert isinstance(failed, protocol.ErrorReply)
     assert "no model" in failed.message

@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from phichat.engine.worker.template import CHATML, KNOWN, ChatTemplate, Refused, choose
+from phichat.engine.worker.template import CHATML, KNOWN_TEMPLATES, ChatTemplate, TemplateRejected, select_template
 from phichat.messages import Message, Role
 
 SYSTEM, USER, REPLY = Message(Role.SYSTEM, "be kind"), Message(Role.USER, "hi"), Message(Role.ASSISTANT, "hello")
@@ -59,19 +59,19 @@ def test_the_usual_extensions_are_known() -> None:
     ],
 )
 def test_an_unusable_template_is_refused(source: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(TemplateRejected):
         render(source, USER)
 
 
 def test_the_sandbox_gives_no_way_out() -> None:
     for source in ("{{ cycler.__init__.__globals__.os.environ }}", "{{ messages.append(1) }}"):
-        with pytest.raises(Refused):
+        with pytest.raises(TemplateRejected):
             render(source + "{{ messages[0].content }}", USER)
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", KNOWN_TEMPLATES)
 def test_every_known_format_takes_a_conversation(name: str) -> None:
-    prompt = render(KNOWN[name], SYSTEM, USER, REPLY, Message(Role.USER, "bye"))
+    prompt = render(KNOWN_TEMPLATES[name], SYSTEM, USER, REPLY, Message(Role.USER, "bye"))
     assert [prompt.index(text) for text in ("be kind", "hi", "hello", "bye")] == sorted(
         prompt.index(text) for text in ("be kind", "hi", "hello", "bye")
     )
@@ -92,7 +92,7 @@ def test_every_known_format_takes_a_conversation(name: str) -> None:
     ],
 )
 def test_which_template_a_file_is_given(own: str | None, architecture: str, reserved: set[str], name: str) -> None:
-    assert choose(own, architecture, reserved.__contains__)[0] == name
+    assert select_template(own, architecture, reserved.__contains__)[0] == name
 
 
 def test_every_rendering_is_watched() -> None:
