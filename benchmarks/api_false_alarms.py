@@ -16,7 +16,7 @@ import sysconfig
 import warnings
 from pathlib import Path
 
-from phichat.codecheck.apis.find import find_bad_apis
+from phichat.codecheck.apis.checker import find_bad_apis
 
 
 def parsed(path: Path) -> tuple[ast.Module, int] | None:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from common import say
 
-from phichat.engine import protocol
-from phichat.engine.process import WORKER_COMMAND
-from phichat.messages import Message, Role, SamplingParams
+from phichat.engine.ipc import protocol
+from phichat.engine.ipc.process import WORKER_COMMAND
+from phichat.types import Message, Role, SamplingParams
 
 CLIENTS, N_CTX, SEQUENCES = 12, 768, 5
 WORDS = (

@@ -23,10 +23,10 @@ from pathlib import Path
 from common import say, verdict
 
 from phichat.errors import ModelFileError
-from phichat.models.checking import LoadVerifier, verify_model
-from phichat.models.finding import ModelFile
-from phichat.models.library import LocalModels
-from phichat.models.links import Link, LinkStore
+from phichat.models.local.discovery import ModelFile
+from phichat.models.local.links import Link, LinkStore
+from phichat.models.local.local_models import LocalModels
+from phichat.models.local.verification import LoadVerifier, verify_model
 from phichat.paths import Paths
 
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from common import say
 
-from standin import Fault, Repository, StandIn, http_date, stand_in
+from support.fake_hub import Fault, Repository, StandIn, http_date, stand_in
 
 REPOSITORY, FILE = "someone/model-GGUF", "model-Q4_K_M.gguf"
 

@@ -16,13 +16,13 @@ from statistics import median
 
 from common import say, table
 
-from phichat.config import Config, EngineOptions
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
-from phichat.messages import Message, Role, SamplingParams
 from phichat.paths import Paths
-from phichat.wiring import create_local_backend
+from phichat.services.composition import create_local_backend
+from phichat.types import Message, Role, SamplingParams
 
 CODE = '''def area(width, height):
     """Return the area of a rectangle."""

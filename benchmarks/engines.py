@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psutil
 
-from phichat.config import EngineOptions
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.settings import EngineOptions
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
+from phichat.engine.kv_store import KvStore
 from phichat.engine.local import LocalBackend
-from phichat.engine.states import KvStore
-from phichat.engine.verdicts import ProbeCache
 from phichat.events import TurnFinished
-from phichat.messages import Message, SamplingParams
+from phichat.types import Message, SamplingParams
 
 
 @contextmanager

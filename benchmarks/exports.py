@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, given, settings
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from conversations_made import Page, conversations, read_markdown, shown
-from phichat.terminal import unescape
-from phichat.transcript import document
+from phichat.sanitize import unescape
+from phichat.transcript import native_json
 from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.records import ConversationRecord
+from support.conversation_strategies import Page, conversations, read_markdown, shown
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         assert not found.deepest_error
         typed = [text.replace("\r\n", "\n") for role, text in said if role != "assistant"]
         assert set(typed) <= {unescape(text) for text in found.sections}
-        assert list(document.read_native_json(json.loads(whole))) == [record]
+        assert list(native_json.read_native_json(json.loads(whole))) == [record]
 
     check()
     say(f"{done} conversations: Markdown, HTML and JSON are read back to the same texts")

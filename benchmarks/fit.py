@@ -16,14 +16,14 @@ from pathlib import Path
 
 from common import limit, say, table
 
-from phichat.config import EngineOptions
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.settings import EngineOptions
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
 from phichat.engine.local import LocalBackend
-from phichat.engine.offload import CPU
-from phichat.engine.verdicts import ProbeCache
-from phichat.messages import Message, Role, SamplingParams
-from phichat.models.library import LocalModels
+from phichat.engine.planner.offload_plan import CPU
+from phichat.models.local.local_models import LocalModels
 from phichat.paths import Paths
+from phichat.types import Message, Role, SamplingParams
 
 PROMPT = "The quick brown fox jumps over the lazy dog, and counts to 12345. "
 

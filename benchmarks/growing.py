@@ -9,8 +9,8 @@ import sys
 import time
 
 from phichat.events import TextDelta
-from phichat.tui.render import Renderer, RenderTheme
-from phichat.tui.turns import TurnView
+from phichat.tui.render.renderer import Renderer, RenderTheme
+from phichat.tui.turn_view import TurnView
 
 ANSWERS = {
     "many blocks": "A paragraph of `words` that is wrapped.\n\n```python\nx = 1\n```\n\n",

@@ -24,15 +24,15 @@ from time import monotonic, sleep
 
 from common import environment, limit, percentile, phichat, say
 
+from phichat.cancel import CancelToken
+from phichat.chat.pipeline import run_turn
 from phichat.chat.session import Session
-from phichat.chat.turn import run_turn
-from phichat.engine.cancel import CancelToken
-from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.events import TextDelta, TranscriptUnavailable, TurnFinished, TurnStarted
-from phichat.messages import SamplingParams
 from phichat.transcript.recorder import Recorder
 from phichat.transcript.records import TurnRecord
 from phichat.transcript.store import TranscriptStore
+from phichat.types import SamplingParams
 
 AT_ONCE = 3
 LATE_MS = 250

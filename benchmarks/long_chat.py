@@ -2,7 +2,7 @@
 
 python benchmarks/long_chat.py [--model NAME] [--ctx-size N] [--turns N]
 
-Two engines hold the same conversation. One gets the turns that `phichat.chat.context` keeps, the other as many
+Two engines hold the same conversation. One gets the turns that `phichat.chat.context_window` keeps, the other as many
 of the newest as fit, so that each turn pushes out another one. Counted are the tokens of each prompt that were
 not found in the KV cache.
 """
@@ -18,15 +18,15 @@ from statistics import median
 
 from common import say, spread, table
 
-from phichat.chat.context import Turn
+from phichat.cancel import CancelToken
+from phichat.chat.context_window import Turn
 from phichat.chat.session import Session
-from phichat.config import Config, EngineOptions
-from phichat.engine.cancel import CancelToken
+from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
-from phichat.messages import Message, Role, SamplingParams
 from phichat.paths import Paths
-from phichat.wiring import create_local_backend
+from phichat.services.composition import create_local_backend
+from phichat.types import Message, Role, SamplingParams
 
 TOPICS = ("bridges", "bread", "tides", "chess", "glaciers", "looms", "owls", "clocks", "salt", "maps")
 ANSWER = SamplingParams(temperature=0, max_tokens=48)

@@ -20,13 +20,13 @@ from termios import TIOCSWINSZ
 from echo import drain, read_until
 from scripted_chat import ANSWER
 
-from phichat.config import Config
-from phichat.desk import ChatService
-from phichat.engine.cancel import CancelToken
-from phichat.engine.scripted import FakeBackend, FakeReply
-from phichat.messages import Message, SamplingParams
+from phichat.cancel import CancelToken
+from phichat.config.settings import Config
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
+from phichat.services.chat_service import ChatService
 from phichat.tui.app import PhichatApp
+from phichat.types import Message, SamplingParams
 
 FIRST = 200
 COPIES = 2

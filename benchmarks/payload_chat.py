@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from phichat.config import Config
-from phichat.desk import ChatService
-from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.config.settings import Config
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
-from phichat.shelf import CatalogEntry, ModelCatalog
+from phichat.services.chat_service import ChatService
+from phichat.services.model_catalog import CatalogEntry, ModelCatalog
 from phichat.tui.app import PhichatApp
 
 

@@ -27,7 +27,7 @@ from common import default_interrupts, environment, limit, phichat, say, table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from endpoint_server import chunk
+from support.fake_openai_server import chunk
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 PIECE = b"data: " + json.dumps(chunk(content="word ")).encode() + b"\n\n"

@@ -23,7 +23,7 @@ from common import environment, phichat, say, table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from endpoint_server import KEY, Answer, chunk, serving, usage
+from support.fake_openai_server import KEY, Answer, chunk, serving, usage
 
 NOW = {"Retry-After": "0"}
 

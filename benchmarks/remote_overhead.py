@@ -18,15 +18,15 @@ from time import monotonic
 import openai
 from common import limit, say, spread
 
-from phichat.endpoints import Endpoint, EndpointModel
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.engine.remote.backend import RemoteBackend
 from phichat.events import TextDelta
-from phichat.messages import Message, Role, SamplingParams
+from phichat.types import Message, Role, SamplingParams
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from endpoint_server import Answer, chunk, serving
+from support.fake_openai_server import Answer, chunk, serving
 
 PROMPT = "Tell a long story about the sea."
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from common import ask_json, phichat, phichat_home, say
 
-from phichat.models.library import LocalModels
+from phichat.models.local.local_models import LocalModels
 from phichat.paths import Paths
 
 QUESTIONS = (

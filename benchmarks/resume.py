@@ -23,11 +23,11 @@ from time import sleep
 from common import say, verdict
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.engine.local import LocalBackend
-from phichat.engine.states import COMPLETE_SUFFIX, KvStore
 from phichat.events import TurnFinished
-from phichat.messages import Message, Role
+from phichat.types import Message, Role
 
 _WORDS = [
     "ship",

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from phichat.chat.conversation import Conversation
-from phichat.config import Config
-from phichat.desk import ChatService
-from phichat.engine.scripted import FakeBackend, FakeReply
-from phichat.messages import FinishReason
+from phichat.config.settings import Config
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
+from phichat.services.chat_service import ChatService
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.tui.app import PhichatApp
+from phichat.types import FinishReason
 
 ANSWER = """## On lists
 

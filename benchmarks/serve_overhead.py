@@ -16,13 +16,13 @@ from time import monotonic
 
 from common import limit, phichat, phichat_home, say, spread
 
-from phichat.cli.options import build_config
+from phichat.cancel import CancelToken
+from phichat.cli.support.options import build_config
 from phichat.engine.backend import Backend
-from phichat.engine.cancel import CancelToken
 from phichat.events import ReasoningDelta, TextDelta
-from phichat.messages import Message, Role, SamplingParams
 from phichat.paths import Paths
-from phichat.wiring import create_local_backend
+from phichat.services.composition import create_local_backend
+from phichat.types import Message, Role, SamplingParams
 
 TOKENS = 4
 

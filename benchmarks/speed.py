@@ -26,12 +26,12 @@ from typing import Any
 
 from common import phichat, phichat_home, say, table, verdict
 
-from phichat.config import EngineOptions
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.settings import EngineOptions
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
 from phichat.engine.local import LocalBackend
-from phichat.engine.verdicts import ProbeCache
 from phichat.events import TextDelta, TurnFinished
-from phichat.messages import Message, Role, SamplingParams
+from phichat.types import Message, Role, SamplingParams
 
 STORY = "Tell me a very long story about a lighthouse keeper, a storm and a lost ship, with every detail."
 Pair = tuple[float, float]

@@ -17,8 +17,8 @@ from time import monotonic, sleep
 from common import limit, say
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.states import COMPLETE_SUFFIX, KvStore
-from phichat.messages import Message, Role
+from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
+from phichat.types import Message, Role
 
 _WORDS = ("ship", "sea", "harbour", "keeper", "lamp", "rope", "storm", "anchor", "captain", "chart", "wind", "tide")
 

@@ -21,10 +21,17 @@ from pathlib import Path
 from common import say
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.states import COMPLETE_SUFFIX, KvStore
-from phichat.engine.worker.state_file import KvFileHeader, create_file, map_payload, read_header, sha256_hex, write_file
+from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
+from phichat.engine.worker.kv_cache.file_format import (
+    KvFileHeader,
+    create_file,
+    map_payload,
+    read_header,
+    sha256_hex,
+    write_file,
+)
 from phichat.errors import EngineCrashed
-from phichat.messages import Message, Role
+from phichat.types import Message, Role
 
 _ASKED = [Message(Role.USER, "The ship sailed to the end of the sea, and nobody knew why it did. " * 12 + "Who knew?")]
 

@@ -22,9 +22,9 @@ import psutil
 from common import say
 from engines import ask_engine, engine_keeping
 
-from phichat.engine.states import COMPLETE_SUFFIX, KvStore
+from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.errors import EngineError
-from phichat.messages import Message, Role
+from phichat.types import Message, Role
 
 _ASKED = ("What sailed?", "Where did it go?", "Who knew?", "Why?")
 _STORY = "Once upon a time there was a ship that sailed to the end of the sea, and nobody knew when it would return. "

@@ -21,11 +21,11 @@ from time import perf_counter
 
 from common import limit, percentile, say, table
 
-from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.search import SearchFilters
 from phichat.transcript.store import TranscriptStore
+from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
 COMMON = "everyother"
 """The word that stands in half of all messages."""

@@ -19,14 +19,14 @@ from typing import Any
 
 from common import ask_json, phichat, phichat_home, say, table, verdict
 
-from phichat.config import EngineOptions
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.settings import EngineOptions
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
 from phichat.engine.local import LocalBackend
-from phichat.engine.verdicts import ProbeCache
 from phichat.events import SampleFinished, TurnFinished
-from phichat.messages import Message, Role, SamplingParams
-from phichat.models.library import LocalModels
+from phichat.models.local.local_models import LocalModels
 from phichat.paths import Paths
+from phichat.types import Message, Role, SamplingParams
 
 SENTENCE = "The ship went over the sea and the captain looked at the stars. "
 TASK = "Tell this story again, in your own words and at length, and say how it ends."

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from phichat.codecheck.nearness import BloomFilter, TypoIndex, is_plausible_typo, iter_deletions, normalize_name
 from phichat.codecheck.stdlib import stdlib_module_names
+from phichat.codecheck.typos import BloomFilter, TypoIndex, is_plausible_typo, iter_deletions, normalize_name
 
 DATA = Path(__file__).parent.parent / "phichat" / "codecheck" / "data"
 OVERRIDES = Path(__file__).with_name("import_names.txt")

@@ -13,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from phichat.engine import footprint  # noqa: E402
-from phichat.engine.hardware import Device, DeviceKind, Hardware  # noqa: E402
-from phichat.engine.offload import OffloadPlan, OffloadRequest, plan_offload  # noqa: E402
-from phichat.gguf_header import GgufHeader  # noqa: E402
-from shapes import GIB, PHI3_MINI, PHI4, PHI4_MINI, card, machine  # noqa: E402
+from phichat.engine.planner import memory_estimate
+from phichat.engine.planner.hardware import Device, DeviceKind, Hardware  # noqa: E402
+from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload  # noqa: E402
+from phichat.gguf.header import GgufHeader  # noqa: E402
+from support.hardware_fixtures import GIB, PHI3_MINI, PHI4, PHI4_MINI, card, machine  # noqa: E402
 
 MODELS = {"phi-4": PHI4, "phi-4-mini": PHI4_MINI, "phi-3-mini": PHI3_MINI}
 INTRODUCTION = (
@@ -54,7 +54,7 @@ MACHINES = {
 
 def row(name: str, hardware: Hardware, header: GgufHeader) -> str:
     """One line of the table."""
-    repack = footprint.find_repack_types("x86_64")
+    repack = memory_estimate.find_repack_types("x86_64")
     result = plan_offload(header, hardware, OffloadRequest(n_threads=hardware.physical_cores, repack_types=repack))
     if not result.fits:
         assert result.shortage is not None

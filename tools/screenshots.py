@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from textual.pilot import Pilot  # noqa: E402
 
-import stage  # noqa: E402
-from phichat.engine.scripted import FakeReply  # noqa: E402
+from phichat.engine.scripted_backend import FakeReply  # noqa: E402
+from support import tui_harness  # noqa: E402
 
 SIZE = (100, 32)
 Play = Callable[[Pilot[None]], Awaitable[object]]
@@ -26,34 +26,34 @@ Play = Callable[[Pilot[None]], Awaitable[object]]
 
 async def welcome(pilot: Pilot[None]) -> None:
     """What a newcomer sees."""
-    await stage.until(pilot, "smollm2-135m  fits")
+    await tui_harness.until(pilot, "smollm2-135m  fits")
 
 
 async def chat(pilot: Pilot[None]) -> None:
     """An answer with code."""
     await pilot.press(*"How do I flatten a list of lists?", "enter")
-    await stage.until(pilot, "quadratic")
+    await tui_harness.until(pilot, "quadratic")
 
 
 async def warning(pilot: Pilot[None]) -> None:
     """The code check in place."""
     await pilot.press(*"Total the amounts of a CSV file by month", "enter")
-    await stage.until(pilot, "pip install")
+    await tui_harness.until(pilot, "pip install")
     await pilot.press("ctrl+down")
 
 
 async def sidebar(pilot: Pilot[None]) -> None:
     """The conversations, searched."""
     await pilot.press("f2", *"scatter")
-    await stage.until(pilot, "2026-02-27")
+    await tui_harness.until(pilot, "2026-02-27")
     await pilot.press("enter")
-    await stage.until(pilot, "Rayleigh")
+    await tui_harness.until(pilot, "Rayleigh")
 
 
 async def models(pilot: Pilot[None]) -> None:
     """The model switcher."""
     await pilot.press("ctrl+o")
-    await stage.until(pilot, "completes texts")
+    await tui_harness.until(pilot, "completes texts")
 
 
 SCREENS: dict[str, Play] = {each.__name__: each for each in (welcome, chat, warning, sidebar, models)}
@@ -61,11 +61,11 @@ SCREENS: dict[str, Play] = {each.__name__: each for each in (welcome, chat, warn
 
 async def picture(play: Play, size: tuple[int, int] = SIZE, theme: str = "textual-dark") -> str:
     """One screen as SVG."""
-    with TemporaryDirectory() as home, stage.clock_of_utc():
-        text = stage.WARNED if play is warning else stage.FLATTEN
-        desk = stage.desk(Path(home), FakeReply(re.split(r"(?<= )", text)))
-        stage.keep(desk)
-        app = stage.DrawnApp(desk)
+    with TemporaryDirectory() as home, tui_harness.clock_of_utc():
+        text = tui_harness.WARNED if play is warning else tui_harness.FLATTEN
+        desk = tui_harness.desk(Path(home), FakeReply(re.split(r"(?<= )", text)))
+        tui_harness.keep(desk)
+        app = tui_harness.DrawnApp(desk)
         app.theme = theme
         async with app.run_test(size=size) as pilot:
             await pilot.pause()

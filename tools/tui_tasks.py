@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from phichat.tui.help import format_key  # noqa: E402
-from tasks import TASKS, Task, Text  # noqa: E402
+from support.tui_tasks import TASKS, Task, Text  # noqa: E402
 
 INTRODUCTION = (
     "# Twenty things to do in the chat\n\n"

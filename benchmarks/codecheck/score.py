@@ -3,7 +3,7 @@
 usage: score.py CORPUS [--cli phichat] [--quiet] [--only NAME] [--seed N] [--speed] [--code FOLDER] [--names FILE]
 
 CORPUS is a folder of corpus files or of answers with labels.jsonl (see corpus.py). Without --cli the check is
-imported (`phichat.codecheck.report.check_text`); with it, `phichat check --json` runs once an answer and target.
+imported (`phichat.codecheck.checker.check_text`); with it, `phichat check --json` runs once an answer and target.
 --code counts what is flagged in a folder of working Python files; --names, how many of the real but little known
 project names of a file (one a line) are called suspicious, imported and installed.
 Existence is judged for the target of the answer and, as "versions", for each of 3.10 to 3.13: there only what depends
@@ -46,7 +46,7 @@ def number(version: str) -> tuple[int, int]:
 
 
 def imported_check() -> Check:
-    from phichat.codecheck.report import check_answer
+    from phichat.codecheck.checker import check_answer
 
     def check(body: bytes, target: str) -> dict[str, Any]:
         text = body.decode("utf-8")

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
-from phichat.chat.context import Turn
+from phichat.chat.context_window import Turn
 from phichat.chat.session import Session
 from phichat.code_report import CodeReport, TrainingScope
-from phichat.codecheck.stage import check_code
+from phichat.codecheck.stream import check_code
 from phichat.engine.backend import Backend, CancelToken
 from phichat.events import CodeChecked, Event, ModelReady, ReasoningDelta, TextDelta, TurnFinished
-from phichat.messages import ModelInfo, SamplingParams
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import ModelInfo, SamplingParams
 
 if TYPE_CHECKING:
     from phichat.transcript.recorder import Recorder

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from phichat.chat.context import Turn
+from phichat.chat.context_window import Turn
 from phichat.chat.session import Session
 from phichat.engine.backend import Backend, CancelToken
 from phichat.events import Event, ModelReady, TurnFinished
-from phichat.messages import FinishReason, ModelInfo, SamplingParams
 from phichat.transcript.records import TurnRecord
+from phichat.types import FinishReason, ModelInfo, SamplingParams
 
 MAX_SHOWN_CHARS = 40
 """Of both replies, from a difference on."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from phichat.chat.context import FittedPrompt, Turn, fit_history
+from phichat.chat.context_window import FittedPrompt, Turn, fit_history
 from phichat.engine.backend import Backend, CancelToken
 from phichat.errors import PhichatError
 from phichat.events import ContextTrimmed, Event, TurnFinished, TurnStarted
-from phichat.messages import FinishReason, Message, SamplingParams
+from phichat.types import FinishReason, Message, SamplingParams
 
 if TYPE_CHECKING:
-    from phichat.chat.voting import VoteConfig
+    from phichat.chat.vote.majority import VoteConfig
 
 
 class Session:
@@ -51,7 +51,7 @@ class Session:
         self, prompt: str, params: SamplingParams, vote_config: VoteConfig, cancel: CancelToken
     ) -> Iterator[Event]:
         """As `send`, with the reply that most of several agree with."""
-        from phichat.chat.voting import run_vote
+        from phichat.chat.vote.majority import run_vote
 
         def generate_reply(messages: Sequence[Message]) -> Iterator[Event]:
             return run_vote(self._backend, messages, params, vote_config, cancel)

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 import click
 
 from phichat import __version__
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.output import StdoutClosed, discard_stdout
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.lazy_group import LazyGroup
+from phichat.cli.support.output import StdoutClosed, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
 _COMMANDS = (
     *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "logs", "path", "ps", "pull", "rm"),
     *("search", "serve", "show", "stop", "verify"),
 )
-_ALIASES = {"ls": "list"}
 
 
-class _LazyGroup(click.Group):
-    """Imports a verb's module when the verb is called for; the module and its command bear its name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        cmd_name = _ALIASES.get(cmd_name, cmd_name)
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"phichat.cli.{cmd_name}"), cmd_name)
-        return command
-
-
-@click.group(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    subcommands={name: f"phichat.cli.{name}:{name}" for name in _COMMANDS} | {"logs": "phichat.cli.logs.group:logs"},
+    aliases={"ls": "list"},
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, "--version", message="phichat %(version)s")
 @click.pass_context
 def phichat(ctx: click.Context) -> None:

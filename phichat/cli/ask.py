@@ -8,11 +8,11 @@ from typing import Any, assert_never
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import cancel_on_sigint
-from phichat.cli.options import all_options, build_config, keep_alive_option
-from phichat.cli.output import Output
-from phichat.cli.vote import VotePresenter
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.interrupt import cancel_on_sigint
+from phichat.cli.support.options import all_options, build_config, keep_alive_option
+from phichat.cli.support.output import Output
+from phichat.cli.support.vote_presenter import VotePresenter
 from phichat.code_report import CodeReport
 from phichat.errors import UsageError
 from phichat.events import (
@@ -32,8 +32,8 @@ from phichat.events import (
     TurnStarted,
     VoteResult,
 )
-from phichat.messages import FinishReason
 from phichat.paths import Paths
+from phichat.types import FinishReason
 
 _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
 
@@ -83,19 +83,24 @@ def ask(
         raise UsageError("--vote-by says how answers are compared, and there is one", "add --vote 5")
     paths = Paths.from_environment()
     config = build_config(paths, options, log=False if no_log else None, **flags)
-    from phichat.cli.attachments import compose_prompt
+    from phichat.cli.support.attachments import compose_prompt
 
     full_prompt = compose_prompt(prompt, [Path(name) for name in files], sys.stdin)
     if not full_prompt:
         raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
 
-    from phichat.chat.turn import run_turn
-    from phichat.wiring import create_recorder, create_session, load_resumed_conversation, with_model_defaults
+    from phichat.chat.pipeline import run_turn
+    from phichat.services.composition import (
+        create_recorder,
+        create_session,
+        load_resumed_conversation,
+        with_model_defaults,
+    )
 
     vote_config = None
     if vote:
-        from phichat.chat.answers import AnswerKind
-        from phichat.chat.voting import VoteConfig
+        from phichat.chat.vote.answer_extraction import AnswerKind
+        from phichat.chat.vote.majority import VoteConfig
 
         vote_config = VoteConfig(vote, AnswerKind(vote_by or AnswerKind.AUTO))
     diagnostics = Diagnostics()

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import cancel_on_sigint
-from phichat.cli.options import build_config, engine_options
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.interrupt import cancel_on_sigint
+from phichat.cli.support.options import build_config, engine_options
+from phichat.cli.support.output import Output
 from phichat.errors import UsageError
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.config import Config
+    from phichat.config.settings import Config
+    from phichat.engine.autotune.tuner import TuningReport
+    from phichat.engine.ipc.benchmark_messages import BenchmarkResult
+    from phichat.engine.ipc.protocol import PrefillProgress
     from phichat.engine.local import LocalBackend
-    from phichat.engine.measuring import BenchmarkResult
-    from phichat.engine.protocol import PrefillProgress
-    from phichat.engine.tuner import TuningReport
     from phichat.events import ModelLoading, ModelReady, ModelVerifying
 
 _TUNING_CTX_SIZE = 1024
@@ -72,7 +72,7 @@ def bench(
 
 def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgress, diagnostics: Diagnostics) -> None:
     """Progress, and what there is to notice."""
-    from phichat.engine.protocol import PrefillProgress
+    from phichat.engine.ipc.protocol import PrefillProgress
     from phichat.events import ModelLoading, ModelReady, ModelVerifying
 
     match event:
@@ -90,11 +90,11 @@ def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgr
 def _run_benchmark(
     config: Config, paths: Paths, prompt_tokens: int, generated_tokens: int, repeats: int
 ) -> dict[str, Any] | None:
-    from phichat.engine.measuring import BenchmarkResult, RunBenchmark
-    from phichat.engine.offload import compute_bytes_per_token
-    from phichat.engine.protocol import PrefillProgress
+    from phichat.engine.ipc.benchmark_messages import BenchmarkResult, RunBenchmark
+    from phichat.engine.ipc.protocol import PrefillProgress
+    from phichat.engine.planner.offload_plan import compute_bytes_per_token
     from phichat.events import ModelReady
-    from phichat.wiring import create_local_backend, record_speed
+    from phichat.services.composition import create_local_backend, record_speed
 
     diagnostics, backend = Diagnostics(), create_local_backend(config, paths)
     result: BenchmarkResult | None = None
@@ -133,10 +133,10 @@ def _run_benchmark(
 
 
 def _run_tuning(config: Config, paths: Paths) -> dict[str, Any] | None:
-    from phichat.engine.tuner import run_tuning
-    from phichat.engine.tuning import TuningCache, TuningSource
+    from phichat.engine.autotune.tuner import run_tuning
+    from phichat.engine.autotune.tuning_cache import TuningCache, TuningSource
     from phichat.events import ModelReady
-    from phichat.wiring import create_local_backend
+    from phichat.services.composition import create_local_backend
 
     def create_backend(preferences: TuningSource, threads: int | None) -> LocalBackend:
         return create_local_backend(replace(config, engine=replace(config.engine, threads=threads)), paths, preferences)
@@ -214,7 +214,7 @@ def _format_rate(speed: dict[str, float]) -> str:
 
 
 def _format_tuning(document: dict[str, Any]) -> str:
-    from phichat.cli.tables import format_table
+    from phichat.cli.support.tables import format_table
 
     trials = [
         [str(one["threads"]), _format_rate(one["prompt"]), _format_rate(one["generation"])]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import all_options, build_config, keep_alive_option
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.options import all_options, build_config, keep_alive_option
 from phichat.errors import UsageError
 from phichat.paths import Paths
 
@@ -39,12 +39,12 @@ def chat(resume_latest: bool, cid: str | None, no_log: bool, plain: bool, **flag
         gc.disable()
     paths = Paths.from_environment()
     config = build_config(paths, log=False if no_log else None, **flags)
-    from phichat.desk import ChatService
+    from phichat.services.chat_service import ChatService
 
     service = ChatService(config, paths)
     conversation = service.initial_conversation(cid, resume_latest=resume_latest)
     if plain:
-        from phichat.cli.plain import LineChat
+        from phichat.cli.plain_chat import LineChat
 
         return LineChat(service, conversation).run()
     # Textual waits so many ms for what may follow Esc, 100 if not told: that long an answer would not be stopped.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.output import Output
 from phichat.errors import CheckInputError, UsageError
 
 MAX_INPUT_BYTES = 8 * 1024 * 1024
@@ -25,7 +25,7 @@ class _CheckCommand(click.Command):
     """Tells in its help how old the lists are, which takes reading them."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from phichat.codecheck.names import package_lists_date
+        from phichat.codecheck.package_names import package_lists_date
 
         formatter.write_paragraph()
         formatter.write_text(_lists_notice(package_lists_date()))
@@ -49,8 +49,8 @@ def check(files: tuple[str, ...], version: str | None, as_json: bool) -> int:
         raise UsageError("--json prints one document", "name one file")
     texts = [(name, _read_input(name)) for name in files or ("-",)]
 
-    from phichat.codecheck.names import package_lists_date
-    from phichat.codecheck.report import RUNNING_VERSION, check_answer, check_file, collect_warnings
+    from phichat.codecheck.checker import RUNNING_VERSION, check_answer, check_file, collect_warnings
+    from phichat.codecheck.package_names import package_lists_date
     from phichat.codecheck.versions import find_project_version
 
     output, diagnostics = Output(), Diagnostics()

@@ -14,15 +14,15 @@ from typing import Any
 import click
 
 from phichat import __version__
-from phichat.cli.diagnostics import ExitCode
-from phichat.cli.options import build_config, model_and_engine_options
-from phichat.cli.output import Output
-from phichat.cli.tables import format_size
-from phichat.config import Config
-from phichat.engine.cancel import CancelToken
-from phichat.engine.protocol import EngineInfo
+from phichat.cancel import CancelToken
+from phichat.cli.support.diagnostics import ExitCode
+from phichat.cli.support.options import build_config, model_and_engine_options
+from phichat.cli.support.output import Output
+from phichat.cli.support.tables import format_size
+from phichat.config.settings import Config
+from phichat.engine.ipc.protocol import EngineInfo
 from phichat.errors import ConfigError, ModelNotInstalled, PhichatError, UsageError
-from phichat.models.places import ModelSource
+from phichat.models.local.locations import ModelSource
 from phichat.paths import Paths
 
 _REBUILD_REMEDY = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
@@ -96,8 +96,8 @@ def _check_settings(paths: Paths) -> Iterator[CheckResult]:
 
 
 def _probe_engine() -> EngineInfo | PhichatError:
-    from phichat.engine.link import EngineTimeouts
-    from phichat.engine.process import EngineProcess
+    from phichat.engine.ipc.connection import EngineTimeouts
+    from phichat.engine.ipc.process import EngineProcess
 
     try:
         process = EngineProcess(EngineTimeouts())
@@ -110,7 +110,7 @@ def _probe_engine() -> EngineInfo | PhichatError:
 
 
 def _check_machine(hello: EngineInfo) -> Iterator[CheckResult]:
-    from phichat.engine.hardware import count_usable_cores, describe_unused_gpu, probe_from_engine, probe_memory
+    from phichat.engine.planner.hardware import count_usable_cores, describe_unused_gpu, probe_from_engine, probe_memory
 
     machine = probe_from_engine(hello)
     for device in hello.devices:
@@ -127,8 +127,8 @@ def _check_machine(hello: EngineInfo) -> Iterator[CheckResult]:
 
 
 def _check_models(config: Config, paths: Paths) -> Iterator[CheckResult]:
-    from phichat.models.checking import suggest_fix
-    from phichat.models.library import LocalModels
+    from phichat.models.local.local_models import LocalModels
+    from phichat.models.local.verification import suggest_fix
 
     try:
         library = LocalModels.from_paths(paths)
@@ -150,7 +150,7 @@ def _check_models(config: Config, paths: Paths) -> Iterator[CheckResult]:
 
 def _check_disk(paths: Paths) -> Iterator[CheckResult]:
     """Free space where models are kept, and the state of the hub's cache."""
-    from phichat.models.health import diagnose_cache
+    from phichat.models.local.cache_diagnostics import diagnose_cache
 
     for subject, folder in (("hub cache", paths.models), ("downloads", paths.downloads)):
         disk = next(path for path in (folder, *folder.parents) if path.is_dir())
@@ -177,7 +177,7 @@ def _check_disk(paths: Paths) -> Iterator[CheckResult]:
 
 def _check_kv_store(config: Config, paths: Paths) -> CheckResult:
     """The KV states on disk."""
-    from phichat.wiring import open_kv_store
+    from phichat.services.composition import open_kv_store
 
     kv_store = open_kv_store(config, paths)
     if not kv_store.budget:
@@ -188,7 +188,7 @@ def _check_kv_store(config: Config, paths: Paths) -> CheckResult:
 
 
 def _check_hub() -> CheckResult:
-    from phichat.models.hub import HubClient
+    from phichat.models.download.hub_client import HubClient
 
     try:
         return CheckResult("hub", HubClient().check_connection())
@@ -198,7 +198,7 @@ def _check_hub() -> CheckResult:
 
 def _check_tunings(paths: Paths) -> Iterator[CheckResult]:
     """What `bench --tune` found, here or on another machine with the same home."""
-    from phichat.engine.tuning import TuningCache
+    from phichat.engine.autotune.tuning_cache import TuningCache
 
     for entry in TuningCache(paths.tuning_cache).load_entries().values():
         match entry:
@@ -215,8 +215,8 @@ def _check_tunings(paths: Paths) -> Iterator[CheckResult]:
 
 def _check_load(config: Config, paths: Paths) -> Iterator[CheckResult]:
     """Load the chosen model, then tell every verdict there is."""
-    from phichat.engine.verdicts import ProbeCache, ProbeOutcome
-    from phichat.wiring import create_local_backend
+    from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeOutcome
+    from phichat.services.composition import create_local_backend
 
     try:
         backend = create_local_backend(config, paths)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from phichat.cli.confirm import confirm_action
-from phichat.cli.diagnostics import Diagnostics
-from phichat.cli.output import Output
+from phichat.cli.support.confirmation import confirm_action
+from phichat.cli.support.diagnostics import Diagnostics
+from phichat.cli.support.output import Output
 from phichat.errors import ConversationNotFound, OutputError, UsageError
 from phichat.paths import Paths, expand_user, write_atomically
 from phichat.transcript.export import ExportFormat, write_export
@@ -44,7 +44,7 @@ def export(ids: tuple[str, ...], last: bool, all_: bool, format_name: str | None
         _confirm_target(target, yes=yes)
     conversations = _load_conversations(Paths.from_environment(), ids, all_=all_)
     if export_format is ExportFormat.JSONL:
-        from phichat.transcript.export.messages import describe_omissions
+        from phichat.transcript.export.openai_jsonl import describe_omissions
 
         if loss_notice := describe_omissions(conversations):
             Diagnostics().print_notice(loss_notice)
@@ -71,7 +71,7 @@ def _confirm_target(target: Path, *, yes: bool) -> None:
 
 
 def _load_conversations(paths: Paths, ids: Sequence[str], *, all_: bool) -> Sequence[ConversationRecord]:
-    from phichat.wiring import open_store
+    from phichat.services.composition import open_store
 
     transcripts = open_store(paths)
     try:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import cancel_on_sigint
-from phichat.cli.options import build_config, engine_options
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.interrupt import cancel_on_sigint
+from phichat.cli.support.options import build_config, engine_options
+from phichat.cli.support.output import Output
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.gguf_header import GgufHeader
-    from phichat.wiring import RemoteHeaderReader
+    from phichat.gguf.header import GgufHeader
+    from phichat.services.composition import RemoteHeaderReader
 
 
 @click.command()
@@ -26,9 +26,9 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
 
     Reads the header alone. Exits 4, naming the nearest choice that fits, when it does not.
     """
-    from phichat.engine.hardware import DeviceKind
-    from phichat.engine.offload import require_fit
-    from phichat.wiring import estimate_fit
+    from phichat.engine.planner.hardware import DeviceKind
+    from phichat.engine.planner.offload_plan import require_fit
+    from phichat.services.composition import estimate_fit
 
     paths = Paths.from_environment()
     with cancel_on_sigint() as cancel:
@@ -83,9 +83,9 @@ def _remote_header_reader(paths: Paths) -> RemoteHeaderReader:
     """Reads the header of what is not installed from the hub, which is not asked before that."""
 
     def read_header(spec: str) -> GgufHeader:
-        from phichat.models.hub import HubClient
+        from phichat.models.download.hub_client import HubClient
+        from phichat.models.download.remote_header import read_remote_header
         from phichat.models.registry import read_registry
-        from phichat.models.remote_header import read_remote_header
 
         return read_remote_header(spec, read_registry(paths.user_registry), HubClient(), paths)
 
@@ -93,7 +93,7 @@ def _remote_header_reader(paths: Paths) -> RemoteHeaderReader:
 
 
 def _format_report(document: dict[str, Any]) -> str:
-    from phichat.cli.tables import format_size, format_table
+    from phichat.cli.support.tables import format_size, format_table
 
     columns = ("weights", "kv_cache", "compute", "total")
     rows = [[each["device"], *(format_size(each[column]) for column in columns)] for each in document["placements"]]

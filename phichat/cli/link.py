@@ -6,9 +6,9 @@ import re
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import cancel_on_sigint
-from phichat.cli.options import debug_option
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.interrupt import cancel_on_sigint
+from phichat.cli.support.options import debug_option
 from phichat.errors import UsageError
 from phichat.paths import Paths, expand_user
 
@@ -22,12 +22,12 @@ def link(path: str, name: str | None) -> int:
 
     The file stays where it is. Linking a file again takes it as it is then.
     """
-    from phichat.gguf_header import check_usable, read_model_header
-    from phichat.models.finding import model_at_path
-    from phichat.models.library import LocalModels
-    from phichat.models.links import Link, LinkStore
-    from phichat.models.places import ModelSource
-    from phichat.models.proofs import hash_file
+    from phichat.gguf.header import check_usable, read_model_header
+    from phichat.models.local.discovery import model_at_path
+    from phichat.models.local.hash_cache import hash_file
+    from phichat.models.local.links import Link, LinkStore
+    from phichat.models.local.local_models import LocalModels
+    from phichat.models.local.locations import ModelSource
 
     diagnostics = Diagnostics()
     library = LocalModels.from_paths(Paths.from_environment())

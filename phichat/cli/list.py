@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import cancel_on_sigint
-from phichat.cli.options import build_config, debug_option
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.interrupt import cancel_on_sigint
+from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.output import Output
 from phichat.paths import Paths
 
 JsonObjects = list[dict[str, Any]]
@@ -26,9 +26,9 @@ def list(as_json: bool, endpoint: str | None) -> int:
     """List the models that are on this machine, whatever program brought them here."""
     if endpoint is not None:
         return _list_endpoint_models(endpoint, as_json=as_json)
-    from phichat.cli.tables import format_size, format_table
-    from phichat.engine.hardware import probe_memory
-    from phichat.models.library import LocalModels
+    from phichat.cli.support.tables import format_size, format_table
+    from phichat.engine.planner.hardware import probe_memory
+    from phichat.models.local.local_models import LocalModels
 
     library = LocalModels.from_paths(Paths.from_environment())
     free_memory = probe_memory().available
@@ -81,8 +81,8 @@ def list(as_json: bool, endpoint: str | None) -> int:
 
 
 def _list_endpoint_models(endpoint: str, *, as_json: bool) -> int:
-    from phichat.cli.tables import format_table
-    from phichat.wiring import list_endpoint_models
+    from phichat.cli.support.tables import format_table
+    from phichat.services.composition import list_endpoint_models
 
     with cancel_on_sigint() as cancel:
         models = list_endpoint_models(build_config(Paths.from_environment()), endpoint, cancel)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import click
 
-from phichat.cli.output import Output
+from phichat.cli.support.output import Output
 from phichat.paths import Paths
 
-_PATH_NAMES = {"config": "config", "data": "data", "cache": "cache", "models": "models", "logs": "logs", "states": "kv_store"}
+_PATH_NAMES = {
+    "config": "config",
+    "data": "data",
+    "cache": "cache",
+    "models": "models",
+    "logs": "logs",
+    "states": "kv_store",
+}
 """What the user calls each place, and the property of Paths that holds it."""
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import debug_option
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.options import debug_option
+from phichat.cli.support.output import Output
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.engine.resident.listing import RunningEngine
+    from phichat.engine.daemon.running_engines import RunningEngine
 
 
 @click.command()
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @debug_option
 def ps(as_json: bool) -> int:
     """List the engines that stay for the next question."""
-    from phichat.cli.tables import format_size, format_table
-    from phichat.wiring import list_background_engines
+    from phichat.cli.support.tables import format_size, format_table
+    from phichat.services.composition import list_background_engines
 
     documents = [_to_document(one) for one in list_background_engines(Paths.from_environment())]
     if as_json:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import build_config, debug_option
-from phichat.cli.output import Output
-from phichat.cli.transfers import DownloadReporter
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.download_progress import DownloadReporter
+from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.output import Output
 from phichat.errors import (
     AmbiguousModelError,
     EngineError,
@@ -23,10 +23,10 @@ from phichat.errors import (
 from phichat.paths import Paths, expand_user
 
 if TYPE_CHECKING:
-    from phichat.config import Config
-    from phichat.gguf_header import GgufHeader
-    from phichat.models.pull import ModelDownload
-    from phichat.models.target import DownloadPlan
+    from phichat.config.settings import Config
+    from phichat.gguf.header import GgufHeader
+    from phichat.models.download.model_download import ModelDownload
+    from phichat.models.download.plan import DownloadPlan
 
 
 @click.command()
@@ -44,8 +44,8 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
     SPEC is a registry name, owner/repo (of which Q4_K_M is taken), owner/repo:QUANT, owner/repo/file.gguf, an
     address copied from the hub's pages, or the https address of a GGUF file anywhere.
     """
-    from phichat.models.library import LocalModels
-    from phichat.models.pull import ModelDownload
+    from phichat.models.download.model_download import ModelDownload
+    from phichat.models.local.local_models import LocalModels
     from phichat.models.spec import PathSpec, RegistryName
 
     paths = Paths.from_environment()
@@ -62,7 +62,7 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
         and _is_registry_model_verified(library, parsed_spec.name, reporter)
     ):
         return ExitCode.DONE
-    from phichat.engine.cancel import CancelToken
+    from phichat.cancel import CancelToken
 
     try:
         target = _plan_download(parsed_spec, library, paths, _parse_sha256(sha256), insecure=insecure, offline=offline)
@@ -121,8 +121,8 @@ def _report_local_path(path: str, diagnostics: Diagnostics) -> ExitCode:
 
 def _is_registry_model_verified(library: Any, name: str, reporter: DownloadReporter) -> bool:
     """Whether the very file of a registry entry is installed and proven; connects nowhere."""
+    from phichat.models.download.plan import find_registry_entry
     from phichat.models.spec import RegistryName
-    from phichat.models.target import find_registry_entry
 
     entry = find_registry_entry(RegistryName(name), library.registry)
     for model in library.installed:
@@ -151,9 +151,9 @@ def _is_installed_and_verified(library: Any, spec: str, reporter: DownloadReport
 def _plan_download(
     spec: Any, library: Any, paths: Paths, sha256: str, *, insecure: bool, offline: bool
 ) -> DownloadPlan:
-    from phichat.models.hub import HubClient
+    from phichat.models.download.hub_client import HubClient
+    from phichat.models.download.plan import plan_hub_download, plan_url_download
     from phichat.models.spec import UrlSpec
-    from phichat.models.target import plan_hub_download, plan_url_download
 
     hub = HubClient(is_offline=offline)
     if isinstance(spec, UrlSpec):
@@ -176,8 +176,8 @@ def _confirm(
 
     Raises StorageError, ModelFileError, ModelDoesNotFit.
     """
-    from phichat.cli.tables import format_size
-    from phichat.gguf_header import check_usable
+    from phichat.cli.support.tables import format_size
+    from phichat.gguf.header import check_usable
 
     download.check_disk_space()
     header: GgufHeader | None = None
@@ -209,9 +209,9 @@ def _confirm(
 def _confirm_fit(
     header: GgufHeader, target: DownloadPlan, config: Config, paths: Paths, diagnostics: Diagnostics, *, force: bool
 ) -> bool:
-    from phichat.engine.cancel import CancelToken
-    from phichat.engine.offload import require_fit
-    from phichat.wiring import estimate_fit_from_header
+    from phichat.cancel import CancelToken
+    from phichat.engine.planner.offload_plan import require_fit
+    from phichat.services.composition import estimate_fit_from_header
 
     report = estimate_fit_from_header(target.name, header, config, paths, CancelToken())
     assert report is not None, "nothing cancels it"

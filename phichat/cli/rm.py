@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import debug_option
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.options import debug_option
 from phichat.errors import UsageError
 from phichat.paths import Paths
-from phichat.terminal import sanitize_line
+from phichat.sanitize import sanitize_line
 
 
 @click.command()
@@ -22,10 +22,10 @@ def rm(model: str, yes: bool) -> int:
 
     Frees only what no other model needs, and never touches a linked file or what another program keeps.
     """
-    from phichat.cli.tables import format_size
-    from phichat.models.library import LocalModels
-    from phichat.models.places import ModelSource
-    from phichat.models.removing import check_removable, remove_model
+    from phichat.cli.support.tables import format_size
+    from phichat.models.local.local_models import LocalModels
+    from phichat.models.local.locations import ModelSource
+    from phichat.models.local.removal import check_removable, remove_model
 
     library = LocalModels.from_paths(Paths.from_environment())
     model_file = library.resolve_model(model)

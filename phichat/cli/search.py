@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import debug_option
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.options import debug_option
+from phichat.cli.support.output import Output
 from phichat.paths import Paths
 
 
@@ -22,10 +22,10 @@ def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> 
     The size is that of the file that `phichat pull` would take. Whether it fits is judged by size
     alone; pull and fit look into its header.
     """
-    from phichat.engine.hardware import probe_memory
+    from phichat.engine.planner.hardware import probe_memory
     from phichat.errors import AmbiguousModelError
-    from phichat.models.choose import select_files
-    from phichat.models.hub import HubClient
+    from phichat.models.download.file_selection import select_files
+    from phichat.models.download.hub_client import HubClient
 
     Paths.from_environment()
     diagnostics, output = Diagnostics(), Output()
@@ -73,7 +73,7 @@ def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> 
 
 
 def _format_hits(documents: list[dict[str, object]]) -> str:
-    from phichat.cli.tables import format_size, format_table
+    from phichat.cli.support.tables import format_size, format_table
 
     fits = {True: "fits", False: "too large", None: ""}
     rows = []

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import build_config, keep_alive_option, model_options
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.options import build_config, keep_alive_option, model_options
 from phichat.errors import ExtraNotInstalled, UsageError
 from phichat.paths import Paths
 
@@ -53,7 +53,7 @@ def serve(
     paths = Paths.from_environment()
     config = build_config(paths, **flags)
     try:
-        from phichat.server.serving import ServeSettings, serve_until_stopped
+        from phichat.server.run import ServeSettings, serve_until_stopped
     except ModuleNotFoundError as error:
         raise ExtraNotInstalled(
             "Serving needs the packages starlette and uvicorn, which are not installed",

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.cli.diagnostics import ExitCode
-from phichat.cli.options import build_config, debug_option
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import ExitCode
+from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.output import Output
 from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.wiring import FitReport
+    from phichat.services.composition import FitReport
 
 
 @click.command()
@@ -24,11 +24,11 @@ def show(model: str, as_json: bool) -> int:
 
     Where its parts would go says `phichat fit MODEL`.
     """
-    from phichat.cli.tables import format_pairs, format_size
-    from phichat.engine.cancel import CancelToken
-    from phichat.gguf_header import read_model_header
-    from phichat.models.library import LocalModels
-    from phichat.wiring import estimate_fit
+    from phichat.cancel import CancelToken
+    from phichat.cli.support.tables import format_pairs, format_size
+    from phichat.gguf.header import read_model_header
+    from phichat.models.local.local_models import LocalModels
+    from phichat.services.composition import estimate_fit
 
     paths = Paths.from_environment()
     library = LocalModels.from_paths(paths)
@@ -93,7 +93,7 @@ def show(model: str, as_json: bool) -> int:
 
 
 def _format_fit(report: FitReport | None) -> str:
-    from phichat.cli.tables import format_size
+    from phichat.cli.support.tables import format_size
 
     if report is None:
         return ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.options import debug_option
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.options import debug_option
+from phichat.cli.support.output import Output
 from phichat.errors import UsageError
 from phichat.paths import Paths
 
@@ -20,7 +20,7 @@ def stop(model: str | None, all_: bool, as_json: bool) -> int:
     """End the engine that stays with MODEL in it, or all of them, whatever they have to do."""
     if model is not None and all_:
         raise UsageError("--all and a model exclude each other", "give one of them")
-    from phichat.wiring import stop_engines
+    from phichat.services.composition import stop_engines
 
     stopped_engines = stop_engines(Paths.from_environment(), model)
     if as_json:

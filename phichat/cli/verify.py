@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from phichat.cli.diagnostics import Diagnostics, ExitCode
-from phichat.cli.interrupt import cancel_on_sigint
-from phichat.cli.options import debug_option
-from phichat.cli.output import Output
+from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.interrupt import cancel_on_sigint
+from phichat.cli.support.options import debug_option
+from phichat.cli.support.output import Output
 from phichat.paths import Paths
-from phichat.terminal import sanitize_line
+from phichat.sanitize import sanitize_line
 
 if TYPE_CHECKING:
-    from phichat.engine.cancel import CancelToken
-    from phichat.models.checking import VerifyResult
-    from phichat.models.finding import ModelFile
-    from phichat.models.library import LocalModels
+    from phichat.cancel import CancelToken
+    from phichat.models.local.discovery import ModelFile
+    from phichat.models.local.local_models import LocalModels
+    from phichat.models.local.verification import VerifyResult
 
 
 @click.command()
@@ -31,8 +31,8 @@ def verify(model: str | None, repair: bool, as_json: bool) -> int:
     Where none is known, the one that is found is remembered for the next time. Connects nowhere without
     --repair. Exits 1 when a file is not what it should be.
     """
-    from phichat.models.checking import suggest_fix
-    from phichat.models.library import LocalModels
+    from phichat.models.local.local_models import LocalModels
+    from phichat.models.local.verification import suggest_fix
 
     paths = Paths.from_environment()
     library = LocalModels.from_paths(paths)
@@ -64,7 +64,7 @@ def verify(model: str | None, repair: bool, as_json: bool) -> int:
 def _verify_model(
     model: ModelFile, library: LocalModels, cancel: CancelToken, diagnostics: Diagnostics
 ) -> VerifyResult | None:
-    from phichat.models.checking import verify_model
+    from phichat.models.local.verification import verify_model
 
     progress = verify_model(model, library.hash_cache, cancel)
     while True:
@@ -79,8 +79,8 @@ def _verify_model(
 def _repair_model(
     model: ModelFile, library: LocalModels, paths: Paths, cancel: CancelToken, diagnostics: Diagnostics
 ) -> None:
-    from phichat.models.pull import VerifyProgress
-    from phichat.models.repairing import repair_model
+    from phichat.models.download.model_download import VerifyProgress
+    from phichat.models.local.repair import repair_model
 
     for step in repair_model(model, library.registry, paths, library.hash_cache, cancel):
         if isinstance(step, VerifyProgress):

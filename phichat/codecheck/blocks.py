@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from phichat.codecheck.language_detection import looks_like_python, looks_like_shell
 from phichat.codecheck.languages import MARKDOWN, PYTHON, SESSION_LABELS, canonical_language, is_generic_label
-from phichat.codecheck.looks import looks_like_python, looks_like_shell
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

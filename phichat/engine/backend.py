@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
 from phichat.events import (
     ModelLoading,
     ModelReady,
@@ -17,7 +17,7 @@ from phichat.events import (
     TextDelta,
     TurnFinished,
 )
-from phichat.messages import Message, SamplingParams
+from phichat.types import Message, SamplingParams
 
 __all__ = ["Backend", "CancelToken", "GenerationEvent", "LoadEvent", "SampleEvent"]
 

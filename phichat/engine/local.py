@@ -9,19 +9,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
-from phichat.config import EngineOptions
-from phichat.engine import protocol
-from phichat.engine.asking import ProcessBackend
-from phichat.engine.backend import CancelToken, LoadEvent
-from phichat.engine.fitting import BATCH_SIZE, plan_placement, would_improve_with_free_memory
-from phichat.engine.footprint import estimate_recurrent_state
-from phichat.engine.hardware import DeviceKind, Hardware, describe_unused_gpu, probe_from_engine
-from phichat.engine.link import EngineConnection, EngineTimeouts
-from phichat.engine.offload import CPU, OffloadPlan, require_fit
-from phichat.engine.process import WORKER_COMMAND, EngineProcess
-from phichat.engine.protocol import EngineInfo, ErrorCode, ErrorReply, LoadModel, LoadProgress, ModelLoaded
-from phichat.engine.states import KvStore, compute_model_identity
-from phichat.engine.tuning import (
+from phichat.config.settings import EngineOptions
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeKey, ProbeOutcome, build_probe_key
+from phichat.engine.autotune.tuning_cache import (
     ASSUMED_BATCH_COSTS,
     ComputeSettings,
     StaticTuning,
@@ -29,11 +19,21 @@ from phichat.engine.tuning import (
     TuningSource,
     resolve_spin_count,
 )
-from phichat.engine.verdicts import ProbeCache, ProbeKey, ProbeOutcome, build_probe_key
+from phichat.engine.backend import CancelToken, LoadEvent
+from phichat.engine.ipc import protocol
+from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
+from phichat.engine.ipc.process import WORKER_COMMAND, EngineProcess
+from phichat.engine.ipc.protocol import EngineInfo, ErrorCode, ErrorReply, LoadModel, LoadProgress, ModelLoaded
+from phichat.engine.kv_store import KvStore, compute_model_identity
+from phichat.engine.planner.fit_estimate import BATCH_SIZE, plan_placement, would_improve_with_free_memory
+from phichat.engine.planner.hardware import DeviceKind, Hardware, describe_unused_gpu, probe_from_engine
+from phichat.engine.planner.memory_estimate import estimate_recurrent_state
+from phichat.engine.planner.offload_plan import CPU, OffloadPlan, require_fit
+from phichat.engine.process_backend import ProcessBackend
 from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelLoading, ModelReady, ModelVerifying
-from phichat.gguf_header import GgufHeader, check_usable, read_model_header
-from phichat.messages import ModelInfo
+from phichat.gguf.header import GgufHeader, check_usable, read_model_header
+from phichat.types import ModelInfo
 
 _MAX_SEQUENCES = 8
 """Conversations that a context holds at once. They share its cells, so that more cost no memory, but for models

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from phichat.code_report import TrainingScope
-from phichat.config import parse_option
+from phichat.config.settings import parse_option
 from phichat.errors import ConfigError, UsageError
-from phichat.messages import SamplingParams
+from phichat.types import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
-from phichat.chat.exchange import complete
+from phichat.chat.completion import complete
 from phichat.engine.backend import Backend, CancelToken
 from phichat.errors import ApiError, PhichatError
 from phichat.events import (
@@ -37,9 +37,11 @@ from phichat.events import (
     TurnStarted,
     VoteResult,
 )
-from phichat.messages import FinishReason, Message
-from phichat.server import asked
-from phichat.server.documents import (
+from phichat.server import chat_request
+from phichat.server.access import AccessMiddleware, AccessPolicy, error_response
+from phichat.server.dispatch import Dispatcher, GenerationTask, StopCause, shutting_down_error
+from phichat.server.model_provider import ModelProvider, ServedModel
+from phichat.server.responses import (
     SSE_KEEPALIVE,
     ChunkBuilder,
     completion_document,
@@ -49,9 +51,7 @@ from phichat.server.documents import (
     model_document,
     to_api_error,
 )
-from phichat.server.engines import Dispatcher, GenerationTask, StopCause, shutting_down_error
-from phichat.server.gate import AccessMiddleware, AccessPolicy, error_response
-from phichat.server.menu import ModelProvider, ServedModel
+from phichat.types import FinishReason, Message
 
 _DRAIN_TIMEOUT_S, _DRAIN_IDLE_TIMEOUT_S = 5.0, 0.5
 """How long a client may go on sending what is too large, and how long a pause in it may be."""
@@ -143,7 +143,7 @@ class _CompletionsEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI."""
-        request = asked.parse_request(await _read_body(scope, receive, self._context.limits.body_timeout_s))
+        request = chat_request.parse_request(await _read_body(scope, receive, self._context.limits.body_timeout_s))
         response_task = asyncio.create_task(self._respond(request, send))
         disconnect_task = asyncio.create_task(_wait_for_disconnect(receive))
         try:
@@ -155,7 +155,7 @@ class _CompletionsEndpoint:
                 task.cancel()
             await asyncio.gather(response_task, disconnect_task, return_exceptions=True)
 
-    async def _respond(self, request: asked.ChatCompletionRequest, send: Send) -> None:
+    async def _respond(self, request: chat_request.ChatCompletionRequest, send: Send) -> None:
         context = self._context
         model = await asyncio.to_thread(context.models.find_model, request.model)
         task = await context.dispatcher.submit(model.name, self._make_task(request, model))
@@ -172,7 +172,7 @@ class _CompletionsEndpoint:
             task.stop(StopCause.DISCONNECTED)
 
     def _make_task(
-        self, request: asked.ChatCompletionRequest, model: ServedModel
+        self, request: chat_request.ChatCompletionRequest, model: ServedModel
     ) -> Callable[[Backend, CancelToken], Iterator[Event]]:
         recorder = self._context.recorder
 
@@ -186,14 +186,14 @@ class _CompletionsEndpoint:
 async def _read_body(scope: Scope, receive: Receive, timeout_s: float) -> bytes:
     """Raises RequestRefused."""
     headers = dict(scope["headers"])
-    if int(headers.get(b"content-length", b"0")) > asked.MAX_BODY_BYTES:
+    if int(headers.get(b"content-length", b"0")) > chat_request.MAX_BODY_BYTES:
         if b"expect" not in headers:
             await _drain_body(receive)
         raise _too_large_error()
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
-            while len(body) <= asked.MAX_BODY_BYTES:
+            while len(body) <= chat_request.MAX_BODY_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ApiError("The request has no end", "send all of it")
@@ -202,7 +202,7 @@ async def _read_body(scope: Scope, receive: Receive, timeout_s: float) -> bytes:
                     break
     except TimeoutError:
         raise ApiError("The request did not arrive in time", "send it again", status=408) from None
-    if len(body) > asked.MAX_BODY_BYTES:
+    if len(body) > chat_request.MAX_BODY_BYTES:
         await _drain_body(receive)
         raise _too_large_error()
     return bytes(body)
@@ -219,7 +219,7 @@ async def _drain_body(receive: Receive) -> None:
 
 
 def _too_large_error() -> ApiError:
-    limit = f"{asked.MAX_BODY_BYTES >> 20} MiB"
+    limit = f"{chat_request.MAX_BODY_BYTES >> 20} MiB"
     return ApiError(f"The request is larger than {limit}", "send less", status=413, code="request_too_large")
 
 

@@ -12,8 +12,8 @@ from threading import RLock
 from time import monotonic, sleep
 
 from phichat.errors import TranscriptError
+from phichat.transcript.fts_segmentation import insert_word_breaks
 from phichat.transcript.migrations import MIGRATIONS, Migration, migrate_schema
-from phichat.transcript.spacing import insert_word_breaks
 
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another process that writes."""

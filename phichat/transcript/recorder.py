@@ -22,10 +22,10 @@ from phichat.events import (
     TurnFinished,
     TurnStarted,
 )
-from phichat.messages import FinishReason, ModelInfo
+from phichat.transcript.debounce import DebouncedWorker
 from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.records import TurnRecord
-from phichat.transcript.ticker import DebouncedWorker
+from phichat.types import FinishReason, ModelInfo
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -197,7 +197,7 @@ class Recorder:
     def _insert_turn(self, turn: _RecordedTurn) -> None:
         """Write the beginning of a turn, and before it what could not be written of earlier ones."""
         # SQLite is not needed before somebody says something.
-        from phichat.transcript.live import derive_title, finish_turn, insert_conversation, start_turn
+        from phichat.transcript.turn_writer import derive_title, finish_turn, insert_conversation, start_turn
 
         if self._store is None:
             self._store = self._open_store()
@@ -218,7 +218,7 @@ class Recorder:
         self._unsaved.clear()
 
     def _flush_text(self, turn: _RecordedTurn) -> None:
-        from phichat.transcript.live import append_text, set_turn_model
+        from phichat.transcript.turn_writer import append_text, set_turn_model
 
         if turn.row_id is None:
             self._insert_turn(turn)
@@ -242,7 +242,7 @@ class Recorder:
 
     def _save_samples(self, turn: _RecordedTurn, connection: Connection) -> dict[int, int]:
         """Write the samples that are not in the store, but for the winner; where they are then."""
-        from phichat.transcript.live import finish_turn, start_turn
+        from phichat.transcript.turn_writer import finish_turn, start_turn
 
         assert self.conversation_id is not None
         rows = {}
@@ -253,8 +253,8 @@ class Recorder:
         return rows
 
     def _save_finished(self, turn: _RecordedTurn) -> None:
-        from phichat.transcript.live import finish_turn
-        from phichat.transcript.removal import delete_turns
+        from phichat.transcript.deletion import delete_turns
+        from phichat.transcript.turn_writer import finish_turn
 
         if turn.row_id is None:
             self._insert_turn(turn)

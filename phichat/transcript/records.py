@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from phichat.code_report import CodeReport
-from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)

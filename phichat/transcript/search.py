@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from phichat.errors import TranscriptError
-from phichat.messages import Role
 from phichat.transcript.database import Database, encode_text
-from phichat.transcript.rows import from_micros, is_writer_alive, partial_text, to_micros, to_rowid
-from phichat.transcript.spacing import insert_word_breaks, remove_word_breaks
+from phichat.transcript.fts_segmentation import insert_word_breaks, remove_word_breaks
+from phichat.transcript.row_mapping import from_micros, is_writer_alive, partial_text, to_micros, to_rowid
+from phichat.types import Role
 
 _MAX_RANKED_MATCHES = 5000
 """More matches than this are not ranked: what stands everywhere ranks nothing, and it would take long."""

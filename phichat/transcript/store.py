@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phichat.errors import ConversationNotFound, TranscriptError
-from phichat.messages import ModelInfo
 from phichat.transcript import codec
 from phichat.transcript.database import BUSY_TIMEOUT_S, Database, encode_text
+from phichat.transcript.deletion import delete_turns, purge_deleted
 from phichat.transcript.ids import new_id
 from phichat.transcript.migrations import MIGRATIONS, Migration
 from phichat.transcript.records import ConversationRecord, ConversationSummary, ModelStats, StoreStats, TurnRecord
-from phichat.transcript.removal import delete_turns, purge_deleted
-from phichat.transcript.rows import from_micros, insert_turn, read_turns, to_micros
+from phichat.transcript.row_mapping import from_micros, insert_turn, read_turns, to_micros
+from phichat.types import ModelInfo
 
 if TYPE_CHECKING:
     from phichat.transcript.search import SearchFilters, SearchResults

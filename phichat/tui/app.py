@@ -20,9 +20,9 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from phichat.chat.conversation import Conversation
-from phichat.desk import ChatService
 from phichat.paths import write_atomically
-from phichat.terminal import sanitize_line
+from phichat.sanitize import sanitize_line
+from phichat.services.chat_service import ChatService
 from phichat.tui.help import iter_palette_commands
 from phichat.tui.screens.chat import ChatScreen
 from phichat.tui.widgets.prompt import PromptInput
@@ -66,7 +66,7 @@ class PhichatApp(App[None]):
         """On Linux and macOS one that knows Esc at once, unless the environment names another."""
         if sys.platform == "win32" or constants.DRIVER is not None:
             return super().get_driver_class()
-        from phichat.tui.driver import TerminalDriver
+        from phichat.tui.terminal_driver import TerminalDriver
 
         return TerminalDriver
 

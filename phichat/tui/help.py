@@ -11,7 +11,7 @@ from rich.text import Text
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 
-from phichat.chat.commands import COMMANDS, Command
+from phichat.chat.slash_commands import COMMANDS, Command
 
 if TYPE_CHECKING:
     from phichat.tui.screens.chat import ChatScreen
@@ -29,7 +29,7 @@ def iter_sections() -> Iterator[tuple[str, Sequence[Binding]]]:
     """Where keys are bound, and how."""
     from phichat.tui.app import PhichatApp
     from phichat.tui.screens.chat import ChatScreen
-    from phichat.tui.screens.models import ModelPicker
+    from phichat.tui.screens.model_picker import ModelPicker
     from phichat.tui.widgets.conversation import ConversationView
     from phichat.tui.widgets.prompt import PromptInput
     from phichat.tui.widgets.sidebar import ConversationList

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model
-from phichat.chat.context import Turn
+from phichat.cancel import CancelToken
+from phichat.chat.context_window import Turn
 from phichat.chat.replay import ReplayResult, find_first_difference, replay_turns
 from phichat.chat.session import Session
-from phichat.config import EngineOptions
+from phichat.config.settings import EngineOptions
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
 from phichat.engine.backend import Backend
-from phichat.engine.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.scripted import FakeBackend, FakeReply
-from phichat.engine.verdicts import ProbeCache
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.events import ModelReady, TurnFinished
-from phichat.messages import FinishReason, ModelInfo, SamplingParams, Usage
 from phichat.transcript.records import TurnRecord
+from phichat.types import FinishReason, ModelInfo, SamplingParams, Usage
+from support.demo_model import embedded_model
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 

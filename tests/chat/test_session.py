@@ -2,14 +2,14 @@
 
 import pytest
 
-from phichat.chat.context import Turn
+from phichat.cancel import CancelToken
+from phichat.chat.context_window import Turn
+from phichat.chat.pipeline import run_turn
 from phichat.chat.session import Session
-from phichat.chat.turn import run_turn
-from phichat.engine.cancel import CancelToken
-from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import ContextOverflow, EngineCrashed
 from phichat.events import ContextTrimmed, Event, ModelReady, ReasoningDelta, TextDelta, TurnFinished, TurnStarted
-from phichat.messages import FinishReason, Message, Role, SamplingParams
+from phichat.types import FinishReason, Message, Role, SamplingParams
 
 CRASH = EngineCrashed("The engine crashed", "ask again")
 

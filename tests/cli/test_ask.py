@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model, no_other_models, without_machine_remarks
-from ggufs import write_gguf, write_tiny_llama
+from support.demo_model import embedded_model, no_other_models, without_machine_remarks
+from support.tiny_gguf import write_gguf, write_tiny_llama
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

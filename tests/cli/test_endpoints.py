@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import no_other_models
-from endpoint_server import KEY, Answer, EndpointServer, chunk, saying, serving
+from support.demo_model import no_other_models
+from support.fake_openai_server import KEY, Answer, EndpointServer, chunk, saying, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversations_made import Page, conversations, read_markdown
-from phichat.messages import FinishReason
 from phichat.paths import Paths
 from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.importers import read_file
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.store import TranscriptStore
+from phichat.types import FinishReason
+from support.conversation_strategies import Page, conversations, read_markdown
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model, without_machine_remarks
-from phichat.cli.times import parse_time_range
+from phichat.cli.support.time_range import parse_time_range
 from phichat.code_report import CodeReport
-from phichat.engine.states import COMPLETE_SUFFIX, KvStore
+from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.errors import UsageError
-from phichat.messages import FinishReason, ModelInfo
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.store import TranscriptStore
+from phichat.types import FinishReason, ModelInfo
+from support.demo_model import embedded_model, without_machine_remarks
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

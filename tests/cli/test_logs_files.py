@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model
-from ggufs import write_tiny_llama
+from support.demo_model import embedded_model
+from support.tiny_gguf import write_tiny_llama
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model, no_other_models
-from ggufs import write_tiny_llama
+from support.demo_model import embedded_model, no_other_models
+from support.tiny_gguf import write_tiny_llama
 
 
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

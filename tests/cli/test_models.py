@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model, no_other_models
-from ggufs import write_tiny_llama
-from shelves import at, in_ollama, on_hub
-from standin import Repository, stand_in
+from support.demo_model import embedded_model, no_other_models
+from support.fake_hub import Repository, stand_in
+from support.model_folders import at, in_ollama, on_hub
+from support.tiny_gguf import write_tiny_llama
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from embedded import no_other_models
-from ggufs import write_tiny_llama
-from shelves import on_hub
+from support.demo_model import no_other_models
+from support.model_folders import on_hub
+from support.tiny_gguf import write_tiny_llama
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a pair of sockets is two network sockets there")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ggufs import write_tiny_llama
-from standin import Fault, Repository, StandIn, stand_in
+from support.fake_hub import Fault, Repository, StandIn, stand_in
+from support.tiny_gguf import write_tiny_llama
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NAME, FILE = "someone/tiny-GGUF", "tiny-Q4_K_M.gguf"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from embedded import embedded_model, no_other_models
-from phichat.engine.resident.address import DaemonRegistry
-from phichat.engine.resident.listing import list_running, stop_engine
+from phichat.engine.daemon.registry import DaemonRegistry
+from phichat.engine.daemon.running_engines import list_running, stop_engine
+from support.demo_model import embedded_model, no_other_models
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

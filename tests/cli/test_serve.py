@@ -16,7 +16,7 @@ import openai
 import psutil
 import pytest
 
-from embedded import embedded_model, no_other_models, without_machine_remarks
+from support.demo_model import embedded_model, no_other_models, without_machine_remarks
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent that Windows does not have")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from embedded import embedded_model, no_other_models, without_machine_remarks
-from endpoint_server import Answer, EndpointServer, saying, serving
+from support.demo_model import embedded_model, no_other_models, without_machine_remarks
+from support.fake_openai_server import Answer, EndpointServer, saying, serving
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

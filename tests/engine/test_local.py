@@ -12,14 +12,12 @@ from threading import Timer
 import psutil
 import pytest
 
-from embedded import embedded_model
-from ggufs import write_tiny_llama
-from phichat.config import EngineOptions
-from phichat.engine.cancel import CancelToken
-from phichat.engine.link import EnginePhase, EngineTimeouts, make_crash_error
+from phichat.cancel import CancelToken
+from phichat.config.settings import EngineOptions
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeOutcome
+from phichat.engine.autotune.tuning_cache import StaticTuning
+from phichat.engine.ipc.connection import EnginePhase, EngineTimeouts, make_crash_error
 from phichat.engine.local import LocalBackend
-from phichat.engine.tuning import StaticTuning
-from phichat.engine.verdicts import ProbeCache, ProbeOutcome
 from phichat.errors import (
     ContextOverflow,
     EngineCrashed,
@@ -31,7 +29,9 @@ from phichat.errors import (
     TemplateError,
 )
 from phichat.events import ModelLoading, ModelReady, PromptProgress, ReasoningDelta, TextDelta, TurnFinished
-from phichat.messages import FinishReason, Message, Role, SamplingParams
+from phichat.types import FinishReason, Message, Role, SamplingParams
+from support.demo_model import embedded_model
+from support.tiny_gguf import write_tiny_llama
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=24)
 HAIKU = [Message(Role.USER, "Write a haiku about the sea.")]
@@ -250,7 +250,7 @@ def test_the_reason_of_a_failed_load_is_llama_cpps_own(tmp_path: Path) -> None:
 CRASHES_IN_ITS_BUFFERS = """
 import faulthandler, os, signal, sys
 from phichat.engine import protocol
-from phichat.engine.worker.__main__ import Worker, _connect
+from phichat.engine.worker.server import Worker, _connect
 real = Worker._load
 def load(self, request, send):
     if request.extra_buffers:
@@ -303,11 +303,11 @@ def test_deaths_are_explained() -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from phichat.config import EngineOptions
-from phichat.engine.cancel import Cancel
+from phichat.config.settings import EngineOptions
+from phichat.cancel import Cancel
 from phichat.engine.local import LocalBackend
-from phichat.engine.verdicts import Verdicts
-from phichat.messages import *
+from phichat.engine.autotune.cpu_buffer_probe import Verdicts
+from phichat.types import *
 engine = LocalBackend("t", Path(sys.argv[1]), EngineOptions(ctx_size=2048), Verdicts(Path(sys.argv[2])))
 for _ in engine.load(Cancel()): pass
 print(engine.pid, flush=True)

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ggufs import write_tiny_llama
-from phichat.config import Config
-from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.config.settings import Config
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed, ModelDoesNotFit
-from phichat.messages import Message, Role, SamplingParams
-from phichat.models.links import Link, LinkStore
+from phichat.models.local.links import Link, LinkStore
 from phichat.paths import Paths
 from phichat.server.app import Limits
-from phichat.server.asked import MAX_BODY_BYTES
-from serving import HELLO, Served, read_all, read_until, request, serving, wait_until
+from phichat.server.chat_request import MAX_BODY_BYTES
+from phichat.types import Message, Role, SamplingParams
+from support.api_server import HELLO, Served, read_all, read_until, request, serving, wait_until
+from support.tiny_gguf import write_tiny_llama
 
 SLOW = FakeReply(["word "] * 2000, delay_s=0.01)
 CRASH = EngineCrashed("The engine crashed", "ask again")

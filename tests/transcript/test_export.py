@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversations_made import Page, conversations, read_markdown, shown, texts
 from phichat.code_report import CodeReport
 from phichat.errors import TranscriptFileError
-from phichat.messages import FinishReason, ModelInfo
-from phichat.terminal import escape, sanitize, unescape
-from phichat.transcript import document
+from phichat.sanitize import escape, sanitize, unescape
+from phichat.transcript import native_json
 from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import FinishReason, ModelInfo
+from support.conversation_strategies import Page, conversations, read_markdown, shown, texts
 
 NOW = datetime(2026, 11, 21, 8, 30, tzinfo=UTC)
 
@@ -84,8 +84,8 @@ def test_html_is_read_back_and_holds_only_our_elements(records: list[Conversatio
 @given(st.lists(conversations(), max_size=3, unique_by=lambda record: record.id))
 def test_json_is_read_back_whole(records: list[ConversationRecord]) -> None:
     written = exported(ExportFormat.JSON, *records)
-    assert list(document.read_native_json(json.loads(written))) == records
-    assert exported(ExportFormat.JSON, *document.read_native_json(json.loads(written))) == written
+    assert list(native_json.read_native_json(json.loads(written))) == records
+    assert exported(ExportFormat.JSON, *native_json.read_native_json(json.loads(written))) == written
     written.encode()
 
 
@@ -171,14 +171,17 @@ def test_html_loads_nothing_and_runs_only_its_own_script() -> None:
 
 
 def test_jsonl_has_the_turns_that_ended() -> None:
-    from phichat.transcript.export import messages
+    from phichat.transcript.export import openai_jsonl
 
     record = conversation(("p", "a"), ("q", "b"), system="s")
     cut = replace(record, turns=(record.turns[0], replace(record.turns[1], finish_reason=FinishReason.CANCELLED)))
     said = [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
     assert json.loads(exported(ExportFormat.JSONL, cut)) == {"messages": said}
-    assert messages.describe_omissions([record]) == ""
-    assert messages.describe_omissions([cut]) == "Left out: 1 unfinished or empty turn; the JSON export has everything."
+    assert openai_jsonl.describe_omissions([record]) == ""
+    assert (
+        openai_jsonl.describe_omissions([cut])
+        == "Left out: 1 unfinished or empty turn; the JSON export has everything."
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,4 +200,4 @@ def test_jsonl_has_the_turns_that_ended() -> None:
 )
 def test_a_damaged_document_is_refused(damaged: dict[str, object]) -> None:
     with pytest.raises(TranscriptFileError):
-        list(document.read_native_json(damaged))
+        list(native_json.read_native_json(damaged))

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from phichat.chat.exchange import complete
+from phichat.cancel import CancelToken
+from phichat.chat.completion import complete
+from phichat.chat.pipeline import run_turn
 from phichat.chat.session import Session
-from phichat.chat.turn import run_turn
-from phichat.chat.voting import VoteConfig
-from phichat.engine.cancel import CancelToken
-from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.chat.vote.majority import VoteConfig
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.events import (
     Event,
@@ -28,11 +28,11 @@ from phichat.events import (
     TurnFinished,
     TurnStarted,
 )
-from phichat.messages import FinishReason, Message, Role, SamplingParams
 from phichat.transcript.recorder import Recorder
 from phichat.transcript.records import TurnRecord
 from phichat.transcript.search import SearchFilters
 from phichat.transcript.store import TranscriptStore
+from phichat.types import FinishReason, Message, Role, SamplingParams
 
 CRASH = EngineCrashed("The engine crashed", "ask again")
 
@@ -235,7 +235,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from phichat.events import *
-from phichat.messages import *
+from phichat.types import *
 from phichat.transcript.recorder import Recorder
 from phichat.transcript.store import Store
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phichat.code_report import CodeReport
-from phichat.messages import ModelInfo, Role
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.search import SearchFilters, SearchResults
 from phichat.transcript.store import TranscriptStore
+from phichat.types import ModelInfo, Role
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -8,10 +8,10 @@ import pytest
 
 from phichat.code_report import CheckedBlock, CodeReport, ImportedPackage, PackageStatus
 from phichat.errors import ConversationNotFound, TranscriptError
-from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 from phichat.transcript.ids import make_ascending_ids, new_id
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.store import TranscriptStore
+from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 REPORT = CodeReport(

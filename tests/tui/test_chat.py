@@ -11,11 +11,11 @@ import pytest
 from textual.events import Paste
 from textual.pilot import Pilot
 
-from phichat.config import Config
-from phichat.desk import ChatService
-from phichat.engine.scripted import FakeBackend, FakeReply
+from phichat.config.settings import Config
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
+from phichat.services.chat_service import ChatService
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
 from phichat.tui.widgets.conversation import ConversationView
@@ -240,7 +240,7 @@ def test_every_screen_opens_and_closes(tmp_path: Path, keys: list[str]) -> None:
 def test_long_conversations_draw_only_what_is_in_view(tmp_path: Path) -> None:
     async def play() -> None:
         async with running(desk(tmp_path)) as pilot:
-            from phichat.tui.turns import TurnView
+            from phichat.tui.turn_view import TurnView
 
             conversation = pilot.app.screen.query_one(ConversationView)
             conversation.display = True

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from phichat.desk import ChatService
-from phichat.engine.scripted import FakeReply
+from phichat.engine.scripted_backend import FakeReply
+from phichat.services.chat_service import ChatService
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
-from stage import desk, keep, seen, until
+from support.tui_harness import desk, keep, seen, until
 
 CODE = "Like this:\n\n```python\nimport pandas\n```\n\n```python\nimport numpy\n```\n"
 

@@ -14,16 +14,16 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 import phichat.tui
-import stage
-from phichat.chat.commands import COMMANDS
-from phichat.engine.scripted import FakeReply
-from phichat.shelf import CatalogEntry
+from phichat.chat.slash_commands import COMMANDS
+from phichat.engine.scripted_backend import FakeReply
+from phichat.services.model_catalog import CatalogEntry
 from phichat.tui.app import PhichatApp
 from phichat.tui.help import build_help, format_keys, iter_sections
-from phichat.tui.screens.models import ModelPicker
+from phichat.tui.screens.model_picker import ModelPicker
 from phichat.tui.widgets.conversation import ConversationView
 from phichat.tui.widgets.prompt import PromptInput
 from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS
+from support import tui_harness
 
 Play = Callable[[Pilot[None]], Awaitable[object]]
 
@@ -32,13 +32,13 @@ def play(
     home: Path,
     act: Play,
     size: tuple[int, int] = (80, 30),
-    offers: Sequence[CatalogEntry] = stage.OFFERS,
+    offers: Sequence[CatalogEntry] = tui_harness.OFFERS,
     replies: Sequence[FakeReply] = (),
 ) -> PhichatApp:
     async def run() -> PhichatApp:
-        app = PhichatApp(stage.desk(home, *replies, offers=offers))
+        app = PhichatApp(tui_harness.desk(home, *replies, offers=offers))
         async with app.run_test(size=size, notifications=True) as pilot:
-            await stage.until(pilot, "CPU")
+            await tui_harness.until(pilot, "CPU")
             await act(pilot)
         return app
 
@@ -48,7 +48,7 @@ def play(
 @pytest.mark.parametrize("size", [(100, 35), (60, 24)])
 def test_the_first_screen_shows_what_can_be_tried_and_what_is_here(tmp_path: Path, size: tuple[int, int]) -> None:
     async def act(pilot: Pilot[None]) -> None:
-        shown = await stage.until(pilot, "● phi-4-mini  fits")
+        shown = await tui_harness.until(pilot, "● phi-4-mini  fits")
         words = " ".join(shown.split())
         assert all(prompt in words for prompt in EXAMPLE_PROMPTS)
         assert "○" not in shown
@@ -59,7 +59,7 @@ def test_the_first_screen_shows_what_can_be_tried_and_what_is_here(tmp_path: Pat
 def test_a_number_stays_a_number_when_more_is_typed(tmp_path: Path) -> None:
     async def act(pilot: Pilot[None]) -> None:
         await pilot.press("1", "+", "1", "enter")
-        await stage.until(pilot, "It is so.")
+        await tui_harness.until(pilot, "It is so.")
         assert pilot.app.desk.backend().prompts[-1][-1].text == "1+1"  # type: ignore[attr-defined]
 
     play(tmp_path, act)
@@ -67,7 +67,7 @@ def test_a_number_stays_a_number_when_more_is_typed(tmp_path: Path) -> None:
 
 def test_a_click_on_a_prompt_fills_it_in(tmp_path: Path) -> None:
     async def act(pilot: Pilot[None]) -> None:
-        await stage.until(pilot, EXAMPLE_PROMPTS[1])
+        await tui_harness.until(pilot, EXAMPLE_PROMPTS[1])
         await pilot.click("#try", offset=(5, 1))
         await pilot.pause()
         assert pilot.app.screen.query_one(PromptInput).text == EXAMPLE_PROMPTS[1]
@@ -82,15 +82,15 @@ def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
     ]
 
     async def act(pilot: Pilot[None]) -> None:
-        shown = await stage.until(pilot, "○ phi-2  fits")
+        shown = await tui_harness.until(pilot, "○ phi-2  fits")
         assert "No model is on this machine yet" in shown
         pilot.app.screen.query_one("#models", OptionList).focus()
         await pilot.press("down", "enter")
         await pilot.pause()
         assert isinstance(pilot.app.screen, ModelPicker)
-        await stage.until(pilot, "○ phi-2  fits")
+        await tui_harness.until(pilot, "○ phi-2  fits")
         await pilot.press("enter")
-        await stage.until(pilot, "phi-2 is here")
+        await tui_harness.until(pilot, "phi-2 is here")
 
     play(tmp_path, act, offers=there)
 
@@ -127,11 +127,11 @@ def test_the_palette_finds_what_keys_and_commands_do(tmp_path: Path) -> None:
         assert all(any(f"(/{command.name})" in title for title in titles) for command in COMMANDS)
         assert len(titles) == len(set(titles))
         await pilot.press("ctrl+p", *"free the mem")
-        await stage.until(pilot, "Free the memory")
+        await tui_harness.until(pilot, "Free the memory")
         await pilot.press("enter")
-        await stage.until(pilot, "not loaded")
+        await tui_harness.until(pilot, "not loaded")
         await pilot.press(*"Go", "enter")
-        await stage.until(pilot, "It is so.")
+        await tui_harness.until(pilot, "It is so.")
 
     play(tmp_path, act)
 
@@ -154,28 +154,28 @@ def test_without_colours_everything_is_still_said(tmp_path: Path, monkeypatch: p
 
     async def act(pilot: Pilot[None]) -> None:
         await pilot.press("ctrl+o")
-        await stage.until(pilot, "does not fit")
+        await tui_harness.until(pilot, "does not fit")
         await pilot.press("escape", *"Go", "enter")
-        await stage.until(pilot, "⚠ pandas")
+        await tui_harness.until(pilot, "⚠ pandas")
         for line in pilot.app.screen._compositor.render_strips():
             for segment in line:
                 for colour in (segment.style and segment.style.color, segment.style and segment.style.bgcolor):
                     red, green, blue = colour.get_truecolor() if colour else (0, 0, 0)
                     assert red == green == blue
 
-    play(tmp_path, act, replies=[FakeReply([stage.WARNED])])
+    play(tmp_path, act, replies=[FakeReply([tui_harness.WARNED])])
 
 
 def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None:
     async def act(pilot: Pilot[None]) -> None:
         await pilot.press(*"Go", "enter")
-        await stage.until(pilot, "line 99")
+        await tui_harness.until(pilot, "line 99")
         await pilot.press(*"half", "pageup")
-        await stage.until(pilot, "line 80")
+        await tui_harness.until(pilot, "line 80")
         await pilot.press("ctrl+home")
-        await stage.until(pilot, "line 1\n")
+        await tui_harness.until(pilot, "line 1\n")
         await pilot.press("ctrl+end", *"way")
-        await stage.until(pilot, "line 99")
+        await tui_harness.until(pilot, "line 99")
         assert pilot.app.screen.query_one(PromptInput).text == "halfway"
         assert not isinstance(pilot.app.focused, ConversationView)
 
@@ -184,8 +184,8 @@ def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None
 
 def test_enter_means_what_is_typed_even_before_it_was_found(tmp_path: Path) -> None:
     async def act(pilot: Pilot[None]) -> None:
-        stage.keep(pilot.app.desk)  # type: ignore[attr-defined]
+        tui_harness.keep(pilot.app.desk)  # type: ignore[attr-defined]
         await pilot.press("f2", *"grey", "enter")
-        await stage.until(pilot, "Graphite")
+        await tui_harness.until(pilot, "Graphite")
 
     play(tmp_path, act)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-import stage
-from phichat.engine.scripted import FakeReply
+from phichat.engine.scripted_backend import FakeReply
+from support import tui_harness
 
 Compare = Callable[..., bool]
 Play = Callable[[Pilot[None]], Awaitable[None]]
@@ -21,32 +21,32 @@ Play = Callable[[Pilot[None]], Awaitable[None]]
 
 async def first(pilot: Pilot[None]) -> None:
     """Nothing was said yet."""
-    await stage.until(pilot, "smollm2-135m  fits")
+    await tui_harness.until(pilot, "smollm2-135m  fits")
 
 
 async def warned(pilot: Pilot[None]) -> None:
     """An answer with code that was warned about."""
     await pilot.press(*"Total it", "enter")
-    await stage.until(pilot, "34 tokens")
+    await tui_harness.until(pilot, "34 tokens")
     await pilot.press("ctrl+down")
 
 
 async def searched(pilot: Pilot[None]) -> None:
     """The sidebar with what was found, and the conversation it was found in."""
     await pilot.press("f2", *"scatter", "enter")
-    await stage.until(pilot, "Rayleigh scattering.")
+    await tui_harness.until(pilot, "Rayleigh scattering.")
 
 
 async def models(pilot: Pilot[None]) -> None:
     """The model switcher."""
     await pilot.press("ctrl+o")
-    await stage.until(pilot, "completes texts")
+    await tui_harness.until(pilot, "completes texts")
 
 
 async def keys(pilot: Pilot[None]) -> None:
     """The help."""
     await pilot.press("f1")
-    await stage.until(pilot, "Keys and commands")
+    await tui_harness.until(pilot, "Keys and commands")
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ async def keys(pilot: Pilot[None]) -> None:
 def test_it_looks_as_it_did(
     snap_compare: Compare, tmp_path: Path, play: Play, size: tuple[int, int], theme: str
 ) -> None:
-    with stage.clock_of_utc():
-        desk = stage.desk(tmp_path, FakeReply(re.split(r"(?<= )", stage.WARNED)))
-        stage.keep(desk)
-        app = stage.DrawnApp(desk)
+    with tui_harness.clock_of_utc():
+        desk = tui_harness.desk(tmp_path, FakeReply(re.split(r"(?<= )", tui_harness.WARNED)))
+        tui_harness.keep(desk)
+        app = tui_harness.DrawnApp(desk)
         app.theme = theme
 
         async def before(pilot: Pilot[None]) -> None:
-            await stage.until(pilot, "CPU")
+            await tui_harness.until(pilot, "CPU")
             await play(pilot)
             app.steady()
             await pilot.pause(0.1)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-import stage
 from phichat.tui.app import PhichatApp
-from tasks import TASKS, Sees, Task, Text
+from support import tui_harness
+from support.tui_tasks import TASKS, Sees, Task, Text
 
 
 @pytest.mark.parametrize("task", TASKS, ids=[task.name for task in TASKS])
@@ -23,11 +23,11 @@ def test_it_takes_the_keys_that_are_written_down(task: Task, tmp_path: Path, mon
     (tmp_path / "notes.txt").write_text("buy milk, call Ada, water the plants\n")
 
     async def play() -> None:
-        desk = stage.desk(tmp_path / "home", *task.replies)
-        stage.keep(desk)
+        desk = tui_harness.desk(tmp_path / "home", *task.replies)
+        tui_harness.keep(desk)
         app = PhichatApp(desk)
         async with app.run_test(size=(100, 32), notifications=True) as pilot:
-            await stage.until(pilot, "CPU")
+            await tui_harness.until(pilot, "CPU")
             for prompt in task.asked:
                 await pilot.press(*prompt, "enter")
                 await _answered(pilot)
@@ -36,7 +36,7 @@ def test_it_takes_the_keys_that_are_written_down(task: Task, tmp_path: Path, mon
                     case Text(text=text):
                         await pilot.press(*text)
                     case Sees(text=text):
-                        await stage.until(pilot, text)
+                        await tui_harness.until(pilot, text)
                     case _:
                         await pilot.press(step)
             await pilot.pause()

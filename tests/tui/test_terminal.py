@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from embedded import embedded_model, no_other_models
+from support.demo_model import embedded_model, no_other_models
 
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are POSIX's", allow_module_level=True)
@@ -201,9 +201,9 @@ import sys
 from pathlib import Path
 import phichat.tui.app
 from phichat.cli.chat import play
-from phichat.config import Config
-from phichat.desk import Desk
-from phichat.engine.scripted import Reply, ScriptedBackend
+from phichat.config.settings import Config
+from phichat.services.chat_service import Desk
+from phichat.engine.scripted_backend import Reply, ScriptedBackend
 from phichat.paths import Paths
 from phichat.tui.app import PhichatApp
 

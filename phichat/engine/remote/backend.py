@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import replace
 from multiprocessing.connection import wait
 
-from phichat.endpoints import EndpointModel
+from phichat.config.endpoints import EndpointModel
 from phichat.engine.backend import CancelToken, GenerationEvent, LoadEvent, SampleEvent
-from phichat.engine.protocol import GenerationFinished, OutputDelta, SampleOutput
-from phichat.engine.remote import request
-from phichat.engine.remote.served import MODEL_INFO_TIMEOUT_S, RemoteModel, fetch_llama_server_context, fetch_models
-from phichat.engine.remote.server import EndpointClient
-from phichat.engine.remote.trouble import (
+from phichat.engine.ipc.protocol import GenerationFinished, OutputDelta, SampleOutput
+from phichat.engine.parallel_sampling import SamplesAccumulator, derive_seeds, sample_sequentially
+from phichat.engine.remote import request_body
+from phichat.engine.remote.client import EndpointClient
+from phichat.engine.remote.errors import (
     RemoteError,
     RemoteErrorKind,
     SecretRedactor,
@@ -22,12 +22,12 @@ from phichat.engine.remote.trouble import (
     parse_context_overflow,
     to_user_error,
 )
-from phichat.engine.remote.turn import CompletionParser, MultiCompletionParser
-from phichat.engine.reply import ReplyAccumulator
-from phichat.engine.sampling import SamplesAccumulator, derive_seeds, sample_sequentially
+from phichat.engine.remote.models import MODEL_INFO_TIMEOUT_S, RemoteModel, fetch_llama_server_context, fetch_models
+from phichat.engine.remote.response import CompletionParser, MultiCompletionParser
+from phichat.engine.reply_accumulator import ReplyAccumulator
 from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
 from phichat.events import ModelReady, SampleFinished
-from phichat.messages import FinishReason, Message, ModelInfo, SamplingParams
+from phichat.types import FinishReason, Message, ModelInfo, SamplingParams
 
 _MAX_RETRIES = 3
 _MAX_RETRY_DELAY_S = 30.0
@@ -128,11 +128,13 @@ class RemoteBackend:
 
     def _build_notices(self) -> Iterator[str]:
         name = self._endpoint_model.endpoint.name
-        if server_options := [option for option in request.SERVER_SIDE_OPTIONS if option in self._explicit_options]:
+        if server_options := [
+            option for option in request_body.SERVER_SIDE_OPTIONS if option in self._explicit_options
+        ]:
             yield f"{name} was started with its own {_format_list(server_options)}; what is set here has no effect on it."
         if self._model.owned_by not in ("vllm", "llamacpp") and (
-            vendor_options := request.list_vendor_options(
-                request.build_options(SamplingParams(), self._explicit_options)
+            vendor_options := request_body.list_vendor_options(
+                request_body.build_options(SamplingParams(), self._explicit_options)
             )
         ):
             yield (
@@ -236,7 +238,7 @@ class RemoteBackend:
     ) -> Iterator[OutputDelta | GenerationFinished | SampleOutput]:
         """What one request brings. Raises Trouble."""
         assert self._client is not None
-        body = request.build_body(
+        body = request_body.build_body(
             self._endpoint_model.model, messages, parser.api_options, self._rejected_options, stream=stream
         )
         idle_timeout_s = self._endpoint_model.endpoint.timeout

@@ -6,12 +6,12 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from phichat.engine.protocol import ErrorCode, LoadModel
-from phichat.engine.worker.library import LlamaLog
-from phichat.engine.worker.sequences import RequestFailed, SequencePool
-from phichat.engine.worker.states import KvPersistence
-from phichat.engine.worker.vocabulary import Tokenizer
-from phichat.messages import SamplingParams
+from phichat.engine.ipc.protocol import ErrorCode, LoadModel
+from phichat.engine.worker.kv_cache.persistence import KvPersistence
+from phichat.engine.worker.kv_cache.sequences import RequestFailed, SequencePool
+from phichat.engine.worker.llama_lib import LlamaLog
+from phichat.engine.worker.tokenizer import Tokenizer
+from phichat.types import SamplingParams
 
 _CACHE_TYPES = {
     name: f"GGML_TYPE_{name.upper()}"

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from phichat.engine.worker.template import ChatTemplate, TemplateRejected
-from phichat.engine.worker.vocabulary import Tokenizer
-from phichat.messages import Message
+from phichat.engine.worker.tokenizer import Tokenizer
+from phichat.types import Message
 
 _PRIVATE_USE_RANGES = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 """Unicode's private-use areas."""

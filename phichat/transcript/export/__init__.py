@@ -31,16 +31,16 @@ def write_export(conversations: Sequence[ConversationRecord], export_format: Exp
 
             return html.write_html(conversations)
         case ExportFormat.JSON:
-            from phichat.transcript import document
+            from phichat.transcript import native_json
 
-            return document.write_native_json(conversations)
+            return native_json.write_native_json(conversations)
         case ExportFormat.JSONL:
-            from phichat.transcript.export import messages
+            from phichat.transcript.export import openai_jsonl
 
-            return messages.write_jsonl(conversations)
+            return openai_jsonl.write_jsonl(conversations)
         case ExportFormat.TEXT:
-            from phichat.transcript.export import plain
+            from phichat.transcript.export import text
 
-            return plain.write_text(conversations)
+            return text.write_text(conversations)
         case _:
             assert_never(export_format)

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from html import escape as attribute
 from importlib.resources import files
 
-from phichat.terminal import sanitize_line, to_json
-from phichat.transcript.export import facts
-from phichat.transcript.export.rendering import render_markdown, render_text
+from phichat.sanitize import sanitize_line, to_json
+from phichat.transcript.export import metadata
+from phichat.transcript.export.markdown_html import render_markdown, render_text
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
 _FOLD_ABOVE_CHARS = 4_000
@@ -28,7 +28,9 @@ def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     style, script = _read_asset("page.css"), _read_asset("page.js")
     policy = f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'"
     title = (
-        facts.conversation_title(conversations[0]) if len(conversations) == 1 else f"{len(conversations)} conversations"
+        metadata.conversation_title(conversations[0])
+        if len(conversations) == 1
+        else f"{len(conversations)} conversations"
     )
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -41,12 +43,12 @@ def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
         yield f"<h1>{attribute(title)}</h1>\n<nav><ol>\n"
         for index, conversation in enumerate(conversations, 1):
             yield (
-                f'<li><a href="#c{index}" dir="auto">{attribute(facts.conversation_title(conversation))}</a> '
-                f'<span class="facts">{facts.format_minute(conversation.created_at)}</span></li>\n'
+                f'<li><a href="#c{index}" dir="auto">{attribute(metadata.conversation_title(conversation))}</a> '
+                f'<span class="facts">{metadata.format_minute(conversation.created_at)}</span></li>\n'
             )
         yield "</ol></nav>\n"
     for index, conversation in enumerate(conversations, 1):
-        yield f'<article id="c{index}">\n<header><h1 dir="auto">{attribute(facts.conversation_title(conversation))}</h1>\n'
+        yield f'<article id="c{index}">\n<header><h1 dir="auto">{attribute(metadata.conversation_title(conversation))}</h1>\n'
         yield f'<p class="facts">{attribute(_metadata_line(conversation))}</p></header>\n'
         yield from _render_turns(conversation)
         yield "</article>\n"
@@ -64,8 +66,8 @@ def _csp_hash(content: str) -> str:
 
 
 def _metadata_line(conversation: ConversationRecord) -> str:
-    parts = [facts.format_minute(conversation.created_at), sanitize_line(conversation.id)]
-    for model in facts.answering_models(conversation.get_branch()):
+    parts = [metadata.format_minute(conversation.created_at), sanitize_line(conversation.id)]
+    for model in metadata.answering_models(conversation.get_branch()):
         parts.append(
             sanitize_line(model.name) + (f" (sha256 {sanitize_line(model.sha256)[:16]})" if model.sha256 else "")
         )
@@ -86,13 +88,13 @@ def _iter_messages(conversation: ConversationRecord) -> Iterator[tuple[str, str,
 
 
 def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
-    if hidden := facts.hidden_turns_note(conversation):
+    if hidden := metadata.hidden_turns_note(conversation):
         yield f'<p class="remark">{attribute(hidden)}</p>\n'
     for role, text, turn in _iter_messages(conversation):
         copy = '<button type="button" class="copy">Copy</button>'
         match role:
             case "assistant":
-                name, body = facts.answering_model_name(turn), render_markdown(text)
+                name, body = metadata.answering_model_name(turn), render_markdown(text)
             case "reasoning":
                 name, body = "Reasoning", f'<div class="plain">{render_text(text)}</div>'
             case "system":
@@ -110,11 +112,11 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
 
 
 def _render_footer(turn: TurnRecord) -> Iterator[str]:
-    for note in facts.incompleteness_notes(turn):
+    for note in metadata.incompleteness_notes(turn):
         yield f'<p class="remark">{attribute(note)}</p>\n'
-    for warning in facts.code_warnings(turn):
+    for warning in metadata.code_warnings(turn):
         yield f'<p class="warning">{attribute(warning)}</p>\n'
-    details = ", ".join(filter(None, [facts.format_minute(turn.created_at), facts.format_generation(turn)]))
+    details = ", ".join(filter(None, [metadata.format_minute(turn.created_at), metadata.format_generation(turn)]))
     yield f'<p class="facts">{attribute(details)}</p>\n'
 
 
@@ -123,7 +125,7 @@ def _source_json(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     for index, conversation in enumerate(conversations):
         document = {
             "id": conversation.id,
-            "title": facts.conversation_title(conversation),
+            "title": metadata.conversation_title(conversation),
             "messages": [{"role": role, "text": text} for role, text, _ in _iter_messages(conversation)],
         }
         # No "<" can end the element, or begin a comment in it.

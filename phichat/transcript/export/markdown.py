@@ -12,7 +12,7 @@ as its top-level HTML blocks; nothing in a text can become one. FORM says how th
               the document's own (to be taken out again, each counted in the lines as they stand);
               `close=N` the length of what ends an open fence.
 
-Characters that are unsafe to show are named, \u27e6U+001B\u27e7 for ESC (`phichat.terminal.escape`), before all that;
+Characters that are unsafe to show are named, \u27e6U+001B\u27e7 for ESC (`phichat.sanitize.escape`), before all that;
 with `crlf` behind the form, every line end was a CR LF.
 """
 
@@ -23,9 +23,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from phichat import __version__
-from phichat.terminal import escape, sanitize_line
-from phichat.transcript.export import facts
-from phichat.transcript.export.contained import make_safe
+from phichat.sanitize import escape, sanitize_line
+from phichat.transcript.export import metadata
+from phichat.transcript.export.markdown_safety import make_safe
 from phichat.transcript.records import ConversationRecord, TurnRecord
 
 _SPECIAL_CHARS = re.compile(r"[\\`*_\[\]<>&~|$^]|:(?=[\w+-]+:)")
@@ -36,27 +36,27 @@ def write_markdown(conversations: Sequence[ConversationRecord]) -> Iterator[str]
     """The document in pieces. Several conversations follow one another, each under its own heading."""
     match conversations:
         case [single]:
-            yield f"---\n{_yaml_metadata(single)}---\n\n# {_escape_inline(facts.conversation_title(single))}\n\n"
+            yield f"---\n{_yaml_metadata(single)}---\n\n# {_escape_inline(metadata.conversation_title(single))}\n\n"
             yield from _render_turns(single)
         case _:
             yield f'---\nconversations: {len(conversations)}\nexported_by: "phichat {__version__}"\n---\n\n'
             for conversation in conversations:
-                yield f"# {_escape_inline(facts.conversation_title(conversation))}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
+                yield f"# {_escape_inline(metadata.conversation_title(conversation))}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
                 yield from _render_turns(conversation)
 
 
 def _yaml_metadata(conversation: ConversationRecord) -> str:
     """YAML. JSON's strings are YAML's too, and hold no line end that could end a block."""
     lines = [
-        f"title: {_quote_yaml(facts.conversation_title(conversation))}",
+        f"title: {_quote_yaml(metadata.conversation_title(conversation))}",
         f"id: {_quote_yaml(conversation.id)}",
-        f"created_at: {_quote_yaml(facts.format_iso(conversation.created_at))}",
-        f"updated_at: {_quote_yaml(facts.format_iso(conversation.updated_at))}",
+        f"created_at: {_quote_yaml(metadata.format_iso(conversation.created_at))}",
+        f"updated_at: {_quote_yaml(metadata.format_iso(conversation.updated_at))}",
     ]
     if conversation.origin:
         lines.append(f"origin: {_quote_yaml(conversation.origin)}")
     lines.append(f'exported_by: "phichat {__version__}"')
-    if models := facts.answering_models(conversation.get_branch()):
+    if models := metadata.answering_models(conversation.get_branch()):
         lines.append("models:")
     for model in models:
         lines.append(f"  - name: {_quote_yaml(model.name)}")
@@ -84,7 +84,7 @@ def _quote_yaml(text: str) -> str:
 
 
 def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
-    if hidden := facts.hidden_turns_note(conversation):
+    if hidden := metadata.hidden_turns_note(conversation):
         yield _render_alert("NOTE", [hidden])
     system: str | None = None
     for number, turn in enumerate(conversation.get_branch(), 1):
@@ -97,18 +97,20 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
 
 def _render_answer(number: int, turn: TurnRecord) -> Iterator[str]:
     # Headings of the first level are the document's alone, so that no answer can make up a turn.
-    yield f"# Answer {number}: {_escape_inline(facts.answering_model_name(turn))}\n\n"
+    yield f"# Answer {number}: {_escape_inline(metadata.answering_model_name(turn))}\n\n"
     if turn.reasoning:
         yield f"<details><summary>Reasoning</summary>\n\n{_render_fence('reasoning', turn.reasoning)}</details>\n\n"
     if turn.text:
         yield _render_markdown("answer", turn.text)
-    if notes := list(facts.incompleteness_notes(turn)):
+    if notes := list(metadata.incompleteness_notes(turn)):
         yield _render_alert("NOTE", notes)
-    if warnings := facts.code_warnings(turn):
+    if warnings := metadata.code_warnings(turn):
         yield _render_alert("WARNING", warnings)
     yield (
         "*"
-        + _escape_inline(", ".join(filter(None, [facts.format_minute(turn.created_at), facts.format_generation(turn)])))
+        + _escape_inline(
+            ", ".join(filter(None, [metadata.format_minute(turn.created_at), metadata.format_generation(turn)]))
+        )
         + "*\n\n"
     )
 

@@ -65,8 +65,8 @@ def _parse_documents(text: str) -> list[Any]:
 
 
 def _convert_documents(documents: list[Any], modified_at: datetime) -> Iterator[ConversationRecord]:
-    from phichat.transcript import document as native_json
-    from phichat.transcript.importers import chat
+    from phichat.transcript import native_json as native_json
+    from phichat.transcript.importers import openai
 
     if not documents:
         raise TranscriptFileError("It is empty", _SUPPORTED_FORMATS)
@@ -75,16 +75,16 @@ def _convert_documents(documents: list[Any], modified_at: datetime) -> Iterator[
         if native_json.is_native_document(document):
             yield from native_json.read_native_json(document)
             continue
-        items = [document] if isinstance(document, dict) or chat.is_message_list(document) else document
+        items = [document] if isinstance(document, dict) or openai.is_message_list(document) else document
         if not isinstance(items, list) or not items:
             raise TranscriptFileError("It holds no conversations", _SUPPORTED_FORMATS)
         for item in items:
-            if chat.is_chatgpt_conversation(item):
-                yield chat.convert_chatgpt(item, modified_at)
-            elif chat.is_message_list(item) and item:
+            if openai.is_chatgpt_conversation(item):
+                yield openai.convert_chatgpt(item, modified_at)
+            elif openai.is_message_list(item) and item:
                 messages = item["messages"] if isinstance(item, dict) else item
                 content_key = json.dumps(messages, sort_keys=True)
-                yield chat.convert_openai(item, modified_at, seen[content_key])
+                yield openai.convert_openai(item, modified_at, seen[content_key])
                 seen[content_key] += 1
             else:
                 raise TranscriptFileError("It holds something that is no conversation", _SUPPORTED_FORMATS)

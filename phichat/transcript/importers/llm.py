@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from phichat.errors import TranscriptFileError
-from phichat.messages import FinishReason, ModelInfo, SamplingParams, Timings, Usage
-from phichat.transcript.importers.identity import id_from_ulid, stable_id
 from phichat.transcript.importers.llm_messages import MessageStore
+from phichat.transcript.importers.stable_ids import id_from_ulid, stable_id
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
 ORIGIN = "llm"
 """Before the colon in the origin of what is imported."""

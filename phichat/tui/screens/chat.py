@@ -13,9 +13,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 
+from phichat.cancel import CancelToken
 from phichat.chat.conversation import Conversation
-from phichat.desk import ChatService
-from phichat.engine.cancel import CancelToken
 from phichat.events import (
     CodeChecked,
     ContextTrimmed,
@@ -33,9 +32,10 @@ from phichat.events import (
     TurnStarted,
     VoteResult,
 )
-from phichat.tui.bridge import EventPump
-from phichat.tui.screens.prompting import PromptingScreen
-from phichat.tui.turns import TurnView, build_turn_views
+from phichat.services.chat_service import ChatService
+from phichat.tui.controllers.prompt import PromptingScreen
+from phichat.tui.event_pump import EventPump
+from phichat.tui.turn_view import TurnView, build_turn_views
 from phichat.tui.widgets.completions import CompletionList
 from phichat.tui.widgets.conversation import ConversationView
 from phichat.tui.widgets.prompt import PromptInput

@@ -15,7 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from phichat.terminal import sanitize, sanitize_line
+from phichat.sanitize import sanitize, sanitize_line
 
 OptionValue = TypeVar("OptionValue")
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from phichat.terminal import sanitize_line
+from phichat.sanitize import sanitize_line
 
 VISIBLE_ROWS = 8
 

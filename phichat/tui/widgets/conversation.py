@@ -18,9 +18,9 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
-from phichat.tui.pieces import ItemKind, RenderItem
-from phichat.tui.render import GUTTER_WIDTH, Line, Renderer, RenderTheme
-from phichat.tui.turns import TurnView
+from phichat.tui.render.blocks import ItemKind, RenderItem
+from phichat.tui.render.renderer import GUTTER_WIDTH, Line, Renderer, RenderTheme
+from phichat.tui.turn_view import TurnView
 
 _INITIAL_TURNS = 8
 """Turns laid out when a conversation opens; earlier ones when somebody scrolls to them."""

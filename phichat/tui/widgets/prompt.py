@@ -11,7 +11,7 @@ from textual.events import Key, Paste
 from textual.message import Message
 from textual.widgets import TextArea
 
-from phichat.terminal import sanitize, sanitize_line
+from phichat.sanitize import sanitize, sanitize_line
 
 _MAX_INLINE_CHARS = 2_000
 _MAX_INLINE_LINES = 20

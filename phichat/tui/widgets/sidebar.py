@@ -14,8 +14,8 @@ from textual.message import Message
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from phichat.desk import HIGHLIGHT_END, HIGHLIGHT_START, ConversationEntry
-from phichat.terminal import sanitize_line
+from phichat.sanitize import sanitize_line
+from phichat.services.chat_service import HIGHLIGHT_END, HIGHLIGHT_START, ConversationEntry
 
 _MIN_SPLIT_COLUMNS = 80
 """Columns of the terminal below which there is no room for anything beside it."""

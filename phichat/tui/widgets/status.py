@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from phichat.terminal import sanitize_line
+from phichat.sanitize import sanitize_line
 
 _GAUGE_WIDTH = 10
 

@@ -11,8 +11,8 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from phichat.shelf import CatalogEntry, recommend
-from phichat.tui.widgets.offers import format_model_row
+from phichat.services.model_catalog import CatalogEntry, recommend
+from phichat.tui.widgets.model_row import format_model_row
 
 EXAMPLE_PROMPTS = (
     "Explain list comprehensions in Python with three short examples",

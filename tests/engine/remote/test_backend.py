@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from endpoint_server import KEY, Answer, EndpointServer, chunk, saying, serving, usage
-from phichat.endpoints import Endpoint, EndpointModel
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.engine.remote.backend import RemoteBackend
-from phichat.engine.remote.served import list_models
+from phichat.engine.remote.models import list_models
 from phichat.errors import (
     ContextOverflow,
     EndpointAuthError,
@@ -22,7 +21,8 @@ from phichat.errors import (
     PhichatError,
 )
 from phichat.events import ModelReady, ReasoningDelta, TextDelta, TurnFinished
-from phichat.messages import FinishReason, Message, Role, SamplingParams, Usage
+from phichat.types import FinishReason, Message, Role, SamplingParams, Usage
+from support.fake_openai_server import KEY, Answer, EndpointServer, chunk, saying, serving, usage
 
 PLAIN = SamplingParams()
 HELLO = [Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "Hello?")]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from endpoint_server import KEY, Answer, EndpointServer, chunk, saying, serving, usage
-from phichat.endpoints import Endpoint, EndpointModel
-from phichat.engine.cancel import CancelToken
+from phichat.cancel import CancelToken
+from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.engine.remote.backend import RemoteBackend
 from phichat.errors import EndpointError, EndpointUnreachable, PhichatError
 from phichat.events import TextDelta, TurnFinished
-from phichat.messages import FinishReason, Message, Role, SamplingParams
+from phichat.types import FinishReason, Message, Role, SamplingParams
+from support.fake_openai_server import KEY, Answer, EndpointServer, chunk, saying, serving, usage
 
 PLAIN = SamplingParams()
 HELLO = [Message(Role.USER, "Hello?")]

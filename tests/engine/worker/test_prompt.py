@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedded import embedded_model
-from ggufs import write_tiny_llama
 from phichat.engine.worker import prompt
-from phichat.engine.worker.library import LlamaLog, load_library
+from phichat.engine.worker.llama_lib import LlamaLog, load_library
 from phichat.engine.worker.template import ChatTemplate
-from phichat.engine.worker.vocabulary import Tokenizer
-from phichat.messages import Message, Role
+from phichat.engine.worker.tokenizer import Tokenizer
+from phichat.types import Message, Role
+from support.demo_model import embedded_model
+from support.tiny_gguf import write_tiny_llama
 
 MARKS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>", "<s>", "</s>", "<unk>"]
 

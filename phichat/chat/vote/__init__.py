@@ -1,0 +1,1 @@
+"""Choose among several replies to one prompt by majority vote."""

@@ -1,0 +1,1 @@
+"""`phichat logs` and its subcommands."""

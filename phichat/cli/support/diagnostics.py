@@ -1,0 +1,116 @@
+"""The owner of stderr: notices, warnings, errors, progress, and what each error means as an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import TextIO
+
+from phichat.errors import (
+    ConfigError,
+    ContextOverflow,
+    ModelDoesNotFit,
+    ModelNotInstalled,
+    PhichatError,
+    UsageError,
+)
+from phichat.sanitize import StreamSanitizer, sanitize, sanitize_line
+
+
+class ExitCode(IntEnum):
+    """What the command ends with."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_INSTALLED = 3
+    DOES_NOT_FIT = 4
+    PROMPT_TOO_LONG = 5
+    CODE_WARNING = 6
+    INTERRUPTED = 130
+
+
+def exit_code_for(error: PhichatError) -> ExitCode:
+    """The exit code for an error."""
+    match error:
+        case UsageError() | ConfigError():
+            return ExitCode.USAGE
+        case ModelNotInstalled():
+            return ExitCode.NOT_INSTALLED
+        case ModelDoesNotFit():
+            return ExitCode.DOES_NOT_FIT
+        case ContextOverflow():
+            return ExitCode.PROMPT_TOO_LONG
+        case _:
+            return ExitCode.ERROR
+
+
+class Diagnostics:
+    """Lines on stderr; on a terminal also one line of progress that the next output replaces."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        # There is no sys.stderr where the caller has closed it.
+        self._stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
+        self._is_terminal = self._stream.isatty()
+        self._dim_reasoning = self._is_terminal and "NO_COLOR" not in os.environ
+        self._sanitizer = StreamSanitizer()
+        self._progress = ""
+        self._reasoning_open = False
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads it as it comes."""
+        return self._is_terminal
+
+    def show_progress(self, text: str) -> None:
+        """Show what is going on, if somebody watches."""
+        if not self._is_terminal or text == self._progress:
+            return
+        self.clear_progress()
+        self._progress = sanitize_line(text)
+        self._write(self._progress)
+
+    def clear_progress(self) -> None:
+        """Make room for other output."""
+        if self._progress:
+            self._write("\r" + " " * len(self._progress) + "\r")
+            self._progress = ""
+
+    def print_notice(self, line: str) -> None:
+        """One line for the user."""
+        self.end_reasoning()
+        self.clear_progress()
+        self._write(f"phichat: {sanitize_line(line)}\n")
+
+    def print_reasoning(self, text: str) -> None:
+        """What the model thinks, as it thinks it."""
+        self.clear_progress()
+        if self._dim_reasoning and not self._reasoning_open:
+            self._write("\x1b[2m")
+        self._reasoning_open = True
+        self._write(self._sanitizer.feed(text))
+
+    def end_reasoning(self) -> None:
+        """The answer begins, or nothing more comes."""
+        if self._reasoning_open:
+            self._reasoning_open = False
+            self._write(self._sanitizer.flush() + ("\x1b[0m" if self._dim_reasoning else "") + "\n")
+
+    def print_error(self, error: PhichatError, *, debug: bool) -> ExitCode:
+        """Tell what happened and what to try."""
+        self.print_notice(str(error))
+        if debug:
+            import traceback
+
+            self._write(sanitize("".join(traceback.format_exception(error)) + error.detail) + "\n")
+        return exit_code_for(error)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            # Nobody reads it; the answer on stdout is what counts.
+            return

@@ -1,0 +1,1 @@
+"""Settings and endpoints, from flags, the environment and config.toml."""

@@ -1,0 +1,1 @@
+"""Measurements of this machine, and the settings chosen by them."""

@@ -1,0 +1,1 @@
+"""An engine process that outlives its client and serves later ones."""

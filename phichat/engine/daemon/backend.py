@@ -1,0 +1,199 @@
+"""The backend that asks an engine which stays: one that is there, or one that it starts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from phichat.engine.backend import CancelToken, LoadEvent
+from phichat.engine.daemon.client import DaemonClient, wait_until_loaded
+from phichat.engine.daemon.handshake import NoReply, send_control_request
+from phichat.engine.daemon.registry import DaemonAddress
+from phichat.engine.ipc import protocol
+from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
+from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo
+from phichat.engine.process_backend import ProcessBackend
+from phichat.errors import EngineCrashed, EngineError
+from phichat.events import ModelLoading, ModelReady
+
+if TYPE_CHECKING:
+    from phichat.engine.ipc.process import EngineProcess
+    from phichat.engine.local import LocalBackend
+
+_MAX_CONNECT_ATTEMPTS = 20
+"""More often than an engine is found gone when ten clients kill and start them, and no endless loop."""
+
+LocalBackendFactory = Callable[[Callable[[EngineTimeouts, int], "EngineProcess"] | None], "LocalBackend"]
+"""Makes the backend that plans and loads; given a way to start the engine process, None for a private one."""
+
+
+class DaemonBackend(ProcessBackend):
+    """One GGUF file, in an engine that others use too and that stays when they have left.
+
+    Where that is not to be had (an engine too busy to answer, a folder that cannot be used) it has one of its own.
+    keep_alive: seconds that the engine shall stay without clients. spin_count: that an engine is started with.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        address: DaemonAddress,
+        keep_alive: float,
+        make_local: LocalBackendFactory,
+        timeouts: EngineTimeouts,
+        get_spin_count: Callable[[], int],
+    ) -> None:
+        super().__init__(name, path)
+        self._address, self._keep_alive, self._make_local = address, keep_alive, make_local
+        self._timeouts, self._get_spin_count = timeouts, get_spin_count
+        self._client: DaemonClient | None = None
+        self._fallback: LocalBackend | None = None
+
+    @property
+    def n_ctx(self) -> int:
+        if self._client is None and self._fallback is not None:
+            return self._fallback.n_ctx
+        return self._require_client().loaded_model.model.n_ctx
+
+    def _require_client(self) -> DaemonClient:
+        if self._client is None:
+            raise EngineError("No model is loaded", "load one first")
+        return self._client
+
+    def _require_connection(self) -> EngineConnection:
+        if self._client is None and self._fallback is not None:
+            return self._fallback._require_connection()
+        return self._require_client()
+
+    def _on_disconnected(self) -> None:
+        self._client = None
+        if self._fallback is not None:
+            self._fallback._on_disconnected()
+
+    # Loading
+
+    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
+        """As `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
+        if self._client is not None and self._client.is_alive:
+            return
+        if self._fallback is not None:
+            yield from self._forward_events(self._fallback.load(cancel))
+            return
+        self.close()
+        started_at = monotonic()
+        yield ModelLoading(self._name, 0.0)
+        with contextlib.suppress(OSError):
+            for _ in range(_MAX_CONNECT_ATTEMPTS):
+                result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
+                if result is NoReply.CANCELLED:
+                    return
+                if result is NoReply.BUSY:
+                    break
+                if result is NoReply.NOT_RUNNING:
+                    yield from self._launch(cancel)
+                else:
+                    accepted = yield from self._connect_when_loaded(*result, cancel)
+                    if self._client is not None:
+                        yield self._make_ready_event(monotonic() - started_at)
+                    elif not accepted:
+                        break
+                if self._client is not None or cancel.is_set():
+                    return
+        self._fallback = self._make_local(None)
+        yield from self._forward_events(self._fallback.load(cancel))
+
+    def _forward_events(self, events: Iterator[LoadEvent]) -> Iterator[LoadEvent]:
+        for event in events:
+            if isinstance(event, ModelReady):
+                self._unreported_load_s = event.load_s
+            yield event
+
+    def _connect_when_loaded(
+        self, connection: Any, reply: EngineReply, cancel: CancelToken
+    ) -> Generator[LoadEvent, None, bool]:
+        """Come in as soon as the model is loaded; False where that cannot be."""
+        try:
+            load_progress = wait_until_loaded(connection, reply, cancel)
+            while True:
+                try:
+                    yield ModelLoading(self._name, next(load_progress))
+                except StopIteration as stop:
+                    final_reply: EngineReply | None = stop.value
+                    break
+            if isinstance(final_reply, LoadedModelInfo):
+                self._client = DaemonClient(self._timeouts, connection, self._address, final_reply)
+            return self._client is not None or final_reply is None
+        finally:
+            if self._client is None:
+                connection.close()
+
+    def _make_ready_event(self, load_s: float) -> ModelReady:
+        loaded_model = self._require_client().loaded_model
+        self._unreported_load_s = load_s
+        # The same file may go by another name here.
+        model = replace(loaded_model.model, name=self._name)
+        return ModelReady(model, str(self._path), loaded_model.n_ctx_train, load_s, loaded_model.notices)
+
+    def _launch(self, cancel: CancelToken) -> Iterator[LoadEvent]:
+        """Start an engine, unless somebody else has been faster, and become its first client."""
+        from phichat.engine.daemon.launcher import fingerprint_model, fingerprint_program, launch_if_absent
+
+        fingerprints = fingerprint_model(self._path)
+        launcher = launch_if_absent(self._address, self._timeouts, self._get_spin_count(), cancel)
+        if launcher is None:
+            return
+        try:
+            local_backend = self._make_local(launcher.start_process)
+            for event in local_backend.load(cancel):
+                if isinstance(event, ModelReady):
+                    local_backend.detach(fingerprints, fingerprint_program(), cancel)
+                    self._unreported_load_s = event.load_s
+                    self._connect_to_own(cancel)
+                yield event
+        finally:
+            launcher.close()
+
+    def _connect_to_own(self, cancel: CancelToken) -> None:
+        """Through the door that this process has opened. Raises EngineCrashed when nobody is there any more."""
+        result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
+        if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
+            raise EngineCrashed("The engine ended as soon as it had loaded the model", "ask again")
+        self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
+
+    # Asking
+
+    def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
+        has_reply = False
+        try:
+            for reply in super()._request(request, cancel):
+                has_reply = True
+                yield reply
+        except EngineCrashed:
+            if has_reply or self._fallback is not None:
+                raise
+            # It left, or died, before it was asked: nothing is lost.
+            for _ in self.load(cancel):
+                pass
+            if not cancel.is_set():
+                yield from super()._request(request, cancel)
+
+    def unload(self) -> None:
+        """Free the model's memory, unless others use it."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.release()
+        self.close()
+
+    def close(self) -> None:
+        """As `Backend.close`: the engine stays for others, and for the next time."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        fallback, self._fallback = self._fallback, None
+        if fallback is not None:
+            fallback.close()

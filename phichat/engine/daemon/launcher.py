@@ -1,0 +1,109 @@
+"""Opening a door: a socket that listens before its engine runs, so that whoever comes next waits there."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import sys
+import time
+from pathlib import Path
+
+from phichat.cancel import CancelToken
+from phichat.engine.daemon.handshake import open_connection
+from phichat.engine.daemon.registry import DaemonAddress, list_program_files
+from phichat.engine.ipc.connection import EngineTimeouts
+from phichat.engine.ipc.process import WORKER_COMMAND, DaemonSocket, EngineProcess
+from phichat.gguf.split import list_split_paths
+from phichat.storage.fingerprint import compute_fingerprint
+
+_BACKLOG = 128
+_RETRY_INTERVAL_S = 0.02
+
+
+class DaemonLauncher:
+    """A door that this process has opened, for one engine after another until the model is loaded.
+
+    Made with the address locked. Raises OSError, and EngineCrashed when no process can be started.
+    """
+
+    def __init__(self, address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int) -> None:
+        self._address = address
+        address.remove_files()
+        self._listener = None if sys.platform == "win32" else _bind(address)
+        self._first_process: EngineProcess | None = None
+        try:
+            if self._listener is None:
+                address.key_path.touch(mode=0o600)
+                address.key_path.write_bytes(secrets.token_bytes(32))
+            self._first_process = self._spawn(timeouts, spin_count)
+        except BaseException:
+            self.close()
+            raise
+
+    def start_process(self, timeouts: EngineTimeouts, spin_count: int) -> EngineProcess:
+        """An engine process behind this door."""
+        process, self._first_process = self._first_process, None
+        return process or self._spawn(timeouts, spin_count)
+
+    def _spawn(self, timeouts: EngineTimeouts, spin_count: int) -> EngineProcess:
+        listener_fd = self._listener.fileno() if self._listener else None
+        process = EngineProcess(timeouts, WORKER_COMMAND, DaemonSocket(self._address, listener_fd), spin_count)
+        if self._listener is None:
+            deadline = time.monotonic() + timeouts.startup_s
+            while process.is_alive and time.monotonic() < deadline:
+                with contextlib.suppress(OSError):
+                    if connection := open_connection(self._address):
+                        connection.close()
+                        break
+                time.sleep(_RETRY_INTERVAL_S)
+        return process
+
+    def close(self) -> None:
+        """This process does not listen there any more; its engine may."""
+        if self._first_process is not None:
+            self._first_process.kill()
+        if self._listener is not None:
+            self._listener.close()
+
+
+def launch_if_absent(
+    address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int, cancel: CancelToken
+) -> DaemonLauncher | None:
+    """A door at the address, and an engine behind it; None where there is one already, or when cancelled.
+
+    Raises OSError where there can be none, and EngineCrashed.
+    """
+    with address.lock(cancel) as has_lock:
+        if not has_lock:
+            return None
+        try:
+            connection = open_connection(address)
+        except TimeoutError:
+            return None
+        if connection is not None:
+            connection.close()
+            return None
+        return DaemonLauncher(address, timeouts, spin_count)
+
+
+def _bind(address: DaemonAddress) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(address.socket_path)
+        Path(address.socket_path).chmod(0o600)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def fingerprint_model(path: Path) -> tuple[tuple[str, str], ...]:
+    """The files of a model as they are now."""
+    return tuple((str(part), compute_fingerprint(part)) for part in list_split_paths(path.resolve()))
+
+
+def fingerprint_program() -> tuple[tuple[str, str], ...]:
+    """The files that an engine is made of, as they are now."""
+    return tuple((file, compute_fingerprint(file)) for file in list_program_files())

@@ -1,0 +1,191 @@
+"""Where engines that stay are found: a folder that only its owner can enter, and a name for each engine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from phichat import __version__
+from phichat.cancel import CancelToken
+from phichat.config.settings import EngineOptions
+from phichat.engine.ipc import protocol
+from phichat.storage.fingerprint import compute_fingerprint
+
+_MAX_SOCKET_PATH_BYTES = 100
+"""Bytes of a socket's path: the systems allow 104 to 108, with the zero at the end."""
+
+_RELEVANT_ENV_PREFIXES = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LLAMA_", "METAL_", "OMP_", "ROCR_", "VK_")
+"""What environment variables begin with that change how llama.cpp computes."""
+
+_LOCK_TIMEOUT_S = 5.0
+"""For a lock that is held while a socket is made and a process started."""
+
+_RETRY_INTERVAL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonAddress:
+    """Where one engine is reached. stem: the path of its files, without their endings."""
+
+    stem: Path
+
+    @property
+    def socket_path(self) -> str:
+        """The path of its socket, or the name of its pipe."""
+        return rf"\\.\pipe\phichat-{self.stem.name}" if sys.platform == "win32" else f"{self.stem}.sock"
+
+    @property
+    def log_path(self) -> Path:
+        """What it wrote to its stderr."""
+        return self.stem.with_suffix(".log")
+
+    @property
+    def key_path(self) -> Path:
+        """What those who talk to it have to know, where the system does not tell who they are."""
+        return self.stem.with_suffix(".key")
+
+    def remove_files(self) -> None:
+        """Remove what an engine left there. Raises OSError."""
+        for file in (self.key_path, self.log_path, self.stem.with_suffix(".sock")):
+            file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, cancel: CancelToken | None = None, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[bool]:
+        """Nobody else opens or clears away this address meanwhile; False where that cannot be had.
+
+        Raises OSError where files cannot be locked.
+        """
+        deadline = time.monotonic() + timeout_s
+        handle = os.open(self.stem.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while not (is_locked := _lock(handle)) and time.monotonic() < deadline and not (cancel and cancel.is_set()):
+                time.sleep(_RETRY_INTERVAL_S)
+            try:
+                yield is_locked
+            finally:
+                if is_locked:
+                    _unlock(handle)
+        finally:
+            os.close(handle)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(handle: int) -> bool:
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(handle: int) -> None:
+        os.lseek(handle, 0, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRegistry:
+    """The engines of one home. folder: where their addresses are. home: what the names of this home's begin with."""
+
+    folder: Path
+    prefix: str
+
+    @classmethod
+    def for_cache(cls, cache_dir: Path, environ: Mapping[str, str] = os.environ) -> DaemonRegistry | None:
+        """Those that belong to a cache folder; None where no folder is safe. Nothing else of it is touched."""
+        prefix = hashlib.sha256(os.fsencode(cache_dir)).hexdigest()[:8]
+        for folder in _list_candidate_dirs(cache_dir, environ):
+            path_bytes = len(os.fsencode(folder)) + len("/.sock") + 2 * 8 + 9
+            if (sys.platform == "win32" or path_bytes <= _MAX_SOCKET_PATH_BYTES) and _ensure_private_dir(folder):
+                return cls(folder, prefix)
+        return None
+
+    def make_address(self, path: Path, options: EngineOptions) -> DaemonAddress:
+        """Of the engine for that file, loaded so, by the library, the program and the environment of this process.
+
+        Raises OSError when the file is gone.
+        """
+        settings = sorted((key, value) for key, value in os.environ.items() if key.startswith(_RELEVANT_ENV_PREFIXES))
+        cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+        program_key = (
+            __version__,
+            sys.executable,
+            [compute_fingerprint(file) for file in list_program_files()],
+            settings,
+            cores,
+        )
+        key_text = repr((str(path.resolve(strict=True)), astuple(options), program_key))
+        return DaemonAddress(self.folder / f"{self.prefix}-{hashlib.sha256(os.fsencode(key_text)).hexdigest()[:16]}")
+
+    def list_addresses(self) -> list[DaemonAddress]:
+        """Where engines are, or were."""
+        suffix = ".key" if sys.platform == "win32" else ".sock"
+        try:
+            names = sorted(os.listdir(self.folder))  # noqa: PTH208  (a Path for each name would be made for nothing)
+        except OSError:
+            return []
+        own_names = [name for name in names if name.startswith(f"{self.prefix}-") and name.endswith(suffix)]
+        return [DaemonAddress(self.folder / name.removesuffix(suffix)) for name in own_names]
+
+
+def list_program_files() -> list[str]:
+    """Files that are others when phichat or llama-cpp-python is."""
+    import importlib.util
+
+    library = importlib.util.find_spec("llama_cpp")
+    return [protocol.__file__, *([library.origin] if library and library.origin else [])]
+
+
+def _list_candidate_dirs(cache_dir: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    if sys.platform != "win32":
+        runtime = environ.get("XDG_RUNTIME_DIR")
+        if runtime and _is_private(Path(runtime)):
+            yield Path(runtime, "phichat")
+    yield cache_dir / "engines"
+    if sys.platform != "win32":
+        import tempfile
+
+        yield Path(tempfile.gettempdir(), f"phichat-{os.geteuid()}")
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether only this user can enter it, and no link leads there."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    if sys.platform == "win32":
+        return stat.S_ISDIR(status.st_mode)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _ensure_private_dir(folder: Path) -> bool:
+    """Make a folder that only this user can enter; False where there is one of somebody else's."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+    except OSError:
+        return False
+    return _is_private(folder)

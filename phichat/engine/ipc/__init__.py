@@ -1,0 +1,1 @@
+"""Protocol, connections and supervision of engine processes."""

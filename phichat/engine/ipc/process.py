@@ -1,0 +1,209 @@
+"""The engine process as a child of this one: started, and explained when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from phichat.cancel import CancelToken
+from phichat.engine.daemon.registry import DaemonAddress
+from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
+from phichat.engine.ipc.protocol import EngineInfo, ErrorReply
+from phichat.errors import EngineCrashed, EngineError
+
+WORKER_COMMAND = (sys.executable, "-P", "-m", "phichat.engine.worker")
+"""The command that starts an engine process; the handle of its connection is its argument."""
+
+SPIN_COUNT_VARIABLE = "GOMP_SPINCOUNT"
+"""How long GNU's OpenMP spins at a barrier before it sleeps."""
+
+DEFAULT_SPIN_COUNT = 1000
+"""OpenMP's own default of 300,000 starves the very thread it waits for as soon as another program wants a core.
+On two cores with one of them busy, a 135M model generated 1 to 5 tokens a second with that and 35 with this, a
+3.8B one 4 at 10,000 and 10 with this; on idle cores it costs 1 to 4 %. At 100 idle cores lose half of their speed.
+`bench --tune` measures what suits a machine."""
+
+_WORKER_ENVIRONMENT = {
+    # An abort would start a debugger otherwise.
+    "GGML_NO_BACKTRACE": "1",
+}
+
+_EXIT_TIMEOUT_S = 0.05
+"""Between the moment a process that ends lets go of its files, and the moment it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSocket:
+    """Where others reach an engine that stays when its starter leaves.
+
+    listener: the file descriptor of a socket that listens there already; None where the engine makes its own.
+    """
+
+    address: DaemonAddress
+    listener_fd: int | None
+
+
+class EngineProcess(EngineConnection):
+    """One child, started with spawn semantics: nothing of this process is in it but one connection, and the door.
+
+    spin_count: for OpenMP's barriers; one that the user has set comes before it.
+    Raises EngineCrashed when the system cannot start it.
+    """
+
+    def __init__(
+        self,
+        timeouts: EngineTimeouts,
+        command: Sequence[str] = WORKER_COMMAND,
+        daemon_socket: DaemonSocket | None = None,
+        spin_count: int = DEFAULT_SPIN_COUNT,
+    ) -> None:
+        parent_end, child_end = Pipe(duplex=True)
+        super().__init__(timeouts, parent_end)
+        handle = child_end.fileno()
+        handles = (
+            [handle]
+            if daemon_socket is None or daemon_socket.listener_fd is None
+            else [handle, daemon_socket.listener_fd]
+        )
+        arguments = [str(handle)]
+        if daemon_socket is not None:
+            arguments += ["--daemon-socket", str(daemon_socket.address.stem), *map(str, handles[1:])]
+        self._log_path = daemon_socket.address.log_path if daemon_socket else None
+        environment = {**_WORKER_ENVIRONMENT, SPIN_COUNT_VARIABLE: str(spin_count), **os.environ}
+        platform_options: dict[str, Any]
+        try:
+            if sys.platform == "win32":
+                os.set_handle_inheritable(handle, True)  # noqa: FBT003
+                startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
+                flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+                platform_options = {"startupinfo": startup, "creationflags": flags}
+            else:
+                # A session of its own: Ctrl-C in the terminal is for the front end to interpret.
+                platform_options = {"pass_fds": tuple(handles), "start_new_session": True}
+            with _open_private_file(self._log_path) as log:
+                self._child: subprocess.Popen[bytes] = subprocess.Popen(
+                    [*command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    env=environment,
+                    **platform_options,
+                )
+        except OSError as error:
+            parent_end.close()
+            raise EngineCrashed(f"The engine process cannot be started ({error})", "close other programs") from error
+        finally:
+            child_end.close()
+        self._stderr_tail: deque[bytes] = deque(maxlen=40)
+        self._stderr_thread = Thread(target=self._drain_stderr, daemon=True)
+        self._stderr_thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    def _drain_stderr(self) -> None:
+        if self._child.stderr is None:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            # Bounded lines: a child that shouts without line ends must not fill this process.
+            while line := self._child.stderr.readline(4096):
+                self._stderr_tail.append(line)
+
+    def handshake(self, cancel: CancelToken) -> EngineInfo | None:
+        """The child's first message; None when cancelled. Raises EngineError."""
+        for reply in self._receive_replies(self.timeouts.startup_s, cancel):
+            match reply:
+                case EngineInfo():
+                    return reply
+                case ErrorReply():
+                    self.kill()
+                    raise EngineError(
+                        f"llama.cpp's library cannot be loaded ({reply.message})",
+                        "reinstall llama-cpp-python for this machine",
+                        detail=self._read_stderr(),
+                    )
+        return None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child can be asked something."""
+        return self._child.poll() is None and not self._connection.closed
+
+    def kill(self) -> None:
+        """End the child now, and wait until it is gone."""
+        with contextlib.suppress(OSError):
+            self._child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(2)
+        self._close_pipes()
+
+    def close(self) -> None:
+        """Let the child end: it does when the connection closes.
+
+        It lets go of its stderr first when it has KV states to write; that goes on without this process.
+        """
+        self._connection.close()
+        self._stderr_thread.join(0.5)
+        if self._stderr_thread.is_alive():
+            self.kill()
+        try:
+            self._child.wait(_EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            Thread(target=self._child.wait, daemon=True).start()  # so that it leaves no zombie
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        self._connection.close()
+        self._stderr_thread.join(0.2)
+        if self._child.stderr and not self._stderr_thread.is_alive():
+            self._child.stderr.close()
+
+    def detach(self) -> None:
+        """Let the child stay without this process."""
+        self._connection.close()
+        Thread(target=self._child.wait, daemon=True).start()
+
+    def abandon(self) -> None:
+        self.kill()
+
+    def _interrupt(self) -> None:
+        self._child.kill()
+
+    def _read_stderr(self) -> str:
+        if self._log_path is not None:
+            return read_log_tail(self._log_path)
+        return b"".join(self._stderr_tail).decode("utf-8", "replace").strip()
+
+    def _crash_error(self) -> EngineCrashed:
+        try:
+            exit_code = self._child.wait(2)
+        except subprocess.TimeoutExpired:
+            exit_code = None
+        self.kill()
+        stderr = self._read_stderr()
+        return make_crash_error(exit_code, self._phase, stderr)
+
+
+@contextlib.contextmanager
+def _open_private_file(path: Path | None) -> Iterator[int]:
+    """A new file that only its owner reads, to be appended to; a pipe where there is no path."""
+    if path is None:
+        yield subprocess.PIPE
+        return
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,238 @@
+"""What this machine offers to a model: cores, memory, devices.
+
+Devices come from llama.cpp, which the engine process alone may load; everything else is asked of the
+operating system here, with the limits of a container (cgroup v1 and v2) taken off.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from phichat.engine.ipc.protocol import DeviceInfo, EngineInfo
+
+
+class DeviceKind(StrEnum):
+    """What a ggml device is."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    """A card with memory of its own."""
+    INTEGRATED = "integrated"
+    """Shares the RAM with the CPU, as on Apple silicon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One ggml device, memory in bytes. The name is ggml's (CUDA0), the description the product's."""
+
+    name: str
+    description: str
+    kind: DeviceKind
+    memory_total: int
+    memory_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class RamInfo:
+    """RAM in bytes: what this process may ever use, and what it may use now."""
+
+    total: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """This machine, RAM in bytes.
+
+    physical_cores: those this process may use. devices: in llama.cpp's order.
+    offload_supported: whether llama.cpp was built with a GPU backend.
+    """
+
+    physical_cores: int
+    ram_total: int
+    ram_available: int
+    devices: tuple[Device, ...] = ()
+    offload_supported: bool = False
+
+
+def probe_hardware(devices: Iterable[Device], *, offload_supported: bool) -> Hardware:
+    """This machine, with the devices that the engine process has found."""
+    memory = probe_memory()
+    return Hardware(count_usable_cores(), memory.total, memory.available, tuple(devices), offload_supported)
+
+
+def probe_from_engine(engine_info: EngineInfo) -> Hardware:
+    """This machine, with the devices that an engine process named."""
+    return probe_hardware(
+        (
+            Device(device.name, device.description, _to_device_kind(device), device.memory_total, device.memory_free)
+            for device in engine_info.devices
+        ),
+        offload_supported=engine_info.offload_supported,
+    )
+
+
+def _to_device_kind(device: DeviceInfo) -> DeviceKind:
+    if device.kind == "igpu":
+        return DeviceKind.INTEGRATED
+    if device.kind != "gpu":
+        return DeviceKind.CPU
+    # ggml calls Metal's devices cards; on Apple silicon their memory is the RAM.
+    is_apple = device.name.startswith("MTL") and platform.machine() == "arm64"
+    return DeviceKind.INTEGRATED if is_apple else DeviceKind.GPU
+
+
+def probe_memory(root: Path = Path("/")) -> RamInfo:
+    """RAM of the machine, or of the cgroup where that has less; root is where /proc and /sys are."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    total, available = int(machine.total), int(machine.available)
+    for folder in _find_cgroup_dirs(root, "memory"):
+        limit = _read_first_number(folder / "memory.max", folder / "memory.limit_in_bytes")
+        used = _read_first_number(folder / "memory.current", folder / "memory.usage_in_bytes")
+        if limit is None or limit >= int(machine.total):
+            continue
+        total = min(total, limit)
+        if used is not None:
+            # The kernel drops cached file pages before it refuses memory, so they count as free.
+            available = min(available, max(0, limit - max(0, used - _read_inactive_file_bytes(folder))))
+    return RamInfo(total, min(total, available))
+
+
+def count_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = None) -> int:
+    """Physical cores that this process may use, at least 1.
+
+    affinity: the logical CPUs it is bound to, None to ask the operating system. A CPU quota of the
+    cgroup (cpu.max, cpu.cfs_quota_us) counts in whole cores, rounded up.
+    """
+    import psutil
+
+    affinity_cpus = _get_affinity() if affinity is None else affinity
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count(logical=True) or 1
+    if affinity_cpus:
+        cores = min(cores, _count_cores(affinity_cpus, root))
+    for folder in _find_cgroup_dirs(root, "cpu"):
+        quota = _read_cpu_quota(folder)
+        if quota is not None:
+            cores = min(cores, -int(-quota // 1))
+    return max(1, cores)
+
+
+def count_usable_cpus() -> int:
+    """Logical CPUs that this process may use, at least 1."""
+    import psutil
+
+    return len(_get_affinity()) or psutil.cpu_count(logical=True) or 1
+
+
+def describe_unused_gpu(
+    hardware: Hardware,
+    *,
+    system: str = sys.platform,
+    machine: str | None = None,
+    root: Path | None = None,
+) -> str | None:
+    """One line for the user when there is a GPU that this build of llama.cpp cannot use, else None.
+
+    system, machine: as in sys.platform and platform.machine(). root: where /proc, /dev and /sys are, or the Windows
+    folder.
+    """
+    if hardware.offload_supported:
+        return None
+    if system == "darwin":
+        gpu = ("an Apple GPU", "Metal") if (machine or platform.machine()) == "arm64" else None
+    elif system == "win32":
+        windows = root or Path(os.environ.get("SYSTEMROOT", r"C:\Windows"))
+        gpu = ("an NVIDIA GPU", "CUDA") if (windows / "System32" / "nvcuda.dll").exists() else None
+    else:
+        gpu = _find_linux_gpu(root or Path("/"))
+    if gpu is None:
+        return None
+    return f"This machine has {gpu[0]}, but llama-cpp-python was built for CPU only; see README for the {gpu[1]} build."
+
+
+def _find_linux_gpu(root: Path) -> tuple[str, str] | None:
+    if (root / "proc/driver/nvidia/version").exists() or (root / "dev/nvidia0").exists():
+        return "an NVIDIA GPU", "CUDA"
+    for vendor in (root / "sys/class/drm").glob("card*/device/vendor"):
+        if _read_text(vendor) == "0x1002":
+            return "an AMD GPU", "ROCm or Vulkan"
+    return None
+
+
+def _get_affinity() -> frozenset[int]:
+    # macOS and Windows lack the call, and a Windows process bound to some CPUs is rare.
+    if sys.platform == "linux":
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset()
+
+
+def _count_cores(cpus: frozenset[int], root: Path) -> int:
+    """Physical cores that these logical CPUs belong to; where the kernel does not say, one each."""
+    cores = set()
+    for cpu in cpus:
+        topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        package, core = _read_text(topology / "physical_package_id"), _read_text(topology / "core_id")
+        cores.add((package, core) if core else (package, f"cpu{cpu}"))
+    return len(cores)
+
+
+def _find_cgroup_dirs(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of the cgroups that limit this process, innermost first: a parent's limit holds too.
+
+    A container often sees its own cgroup mounted at the top while /proc names the host's path, so
+    folders that do not exist are left out and the top is always looked at.
+    """
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
+        hierarchy_id, _, remainder = line.partition(":")
+        controllers, _, path = remainder.partition(":")
+        if hierarchy_id == "0" and not controllers:
+            mount_point = root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            mount_point = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        for depth in range(len(parts), -1, -1):
+            folder = mount_point.joinpath(*parts[:depth])
+            if folder.is_dir():
+                yield folder
+
+
+def _read_cpu_quota(folder: Path) -> float | None:
+    """CPUs' worth of time that a cgroup grants, None when it sets no limit."""
+    words = _read_text(folder / "cpu.max").split()
+    if not words:
+        words = [_read_text(folder / "cpu.cfs_quota_us"), _read_text(folder / "cpu.cfs_period_us")]
+    if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]) > 0:
+        return int(words[0]) / int(words[1])
+    return None
+
+
+def _read_inactive_file_bytes(folder: Path) -> int:
+    counts = dict(line.partition(" ")[::2] for line in _read_text(folder / "memory.stat").splitlines())
+    count = counts.get("inactive_file" if "total_inactive_file" not in counts else "total_inactive_file", "")
+    return int(count) if count.isdigit() else 0
+
+
+def _read_first_number(*files: Path) -> int | None:
+    for file in files:
+        text = _read_text(file)
+        if text.isdigit():
+            return int(text)
+    return None
+
+
+def _read_text(file: Path) -> str:
+    """A small file of the kernel, "" when there is none or it may not be read."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

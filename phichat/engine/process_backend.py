@@ -1,0 +1,126 @@
+"""What can be asked of a loaded model, whoever loaded it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import assert_never
+
+from phichat.engine.backend import CancelToken, GenerationEvent, SampleEvent
+from phichat.engine.ipc import protocol
+from phichat.engine.ipc.connection import EngineConnection
+from phichat.engine.ipc.protocol import EngineReply, ErrorCode, ErrorReply
+from phichat.engine.parallel_sampling import SamplesAccumulator, derive_seeds
+from phichat.engine.reply_accumulator import ReplyAccumulator
+from phichat.errors import (
+    ContextOverflow,
+    EngineError,
+    EngineLoadFailed,
+    ModelDoesNotFit,
+    PhichatError,
+    TemplateError,
+)
+from phichat.types import FinishReason, Message, SamplingParams
+
+
+class ProcessBackend(ABC):
+    """The part of a backend that comes after loading. Imports nothing that reads or plans."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._name, self._path = name, path
+        self._unreported_load_s = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    @abstractmethod
+    def n_ctx(self) -> int:
+        """As `Backend.n_ctx`."""
+
+    @abstractmethod
+    def _require_connection(self) -> EngineConnection:
+        """To the engine with the model in it. Raises EngineError when there is none."""
+
+    @abstractmethod
+    def _on_disconnected(self) -> None:
+        """The link has ended; the next load begins anew."""
+
+    def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
+        """As `Backend.count`."""
+        for reply in self._request(protocol.CountTokens(tuple(messages)), cancel):
+            if isinstance(reply, protocol.TokenCount):
+                return reply.tokens
+        return 0
+
+    def generate(
+        self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
+    ) -> Iterator[GenerationEvent]:
+        """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
+        (seed,) = derive_seeds(params, 1)
+        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
+        accumulator = ReplyAccumulator(self.n_ctx, seed, load_s)
+        try:
+            for engine_reply in self._request(
+                protocol.Generate(tuple(messages), params, seed, conversation_id), cancel
+            ):
+                yield from accumulator.feed(engine_reply)
+        except PhichatError:
+            yield accumulator.finish(FinishReason.ERROR)
+            raise
+        yield accumulator.finish()
+
+    def generate_n(
+        self, messages: Sequence[Message], params: SamplingParams, n: int, cancel: CancelToken
+    ) -> Iterator[SampleEvent]:
+        """As `Backend.sample`. Raises what `generate` does."""
+        seeds = derive_seeds(params, n)
+        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
+        accumulator = SamplesAccumulator(self.n_ctx, seeds, load_s)
+        try:
+            for engine_reply in self._request(protocol.GenerateN(tuple(messages), params, seeds), cancel):
+                yield from accumulator.feed(engine_reply)
+        except PhichatError:
+            yield from accumulator.finish_remaining(FinishReason.ERROR)
+            raise
+        yield from accumulator.finish_remaining()
+
+    def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
+        """Replies without Failed: that is raised, or the end when it was cancelled."""
+        connection = self._require_connection()
+        try:
+            for reply in connection.request(request, cancel):
+                if isinstance(reply, ErrorReply):
+                    if reply.code is not ErrorCode.CANCELLED:
+                        raise self._to_exception(reply)
+                    return
+                yield reply
+        finally:
+            if not connection.is_alive:
+                self._on_disconnected()
+
+    def _to_exception(self, error_reply: ErrorReply) -> PhichatError:
+        match error_reply.code:
+            case ErrorCode.OVERFLOW:
+                return ContextOverflow(error_reply.prompt_tokens, self.n_ctx)
+            case ErrorCode.TEMPLATE:
+                return TemplateError(
+                    f"The model's chat template refuses these messages ({error_reply.message})", "try another model"
+                )
+            case ErrorCode.MEMORY:
+                return ModelDoesNotFit(
+                    f"{self._name} needs more memory than is free ({error_reply.message})",
+                    "try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
+                )
+            case ErrorCode.LOAD | ErrorCode.LIBRARY:
+                return EngineLoadFailed(
+                    f"llama.cpp cannot load {self._path} ({error_reply.message})",
+                    "download it again, or update llama-cpp-python if the model is newer",
+                )
+            case ErrorCode.DECODE | ErrorCode.CANCELLED:
+                return EngineError(f"llama.cpp could not evaluate the prompt ({error_reply.message})", "ask again")
+            case _:
+                assert_never(error_reply.failure)

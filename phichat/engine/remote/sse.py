@@ -1,0 +1,184 @@
+"""Server-sent events to the pieces of an answer: pure and incremental, with bounds on what a server can send."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
+from phichat.types import FinishReason, Usage
+
+MAX_EVENT_BYTES = 4 << 20
+"""Bytes of one event, or of one JSON document; no piece of an answer is as large."""
+
+JsonObject = Mapping[str, Any]
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class SseDecoder:
+    """Bytes of text/event-stream to the JSON documents in them (WHATWG HTML, "Interpreting an event stream").
+
+    lines, documents: how many have come; a server that sends any is alive. is_done: it has said that nothing more
+    comes.
+    """
+
+    def __init__(self) -> None:
+        self._partial_line = bytearray()
+        self._pending_cr = b""
+        self._data_lines: list[bytes] = []
+        self._data_bytes = 0
+        self.line_count = self.document_count = 0
+        self.is_done = False
+
+    def feed(self, chunk: bytes) -> Iterator[JsonObject]:
+        """The documents that piece completes. Raises Trouble."""
+        chunk, self._pending_cr = self._pending_cr + chunk, b""
+        if chunk.endswith(b"\r"):  # it may be the first half of a line's end
+            chunk, self._pending_cr = chunk[:-1], b"\r"
+        *lines, remainder = _LINE_END.split(chunk)
+        for line in lines:
+            yield from self._feed_line(bytes(self._partial_line) + line)
+            self._partial_line.clear()
+        self._partial_line += remainder
+        if len(self._partial_line) > MAX_EVENT_BYTES:
+            raise RemoteError(RemoteErrorKind.TOO_LARGE)
+
+    def flush(self) -> Iterator[JsonObject]:
+        """What the last event holds whose end did not come. Raises Trouble."""
+        for line in (bytes(self._partial_line), b""):
+            yield from self._feed_line(line)
+
+    def _feed_line(self, line: bytes) -> Iterator[JsonObject]:
+        if not self.line_count:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        self.line_count += bool(line)
+        if line:
+            name, _, value = line.partition(b":")
+            if name in (b"data", b"error"):  # older llama-servers tell of an error so
+                self._data_lines.append(value.removeprefix(b" "))
+                self._data_bytes += len(line)
+                if self._data_bytes > MAX_EVENT_BYTES:
+                    raise RemoteError(RemoteErrorKind.TOO_LARGE)
+            return
+        data, self._data_lines, self._data_bytes = b"\n".join(self._data_lines), [], 0
+        if self.is_done or not data:
+            return
+        if data.strip() == b"[DONE]":
+            self.is_done = True
+        else:
+            self.document_count += 1
+            yield parse_document(data)
+
+
+class JsonDecoder:
+    """The bytes of one JSON document, for a server that does not stream."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+        self.line_count = self.document_count = 0
+        self.is_done = False
+
+    def feed(self, chunk: bytes) -> Iterator[JsonObject]:
+        """Nothing yet. Raises Trouble."""
+        self._content += chunk
+        if len(self._content) > MAX_EVENT_BYTES:
+            raise RemoteError(RemoteErrorKind.TOO_LARGE)
+        return iter(())
+
+    def flush(self) -> Iterator[JsonObject]:
+        """The document. Raises Trouble."""
+        self.is_done = True
+        yield parse_document(bytes(self._content))
+
+
+def parse_document(content: bytes) -> JsonObject:
+    """A JSON object. Raises Trouble."""
+    try:
+        value = json.loads(content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise RemoteError(RemoteErrorKind.BAD_JSON) from None
+    if not isinstance(value, dict):
+        raise RemoteError(RemoteErrorKind.BAD_JSON)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDelta:
+    """What one document adds to an answer. usage: of the whole turn."""
+
+    reasoning: str = ""
+    text: str = ""
+    finish_reason: str = ""
+    usage: Usage | None = None
+
+
+def parse_chunk(chunk: JsonObject) -> ChunkDelta:
+    """One chunk of a chat completion, or a whole one. Raises Trouble when it is neither, or an error."""
+    choices = chunk.get("choices")
+    if chunk.get("error") or (choices is None and {"message", "detail"} & set(chunk)):
+        raise RemoteError(RemoteErrorKind.ERROR_IN_STREAM, body=chunk)
+    usage = _parse_usage(chunk.get("usage"))
+    if not isinstance(choices, list):
+        if usage is None and chunk.get("object") != "chat.completion.chunk":
+            raise RemoteError(RemoteErrorKind.BAD_STREAM)
+        return ChunkDelta(usage=usage)
+    # What a server says of others beside the first is not mixed into it.
+    choice = min((item for item in choices if isinstance(item, dict)), key=_get_index, default={})
+    delta = choice.get("delta") or choice.get("message") or {}
+    if not isinstance(delta, dict):
+        raise RemoteError(RemoteErrorKind.BAD_STREAM)
+    return ChunkDelta(
+        _parse_text(delta.get("reasoning_content")) or _parse_text(delta.get("reasoning")),
+        _parse_text(delta.get("content")) or _parse_text(delta.get("refusal")),
+        _parse_text(choice.get("finish_reason")),
+        usage,
+    )
+
+
+def _get_index(choice: Mapping[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _parse_text(value: object) -> str:
+    if isinstance(value, list):  # content in parts
+        return "".join(_parse_text(part.get("text")) for part in value if isinstance(part, dict))
+    if not isinstance(value, str):
+        return ""
+    if not value.isascii():  # JSON can hold halves of characters
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
+
+
+def _parse_usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(
+        _parse_count(value.get("prompt_tokens")), _parse_count(cached), _parse_count(value.get("completion_tokens"))
+    )
+
+
+def _parse_count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 53 else 0
+
+
+def parse_finish_reason(value: str) -> FinishReason:
+    """Raises Trouble for an end that is none of the answer's own."""
+    match value:
+        case "length" | "max_tokens":
+            return FinishReason.LENGTH
+        case "content_filter":
+            raise RemoteError(RemoteErrorKind.CONTENT_FILTER)
+        case "tool_calls" | "function_call":
+            raise RemoteError(RemoteErrorKind.TOOL_CALL)
+        case "error" | "abort" | "insufficient_system_resource":
+            raise RemoteError(RemoteErrorKind.TRUNCATED)
+        case _:
+            return FinishReason.STOP

@@ -1,0 +1,148 @@
+"""One reply as it is written: tokens sampled, their text sent as it becomes certain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from phichat.engine.ipc.protocol import GenerationFinished, OutputDelta
+from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, Utf8Decoder
+from phichat.engine.worker.model import Model
+from phichat.engine.worker.prompt import TokenizedPrompt
+from phichat.types import FinishReason, SamplingParams, Timings, Usage
+
+_FLUSH_INTERVAL_S = 0.02
+"""Text is sent this often at most: waking the supervisor for each token of a fast model takes a core
+from the threads that compute the next one, and no reader sees the difference."""
+
+
+class OutputStream:
+    """Token ids to what is sent: bytes, characters, stop strings, reasoning, in this order."""
+
+    def __init__(
+        self, model: Model, prompt_tail: str, stop_strings: Sequence[str], send: Callable[[OutputDelta], None]
+    ) -> None:
+        self._model, self._send = model, send
+        self._utf8 = Utf8Decoder()
+        self._stop_filter = StopStringFilter(stop_strings)
+        self._splitter = ReasoningSplitter(prompt_tail)
+        # SentencePiece writes the space before a word into the word, before the first one too.
+        self._strip_next_space = model.tokenizer.is_spm
+        self._reasoning = self._text = ""
+        self._token_count = 0
+        self._last_flush_at = 0.0
+
+    @property
+    def hit_stop_string(self) -> bool:
+        """Whether a stop string was found."""
+        return self._stop_filter.is_stopped
+
+    def push_token(self, token: int) -> None:
+        self._token_count += 1
+        text = self._utf8.feed(self._model.tokenizer.token_to_piece(token))
+        if self._strip_next_space and text:
+            text, self._strip_next_space = text.removeprefix(" "), False
+        self._buffer(*self._splitter.feed(self._stop_filter.feed(text)))
+        if monotonic() - self._last_flush_at >= _FLUSH_INTERVAL_S:
+            self._flush()
+
+    def close(self) -> None:
+        """Say what was held back; an unfinished character at the very end is no character."""
+        self._buffer(*self._splitter.feed(self._stop_filter.flush()))
+        self._buffer(*self._splitter.flush())
+        self._flush()
+
+    def _buffer(self, reasoning: str, text: str) -> None:
+        self._reasoning += reasoning
+        self._text += text
+
+    def _flush(self) -> None:
+        if self._reasoning or self._text:
+            self._send(OutputDelta(self._reasoning, self._text, self._token_count))
+            self._reasoning = self._text = ""
+            self._token_count = 0
+            self._last_flush_at = monotonic()
+
+
+class ReplyGenerator:
+    """Samples one reply from the logits of its prompt, and of each token that it has chosen. Close it after use.
+
+    tokens: the prompt's, and those of the reply.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prompt: TokenizedPrompt,
+        params: SamplingParams,
+        seed: int,
+        stop_strings: Sequence[str],
+        send: Callable[[OutputDelta], None],
+    ) -> None:
+        """stops: the template's stop strings; those of the params are added."""
+        self._model, self._max_tokens = model, params.max_tokens
+        self._prompt_length = len(prompt.tokens)
+        self.tokens = list(prompt.tokens)
+        self._output = OutputStream(model, prompt.text_tail, (*stop_strings, *params.stop), send)
+        self._sampler = model.create_sampler(params, seed, prompt.tokens)
+        self._first_token_at = self._last_token_at = 0.0
+
+    @property
+    def n_generated(self) -> int:
+        """Tokens of the reply."""
+        return len(self.tokens) - self._prompt_length
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Tokens that may still be chosen, but for the one that ends it."""
+        return (self._max_tokens or self._model.n_ctx) - self.n_generated - 1
+
+    def sample_next(self, logits_index: int = -1) -> FinishReason | None:
+        """Choose a token from the logits at that place of the batch; the reason when the reply ends with that."""
+        token = self._sampler.sample_token(logits_index)
+        if self._model.tokenizer.is_eog(token):
+            return FinishReason.STOP
+        self._last_token_at = monotonic()
+        self._first_token_at = self._first_token_at or self._last_token_at
+        self.tokens.append(token)
+        self._output.push_token(token)
+        if self._output.hit_stop_string:
+            return FinishReason.STOP
+        if self.n_generated == self._max_tokens or len(self.tokens) > self._model.n_ctx:
+            return FinishReason.LENGTH
+        return None
+
+    def build_result(
+        self,
+        reason: FinishReason,
+        cached: int,
+        started: float,
+        prefill_ended: float,
+        restore_s: float = 0.0,
+        wait_s: float = 0.0,
+    ) -> GenerationFinished:
+        """What the reply was.
+
+        started, evaluated: when it was asked for, and when its prompt was evaluated; restore_s, wait_s: seconds
+        between them that went elsewhere.
+        """
+        generation_s = self._last_token_at - self._first_token_at
+        return GenerationFinished(
+            reason,
+            Usage(self._prompt_length, cached, self.n_generated),
+            Timings(
+                prompt_s=prefill_ended - started - restore_s - wait_s,
+                first_token_s=(self._first_token_at or prefill_ended) - started,
+                generation_s=generation_s,
+                tokens_per_second=(self.n_generated - 1) / generation_s
+                if self.n_generated > 1 and generation_s > 0
+                else 0.0,
+                restore_s=restore_s,
+                wait_s=wait_s,
+            ),
+        )
+
+    def close(self) -> None:
+        """Say what was held back, and free the sampler."""
+        self._output.close()
+        self._sampler.close()

@@ -1,0 +1,1 @@
+"""KV cache sequences, and the files they are saved to."""

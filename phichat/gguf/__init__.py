@@ -1,0 +1,1 @@
+"""Bounded reader of GGUF headers."""

@@ -1,0 +1,1 @@
+"""Download models, resuming partial ones."""

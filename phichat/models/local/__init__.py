@@ -1,0 +1,1 @@
+"""Installed models: find, verify, remove."""

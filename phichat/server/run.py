@@ -1,0 +1,93 @@
+"""A run of the server, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from phichat.config.settings import Config
+from phichat.errors import UsageError
+from phichat.paths import Paths
+from phichat.server.access import access_policy
+from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.dispatch import BackendPool, Dispatcher
+from phichat.server.model_provider import ModelProvider
+from phichat.server.uvicorn_server import bind_socket, create_server, forward_logs, resolve_address
+from phichat.services.composition import background_engines_supported, create_chat_backend
+
+_MAX_CONCURRENT_GENERATIONS = 4
+"""Requests that an engine which takes several is asked at the same time. It gives each a batch or a token in turn."""
+
+_IDLE_RELEASE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What was asked for.
+
+    key: "" for none. waiting: requests that may stand in line behind those that are being answered. keeps: in the
+    transcripts.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    api_key: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    max_waiting: int = 32
+    time_limit_s: float = 600.0
+    record: bool = False
+    debug: bool = False
+
+
+def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, log: Callable[[str], None]) -> None:
+    """Serve until a signal. tell: says a line to whoever runs it, from any thread, and makes foreign text harmless.
+
+    Raises ServeError, UsageError, ModelNotInstalled and ConfigError before anything is served.
+    """
+    models = ModelProvider(config, paths, partial(create_chat_backend, explicit=False))
+    pool = BackendPool(models.create_backend)
+    use_background = background_engines_supported(config, paths)
+    bind_address = resolve_address(settings.host, settings.port)
+    if not settings.api_key and not bind_address.is_loopback:
+        raise UsageError(
+            f"At {settings.host} others could reach phichat serve, and there is no key",
+            "put one into an environment variable and name that with --api-key-env",
+        )
+    with bind_socket(bind_address) as listener:
+        if models.notice:
+            log(models.notice)
+        policy = access_policy(settings.host, listener.getsockname()[:2], settings.allowed_hosts, settings.api_key)
+
+        async def run() -> None:
+            time_limit_s = settings.time_limit_s
+            dispatcher = Dispatcher(
+                pool,
+                max_concurrent=_MAX_CONCURRENT_GENERATIONS if use_background else 1,
+                max_waiting=settings.max_waiting,
+                queue_timeout_s=time_limit_s,
+                idle_release_s=_IDLE_RELEASE_S if use_background else None,
+            )
+            limits = Limits(time_limit_s=time_limit_s)
+            context = ServerContext(
+                models, dispatcher, log, _create_recorder(paths) if settings.record else None, limits
+            )
+            app = create_app(context, policy)
+            await create_server(app, listener, dispatcher, log, debug=settings.debug).serve([listener])
+
+        try:
+            with forward_logs(log, debug=settings.debug):
+                asyncio.run(run())
+        finally:
+            pool.release_idle()
+
+
+def _create_recorder(paths: Paths) -> EventRecorder:
+    from phichat.server.transcripts import ConversationTracker
+    from phichat.services.composition import RECORDER_LOCK_TIMEOUT_S
+    from phichat.transcript.store import TranscriptStore
+
+    return ConversationTracker(
+        lambda: TranscriptStore.open_file(paths.logs, busy_timeout_s=RECORDER_LOCK_TIMEOUT_S)
+    ).record_events

@@ -1,0 +1,206 @@
+"""The server on its socket, from the first connection to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from threading import current_thread, main_thread
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from phichat.errors import ServerBindError
+from phichat.server.dispatch import Dispatcher
+
+_BACKLOG = 128
+_MAX_CONNECTIONS = 256
+_IDLE_TIMEOUT_S = 15.0
+"""How long a connection may ask nothing."""
+
+_WRITE_TIMEOUT_S = 60.0
+"""How long a client may read nothing of what is there for it."""
+
+_SHUTDOWN_TIMEOUT_S = 3
+"""How long the ends of answers may take on their way, once the server is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindAddress:
+    """A resolved address of this machine. socket_address: as the family has it."""
+
+    host: str
+    family: int
+    socket_address: tuple[Any, ...]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return ip_address(self.socket_address[0].partition("%")[0]).is_loopback
+
+
+def resolve_address(host: str, port: int) -> BindAddress:
+    """Where to listen; port 0 takes a free one. Raises ServeError."""
+    try:
+        family, *_, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise ServerBindError(
+            f"{host} is no address ({error})", "leave --host out to serve this machine only"
+        ) from error
+    return BindAddress(host, family, socket_address)
+
+
+def bind_socket(bind_address: BindAddress) -> socket.socket:
+    """A socket there. Raises ServeError."""
+    listener = socket.socket(bind_address.family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            # The other option means there that two programs may listen at one port.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(bind_address.socket_address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ServerBindError(
+            f"phichat serve cannot listen at port {bind_address.socket_address[1]} of {bind_address.host} ({error.strerror or error})",
+            "choose another --port, or 0 for any that is free",
+        ) from error
+    return listener
+
+
+def server_url(listener: socket.socket) -> str:
+    """Where a client of this machine finds it."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class PhichatServer(uvicorn.Server):
+    """Ends by a signal like any verb, and lets go of connections that only take up room."""
+
+    def __init__(self, config: uvicorn.Config, dispatcher: Dispatcher, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._dispatcher, self._on_started = dispatcher, on_started
+        self._idle_since: dict[H11Protocol, float] = {}
+        self._stuck_since: dict[H11Protocol, tuple[int, float]] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        await super().startup(sockets)
+        self._on_started()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal that was answered by a clean end is not raised once more."""
+        if current_thread() is not main_thread():
+            yield  # only the main thread gets signals
+            return
+        previous = {number: signal.signal(number, self.handle_exit) for number in uvicorn.server.HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first one ends what is being answered, the second one does not wait for it."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            self._abort_stale()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell everybody who waits for an answer, and end."""
+        self._dispatcher.stop()
+        abort_timer = asyncio.get_running_loop().call_later(
+            _SHUTDOWN_TIMEOUT_S, self._abort, self.server_state.connections
+        )
+        await super().shutdown(sockets)
+        abort_timer.cancel()
+        await self._dispatcher.wait_until_idle()
+
+    def _abort_stale(self) -> None:
+        now = monotonic()
+        connections = [one for one in self.server_state.connections if isinstance(one, H11Protocol)]
+        self._idle_since = {
+            one: self._idle_since.get(one, now)
+            for one in connections
+            if one.cycle is None or one.cycle.response_complete
+        }
+        buffer_sizes = {one: one.transport.get_write_buffer_size() for one in connections}
+        self._stuck_since = {
+            one: previous if (previous := self._stuck_since.get(one)) and previous[0] == size else (size, now)
+            for one, size in buffer_sizes.items()
+            if size
+        }
+        overdue = [one for one, since in self._idle_since.items() if now - since > _IDLE_TIMEOUT_S]
+        overdue += [one for one, (_, since) in self._stuck_since.items() if now - since > _WRITE_TIMEOUT_S]
+        self._abort(overdue)
+
+    @staticmethod
+    def _abort(connections: Iterable[Any]) -> None:
+        for one in tuple(connections):
+            one.transport.abort()
+
+
+class _CallbackLogHandler(logging.Handler):
+    """What libraries log, as lines of ours."""
+
+    def __init__(self, log: Callable[[str], None], *, with_tracebacks: bool) -> None:
+        super().__init__()
+        self._log, self._with_tracebacks = log, with_tracebacks
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As logging.Handler."""
+        self._log(record.getMessage())
+        if self._with_tracebacks and record.exc_info:
+            for line in logging.Formatter().formatException(record.exc_info).splitlines():
+                self._log(line)
+
+
+def create_server(
+    app: Starlette, listener: socket.socket, dispatcher: Dispatcher, log: Callable[[str], None], *, debug: bool
+) -> PhichatServer:
+    """What serves the app at that socket. debug: each request is logged."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=debug,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
+    )
+    return PhichatServer(config, dispatcher, lambda: log(f"Listening at {server_url(listener)}/v1; Ctrl-C ends it."))
+
+
+@contextmanager
+def forward_logs(log: Callable[[str], None], *, debug: bool) -> Iterator[None]:
+    """What libraries log goes to `tell`: with debug all of it and tracebacks, else only what is wrong here."""
+    handler, root = _CallbackLogHandler(log, with_tracebacks=debug), logging.getLogger()
+    root.addHandler(handler)
+    # What clients send in a wrong form is theirs to know.
+    logging.getLogger("uvicorn").setLevel(logging.INFO if debug else logging.ERROR)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)

@@ -1,0 +1,1 @@
+"""What front ends are given: models, backends, transcripts, remembered state."""

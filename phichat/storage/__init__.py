@@ -1,0 +1,1 @@
+"""Small files of our own: JSON caches, fingerprints."""

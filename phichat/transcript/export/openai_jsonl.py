@@ -1,0 +1,51 @@
+"""JSON Lines in the form that OpenAI's fine-tuning takes: {"messages": [{"role", "content"}, ...]}.
+
+One conversation a line, the shown branch, only turns whose answer ended by itself or at its limit of
+tokens; reasoning has no place in the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from phichat.sanitize import to_json
+from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import FinishReason, Role
+
+
+def write_jsonl(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
+    """One line for each conversation that has a turn to give."""
+    for conversation in conversations:
+        messages: list[dict[str, str]] = []
+        system: str | None = None
+        for turn in filter(_is_complete, conversation.get_branch()):
+            if turn.system and turn.system != system:
+                messages.append({"role": Role.SYSTEM.value, "content": turn.system})
+            system = turn.system
+            messages.append({"role": Role.USER.value, "content": turn.prompt})
+            messages.append({"role": Role.ASSISTANT.value, "content": turn.text})
+        if messages:
+            yield to_json({"messages": messages}) + "\n"
+
+
+def describe_omissions(conversations: Sequence[ConversationRecord]) -> str:
+    """One line about what `write` has no place for; "" when that is nothing."""
+    turns = [turn for conversation in conversations for turn in conversation.get_branch()]
+    unfinished = sum(not _is_complete(turn) for turn in turns)
+    other_turns = sum(len(conversation.turns) for conversation in conversations) - len(turns)
+    reasoning = sum(bool(turn.reasoning) for turn in turns if _is_complete(turn))
+    omissions = (
+        (unfinished, "unfinished or empty {turns}"),
+        (other_turns, "{turns} of other branches"),
+        (reasoning, "the reasoning of {n} {turns}"),
+    )
+    parts = [
+        (template if "{n}" in template else "{n} " + template).format(n=n, turns="turn" if n == 1 else "turns")
+        for n, template in omissions
+        if n
+    ]
+    return f"Left out: {', '.join(parts)}; the JSON export has everything." if parts else ""
+
+
+def _is_complete(turn: TurnRecord) -> bool:
+    return turn.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) and bool(turn.text)

@@ -1,0 +1,63 @@
+"""Conversations as phichat's own JSON, loss-free in both directions.
+
+    {"format": "phichat", "version": 1, "conversations": [...]}
+
+The fields are those of `ConversationRecord` and what it holds, by name; one that has its default is left
+out. Times are ISO 8601 in UTC. Whatever adds something that must not be lost gets a new version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from phichat.errors import TranscriptFileError
+from phichat.sanitize import to_json
+from phichat.transcript import codec
+from phichat.transcript.records import ConversationRecord
+
+FORMAT, VERSION = "phichat", 1
+_EXPORT_AGAIN = "export it again"
+
+
+def write_native_json(conversations: Iterable[ConversationRecord]) -> Iterator[str]:
+    """The document in pieces, one conversation each. It has no character that could steer a terminal."""
+    yield f'{{"format": "{FORMAT}", "version": {VERSION}, "conversations": ['
+    separator = "\n"
+    for conversation in conversations:
+        # Who writes a reply at this moment is nothing to keep.
+        exported = replace(conversation, turns=tuple(replace(turn, live=False) for turn in conversation.turns))
+        yield separator + to_json(codec.to_document(exported), indent=1)
+        separator = ",\n"
+    yield "\n]}\n"
+
+
+def is_native_document(document: object) -> bool:
+    """Whether this JSON is phichat's, of whatever version."""
+    return isinstance(document, dict) and document.get("format") == FORMAT
+
+
+def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
+    """The conversations of a parsed document. Raises TranscriptFileError."""
+    version = document.get("version")
+    if version != VERSION:
+        raise TranscriptFileError(
+            f"It is a phichat document of version {version!r}, and this phichat reads version {VERSION}",
+            "update phichat",
+        )
+    conversations = document.get("conversations")
+    if not isinstance(conversations, list):
+        raise TranscriptFileError("It has no list of conversations", _EXPORT_AGAIN)
+    for number, conversation in enumerate(conversations, 1):
+        try:
+            yield codec.from_document(ConversationRecord, conversation)
+        except ValueError as error:
+            raise TranscriptFileError(
+                f"Conversation {number} of it is damaged ({_shorten_error(error)})", _EXPORT_AGAIN
+            ) from error
+
+
+def _shorten_error(error: ValueError) -> str:
+    text = str(error)
+    return text if len(text) <= 120 else f"{text[:120]}..."

@@ -1,0 +1,91 @@
+"""A turn as it is written: its prompt first, then what is streamed, then the whole."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from datetime import UTC, datetime
+
+from phichat.errors import TranscriptError
+from phichat.sanitize import sanitize_line
+from phichat.transcript.database import Database, encode_text
+from phichat.transcript.records import TurnRecord
+from phichat.transcript.row_mapping import insert_turn, to_micros, update_turn, upsert_model
+from phichat.types import ModelInfo
+
+_MAX_TITLE_CHARS = 80
+
+
+def derive_title(prompt: str) -> str:
+    """The first line that says something, cut to 80 characters."""
+    lines = (sanitize_line(line) for line in prompt[:10_000].splitlines())
+    title = next((line for line in lines if line), "")
+    return title if len(title) <= _MAX_TITLE_CHARS else title[: _MAX_TITLE_CHARS - 1].rstrip() + "…"
+
+
+def insert_conversation(connection: sqlite3.Connection, id_: str, title: str, created_at: datetime) -> None:
+    """Make an empty conversation. Raises sqlite3.Error kinds."""
+    connection.execute(
+        "INSERT INTO conversation (id, title, created_at, updated_at) VALUES (?, CAST(? AS TEXT), ?, ?)",
+        (id_, encode_text(title), to_micros(created_at), to_micros(created_at)),
+    )
+
+
+def start_turn(connection: sqlite3.Connection, conversation: str, record: TurnRecord, *, set_head: bool = True) -> int:
+    """Write the prompt, make it the head and return its row.
+
+    Raises TranscriptError when the conversation or the turn before it is not there, and sqlite3.Error kinds.
+    """
+    row = connection.execute(
+        """SELECT conversation.n, turn.n FROM conversation
+        LEFT JOIN turn ON turn.conversation = conversation.n AND turn.id = ? WHERE conversation.id = ?""",
+        (record.parent, conversation),
+    ).fetchone()
+    if row is None or (row[1] is None and record.parent is not None):
+        raise _removed_error()
+    rowid = insert_turn(connection, row[0], record, parent=row[1], writer=os.getpid())
+    if set_head:
+        connection.execute(
+            "UPDATE conversation SET head = ?, updated_at = ? WHERE n = ?",
+            (rowid, to_micros(record.created_at), row[0]),
+        )
+    return rowid
+
+
+def append_text(database: Database, turn: int, text: str, reasoning: str, *, durable: bool) -> None:
+    """Write what has been streamed since the last time; durably where a power cut shall not take it.
+
+    Raises TranscriptError.
+    """
+    with database.write_transaction() if durable else database.write_transaction_no_fsync() as connection:
+        written = connection.execute(
+            """INSERT INTO piece (turn, text, reasoning)
+            SELECT n, CAST(? AS TEXT), CAST(? AS TEXT) FROM turn WHERE n = ?""",
+            (encode_text(text), encode_text(reasoning), turn),
+        )
+        if not written.rowcount:
+            raise _removed_error()
+
+
+def set_turn_model(database: Database, turn: int, model: ModelInfo, path: str) -> None:
+    """Write what answers, before it has. Raises TranscriptError."""
+    with database.write_transaction() as connection:
+        connection.execute("UPDATE turn SET model = ? WHERE n = ?", (upsert_model(connection, model, path), turn))
+
+
+def finish_turn(connection: sqlite3.Connection, turn: int, record: TurnRecord) -> None:
+    """Write the whole reply in place of its pieces. Raises TranscriptError when the turn is gone, and
+    sqlite3.Error kinds."""
+    update_turn(connection, turn, record)
+    connection.execute("DELETE FROM piece WHERE turn = ?", (turn,))
+    changed = connection.execute(
+        "UPDATE conversation SET updated_at = ? WHERE n = (SELECT conversation FROM turn WHERE n = ?)",
+        (to_micros(record.finished_at or datetime.now(UTC)), turn),
+    )
+    if not changed.rowcount:
+        raise _removed_error()
+    connection.execute("UPDATE turn SET writer = NULL WHERE n = ?", (turn,))
+
+
+def _removed_error() -> TranscriptError:
+    return TranscriptError("The conversation was removed meanwhile", "begin another one")

@@ -1,0 +1,172 @@
+"""The parts that a conversation is shown in, each a value that is rendered once per width.
+
+An answer is cut at its top-level Markdown blocks. All but the last one are final while it grows, so
+that only the end of a streaming answer is parsed and rendered again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+_CODE_CHUNK_LINES = 50
+"""Lines of code that are highlighted at once: what is open at the end of a long block stays cheap."""
+_SPLIT_ABOVE_CHARS = 2_000
+"""Characters above which a list or a table is cut, for the same reason."""
+_UNFORMATTED_ABOVE_CHARS = 20_000
+"""Characters of one block above which it is shown as it is: wrapping costs more than it gives."""
+_FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)\n")
+
+
+class ItemKind(Enum):
+    """What a piece is, and so how it looks."""
+
+    PROMPT = auto()
+    MARKDOWN = auto()
+    PLAIN = auto()
+    CODE = auto()
+    REASONING = auto()
+    NOTICE = auto()
+    WARNING = auto()
+    ERROR = auto()
+    META = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderItem:
+    """Foreign text, not yet sanitised. language: of code, as its label says. line: in the answer, from 1."""
+
+    kind: ItemKind
+    text: str
+    language: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBlock:
+    """A top-level block of an answer, or a part of a large one.
+
+    line, last_line: where it stands there, from 1. code: of a code block. heading: of the table of which
+    this is a later part, two lines.
+    """
+
+    items: tuple[RenderItem, ...]
+    line: int
+    last_line: int
+    is_code: bool = False
+    code: str = ""
+    language: str = ""
+    table_header: str = ""
+
+
+class StreamingBlocks:
+    """The blocks of a text that grows at its end."""
+
+    def __init__(self) -> None:
+        self._closed_blocks: list[AnswerBlock] = []
+        self._open_blocks: list[AnswerBlock] = []
+        self._tail_offset = 0
+        self._tail_line = 1
+        self._table_header = ""
+        self._text_length = 0
+
+    @property
+    def blocks(self) -> Sequence[AnswerBlock]:
+        return [*self._closed_blocks, *self._open_blocks]
+
+    def update(self, text: str) -> None:
+        """The text so far; it begins with what was given before."""
+        if len(text) == self._text_length:
+            return
+        self._text_length = len(text)
+        tail = text[self._tail_offset :]
+        lines = tail.split("\n")
+        blocks = list(_parse_blocks(tail, lines, self._tail_line, self._table_header))
+        if len(blocks) > 1:
+            start = blocks[-1].line - self._tail_line
+            self._closed_blocks += blocks[:-1]
+            self._tail_offset += sum(len(line) + 1 for line in lines[:start])
+            self._tail_line += start
+            self._table_header = blocks[-1].table_header
+        self._open_blocks = blocks[-1:]
+
+
+def _parse_blocks(text: str, lines: Sequence[str], first_line: int, table_header: str) -> Iterator[AnswerBlock]:
+    from phichat.tui.render.markdown import get_parser
+
+    fence = _FENCE.match(text)
+    if fence and not re.compile(rf"^ {{0,3}}{fence[1]}", re.MULTILINE).search(text, fence.end()):
+        # An open block of code. The parser would go through all of it, character by character, each time.
+        yield _fence_block(text[fence.end() :], fence[2], first_line, first_line + len(lines) - 1 - (not lines[-1]))
+        return
+    # Where the text begins within a table the heading is put above it.
+    header_lines = table_header.count("\n")
+    tokens = get_parser().parse(table_header + text)
+    for index, token in enumerate(tokens):
+        if token.level or token.map is None or token.nesting < 0:
+            continue
+        start, end = max(0, token.map[0] - header_lines), token.map[1] - header_lines
+        line = first_line + start
+        if token.type == "fence":
+            yield _fence_block(token.content, token.info, line, first_line + end - 1)
+            continue
+        is_table = token.type == "table_open"
+        part_header = table_header if is_table and index == 0 else ""
+        part_starts = _choose_splits(
+            lines, [start, *(point - header_lines for point in _find_split_points(tokens, index))]
+        )
+        for part_start, part_end in zip(part_starts, [*part_starts[1:], end], strict=True):
+            if is_table and part_start != start:
+                part_header = part_header or "".join(f"{one}\n" for one in lines[start : start + 2])
+            source = part_header + "\n".join(lines[part_start:part_end])
+            kind = ItemKind.PLAIN if len(source) > _UNFORMATTED_ABOVE_CHARS else ItemKind.MARKDOWN
+            item = RenderItem(kind, source, line=first_line + part_start)
+            is_code = token.type == "code_block"
+            last_line = first_line + part_end - 1
+            yield AnswerBlock(
+                (item,), item.line, last_line, is_code=is_code, code=token.content, table_header=part_header
+            )
+
+
+def _find_split_points(tokens: Sequence[Token], index: int) -> Iterator[int]:
+    """The lines where a list or a table can be cut."""
+    child_types = {"bullet_list_open": "list_item_open", "ordered_list_open": "list_item_open", "table_open": "tr_open"}
+    child_type = child_types.get(tokens[index].type)
+    header_rows = 1 if child_type == "tr_open" else 0
+    for token in takewhile(lambda token: token.level > 0, tokens[index + 1 :]):
+        if token.type == child_type and token.level <= 2 and token.map is not None:
+            if header_rows:
+                header_rows -= 1
+            else:
+                yield token.map[0]
+
+
+def _choose_splits(lines: Sequence[str], split_points: Sequence[int]) -> list[int]:
+    """Of these lines those where a part begins, so that each but the last is large."""
+    splits, size, previous = [split_points[0]], 0, split_points[0]
+    for point in split_points[1:]:
+        size += sum(len(line) for line in lines[previous:point])
+        previous = point
+        if size >= _SPLIT_ABOVE_CHARS:
+            splits.append(point)
+            size = 0
+    return splits
+
+
+def _fence_block(content: str, info: str, line: int, last_line: int) -> AnswerBlock:
+    language = next(iter(info.split()), "")
+    items = tuple(_code_items(content, language, line + 1))
+    return AnswerBlock(items, line, last_line, is_code=True, code=content, language=language)
+
+
+def _code_items(content: str, language: str, line: int) -> Iterator[RenderItem]:
+    lines = content.removesuffix("\n").split("\n")
+    for start in range(0, len(lines), _CODE_CHUNK_LINES):
+        yield RenderItem(ItemKind.CODE, "\n".join(lines[start : start + _CODE_CHUNK_LINES]), language, line + start)

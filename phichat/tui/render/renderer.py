@@ -1,0 +1,144 @@
+"""From pieces to lines: the one place of the full-screen chat where foreign text becomes something shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.segment import Segment
+from rich.style import Style
+
+from phichat.sanitize import sanitize
+from phichat.tui.render.blocks import ItemKind, RenderItem
+
+TAB_SIZE = 4
+GUTTER_WIDTH = 2
+"""Cells at the left of each line, where the bar of a prompt and of the selected turn stand."""
+
+Line = tuple[Segment, ...]
+"""One line as drawn; the first segment of one that is not empty is the gutter."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderTheme:
+    """The colours of a theme, as Rich writes styles. dark chooses how code is highlighted."""
+
+    dark: bool
+    prompt: str
+    muted: str
+    accent: str
+    notice: str
+    warning: str
+    error: str
+    code_background: str
+
+
+class Renderer:
+    """Renders for one look and one width, the cells to the right of the gutter."""
+
+    def __init__(self, theme: RenderTheme, width: int) -> None:
+        from phichat.tui.render.markdown import make_console
+
+        self.theme, self.width = theme, max(10, width)
+        self._console = make_console(
+            {
+                "markdown.h1": f"bold underline {theme.accent}",
+                "markdown.h2": f"bold {theme.accent}",
+                "markdown.h3": f"bold {theme.accent}",
+                "markdown.h4": "bold",
+                "markdown.code": f"bold {theme.accent}",
+                "markdown.item.bullet": theme.accent,
+                "markdown.item.number": theme.accent,
+                "markdown.link": "underline",
+                "markdown.link_url": theme.muted,
+                "markdown.block_quote": theme.muted,
+                "markdown.hr": theme.muted,
+            }
+        )
+        self._prompt_gutter = Segment("▌ ", Style.parse(theme.prompt))
+        self._empty_gutter = Segment(" " * GUTTER_WIDTH)
+
+    def render_lines(self, item: RenderItem) -> list[Line]:
+        """The lines of a piece, each at most as wide as the renderer and its gutter."""
+        gutter = self._prompt_gutter if item.kind is ItemKind.PROMPT else self._empty_gutter
+        return [(gutter, *line) for line in self._render_item(item)]
+
+    def _render_item(self, item: RenderItem) -> Sequence[Sequence[Segment]]:
+        from rich.padding import Padding
+        from rich.text import Text
+
+        from phichat.tui.render.markdown import parse_markdown
+
+        text = sanitize(item.text).expandtabs(TAB_SIZE)
+        theme = self.theme
+        match item.kind:
+            case ItemKind.MARKDOWN:
+                return self._render_rich(parse_markdown(text, self._code_theme))
+            case ItemKind.CODE:
+                return self._render_rich(self._highlight_code(text, item.language))
+            case ItemKind.PLAIN:
+                return self._render_plain(text, "")
+            case ItemKind.PROMPT:
+                return self._render_plain(text, theme.prompt)
+            case ItemKind.REASONING:
+                return self._render_plain(text, f"italic {theme.muted}")
+            case ItemKind.NOTICE:
+                return self._render_rich(Text(text, style=theme.notice))
+            case ItemKind.WARNING:
+                return self._render_rich(Padding(Text(f"⚠ {text}", style=theme.warning), (0, 0, 0, 1)))
+            case ItemKind.ERROR:
+                return self._render_rich(Text(text, style=theme.error))
+            case ItemKind.META:
+                return self._render_rich(Text(text, style=theme.muted))
+
+    @property
+    def _code_theme(self) -> str:
+        return "monokai" if self.theme.dark else "friendly"
+
+    def _highlight_code(self, code: str, language: str) -> object:
+        from rich.syntax import Syntax
+
+        return Syntax(
+            code,
+            language or "text",
+            theme=self._code_theme,
+            word_wrap=True,
+            padding=(0, 1),
+            background_color=self.theme.code_background,
+            tab_size=TAB_SIZE,
+        )
+
+    def _render_rich(self, renderable: object) -> Sequence[Sequence[Segment]]:
+        options = self._console.options.update(width=self.width)
+        lines = self._console.render_lines(renderable, options, pad=False)  # type: ignore[arg-type]
+        blank = [not any(segment.text.strip() for segment in line) for line in lines]
+        start = next((index for index, is_blank in enumerate(blank) if not is_blank), 0)
+        trailing = next((index for index, is_blank in enumerate(reversed(blank)) if not is_blank), 0)
+        return lines[start : len(lines) - trailing]
+
+    def _render_plain(self, text: str, style: str) -> Sequence[Sequence[Segment]]:
+        """Text as it is, folded at the width; linear however long a line is."""
+        rich_style = Style.parse(style) if style else None
+        return [(Segment(line, rich_style),) for line in fold_text(text, self.width)]
+
+
+def fold_text(text: str, width: int) -> list[str]:
+    """The lines of a text, each at most width cells; broken at a space where there is one."""
+    from rich.cells import cell_len
+
+    lines: list[str] = []
+    for source_line in text.split("\n"):
+        offset = 0
+        while True:
+            line = source_line[offset : offset + width]
+            while cell_len(line) > width:
+                line = line[: max(1, len(line) - max(1, (cell_len(line) - width) // 2))]
+            if offset + len(line) >= len(source_line):
+                lines.append(line)
+                break
+            space = line.rfind(" ")
+            if space > width // 2:
+                line = line[: space + 1]
+            lines.append(line.rstrip(" "))
+            offset += len(line)
+    return lines

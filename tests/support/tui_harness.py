@@ -1,0 +1,182 @@
+"""A chat for tests and pictures: scripted replies, scripted models, kept conversations of fixed days."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+import phichat.tui.app
+from phichat.cancel import CancelToken
+from phichat.config.settings import Config
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.paths import Paths
+from phichat.services.chat_service import ChatService
+from phichat.services.model_catalog import CatalogEntry, ModelCatalog
+from phichat.transcript.ids import make_ascending_ids
+from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.tui.app import PhichatApp
+from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+
+DAY = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
+
+OFFERS = (
+    CatalogEntry("phi-4-mini", "2.5 GB · Q4_K_M · hub", installed=True, fits=True),
+    CatalogEntry("smollm2-135m", "98 MB · Q4_1 · package", installed=True, fits=True),
+    CatalogEntry("phi-4", "9.1 GB · the best of the family at explaining and Python", installed=False, fits=False),
+    CatalogEntry("phi-4-mini-reasoning", "2.5 GB · thinks before it answers", installed=False, fits=True),
+    CatalogEntry("phi-2", "1.8 GB · completes texts", installed=False, fits=True),
+)
+
+FLATTEN = """There are two common ways.
+
+**With `itertools.chain`**, which is lazy:
+
+```python
+from itertools import chain
+
+def flatten(lists):
+    return list(chain.from_iterable(lists))
+```
+
+**With a comprehension**, which some find easier to read:
+
+```python
+def flatten(lists):
+    return [item for items in lists for item in items]
+```
+
+Both are linear; `sum(lists, [])` is *quadratic*."""
+
+WARNED = """Read it with pandas, and total each month:
+
+```python
+import pandas as pd
+from itertools import pairs
+
+def monthly(path):
+    table = pd.read_csv(path, parse_dates=["day"])
+    return table.groupby(table.day.dt.month).amount.sum()
+```
+
+Call it with the path of the file."""
+
+KEPT = (
+    ("Flatten a list of lists", "How do I flatten a list of lists?", FLATTEN),
+    ("Why is the sky blue?", "Why is the sky blue?", "Air scatters short waves more: *Rayleigh scattering*."),
+    ("A name for a cat", "A name for a grey cat, please", "Call it Graphite."),
+)
+
+
+class ScriptedShelf(ModelCatalog):
+    """Has what it is told to have."""
+
+    def __init__(self, offers: Sequence[CatalogEntry]) -> None:
+        self._offers = list(offers)
+
+    def entries(self) -> Sequence[CatalogEntry]:
+        return list(self._offers)
+
+    def search_hub(self, words: str) -> Sequence[CatalogEntry]:
+        return [CatalogEntry("bartowski/phi-4-GGUF", "9.1 GB · Q4_K_M · 12,345 downloads", installed=False)]
+
+    def download_model(self, name: str, cancel: CancelToken) -> Iterator[str]:
+        yield f"pulling {name} 40%"
+        self._offers = [
+            CatalogEntry(one.name, one.details, installed=True, fits=one.fits) if one.name == name else one
+            for one in self._offers
+        ]
+
+
+class DrawnApp(PhichatApp):
+    """Draws the same each time: no cursor that blinks, and no font that a picture would fetch."""
+
+    CSS_PATH = Path(phichat.tui.app.__file__).with_name("phichat.tcss")
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        drawn = super().export_screenshot(title=title or "phichat", simplify=simplify)
+        # Textual names classes after a hash of what is drawn.
+        drawn = re.sub(r"terminal-\d+", "terminal", drawn)
+        return re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+
+    def steady(self) -> None:
+        """Whether a cursor that blinks is seen is chance."""
+        for screen in self.screen_stack:
+            for widget in screen.query("Prompt, Input"):
+                widget.cursor_blink = False  # type: ignore[attr-defined]
+
+
+def desk(
+    home: Path,
+    *replies: FakeReply,
+    context: int = 8192,
+    offers: Sequence[CatalogEntry] = OFFERS,
+    config: Config | None = None,
+) -> ChatService:
+    """A desk whose models answer what they are told to, and go by their names."""
+
+    def backend(model: str | None) -> FakeBackend:
+        return FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
+
+    made = ChatService(config or Config(), Paths(home, home, home, home), backend)
+    made.catalog = ScriptedShelf(offers)
+    return made
+
+
+def keep(desk: ChatService) -> None:
+    """Conversations of earlier days."""
+    following = make_ascending_ids()
+    for days, (title, prompt, text) in enumerate(KEPT):
+        began = DAY - timedelta(days=3 * days)
+        turn = TurnRecord(
+            following(began),
+            None,
+            began,
+            prompt,
+            text,
+            finished_at=began,
+            finish_reason=FinishReason.STOP,
+            model=ModelInfo("phi-4-mini"),
+            params=SamplingParams(),
+            usage=Usage(20, 0, len(text.split())),
+            timings=Timings(generation_s=len(text.split()) / 12.5),
+            n_ctx=8192,
+        )
+        desk.get_store().add_conversation(ConversationRecord(following(began), title, began, began, (turn,), turn.id))
+
+
+@contextmanager
+def clock_of_utc() -> Iterator[None]:
+    """Times are shown as UTC, wherever the machine is."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "UTC"
+    if hasattr(time, "tzset"):
+        time.tzset()
+    try:
+        yield
+    finally:
+        os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+        if hasattr(time, "tzset"):
+            time.tzset()
+
+
+def seen(pilot: Pilot[None]) -> str:
+    """The text of the screen."""
+    lines = pilot.app.screen._compositor.render_strips()
+    return "\n".join(line.text.rstrip() for line in lines)
+
+
+async def until(pilot: Pilot[None], text: str) -> str:
+    """Wait for a text to be seen; the whole screen."""
+    for _ in range(150):
+        await pilot.pause(0.02)
+        shown = seen(pilot)
+        if text in shown:
+            return shown
+    raise AssertionError(f"{text!r} is not to be seen in:\n{seen(pilot)}")

@@ -1,0 +1,133 @@
+"""What people do in the chat every day, and the keys it takes: played by a test, written down in docs/tui-tasks.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phichat.engine.scripted_backend import FakeReply
+from phichat.tui.app import PhichatApp
+from phichat.tui.screens.chat import ChatScreen
+from support import tui_harness
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is typed letter by letter."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Sees:
+    """Nothing is pressed: this text is waited for."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """steps: keys by Textual's names, texts, and what is seen in between. asked: said before it begins.
+
+    came_true: of the app and the folder that it runs in, at the end.
+    """
+
+    name: str
+    steps: Sequence[str | Text | Sees]
+    asked: Sequence[str] = ()
+    replies: Sequence[FakeReply] = (FakeReply(re.split(r"(?<= )", tui_harness.FLATTEN)),)
+    came_true: Callable[[PhichatApp, Path], bool] = field(default=lambda app, folder: True)
+
+    @property
+    def keys(self) -> list[str]:
+        """Those beyond the text."""
+        return [step for step in self.steps if isinstance(step, str)]
+
+
+def _chat(app: PhichatApp) -> ChatScreen:
+    return next(screen for screen in app.screen_stack if isinstance(screen, ChatScreen))
+
+
+WARNED = (FakeReply(re.split(r"(?<= )", tui_harness.WARNED)),)
+SLOW = (FakeReply(["word "] * 3000, delay_s=0.005),)
+TWO = (FakeReply(["the first answer"]), FakeReply(["the second answer"]))
+THREE = ("one?", "two?", "three?")
+
+TASKS = (
+    Task("Start, and try a prompt that is offered", ["1", "enter", "enter", Sees("quadratic")]),
+    Task("Ask something", [Text("How, please?"), "enter", Sees("quadratic")]),
+    Task("Stop the answer", [Text("Go"), "enter", Sees("word word"), "escape", Sees("stopped")], replies=SLOW),
+    Task("Go on with yesterday's conversation", ["f2", "enter", Sees("quadratic")]),
+    Task("Find last week's answer", ["f2", Text("scatter"), "enter", Sees("Rayleigh")]),
+    Task(
+        "Delete a conversation, and take it back",
+        ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("It is back")],
+        came_true=lambda app, folder: len(app.chat_service.list_conversations("")) == len(tui_harness.KEPT),
+    ),
+    Task(
+        "Switch to another model",
+        ["ctrl+o", Text("smol"), "enter", Sees("smollm2-135m  0 of")],
+        came_true=lambda app, folder: app.chat_service.model_name == "smollm2-135m",
+    ),
+    Task("Download a model", ["ctrl+o", Text("phi-2"), "enter", Sees("phi-2 is here")]),
+    Task("Attach a file", [Text("Sum up @notes"), "tab", Sees("⟦notes.txt: 11 tokens⟧")]),
+    Task(
+        "Change the second question",
+        ["ctrl+t", "up", "e", Text(", put better"), "enter", Sees("2 of 2")],
+        asked=THREE,
+        came_true=lambda app, folder: (
+            [turn.prompt for turn in _chat(app).conversation.branch] == [THREE[0], THREE[1] + ", put better"]
+        ),
+    ),
+    Task(
+        "Have another answer, and compare the two",
+        ["ctrl+r", Sees("second answer"), "ctrl+t", "left", Sees("first answer"), "right", Sees("second answer")],
+        asked=["Why?"],
+        replies=TWO,
+    ),
+    Task(
+        "Copy the code",
+        ["ctrl+t", "y", Sees("copy")],
+        asked=["Total it"],
+        replies=WARNED,
+        came_true=lambda app, folder: app.clipboard.startswith("import pandas"),
+    ),
+    Task(
+        "Save the code to a file",
+        ["ctrl+t", "s", "enter", Sees("Saved")],
+        asked=["Total it"],
+        replies=WARNED,
+        came_true=lambda app, folder: "import pandas" in (folder / "code.py").read_text(),
+    ),
+    Task(
+        "See why the code was warned about",
+        ["ctrl+down", Sees("pandas is not in the standard library: pip install pandas")],
+        asked=["Total it"],
+        replies=WARNED,
+    ),
+    Task(
+        "Export the conversation to HTML",
+        [Text("/export html"), "enter", Sees("Saved")],
+        asked=["How?"],
+        came_true=lambda app, folder: "<html" in (folder / "conversation.html").read_text("utf-8"),
+    ),
+    Task(
+        "Change the theme",
+        ["ctrl+p", Text("theme"), Sees("Theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
+        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.theme,
+    ),
+    Task(
+        "Set the system prompt",
+        [Text("/system Be brief"), "enter", Sees("The system prompt is set")],
+        came_true=lambda app, folder: _chat(app).conversation.system == "Be brief",
+    ),
+    Task(
+        "See what the model sees",
+        [Text("/context"), "enter", Sees("about 1 + 46 tokens, seen")],
+        asked=THREE,
+    ),
+    Task("Free the memory", ["ctrl+o", "ctrl+u", Sees("not loaded")]),
+    Task("Quit, with all kept", ["ctrl+q"], came_true=lambda app, folder: not app.is_running),
+)
