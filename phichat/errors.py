@@ -42,11 +42,11 @@ from collections.abc import Mapping
 
 
 class PhichatError(Exception):
-    """What happened and what to try next.
+    """Error with a remedy: `str()` gives two sentences, what happened and what to do.
 
-    message: what happened, without a closing full stop.
-    next_step: what the user can do, as a clause that follows a semicolon.
-    detail: what a library said about it, possibly several lines; shown with --debug.
+    message: what happened, without the full stop.
+    next_step: what the user can do, an imperative sentence without the full stop.
+    detail: the text of the library's own error, possibly several lines; shown with --debug.
     """
 
     def __init__(self, message: str, next_step: str, *, detail: str = "") -> None:
@@ -56,7 +56,7 @@ class PhichatError(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.next_step}."
+        return f"{self.message}. {self.next_step[:1].upper()}{self.next_step[1:]}."
 
 
 class UsageError(PhichatError):

@@ -17,9 +17,9 @@ def render_attachment(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_ATTACHMENT_BYTES + 1)
     except OSError as error:
-        raise AttachmentError(f"{path} cannot be read ({error.strerror})", "check the path") from error
+        raise AttachmentError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
     except ValueError as error:
-        raise AttachmentError(f"{path} can be the name of no file", "check the path") from error
+        raise AttachmentError(f"{path} can be the name of no file", "Check the path") from error
     text = decode_text(content, str(path)).rstrip("\n")
     # The fence has to be longer than any in the file.
     fence_length = max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1
@@ -31,15 +31,15 @@ def decode_text(content: bytes, source_name: str) -> str:
     """content as text; what names it in errors. Raises AttachmentError."""
     if len(content) > MAX_ATTACHMENT_BYTES:
         raise AttachmentError(
-            f"{source_name} is larger than {MAX_ATTACHMENT_BYTES:,} bytes", "attach only the part that matters"
+            f"{source_name} is larger than {MAX_ATTACHMENT_BYTES:,} bytes", "Attach only the part that matters"
         )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise AttachmentError(
             f"{source_name} is no UTF-8 text (byte {error.start:,} is {content[error.start]:#04x})",
-            "convert it to text first",
+            "Convert it to text first",
         ) from error
     if "\0" in text:
-        raise AttachmentError(f"{source_name} is a binary file", "attach text files only")
+        raise AttachmentError(f"{source_name} is a binary file", "Attach text files only")
     return text

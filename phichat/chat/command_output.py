@@ -31,7 +31,7 @@ def set_option(params: SamplingParams, args: str) -> SamplingParams:
     name, _, value = args.partition(" ")
     key, parsed = settings.parse_option(name, value.strip())
     if key not in {field.name for field in fields(params)}:
-        raise UsageError(f"{key} belongs to loading a model", f"start phichat with -o {key} {value.strip()}")
+        raise UsageError(f"{key} belongs to loading a model", f"Start phichat with -o {key} {value.strip()}")
     return replace(params, **{key: parsed})
 
 
@@ -95,9 +95,9 @@ def parse_turn_number(conversation: Conversation, text: str) -> TurnRecord:
     """The turn with this number, from 1; the last one for "". Raises UsageError."""
     branch = conversation.branch
     if not branch:
-        raise UsageError("There is no turn yet", "ask something first")
+        raise UsageError("There is no turn yet", "Ask something first")
     if not text:
         return branch[-1]
     if not text.isdigit() or not 1 <= int(text) <= len(branch):
-        raise UsageError(f"There is no turn {text!r}", f"give a number from 1 to {len(branch)}")
+        raise UsageError(f"There is no turn {text!r}", f"Give a number from 1 to {len(branch)}")
     return branch[int(text) - 1]

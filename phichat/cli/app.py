@@ -52,7 +52,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except OSError as exc:
         # What no room could make more of, such as a full disk under `phichat --help > FILE`.
         discard_stdout()
-        return diagnostics.print_error(OutputError(f"The system refused ({exc})", "see --debug for where"), debug=debug)
+        return diagnostics.print_error(OutputError(f"The system refused ({exc})", "See --debug for where"), debug=debug)
     except click.Abort:
         return ExitCode.INTERRUPTED
 

@@ -80,14 +80,14 @@ def ask(
 ) -> int:
     """Ask a model one question. Text that is piped in stands before PROMPT."""
     if vote_by and not vote:
-        raise UsageError("--vote-by says how answers are compared, and there is one", "add --vote 5")
+        raise UsageError("--vote-by says how answers are compared, and there is one", "Add --vote 5")
     paths = Paths.from_environment()
     config = build_config(paths, options, log=False if no_log else None, **flags)
     from phichat.cli.support.attachments import compose_prompt
 
     full_prompt = compose_prompt(prompt, [Path(name) for name in files], sys.stdin)
     if not full_prompt:
-        raise UsageError("There is no prompt", "write it behind `phichat ask`, or pipe it in")
+        raise UsageError("There is no prompt", "Write it behind `phichat ask`, or pipe it in")
 
     from phichat.chat.pipeline import run_turn
     from phichat.services.composition import (

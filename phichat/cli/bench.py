@@ -57,7 +57,7 @@ def bench(
         flags["ctx_size"] = _TUNING_CTX_SIZE if tune else max(prompt_tokens, generated_tokens)
     config = build_config(paths, model=model, **flags)
     if tune and config.engine.threads:
-        raise UsageError("The number of threads is given already", "leave --threads and the setting out with --tune")
+        raise UsageError("The number of threads is given already", "Leave --threads and the setting out with --tune")
     document = (
         _run_tuning(config, paths) if tune else _run_benchmark(config, paths, prompt_tokens, generated_tokens, repeats)
     )

@@ -43,10 +43,10 @@ def check(files: tuple[str, ...], version: str | None, as_json: bool) -> int:
     file's project asks for, else for the Python that phichat runs on. Exits 6 when there is something to say.
     """
     if not files and sys.stdin is not None and sys.stdin.isatty():
-        raise UsageError("There is nothing to check", "name a file, or pipe an answer in")
+        raise UsageError("There is nothing to check", "Name a file, or pipe an answer in")
     target = None if version is None else _parse_version(version)
     if as_json and len(files) > 1:
-        raise UsageError("--json prints one document", "name one file")
+        raise UsageError("--json prints one document", "Name one file")
     texts = [(name, _read_input(name)) for name in files or ("-",)]
 
     from phichat.codecheck.checker import RUNNING_VERSION, check_answer, check_file, collect_warnings
@@ -92,7 +92,7 @@ def _parse_version(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"3\.(\d{1,2})(?:\.\d+)?", text)
     if not match or not MIN_VERSION <= (version := (3, int(match[1]))) <= MAX_VERSION:
         known = f"{MIN_VERSION[0]}.{MIN_VERSION[1]} to {MAX_VERSION[0]}.{MAX_VERSION[1]}"
-        raise UsageError(f"There is nothing known of Python {text!r}", f"give one of {known} to --python-version")
+        raise UsageError(f"There is nothing known of Python {text!r}", f"Give one of {known} to --python-version")
     return version
 
 
@@ -107,13 +107,13 @@ def _read_input(name: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise CheckInputError(
-            f"{name} cannot be read ({reason})", "name an answer in Markdown or a .py file"
+            f"{name} cannot be read ({reason})", "Name an answer in Markdown or a .py file"
         ) from error
     if len(content) > MAX_INPUT_BYTES:
-        raise CheckInputError(f"{name} is larger than {MAX_INPUT_BYTES:,} bytes", "check only the part that matters")
+        raise CheckInputError(f"{name} is larger than {MAX_INPUT_BYTES:,} bytes", "Check only the part that matters")
     if name.endswith(".ipynb"):
         raise CheckInputError(
-            f"{name} is a notebook", f"convert it with `jupyter nbconvert --to script {name}` and check what comes out"
+            f"{name} is a notebook", f"Convert it with `jupyter nbconvert --to script {name}` and check what comes out"
         )
     return content
 
@@ -124,4 +124,4 @@ def _decode_source(content: bytes, name: str) -> str:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         return content.decode(encoding)
     except (SyntaxError, UnicodeDecodeError, LookupError) as error:
-        raise CheckInputError(f"{name} is no text in the encoding that it declares", "save it as UTF-8") from error
+        raise CheckInputError(f"{name} is no text in the encoding that it declares", "Save it as UTF-8") from error

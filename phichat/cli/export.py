@@ -37,7 +37,7 @@ def export(ids: tuple[str, ...], last: bool, all_: bool, format_name: str | None
     CID is the id of a conversation, or its beginning. `phichat logs import` reads the JSON again.
     """
     if sum((bool(ids), last, all_)) > 1:
-        raise UsageError("CID, --last and --all exclude each other", "give one of them")
+        raise UsageError("CID, --last and --all exclude each other", "Give one of them")
     target = None if file in (None, "-") else expand_user(str(file))
     export_format = ExportFormat(format_name.lower()) if format_name else _format_of_suffix(target)
     if target is not None:
@@ -65,7 +65,7 @@ def _format_of_suffix(target: Path | None) -> ExportFormat:
 
 def _confirm_target(target: Path, *, yes: bool) -> None:
     if target.is_dir():
-        raise OutputError(f"{target} is a directory", "give the name of a file in it")
+        raise OutputError(f"{target} is a directory", "Give the name of a file in it")
     if target.exists():
         confirm_action(f"{target} exists already", "Replace it?", assume_yes=yes)
 
@@ -82,7 +82,7 @@ def _load_conversations(paths: Paths, ids: Sequence[str], *, all_: bool) -> Sequ
         elif latest := transcripts.latest_id():
             conversation_ids = [latest]
         else:
-            raise ConversationNotFound("There is no conversation yet", "begin one with `phichat ask`")
+            raise ConversationNotFound("There is no conversation yet", "Begin one with `phichat ask`")
         return [transcripts.get_conversation(id_) for id_ in conversation_ids]
     finally:
         transcripts.close()
@@ -92,4 +92,4 @@ def _write_target(target: Path, pieces: Iterator[str]) -> None:
     try:
         write_atomically(target, "".join(pieces).encode())
     except OSError as error:
-        raise OutputError(f"{target} cannot be written ({error.strerror})", "write it elsewhere") from error
+        raise OutputError(f"{target} cannot be written ({error.strerror})", "Write it elsewhere") from error

@@ -35,12 +35,12 @@ def link(path: str, name: str | None) -> int:
     check_usable(read_model_header(model.path), model.path)
     link_name = name or model.name
     if not re.fullmatch(r"\w[\w.+ -]*", link_name):
-        raise UsageError(f"{link_name!r} is no name for a model", "use letters, digits, dots and dashes with --name")
+        raise UsageError(f"{link_name!r} is no name for a model", "Use letters, digits, dots and dashes with --name")
     conflicts = [
         other for other in library.models if other.matches_name(link_name) and other.source is not ModelSource.LINK
     ]
     if conflicts or any(spec.matches_name(link_name) for spec in library.registry.values()):
-        raise UsageError(f"Another model is called {link_name}", "choose another name with --name")
+        raise UsageError(f"Another model is called {link_name}", "Choose another name with --name")
     hashes = []
     with cancel_on_sigint() as cancel:
         for part in model.parts:

@@ -153,7 +153,7 @@ class LineChat:
                 self._conversation.set_head(parse_turn_number(self._conversation, "").parent)
             case "edit":
                 if not args:
-                    raise UsageError("/edit needs the new prompt", "write it behind the command")
+                    raise UsageError("/edit needs the new prompt", "Write it behind the command")
                 self._resend(args)
             case "fork":
                 self._conversation = self._service.fork_conversation(
@@ -176,7 +176,7 @@ class LineChat:
             case "replay":
                 self._replay_last_turn()
             case _:
-                raise UsageError(f"/{command.name} needs the full screen", "start `phichat` without --plain")
+                raise UsageError(f"/{command.name} needs the full screen", "Start `phichat` without --plain")
 
     def _replay_last_turn(self) -> None:
         with cancel_on_sigint() as cancel:
@@ -203,7 +203,7 @@ class LineChat:
     def _export_conversation(self, args: str) -> None:
         format, _, name = args.partition(" ")
         if self._conversation.id is None:
-            raise UsageError("This conversation is not kept yet", "ask something first")
+            raise UsageError("This conversation is not kept yet", "Ask something first")
         text = self._service.export_conversation(self._conversation.id, format or "md")
         if name:
             self._write_file(name, text)
@@ -220,12 +220,12 @@ class LineChat:
 
     def _write_file(self, name: str, text: str) -> None:
         if not name:
-            raise UsageError("There is no file named", "write its path behind the command")
+            raise UsageError("There is no file named", "Write its path behind the command")
         path = expand_user(name)
         if os.path.exists(path):  # noqa: PTH110  (Path.exists raises for what can be no name)
-            raise UsageError(f"{path} is there already", "name another file")
+            raise UsageError(f"{path} is there already", "Name another file")
         try:
             write_atomically(path, text.encode("utf-8", "surrogatepass"))
         except OSError as error:
-            raise OutputError(f"{path} cannot be written ({error.strerror})", "name another file") from error
+            raise OutputError(f"{path} cannot be written ({error.strerror})", "Name another file") from error
         self._diagnostics.print_notice(f"Saved {path}.")

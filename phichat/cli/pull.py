@@ -105,14 +105,14 @@ def _parse_sha256(sha256: str) -> str:
     import re
 
     if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise UsageError(f"{sha256!r} is no sha256", "give 64 hexadecimal digits")
+        raise UsageError(f"{sha256!r} is no sha256", "Give 64 hexadecimal digits")
     return sha256.lower()
 
 
 def _report_local_path(path: str, diagnostics: Diagnostics) -> ExitCode:
 
     if not expand_user(path).exists():
-        raise ModelNotInstalled(f"There is no file {path}", "check the path")
+        raise ModelNotInstalled(f"There is no file {path}", "Check the path")
     diagnostics.print_notice(
         f"{path} is a file of yours and is used where it is: `phichat link {path}` gives it a name."
     )
@@ -159,7 +159,7 @@ def _plan_download(
     if isinstance(spec, UrlSpec):
         return plan_url_download(spec, hub, paths, sha256=sha256, allow_http=insecure)
     if sha256:
-        raise UsageError("--sha256 is for https addresses", "leave it out: the hub names the sha256 of its files")
+        raise UsageError("--sha256 is for https addresses", "Leave it out: the hub names the sha256 of its files")
     return plan_hub_download(spec, library.registry, hub, paths)
 
 

@@ -33,7 +33,7 @@ def rm(model: str, yes: bool) -> int:
     is_link = model_file.source is ModelSource.LINK
     if not yes:
         if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
-            raise UsageError(f"Nobody can be asked whether to remove {model_file.name}", "say so with -y")
+            raise UsageError(f"Nobody can be asked whether to remove {model_file.name}", "Say so with -y")
         action = "Forget the link" if is_link else f"Remove {format_size(model_file.size)}"
         if not click.confirm(sanitize_line(f"{action}: {model_file.name}, {model_file.path}?"), err=True):
             return ExitCode.ERROR

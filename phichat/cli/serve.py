@@ -57,7 +57,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise ExtraNotInstalled(
             "Serving needs the packages starlette and uvicorn, which are not installed",
-            "install them with `pip install 'phichat-cli[serve]'`",
+            "Install them with `pip install 'phichat-cli[serve]'`",
             detail=str(error),
         ) from None
     serve_options = config.serve
@@ -81,5 +81,5 @@ def _read_api_key(variable: str) -> str:
         return ""
     key = os.environ.get(variable, "").strip()
     if not key or not key.isascii() or not key.isprintable():
-        raise UsageError(f"The variable {variable} holds no key", "set it to the key that clients shall send")
+        raise UsageError(f"The variable {variable} holds no key", "Set it to the key that clients shall send")
     return key

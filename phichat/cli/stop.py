@@ -19,7 +19,7 @@ from phichat.paths import Paths
 def stop(model: str | None, all_: bool, as_json: bool) -> int:
     """End the engine that stays with MODEL in it, or all of them, whatever they have to do."""
     if model is not None and all_:
-        raise UsageError("--all and a model exclude each other", "give one of them")
+        raise UsageError("--all and a model exclude each other", "Give one of them")
     from phichat.services.composition import stop_engines
 
     stopped_engines = stop_engines(Paths.from_environment(), model)

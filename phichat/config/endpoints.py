@@ -138,16 +138,16 @@ _REDACTED_SETTINGS = ("api_key_env", "api_key_command", "headers", "base_url")
 def parse_endpoints(value: object, file: Path) -> Mapping[str, Endpoint]:
     """What `[endpoints]` of config.toml holds. Raises ConfigError, which names the file and the key."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{file}: endpoints is no table", "write [endpoints.NAME] with a base_url under it")
+        raise ConfigError(f"{file}: endpoints is no table", "Write [endpoints.NAME] with a base_url under it")
     return {name: _parse_endpoint(name, table, file) for name, table in value.items()}
 
 
 def _parse_endpoint(name: str, table: object, file: Path) -> Endpoint:
     location = f"{file}: endpoints.{name}"
     if not _NAME_PATTERN.fullmatch(name):
-        raise ConfigError(f"{location} is no name for an endpoint", "use letters, digits and . _ - only")
+        raise ConfigError(f"{location} is no name for an endpoint", "Use letters, digits and . _ - only")
     if not isinstance(table, dict):
-        raise ConfigError(f"{location} is no table", f"write [endpoints.{name}] with a base_url under it")
+        raise ConfigError(f"{location} is no table", f"Write [endpoints.{name}] with a base_url under it")
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _PARSERS:
@@ -161,11 +161,11 @@ def _parse_endpoint(name: str, table: object, file: Path) -> Endpoint:
             settings[key] = _PARSERS[key](value)
         except ValueError:
             shown_value = "this" if key in _REDACTED_SETTINGS else repr(value)
-            raise ConfigError(f"{location}.{key} cannot be {shown_value}", f"give it {_PARSERS[key].__doc__}") from None
+            raise ConfigError(f"{location}.{key} cannot be {shown_value}", f"Give it {_PARSERS[key].__doc__}") from None
     if "base_url" not in settings:
-        raise ConfigError(f"{location} has no base_url", "give it an address such as http://localhost:8000/v1")
+        raise ConfigError(f"{location} has no base_url", "Give it an address such as http://localhost:8000/v1")
     if {"api_key_env", "api_key_command"} <= set(settings):
-        raise ConfigError(f"{location} has an api_key_env and an api_key_command", "keep one of them")
+        raise ConfigError(f"{location} has an api_key_env and an api_key_command", "Keep one of them")
     return Endpoint(name, **settings)
 
 
@@ -184,7 +184,7 @@ def resolve_api_key(endpoint: Endpoint, environment: Mapping[str, str]) -> str:
     else:
         return ""
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{source} gives something that no server takes as a key", "see what it holds")
+        raise ConfigError(f"{source} gives something that no server takes as a key", "See what it holds")
     return key
 
 
@@ -204,7 +204,7 @@ def _run_key_command(command: tuple[str, ...], source: str) -> str:
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{source} has not ended within {_KEY_COMMAND_TIMEOUT_S:g} s", next_step) from None
     except OSError as error:
-        raise ConfigError(f"{source} cannot be run ({error.strerror})", "check how it is written") from None
+        raise ConfigError(f"{source} cannot be run ({error.strerror})", "Check how it is written") from None
     if completed.returncode:
         raise ConfigError(f"{source} has ended with status {completed.returncode}", next_step)
     key = completed.stdout.decode("utf-8", "replace").partition("\n")[0].strip()

@@ -213,7 +213,7 @@ def parse_option(name: str, value: object) -> tuple[str, Any]:
     try:
         return key, parser(value)
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise UsageError(f"{name} cannot be {value!r}", f"give it {parser.__doc__}") from None
+        raise UsageError(f"{name} cannot be {value!r}", f"Give it {parser.__doc__}") from None
 
 
 def load_config(flags: Mapping[str, object], file: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -232,7 +232,7 @@ def load_config(flags: Mapping[str, object], file: Path, environ: Mapping[str, s
             settings["keep_alive"] = _parse_duration(environ["PHICHAT_KEEP_ALIVE"])
         except ValueError:
             raise ConfigError(
-                f"PHICHAT_KEEP_ALIVE cannot be {environ['PHICHAT_KEEP_ALIVE']!r}", f"give it {_parse_duration.__doc__}"
+                f"PHICHAT_KEEP_ALIVE cannot be {environ['PHICHAT_KEEP_ALIVE']!r}", f"Give it {_parse_duration.__doc__}"
             ) from None
     for name, value in flags.items():
         if value is not None:
@@ -256,13 +256,13 @@ def _read_config_file(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read ({error})", "mend the file or move it away") from error
+        raise ConfigError(f"{file} cannot be read ({error})", "Mend the file or move it away") from error
     import tomllib
 
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is no valid TOML ({error})", "mend that line") from error
+        raise ConfigError(f"{file} is no valid TOML ({error})", "Mend that line") from error
     settings: dict[str, Any] = {}
     for name, value in document.items():
         if name == "endpoints":
@@ -281,19 +281,19 @@ def _read_config_file(file: Path) -> dict[str, Any]:
 
 def _parse_serve_table(value: object, file: Path) -> ServeOptions:
     if not isinstance(value, dict):
-        raise ConfigError(f"{file}: serve is no table", "write [serve] with its settings under it")
+        raise ConfigError(f"{file}: serve is no table", "Write [serve] with its settings under it")
     settings: dict[str, Any] = {}
     for key, setting in value.items():
         parser = _SERVE_PARSERS.get(key)
         if parser is None:
             raise ConfigError(
                 f"{file}: serve.{key} is no setting of `phichat serve`",
-                "keep the key in an environment variable and name that by api_key_env"
+                "Keep the key in an environment variable and name that by api_key_env"
                 if "key" in key
                 else "the settings are " + ", ".join(_SERVE_PARSERS),
             )
         try:
             settings[key] = parser(setting)
         except (ValueError, TypeError, OverflowError):
-            raise ConfigError(f"{file}: serve.{key} cannot be used", f"give it {parser.__doc__}") from None
+            raise ConfigError(f"{file}: serve.{key} cannot be used", f"Give it {parser.__doc__}") from None
     return ServeOptions(**settings)

@@ -153,7 +153,7 @@ class KvStore:
                     file.path.unlink(missing_ok=True)
         except OSError as error:
             raise TranscriptError(
-                f"What the engine keeps of that conversation cannot be removed ({error})", f"empty {self.path}"
+                f"What the engine keeps of that conversation cannot be removed ({error})", f"Empty {self.path}"
             ) from error
 
     def was_deleted_since(self, conversation_key: str, since_ns: int) -> bool:

@@ -142,7 +142,7 @@ class LocalBackend(ProcessBackend):
 
     def _require_engine(self) -> _LoadedEngine:
         if self._loaded_engine is None:
-            raise EngineError("No model is loaded", "load one first")
+            raise EngineError("No model is loaded", "Load one first")
         return self._loaded_engine
 
     # Loading

@@ -108,19 +108,19 @@ class ProcessBackend(ABC):
                 return ContextOverflow(error_reply.prompt_tokens, self.n_ctx)
             case ErrorCode.TEMPLATE:
                 return TemplateError(
-                    f"The model's chat template refuses these messages ({error_reply.message})", "try another model"
+                    f"The model's chat template refuses these messages ({error_reply.message})", "Try another model"
                 )
             case ErrorCode.MEMORY:
                 return ModelDoesNotFit(
                     f"{self._name} needs more memory than is free ({error_reply.message})",
-                    "try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
+                    "Try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
                 )
             case ErrorCode.LOAD | ErrorCode.LIBRARY:
                 return EngineLoadFailed(
                     f"llama.cpp cannot load {self._path} ({error_reply.message})",
-                    "download it again, or update llama-cpp-python if the model is newer",
+                    "Download it again, or update llama-cpp-python if the model is newer",
                 )
             case ErrorCode.DECODE | ErrorCode.CANCELLED:
-                return EngineError(f"llama.cpp could not evaluate the prompt ({error_reply.message})", "ask again")
+                return EngineError(f"llama.cpp could not evaluate the prompt ({error_reply.message})", "Ask again")
             case _:
                 assert_never(error_reply.failure)

@@ -176,7 +176,7 @@ def read_header(path: Path) -> GgufHeader:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise ModelFileError(f"{path} is a directory, not a GGUF file", "give the path of the .gguf file in it")
+            raise ModelFileError(f"{path} is a directory, not a GGUF file", "Give the path of the .gguf file in it")
         if not stat.S_ISREG(mode):
             raise ModelFileError(f"{path} is no regular file", CHOOSE_CHAT_MODEL)
         with path.open("rb") as file:
@@ -187,11 +187,11 @@ def read_header(path: Path) -> GgufHeader:
 
             return read_header_from(read_at, file.seek(0, 2), str(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelNotInstalled(f"There is no file {path}", "look at what is installed with `phichat list`") from None
+        raise ModelNotInstalled(f"There is no file {path}", "Look at what is installed with `phichat list`") from None
     except PermissionError:
-        raise ModelFileError(f"{path} may not be read by this user", "change its permissions") from None
+        raise ModelFileError(f"{path} may not be read by this user", "Change its permissions") from None
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path} cannot be read", "check the disk it is on", detail=str(error)) from None
+        raise ModelFileError(f"{path} cannot be read", "Check the disk it is on", detail=str(error)) from None
 
 
 def read_model_header(path: Path) -> GgufHeader:
@@ -206,7 +206,7 @@ def read_model_header(path: Path) -> GgufHeader:
     if header.split_count != len(parts):
         raise ModelFileError(
             f"{path} is one of {header.split_count:,} parts by its header and its name says {len(parts):,}",
-            "give the parts the names back that they were published under",
+            "Give the parts the names back that they were published under",
         )
     tensors, size = list(header.tensors), header.file_size
     for part in parts[1:]:
@@ -219,7 +219,7 @@ def read_model_header(path: Path) -> GgufHeader:
 
 
 def _missing_part_error(part: Path, count: int) -> ModelFileError:
-    return ModelFileError(f"The model is split into {count} parts and {part.name} is missing", "download that part too")
+    return ModelFileError(f"The model is split into {count} parts and {part.name} is missing", "Download that part too")
 
 
 def read_header_from(read_at: ReadAt, file_size: int, source_name: str) -> GgufHeader:
@@ -243,11 +243,11 @@ def _read_version(cursor: HeaderReader) -> int:
     cursor.require_bytes(4)
     version = cursor.read_int("I")
     if version and version & 0xFFFF == 0:
-        raise ModelFileError(f"{cursor.source_name} is a big-endian GGUF", "choose a little-endian GGUF of the model")
+        raise ModelFileError(f"{cursor.source_name} is a big-endian GGUF", "Choose a little-endian GGUF of the model")
     if version not in (2, 3):
         raise ModelFileError(
             f"{cursor.source_name} is a GGUF of version {version} and this program reads versions 2 and 3",
-            "choose a newer GGUF of the model" if version < 2 else "update phichat",
+            "Choose a newer GGUF of the model" if version < 2 else "Update phichat",
         )
     return version
 
@@ -291,7 +291,7 @@ def _read_tensor_info(cursor: HeaderReader) -> TensorInfo:
     if kind is None:
         raise ModelFileError(
             f"{cursor.source_name} has the tensor {name!r} in the unknown quantization type {number}",
-            "choose another quantization of the model, or update phichat",
+            "Choose another quantization of the model, or update phichat",
         )
     weights = 1
     for extent in shape:

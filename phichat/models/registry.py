@@ -62,7 +62,7 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
             pass
         except OSError as error:
             raise ConfigError(
-                f"{user_file} cannot be read ({error.strerror})", "mend the file or move it away"
+                f"{user_file} cannot be read ({error.strerror})", "Mend the file or move it away"
             ) from error
     merged: dict[str, dict[str, Any]] = {}
     for file in files:
@@ -103,9 +103,9 @@ class _RegistryFile:
             return cls(source, text, tomllib.loads(text))
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
-            raise ConfigError(f"{source}, line {line}: this is no UTF-8 text", "save the file as UTF-8") from error
+            raise ConfigError(f"{source}, line {line}: this is no UTF-8 text", "Save the file as UTF-8") from error
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{source} is no valid TOML ({error})", "mend that line") from error
+            raise ConfigError(f"{source} is no valid TOML ({error})", "Mend that line") from error
 
     def parse_entry(self, name: str, entry: object) -> dict[str, Any]:
         if not isinstance(entry, dict):

@@ -118,7 +118,7 @@ def _parse_hub_url(url: str) -> RepoSpec:
     parts = urlsplit(url)
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
     if len(segments) < 2 or segments[0] in ("datasets", "spaces", "collections", "api"):
-        raise UsageError(f"{url} is no page of a model", "give the address of the model's page or of its GGUF file")
+        raise UsageError(f"{url} is no page of a model", "Give the address of the model's page or of its GGUF file")
     owner, (repository, _, quantization), rest = segments[0], segments[1].partition(":"), segments[2:]
     file, revision = "", ""
     if len(rest) >= 2 and rest[0] in _PAGE_KINDS:
@@ -137,17 +137,17 @@ def _build_repo_spec(owner: str, repository: str, file: str, revision: str, quan
     if not _SEGMENT.fullmatch(owner) or not _SEGMENT.fullmatch(repository):
         raise UsageError(f"{f'{owner}/{repository}'!r} is no name of a repository", _ACCEPTED_FORMS)
     if revision and not _REVISION.fullmatch(revision):
-        raise UsageError(f"{revision!r} is no revision", "give a branch, a tag or a commit after the @")
+        raise UsageError(f"{revision!r} is no revision", "Give a branch, a tag or a commit after the @")
     if file and not is_safe_path(file.removesuffix("/")):
         raise UsageError(f"{file!r} is no path in a repository", _ACCEPTED_FORMS)
     if file and not file.endswith("/") and not file.lower().endswith(".gguf"):
-        raise UsageError(f"{file!r} is no GGUF file", "name a file that ends in .gguf, or the repository alone")
+        raise UsageError(f"{file!r} is no GGUF file", "Name a file that ends in .gguf, or the repository alone")
     return RepoSpec(f"{owner}/{repository}", _parse_quantization(quantization), file, revision)
 
 
 def _parse_quantization(text: str) -> str:
     if text and not _QUANTIZATION.fullmatch(text):
-        raise UsageError(f"{text!r} is no quantization", "give one such as Q4_K_M after the colon")
+        raise UsageError(f"{text!r} is no quantization", "Give one such as Q4_K_M after the colon")
     return "" if text.lower() == "latest" else text
 
 

@@ -58,13 +58,13 @@ def check_access(path: str, headers: Sequence[tuple[bytes, bytes]], policy: Acce
     if sum(name == b"host" for name, _ in headers) != 1 or not _is_allowed_host(first_headers[b"host"], policy):
         return ApiError(
             "The Host of this request is not this server's",
-            "use the address that `phichat serve` has printed, or allow the name with --allow-host",
+            "Use the address that `phichat serve` has printed, or allow the name with --allow-host",
             status=421,
             code="wrong_host",
         )
     if b"origin" in first_headers or first_headers.get(b"sec-fetch-site", b"none") != b"none":
         return ApiError(
-            "phichat serve does not answer pages in a browser", "ask from a program", status=403, code="browser"
+            "phichat serve does not answer pages in a browser", "Ask from a program", status=403, code="browser"
         )
     if (
         policy.api_key
@@ -73,7 +73,7 @@ def check_access(path: str, headers: Sequence[tuple[bytes, bytes]], policy: Acce
     ):
         return ApiError(
             "The API key is missing or wrong",
-            "send it as `Authorization: Bearer KEY`",
+            "Send it as `Authorization: Bearer KEY`",
             status=401,
             code="invalid_api_key",
         )

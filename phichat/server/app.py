@@ -132,7 +132,7 @@ async def _handle_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _handle_unexpected_error(request: Request, error: Exception) -> Response:
-    return error_response(ApiError("phichat itself failed", "ask again", status=500, code="internal_error"))
+    return error_response(ApiError("phichat itself failed", "Ask again", status=500, code="internal_error"))
 
 
 class _CompletionsEndpoint:
@@ -196,12 +196,12 @@ async def _read_body(scope: Scope, receive: Receive, timeout_s: float) -> bytes:
             while len(body) <= chat_request.MAX_BODY_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ApiError("The request has no end", "send all of it")
+                    raise ApiError("The request has no end", "Send all of it")
                 body += message.get("body", b"")
                 if not message.get("more_body"):
                     break
     except TimeoutError:
-        raise ApiError("The request did not arrive in time", "send it again", status=408) from None
+        raise ApiError("The request did not arrive in time", "Send it again", status=408) from None
     if len(body) > chat_request.MAX_BODY_BYTES:
         await _drain_body(receive)
         raise _too_large_error()
@@ -220,7 +220,7 @@ async def _drain_body(receive: Receive) -> None:
 
 def _too_large_error() -> ApiError:
     limit = f"{chat_request.MAX_BODY_BYTES >> 20} MiB"
-    return ApiError(f"The request is larger than {limit}", "send less", status=413, code="request_too_large")
+    return ApiError(f"The request is larger than {limit}", "Send less", status=413, code="request_too_large")
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
@@ -355,7 +355,7 @@ def _ended_early_error(task: GenerationTask) -> ApiError:
     if task.stop_cause is StopCause.TIMEOUT:
         return ApiError(
             "The time for an answer was over before it began",
-            "ask for less, or start phichat serve with a larger --time-limit",
+            "Ask for less, or start phichat serve with a larger --time-limit",
             status=504,
             code="time_limit",
         )

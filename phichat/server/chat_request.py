@@ -118,14 +118,14 @@ def _parse_json(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
     except UnicodeDecodeError:
-        raise ApiError("The body is not UTF-8", "send JSON in UTF-8") from None
+        raise ApiError("The body is not UTF-8", "Send JSON in UTF-8") from None
     except RecursionError:
-        raise ApiError("The body is nested too deeply", "send a chat completion") from None
+        raise ApiError("The body is nested too deeply", "Send a chat completion") from None
     except ValueError as error:
         position = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ApiError(f"The body is no valid JSON{position}", "send a chat completion as a JSON object") from None
+        raise ApiError(f"The body is no valid JSON{position}", "Send a chat completion as a JSON object") from None
     if not isinstance(document, dict):
-        raise ApiError("The body is no JSON object", "send a chat completion as a JSON object")
+        raise ApiError("The body is no JSON object", "Send a chat completion as a JSON object")
     return document
 
 
@@ -136,7 +136,7 @@ def _reject_constant(name: str) -> None:
 def _reject_unsupported(fields: Mapping[str, Any]) -> None:
     for name, neutral_values in _UNSUPPORTED_FIELDS.items():
         if name in fields and not any(_strictly_equal(fields[name], value) for value in neutral_values):
-            raise ApiError(f"phichat serve cannot do {name}", "leave it out", code="unsupported_parameter", param=name)
+            raise ApiError(f"phichat serve cannot do {name}", "Leave it out", code="unsupported_parameter", param=name)
 
 
 def _strictly_equal(value: object, neutral: object) -> bool:
@@ -201,7 +201,7 @@ def _parse_message(param: str, value: object) -> Message:
     if role in ("tool", "function") or value.get("tool_calls") or value.get("function_call"):
         raise ApiError(
             f"{param} is about a tool, and phichat serve cannot do tools",
-            "send messages of text only",
+            "Send messages of text only",
             code="unsupported_parameter",
             param=param,
         )
@@ -225,7 +225,7 @@ def _parse_content_part(param: str, part: object) -> str:
     if kind != "text":
         raise ApiError(
             f"{param} is of type {_shorten_json(kind)}, and phichat serve reads text only",
-            "leave it out",
+            "Leave it out",
             code="unsupported_content",
             param=param,
         )
@@ -235,7 +235,7 @@ def _parse_content_part(param: str, part: object) -> str:
 
 
 def _invalid_value(param: str, expected: str) -> ApiError:
-    return ApiError(f"{param} cannot be used as it is", f"give it {expected}", code="invalid_value", param=param)
+    return ApiError(f"{param} cannot be used as it is", f"Give it {expected}", code="invalid_value", param=param)
 
 
 def _shorten_json(value: object) -> str:

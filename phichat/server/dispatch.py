@@ -31,13 +31,13 @@ class StopCause(StrEnum):
 
 def shutting_down_error() -> ApiError:
     """The server ends."""
-    return ApiError("phichat serve was stopped", "ask again when it is back", status=503, code="server_stopped")
+    return ApiError("phichat serve was stopped", "Ask again when it is back", status=503, code="server_stopped")
 
 
 def _queue_full_error(waiting_count: int) -> ApiError:
     return ApiError(
         f"{waiting_count} requests are waiting already",
-        "ask again later",
+        "Ask again later",
         status=429,
         code="queue_full",
         retry_after=_RETRY_AFTER_S,
@@ -139,7 +139,7 @@ class GenerationTask:
         except Exception as exc:
             # The thread ends here: whoever waits for the answer has to be told.
             logger.exception("phichat itself failed")
-            error = PhichatError(f"phichat itself failed ({type(exc).__name__})", "ask again")
+            error = PhichatError(f"phichat itself failed ({type(exc).__name__})", "Ask again")
         self._call_on_loop(lambda: self._finish(error))
 
     def _call_on_loop(self, callback: Callable[[], None]) -> None:

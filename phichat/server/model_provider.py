@@ -49,7 +49,7 @@ class ModelProvider:
     def __init__(self, config: Config, paths: Paths, backend_factory: Callable[[Config, Paths], Backend]) -> None:
         """Raises ModelNotInstalled, UsageError and ConfigError."""
         if parse_endpoint_model(config.model, config.endpoints):
-            raise UsageError(f"{config.model} is on a server itself", "name a model of this machine with -m")
+            raise UsageError(f"{config.model} is on a server itself", "Name a model of this machine with -m")
         self._config, self._paths, self._backend_factory = config, paths, backend_factory
         self._models_by_name: dict[str, ServedModel] = {}
         self._loaded_models: dict[str, ModelReady] = {}
@@ -95,7 +95,7 @@ class ModelProvider:
     def _resolve_name(self, name: str) -> ModelFile:
         if not name:
             if self._default_model is None:
-                raise UsageError("Several models are installed and none is chosen", "name one of /v1/models")
+                raise UsageError("Several models are installed and none is chosen", "Name one of /v1/models")
             return self._default_model
         models = self._list_files()
         match = models.get(name) or next((model for model in models.values() if model.matches_name(name)), None)
@@ -124,7 +124,7 @@ class ModelProvider:
             created = int(model.path.stat().st_mtime)
             config, scope = with_model_defaults(config, self._paths)
         except (OSError, ModelNotInstalled) as error:
-            raise ModelNotInstalled(f"The file of {model.name} has gone", "name another one of /v1/models") from error
+            raise ModelNotInstalled(f"The file of {model.name} has gone", "Name another one of /v1/models") from error
         loaded_model = self._loaded_models.get(model.name)
         return ServedModel(
             model.name, model.path, created, config.sampling, scope, loaded_model.model.n_ctx if loaded_model else 0

@@ -53,7 +53,7 @@ def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, l
     if not settings.api_key and not bind_address.is_loopback:
         raise UsageError(
             f"At {settings.host} others could reach phichat serve, and there is no key",
-            "put one into an environment variable and name that with --api-key-env",
+            "Put one into an environment variable and name that with --api-key-env",
         )
     with bind_socket(bind_address) as listener:
         if models.notice:

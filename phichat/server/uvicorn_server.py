@@ -55,7 +55,7 @@ def resolve_address(host: str, port: int) -> BindAddress:
         family, *_, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise ServerBindError(
-            f"{host} is no address ({error})", "leave --host out to serve this machine only"
+            f"{host} is no address ({error})", "Leave --host out to serve this machine only"
         ) from error
     return BindAddress(host, family, socket_address)
 
@@ -75,7 +75,7 @@ def bind_socket(bind_address: BindAddress) -> socket.socket:
         listener.close()
         raise ServerBindError(
             f"phichat serve cannot listen at port {bind_address.socket_address[1]} of {bind_address.host} ({error.strerror or error})",
-            "choose another --port, or 0 for any that is free",
+            "Choose another --port, or 0 for any that is free",
         ) from error
     return listener
 

@@ -121,7 +121,7 @@ class ChatService:
     def fork_conversation(self, conversation: Conversation, turn_id: str) -> Conversation:
         """A copy of the conversation up to a turn. Raises TranscriptError kinds."""
         if conversation.id is None:
-            raise UsageError("This conversation is not kept, so it cannot be copied", "start phichat without -n")
+            raise UsageError("This conversation is not kept, so it cannot be copied", "Start phichat without -n")
         conversation.set_head(turn_id)
         return self.open_conversation(self.get_store().fork_conversation(conversation.id, len(conversation.branch)))
 
@@ -212,7 +212,7 @@ class ChatService:
 
         branch = conversation.branch
         if not branch or not is_replayable(branch[-1]):
-            raise UsageError("There is no complete answer to make again", "ask something first")
+            raise UsageError("There is no complete answer to make again", "Ask something first")
         results = replay_turns(
             branch,
             len(branch),
@@ -229,7 +229,7 @@ class ChatService:
 
         branch = conversation.branch
         if not branch:
-            raise UsageError("There is no answer yet", "ask something first")
+            raise UsageError("There is no answer yet", "Ask something first")
         return find_first_code_block(branch[-1].text) or branch[-1].text
 
     # Models

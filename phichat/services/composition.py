@@ -149,7 +149,7 @@ def list_endpoint_models(config: Config, name: str, cancel: CancelToken) -> Sequ
         endpoints_hint = "the endpoints are " + ", ".join(config.endpoints)
         raise UsageError(
             f"There is no endpoint {name}",
-            endpoints_hint if config.endpoints else f"write [endpoints.{name}] with a base_url into config.toml",
+            endpoints_hint if config.endpoints else f"Write [endpoints.{name}] with a base_url into config.toml",
         )
     from phichat.engine.remote.models import list_models
 
@@ -169,7 +169,7 @@ def resolve_recorded_model(name: str, candidates: Sequence[str | None], config: 
         except ModelNotInstalled:
             continue
     raise ModelNotInstalled(
-        f"The model of this conversation, {name}, is not installed", "install it, or go on with another one by -m"
+        f"The model of this conversation, {name}, is not installed", "Install it, or go on with another one by -m"
     )
 
 

@@ -103,7 +103,7 @@ class ModelCatalog:
         library = LocalModels.from_paths(self._paths)
         spec = parse_reference(name, os.environ.get("HF_ENDPOINT", ""))
         if isinstance(spec, (PathSpec, UrlSpec)):
-            raise UsageError(f"{name} is no name of the registry or the hub", "use `phichat pull` for it")
+            raise UsageError(f"{name} is no name of the registry or the hub", "Use `phichat pull` for it")
         target = plan_hub_download(spec, library.registry, HubClient(is_offline=False), self._paths)
         with ModelDownload(target, self._paths, library.hash_cache, cancel) as download:
             for step in download.prepare_files():

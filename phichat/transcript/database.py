@@ -71,7 +71,7 @@ class Database:
         from tempfile import mkstemp
 
         if (target.exists() and target.samefile(self.path)) or target.with_name(f"{target.name}-wal").exists():
-            raise TranscriptError(f"{target} is a store in use", "give the copy another name")
+            raise TranscriptError(f"{target} is a store in use", "Give the copy another name")
         with self._lock, self._translate_errors():
             handle, name = mkstemp(dir=target.parent, prefix=f".{target.name}.")
             os.close(handle)
@@ -189,12 +189,12 @@ def _to_transcript_error(error: sqlite3.Error | OSError, path: Path) -> Transcri
             reason = str(error)
     match kind:
         case "FULL":
-            return TranscriptError("The disk of the transcripts is full", f"make room for {path}")
+            return TranscriptError("The disk of the transcripts is full", f"Make room for {path}")
         case "BUSY" | "LOCKED":
-            return TranscriptError("Another program holds the transcripts locked", f"end what uses {path}")
+            return TranscriptError("Another program holds the transcripts locked", f"End what uses {path}")
         case "READONLY" | "CANTOPEN" | "PERM":
-            return TranscriptError(f"{path} cannot be written", "check its permissions and those of its folder")
+            return TranscriptError(f"{path} cannot be written", "Check its permissions and those of its folder")
         case "CORRUPT" | "NOTADB":
-            return TranscriptError(f"{path} is damaged", "move it away, and put a backup in its place if there is one")
+            return TranscriptError(f"{path} is damaged", "Move it away, and put a backup in its place if there is one")
         case _:
-            return TranscriptError(f"{path} cannot be used ({reason})", "check the disk and the permissions")
+            return TranscriptError(f"{path} cannot be used ({reason})", "Check the disk and the permissions")

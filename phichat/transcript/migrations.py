@@ -111,7 +111,7 @@ def migrate_schema(connection: sqlite3.Connection, migrations: Sequence[Migratio
     try:
         applied = _applied_names(connection)  # another process may have been faster
         if applied != names[: len(applied)]:
-            raise TranscriptError("A newer phichat has written these transcripts", "update phichat to read them")
+            raise TranscriptError("A newer phichat has written these transcripts", "Update phichat to read them")
         if not applied:
             connection.execute("CREATE TABLE migration (n INTEGER PRIMARY KEY, name TEXT NOT NULL)")
         for migration in migrations[len(applied) :]:

@@ -44,7 +44,7 @@ def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord
     if version != VERSION:
         raise TranscriptFileError(
             f"It is a phichat document of version {version!r}, and this phichat reads version {VERSION}",
-            "update phichat",
+            "Update phichat",
         )
     conversations = document.get("conversations")
     if not isinstance(conversations, list):

@@ -111,7 +111,7 @@ class TranscriptStore:
                 turns = read_turns(connection, row[0])
             except ValueError as error:
                 raise TranscriptError(
-                    f"The conversation {id_} is damaged ({error})", "put a backup in place if there is one"
+                    f"The conversation {id_} is damaged ({error})", "Put a backup in place if there is one"
                 ) from error
         _, title, created, updated, origin, head = row
         return ConversationRecord(id_, title, from_micros(created), from_micros(updated), turns, head, origin or "")
@@ -146,7 +146,7 @@ class TranscriptStore:
         if not 1 <= turn_count <= len(branch):
             raise TranscriptError(
                 f"The conversation has no turn {turn_count}",
-                f"its turns are 1 to {len(branch)}" if branch else "it is empty",
+                f"Its turns are 1 to {len(branch)}" if branch else "It is empty",
             )
         now = datetime.now(UTC)
         turns = branch[:turn_count]
@@ -175,7 +175,7 @@ class TranscriptStore:
                 (turn, id_),
             )
             if not changed.rowcount:
-                raise ConversationNotFound(f"There is no turn {turn} in the conversation {id_}", "see `phichat logs`")
+                raise ConversationNotFound(f"There is no turn {turn} in the conversation {id_}", "See `phichat logs`")
 
     def soft_delete(self, id_: str) -> None:
         """Make a conversation as good as removed, until `unhide` or `remove_hidden`."""
@@ -321,4 +321,4 @@ def _sort_parents_first(turns: Sequence[TurnRecord]) -> Iterable[TurnRecord]:
 
 
 def _invalid_tree(reason: str) -> TranscriptError:
-    return TranscriptError(f"The conversation is not whole: {reason}", "export it again where it comes from")
+    return TranscriptError(f"The conversation is not whole: {reason}", "Export it again where it comes from")

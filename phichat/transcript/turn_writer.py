@@ -88,4 +88,4 @@ def finish_turn(connection: sqlite3.Connection, turn: int, record: TurnRecord) -
 
 
 def _removed_error() -> TranscriptError:
-    return TranscriptError("The conversation was removed meanwhile", "begin another one")
+    return TranscriptError("The conversation was removed meanwhile", "Begin another one")

@@ -57,7 +57,7 @@ class EventPump:
             self._error = error
         except Exception as cause:
             # Nobody would see the thread die; whoever waits for the answer has to be told.
-            self._error = PhichatError(f"phichat itself failed ({type(cause).__name__})", "ask again")
+            self._error = PhichatError(f"phichat itself failed ({type(cause).__name__})", "Ask again")
             raise
         finally:
             with self._lock:

@@ -21,7 +21,7 @@ def logs_backup(file: str, yes: bool) -> None:
 
     target = expand_user(file).absolute()
     if target.is_dir():
-        raise OutputError(f"{target} is a directory", "give the name of a file in it")
+        raise OutputError(f"{target} is a directory", "Give the name of a file in it")
     if target.exists():
         confirm_action(f"{target} exists already", "Replace it?", assume_yes=yes)
     transcripts = open_store(Paths.from_environment())

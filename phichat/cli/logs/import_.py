@@ -32,7 +32,7 @@ def logs_import(file: str, as_json: bool) -> None:
             except (UnicodeEncodeError, OverflowError) as error:
                 # An id of half a character, a number of a hundred digits: no program writes them.
                 raise TranscriptFileError(
-                    f"A conversation of {file} cannot be kept ({error})", "check the file"
+                    f"A conversation of {file} cannot be kept ({error})", "Check the file"
                 ) from error
             if added:
                 imported += 1

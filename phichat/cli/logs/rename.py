@@ -18,7 +18,7 @@ def logs_rename(cid: str, title: tuple[str, ...]) -> None:
 
     new_title = sanitize_line(" ".join(title))
     if not new_title:
-        raise UsageError("The title is empty", "give one that says what it is about")
+        raise UsageError("The title is empty", "Give one that says what it is about")
     transcripts = open_store(Paths.from_environment())
     try:
         transcripts.rename_conversation(transcripts.find_id(cid), new_title)

@@ -41,11 +41,11 @@ def logs_replay(cid: str, turn_number: int | None, as_json: bool, **flags: Any) 
     paths = Paths.from_environment()
     branch, recorded_paths = _load_branch(paths, cid)
     if turn_number is not None and turn_number > len(branch):
-        raise TranscriptError(f"The conversation has no turn {turn_number}", f"its turns are 1 to {len(branch)}")
+        raise TranscriptError(f"The conversation has no turn {turn_number}", f"Its turns are 1 to {len(branch)}")
     selected_turns = branch if turn_number is None else branch[turn_number - 1 : turn_number]
     if not any(map(is_replayable, selected_turns)):
         raise TranscriptError(
-            "There is no reply to run again: none ended with its model and seed recorded", "try another conversation"
+            "There is no reply to run again: none ended with its model and seed recorded", "Try another conversation"
         )
     given_flags = {name: value for name, value in flags.items() if value is not None}
     parsed_flags = dict(parse_option(name, value) for name, value in given_flags.items())

@@ -34,7 +34,7 @@ def logs_show(cid: str, branch: str | None, as_json: bool) -> None:
         transcripts.close()
     turns = conversation.get_branch(branch)
     if branch is not None and not turns:
-        raise UsageError(f"The conversation has no turn {branch!r}", "see the turns with --json")
+        raise UsageError(f"The conversation has no turn {branch!r}", "See the turns with --json")
     if as_json:
         document = asdict(conversation, dict_factory=_to_json_dict)
         Output().write_json({**document, "branch": [turn.id for turn in turns]})

@@ -29,5 +29,5 @@ def _read_stdin(stdin: TextIO) -> bytes:
         return buffer.read(MAX_ATTACHMENT_BYTES + 1) if buffer else stdin.read().encode()
     except OSError as error:
         raise AttachmentError(
-            f"What is piped in cannot be read ({error.strerror})", "give the prompt as words"
+            f"What is piped in cannot be read ({error.strerror})", "Give the prompt as words"
         ) from error

@@ -18,6 +18,6 @@ def confirm_action(warning: str, question: str, *, assume_yes: bool) -> None:
     if assume_yes:
         return
     if not (sys.stdin and sys.stdin.isatty()):
-        raise UsageError(warning, "say -y if that is meant")
+        raise UsageError(warning, "Say -y if that is meant")
     Diagnostics().print_notice(f"{warning}.")
     click.confirm(question, abort=True, err=True)

@@ -81,4 +81,4 @@ class Output:
             discard_stdout()
             if isinstance(error, BrokenPipeError):
                 raise StdoutClosed from None
-            raise OutputError(f"The answer cannot be written ({error.strerror})", "write it elsewhere") from error
+            raise OutputError(f"The answer cannot be written ({error.strerror})", "Write it elsewhere") from error

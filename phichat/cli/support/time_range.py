@@ -34,5 +34,5 @@ def parse_time_range(text: str, now: datetime) -> tuple[datetime, datetime]:
         return moment, moment + day if re.fullmatch(r"\d{4}-?\d\d-?\d\d", normalized) else moment
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is no time", "write a date like 2026-03-01, yesterday, or how long ago like 7d or 3h"
+            f"{text!r} is no time", "Write a date like 2026-03-01, yesterday, or how long ago like 7d or 3h"
         ) from None

@@ -62,7 +62,7 @@ class DaemonBackend(ProcessBackend):
 
     def _require_client(self) -> DaemonClient:
         if self._client is None:
-            raise EngineError("No model is loaded", "load one first")
+            raise EngineError("No model is loaded", "Load one first")
         return self._client
 
     def _require_connection(self) -> EngineConnection:
@@ -162,7 +162,7 @@ class DaemonBackend(ProcessBackend):
         """Through the door that this process has opened. Raises EngineCrashed when nobody is there any more."""
         result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
         if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
-            raise EngineCrashed("The engine ended as soon as it had loaded the model", "ask again")
+            raise EngineCrashed("The engine ended as soon as it had loaded the model", "Ask again")
         self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
 
     # Asking

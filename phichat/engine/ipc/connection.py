@@ -244,7 +244,7 @@ def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> 
     cause = assertion.group(1) if assertion else ""
     if "bad_alloc" in stderr:
         return EngineCrashed(
-            f"The engine ran out of memory while {phase}", "try a smaller --ctx-size or a smaller model", detail=stderr
+            f"The engine ran out of memory while {phase}", "Try a smaller --ctx-size or a smaller model", detail=stderr
         )
     if exit_code is None or exit_code >= 0:
         outcome = "closed its connection" if exit_code is None else f"ended with code {exit_code}"
@@ -252,7 +252,7 @@ def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> 
     elif -exit_code == getattr(signal, "SIGKILL", 9):
         return EngineCrashed(
             f"The engine was killed while {phase}, by someone or by the system because memory ran out",
-            "ask again, with a smaller --ctx-size or model if it was memory",
+            "Ask again, with a smaller --ctx-size or model if it was memory",
             detail=stderr,
         )
     else:

@@ -100,7 +100,7 @@ class EngineProcess(EngineConnection):
                 )
         except OSError as error:
             parent_end.close()
-            raise EngineCrashed(f"The engine process cannot be started ({error})", "close other programs") from error
+            raise EngineCrashed(f"The engine process cannot be started ({error})", "Close other programs") from error
         finally:
             child_end.close()
         self._stderr_tail: deque[bytes] = deque(maxlen=40)
@@ -130,7 +130,7 @@ class EngineProcess(EngineConnection):
                     self.kill()
                     raise EngineError(
                         f"llama.cpp's library cannot be loaded ({reply.message})",
-                        "reinstall llama-cpp-python for this machine",
+                        "Reinstall llama-cpp-python for this machine",
                         detail=self._read_stderr(),
                     )
         return None

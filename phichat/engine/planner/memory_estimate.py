@@ -90,7 +90,7 @@ def _is_repackable(tensor: TensorInfo, repack_types: frozenset[str]) -> bool:
 def parse_cache_type(name: str) -> GgmlType:
     """The type of a KV cache, spelled as for llama.cpp's --cache-type-k. Raises UsageError."""
     if name.lower() not in _CACHE_TYPES:
-        raise UsageError(f"There is no KV cache type {name!r}", f"use one of {', '.join(_CACHE_TYPES)}")
+        raise UsageError(f"There is no KV cache type {name!r}", f"Use one of {', '.join(_CACHE_TYPES)}")
     return find_type(name)
 
 

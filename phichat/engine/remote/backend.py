@@ -116,7 +116,7 @@ class RemoteBackend:
             model_names = ", ".join(model.id for model in models[:8])
             raise EndpointError(
                 f"{name} has {len(models)} models" + (f": {model_names}" if model_names else ""),
-                f"name one, as in `-m {name}/MODEL`, or set model under [endpoints.{name}]",
+                f"Name one, as in `-m {name}/MODEL`, or set model under [endpoints.{name}]",
             )
         model = next(
             (model for model in models if model.id == requested_model or not requested_model),

@@ -80,7 +80,7 @@ class EndpointClient:
             except ModuleNotFoundError as error:
                 raise ExtraNotInstalled(
                     "Endpoints need the package openai, which is not installed",
-                    "install it with `pip install 'phichat-cli[remote]'`",
+                    "Install it with `pip install 'phichat-cli[remote]'`",
                     detail=str(error),
                 ) from None
             self._transport = HttpTransport(self._endpoint, self._api_key)

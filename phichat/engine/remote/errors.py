@@ -287,7 +287,7 @@ def _from_status(
     if status == 404 and remote_error.message and re.search(r"model|deployment", remote_error.message, re.IGNORECASE):
         return ModelNotInstalled(
             f"{name} has no model {endpoint_model.model}{message_suffix}",
-            f"see `phichat list --endpoint {name}`",
+            f"See `phichat list --endpoint {name}`",
             detail=detail,
         )
     if status == 404:

@@ -82,7 +82,7 @@ def url_destination(paths: Paths, url: str) -> Destination:
     parts = urlsplit(url)
     segments = [_safe_filename(unquote(segment)) for segment in parts.path.split("/") if segment not in ("", ".", "..")]
     if not segments or not segments[-1].lower().endswith(".gguf"):
-        raise UsageError(f"{url} does not end in .gguf", "give the address of the GGUF file itself")
+        raise UsageError(f"{url} does not end in .gguf", "Give the address of the GGUF file itself")
     if parts.query:
         # Another query may be another file.
         segments[-1] = f"{segments[-1][:-5]}-{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}.gguf"
@@ -134,7 +134,7 @@ def acquire_lock(lock: Path, destination: Destination, locks: ExitStack, total: 
             if stalled_s > _STALL_TIMEOUT_S:
                 raise DownloadError(
                     f"Another program holds {destination.path.name} and gets no further",
-                    "end that program, then pull again",
+                    "End that program, then pull again",
                 )
             done, _ = destination.read_partial_progress() or (0, total)
             yield DownloadProgress(

@@ -104,12 +104,12 @@ def select_files(files: Iterable[HubFile], repository: str, *, quantization: str
     if not matching:
         raise AmbiguousModelError(
             f"{repository} has no {target_quantization}, but {_list_candidates(candidates)}",
-            f"choose one with {_example_spec(repository, candidates)}",
+            f"Choose one with {_example_spec(repository, candidates)}",
         )
     if len({tuple(part.sha256 or part.path for part in model.parts) for model in matching}) > 1:
         raise AmbiguousModelError(
             f"{repository} has {len(matching)} models in {target_quantization}: {_join_names([model.display_path for model in matching])}",
-            f"name the file, as in {repository}/{matching[0].display_path}",
+            f"Name the file, as in {repository}/{matching[0].display_path}",
         )
     return _require_complete(matching[0], needs_check=needs_check)
 
@@ -137,7 +137,7 @@ def _require_complete(model: _Candidate, *, needs_check: bool = False) -> FileSe
     if model.part_count and len(model.parts) != model.part_count:
         raise AmbiguousModelError(
             f"{model.display_path} is one of {model.part_count} parts and the repository has {len(model.parts)} of them",
-            "choose another quantization or repository",
+            "Choose another quantization or repository",
         )
     return FileSelection(model.parts, DEFAULT_QUANTIZATION if needs_check else model.label, needs_check)
 
@@ -145,14 +145,14 @@ def _require_complete(model: _Candidate, *, needs_check: bool = False) -> FileSe
 def _no_match_error(files: Sequence[HubFile], repository: str, message: str) -> AmbiguousModelError:
     if any(_RAW_SPLIT.search(file.path) for file in files):
         return AmbiguousModelError(
-            f"{message}: the file was cut into pieces that are no GGUF by themselves", "choose another repository"
+            f"{message}: the file was cut into pieces that are no GGUF by themselves", "Choose another repository"
         )
     models = [model for model in _group_models(files) if not _NON_MODEL_PATTERN.search(model.display_path)]
     if models:
         return AmbiguousModelError(
-            f"{message}, but {_list_candidates(models)}", f"choose one with {_example_spec(repository, models)}"
+            f"{message}, but {_list_candidates(models)}", f"Choose one with {_example_spec(repository, models)}"
         )
-    return AmbiguousModelError(message, "look for a GGUF repository of the model with `phichat search WORDS`")
+    return AmbiguousModelError(message, "Look for a GGUF repository of the model with `phichat search WORDS`")
 
 
 def _list_candidates(models: Sequence[_Candidate]) -> str:

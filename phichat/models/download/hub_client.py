@@ -160,13 +160,13 @@ class HubClient:
             except errors.GatedRepoError as error:
                 raise self._access_error(subject, is_gated=True) from error
             except errors.RevisionNotFoundError as error:
-                raise HubError(f"{subject} has no such revision", "leave the revision out for the newest") from error
+                raise HubError(f"{subject} has no such revision", "Leave the revision out for the newest") from error
             except errors.RepositoryNotFoundError as error:
                 raise self._not_found_error(subject) from error
             except errors.DisabledRepoError as error:
-                raise HubError(f"{subject} was disabled on the hub", "choose another repository") from error
+                raise HubError(f"{subject} was disabled on the hub", "Choose another repository") from error
             except errors.HFValidationError as error:
-                raise HubError(f"{subject!r} is no name of a repository", "write it as owner/name") from error
+                raise HubError(f"{subject!r} is no name of a repository", "Write it as owner/name") from error
             except errors.OfflineModeIsEnabled as error:
                 raise offline_error() from error
             except errors.HfHubHTTPError as error:
@@ -176,7 +176,7 @@ class HubClient:
                 if status == 404:
                     raise self._not_found_error(subject) from error
                 if status not in _RETRYABLE_STATUSES or attempt == _MAX_ATTEMPTS - 1:
-                    raise HubError(f"The hub answered {status} when asked for {subject}", "try again later") from error
+                    raise HubError(f"The hub answered {status} when asked for {subject}", "Try again later") from error
                 retry_after = error.response.headers.get("Retry-After", "")
                 wait = max(wait, min(float(retry_after), 30.0) if retry_after.isdecimal() else 0.0)
             except httpx2.ConnectError as error:
@@ -195,13 +195,13 @@ class HubClient:
     def _unreachable_error(self, reason: str) -> HubUnreachable:
         return HubUnreachable(
             f"The hub at {self.endpoint} cannot be reached ({reason})",
-            "check the connection, HF_ENDPOINT and the proxy settings",
+            "Check the connection, HF_ENDPOINT and the proxy settings",
         )
 
     def _not_found_error(self, repository: str) -> HubError:
         login = "" if self.has_token else ", or log in with `hf auth login` where it is private"
         return HubError(
-            f"The hub has no repository {repository}", f"check the name, look for it with `phichat search WORDS`{login}"
+            f"The hub has no repository {repository}", f"Check the name, look for it with `phichat search WORDS`{login}"
         )
 
     def _access_error(self, repository: str, *, is_gated: bool) -> AccessDenied:
@@ -209,15 +209,15 @@ class HubClient:
         if is_gated and not self.has_token:
             return AccessDenied(
                 f"{repository} is gated: its files are given only to those who accepted its terms",
-                f"accept them on {page}, then log in with `hf auth login` or set HF_TOKEN",
+                f"Accept them on {page}, then log in with `hf auth login` or set HF_TOKEN",
             )
         if is_gated:
             return AccessDenied(
                 f"{repository} is gated and the account you are logged in with has no access",
-                f"accept its terms on {page}, or wait until its owner has let you in",
+                f"Accept its terms on {page}, or wait until its owner has let you in",
             )
         return AccessDenied(
-            f"The hub does not give {repository} to this user", "log in with `hf auth login` or set HF_TOKEN"
+            f"The hub does not give {repository} to this user", "Log in with `hf auth login` or set HF_TOKEN"
         )
 
 

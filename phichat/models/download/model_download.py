@@ -113,7 +113,7 @@ class ModelDownload:
             raise AmbiguousModelError(
                 f"{self.path.name} is {merged.quantization or 'of an unknown quantization'}, "
                 f"not {self.plan.quantization}",
-                f"name the file if that is what you want, as in {self.plan.origin}/{self.path.name}",
+                f"Name the file if that is what you want, as in {self.plan.origin}/{self.path.name}",
             )
         return merged
 
@@ -124,7 +124,7 @@ class ModelDownload:
             if folder.is_dir() and (free := shutil.disk_usage(folder).free) < self.missing_bytes + _MIN_FREE_BYTES:
                 raise StorageError(
                     f"{self.missing_bytes / 1e6:,.0f} MB are to come and the disk of {folder} has {free / 1e6:,.0f} MB free",
-                    "free some space, or set HF_HUB_CACHE to a folder on another disk",
+                    "Free some space, or set HF_HUB_CACHE to a folder on another disk",
                 )
 
     def discard_new(self) -> None:
@@ -214,7 +214,7 @@ class ModelDownload:
         transfer.sync()
         if item.git_oid and not item.sha256 and not _matches_git_oid(destination.partial_file, item):
             transfer.discard()
-            raise HashMismatch(f"{item.remote_file.name} is not what the hub says it is", "try again later")
+            raise HashMismatch(f"{item.remote_file.name} is not what the hub says it is", "Try again later")
         try:
             # In this order a kill in between leaves a whole file, and notes that the next run clears away.
             destination.partial_file.replace(destination.content)

@@ -74,7 +74,7 @@ def find_registry_entry(reference: RegistryName, registry: Mapping[str, ModelSpe
             return spec
     suggestions = suggest_names(reference.name, registry)
     raise ModelNotInstalled(
-        f"There is no model called {reference.name!r}", f"the nearest are {', '.join(suggestions)}, or give owner/repo"
+        f"There is no model called {reference.name!r}", f"The nearest are {', '.join(suggestions)}, or give owner/repo"
     )
 
 
@@ -103,7 +103,7 @@ def plan_hub_download(
         if entry.revision:
             raise HashMismatch(
                 f"The hub offers another file as {entry.name} than the one that phichat knows",
-                f"pull {entry.repository}/{entry.file} if you trust it all the same",
+                f"Pull {entry.repository}/{entry.file} if you trust it all the same",
             )
         notices.append(f"{entry.repository} has replaced {entry.file} since phichat noted its sha256.")
     if not reference.quantization and not reference.file and selection.quantization.upper() != DEFAULT_QUANTIZATION:
@@ -125,9 +125,9 @@ def plan_hub_download(
 
 def _plan_hub_file(hub: HubClient, listing: RepositoryListing, file: HubFile, paths: Paths) -> PlannedFile:
     if not is_safe_path(file.path) or not re.fullmatch(r"[0-9a-f]{40}", listing.commit):
-        raise HubError(f"The hub gives {listing.repository} a file that no path can have", "choose another repository")
+        raise HubError(f"The hub gives {listing.repository} a file that no path can have", "Choose another repository")
     if not (file.sha256 or file.git_oid) or file.size <= 0:
-        raise DownloadError(f"The hub does not say what {file.path} has to be", "choose another repository")
+        raise DownloadError(f"The hub does not say what {file.path} has to be", "Choose another repository")
     destination = hub_destination(paths, listing.repository, listing.commit, file)
     return PlannedFile(
         destination, hub.open_file(listing, file), file.sha256 or file.git_oid, file.sha256, file.git_oid
@@ -140,7 +140,7 @@ def plan_url_download(
     """Ask a plain server about a file. Raises UsageError, DownloadError and AccessDenied."""
     parts = urlsplit(reference.url)
     if parts.scheme.lower() == "http" and not allow_http and not _is_loopback(parts.hostname or ""):
-        raise UsageError(f"{reference.url} is not encrypted", "use https, or allow it with --insecure")
+        raise UsageError(f"{reference.url} is not encrypted", "Use https, or allow it with --insecure")
     destination = url_destination(paths, reference.url)
     remote_file = hub.open_url(reference.url)
     _fetch_metadata(remote_file)
@@ -162,7 +162,7 @@ def _fetch_metadata(remote_file: RemoteFile) -> None:
             last_error = error
         time.sleep(min(max(wait_s, last_error.wait_s), _MAX_RETRY_WAIT_S))
     raise DownloadError(
-        f"The server does not give {remote_file.name}: {last_error.reason}", "check the address and the connection"
+        f"The server does not give {remote_file.name}: {last_error.reason}", "Check the address and the connection"
     )
 
 

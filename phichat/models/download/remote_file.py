@@ -74,7 +74,7 @@ class RemoteFile:
                 response.close()
         total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
         if not total.isdecimal() or total == "0":
-            raise DownloadError(f"The server does not say how large {self.name} is", "download it another way")
+            raise DownloadError(f"The server does not say how large {self.name} is", "Download it another way")
         self.size = int(total)
         etag = headers.get("ETag", "")
         self.validator = "" if etag.startswith("W/") else etag
@@ -113,7 +113,7 @@ class RemoteFile:
         except (httpx2.TransportError, httpx2.StreamError):
             raise TransferInterrupted("the connection broke") from None
         except httpx2.InvalidURL:
-            raise DownloadError(f"The address of {self.name} is no URL", "check it") from None
+            raise DownloadError(f"The address of {self.name} is no URL", "Check it") from None
         except OfflineModeIsEnabled:
             raise offline_error() from None
 
@@ -135,9 +135,9 @@ class RemoteFile:
             response.close()
             next_url = urljoin(url, location)
             if urlsplit(url).scheme == "https" and urlsplit(next_url).scheme != "https":
-                raise DownloadError(f"The server of {self.name} leads to an unprotected address", "report it there")
+                raise DownloadError(f"The server of {self.name} leads to an unprotected address", "Report it there")
             url = next_url
-        raise DownloadError(f"The server of {self.name} redirects in a circle", "try again later")
+        raise DownloadError(f"The server of {self.name} redirects in a circle", "Try again later")
 
     def _check_response(self, response: httpx2.Response, start: int) -> int:
         """The offset of the first byte that comes."""
@@ -167,12 +167,12 @@ class RemoteFile:
             raise (
                 self.make_access_error(status, headers)
                 if self.make_access_error
-                else AccessDenied(f"The server does not let {self.name} be read ({status})", "check the address")
+                else AccessDenied(f"The server does not let {self.name} be read ({status})", "Check the address")
             )
         if status == 416:
             raise self._changed_error()
         if status in (404, 410):
-            raise DownloadError(f"There is no {self.name} on the server", "check the address")
+            raise DownloadError(f"There is no {self.name} on the server", "Check the address")
         raise DownloadError(f"The server answered {status} when asked for {self.name}", TRY_AGAIN)
 
     def _check_full_response(self, headers: Mapping[str, str], start: int) -> int:
@@ -194,7 +194,7 @@ class RemoteFile:
             raise self._changed_error()
 
     def _changed_error(self) -> DownloadError:
-        return DownloadError(f"{self.name} has changed on the server since the download began", "pull it once more")
+        return DownloadError(f"{self.name} has changed on the server since the download began", "Pull it once more")
 
 
 def _limit_receive_buffer(response: httpx2.Response) -> None:
@@ -211,7 +211,7 @@ def _limit_receive_buffer(response: httpx2.Response) -> None:
 
 def offline_error() -> HubUnreachable:
     """The error for a connection that the user has ruled out."""
-    return HubUnreachable("No connection is made offline", "unset HF_HUB_OFFLINE or leave out --offline")
+    return HubUnreachable("No connection is made offline", "Unset HF_HUB_OFFLINE or leave out --offline")
 
 
 _STATUS_REASONS = {429: "the server asks for fewer requests", 503: "the server is busy"}

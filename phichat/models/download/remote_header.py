@@ -27,7 +27,7 @@ def read_remote_header(text: str, registry: Mapping[str, ModelSpec], hub: HubCli
     """
     match parse_reference(text, hub.endpoint):
         case PathSpec(path):
-            raise ModelNotInstalled(f"There is no file {path}", "check the path")
+            raise ModelNotInstalled(f"There is no file {path}", "Check the path")
         case UrlSpec() as spec:
             plan = plan_url_download(spec, hub, paths, sha256="", allow_http=False)
         case spec:
@@ -44,7 +44,7 @@ def _read_file_header(remote_file: RemoteFile) -> GgufHeader:
         nonlocal bytes_read
         bytes_read += length
         if bytes_read > _MAX_HEADER_BYTES:
-            raise ModelFileError(f"{remote_file.name} has an unreasonably long header", "choose another file")
+            raise ModelFileError(f"{remote_file.name} has an unreasonably long header", "Choose another file")
         return _fetch_range(remote_file, offset, length)
 
     return read_header_from(read_range, remote_file.size, remote_file.name)

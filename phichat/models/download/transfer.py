@@ -413,7 +413,7 @@ class FileDownload:
     def _mismatch_error(self) -> HashMismatch:
         return HashMismatch(
             f"{self._remote_file.name} does not have the sha256 that was promised for it, however often it is fetched",
-            "choose another repository, or try again later; nothing of it was kept",
+            "Choose another repository, or try again later; nothing of it was kept",
         )
 
 
@@ -441,12 +441,12 @@ def storage_error(error: OSError, folder: Path, missing: int = 0) -> StorageErro
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"The disk of {folder} is full and {missing / 1e6:,.0f} MB of the file are missing",
-            "free some space, then pull again; what came is kept",
+            "Free some space, then pull again; what came is kept",
         )
     if error.errno == errno.EFBIG:
-        return StorageError(f"Files in {folder} may not get this large", "set HF_HUB_CACHE to a folder elsewhere")
+        return StorageError(f"Files in {folder} may not get this large", "Set HF_HUB_CACHE to a folder elsewhere")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StorageError(
-            f"{folder} may not be written", "change its permissions, or set HF_HUB_CACHE to another folder"
+            f"{folder} may not be written", "Change its permissions, or set HF_HUB_CACHE to another folder"
         )
-    return StorageError(f"{folder} cannot be written ({error.strerror})", "check the disk it is on")
+    return StorageError(f"{folder} cannot be written ({error.strerror})", "Check the disk it is on")

@@ -110,9 +110,9 @@ def hash_file(path: Path, cancel: CancelSignal) -> Generator[float, None, str]:
             after = fingerprint(os.fstat(file.fileno()))
     except OSError as error:
         raise ModelFileError(
-            f"{path} cannot be read ({error.strerror})", "check the disk it is on and its permissions"
+            f"{path} cannot be read ({error.strerror})", "Check the disk it is on and its permissions"
         ) from error
     if before != after:
-        raise ModelFileError(f"{path} was written to while it was read", "wait for the other program, then try again")
+        raise ModelFileError(f"{path} was written to while it was read", "Wait for the other program, then try again")
     yield 1.0
     return digest.hexdigest()

@@ -39,7 +39,7 @@ class LinkStore:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"{self._file} cannot be read ({error})", "mend it, or remove it and link again"
+                f"{self._file} cannot be read ({error})", "Mend it, or remove it and link again"
             ) from error
 
     def add_link(self, link: Link) -> None:
@@ -56,5 +56,5 @@ class LinkStore:
             write_atomically(self._file, json.dumps(document, indent=1).encode())
         except OSError as error:
             raise ModelFileError(
-                f"The link cannot be kept in {self._file} ({error.strerror})", "make room or mend the permissions there"
+                f"The link cannot be kept in {self._file} ({error.strerror})", "Make room or mend the permissions there"
             ) from error

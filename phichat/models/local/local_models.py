@@ -94,9 +94,9 @@ class LocalModels:
             )
         if others:
             names = ", ".join(model.name for model in others)
-            raise ModelNotInstalled("Several models are installed and none is chosen", f"choose with -m one of {names}")
+            raise ModelNotInstalled("Several models are installed and none is chosen", f"Choose with -m one of {names}")
         raise ModelNotInstalled(
-            "No model is installed", "download one with `phichat pull phi-4-mini`, or give a GGUF file with -m"
+            "No model is installed", "Download one with `phichat pull phi-4-mini`, or give a GGUF file with -m"
         )
 
     def resolve_model(self, query: str) -> ModelFile:
@@ -127,7 +127,7 @@ class LocalModels:
         distinct = _deduplicate(matches)
         if len(distinct) > 1:
             names = ", ".join(f"{model.name} ({model.path})" for model in distinct)
-            raise UsageError(f"{query} could be any of {names}", "give the path of the one that is meant")
+            raise UsageError(f"{query} could be any of {names}", "Give the path of the one that is meant")
         return distinct[0] if distinct else None
 
     def _find_spec(self, name: str) -> ModelSpec | None:
@@ -156,14 +156,14 @@ class LocalModels:
         name = _parse_name(query)
         spec = self._find_spec(name)
         if spec is not None:
-            return ModelNotInstalled(f"{spec.name} is not installed", f"download it with `phichat pull {spec.name}`")
+            return ModelNotInstalled(f"{spec.name} is not installed", f"Download it with `phichat pull {spec.name}`")
         match = _SPEC.fullmatch(name)
         if _is_path(query) and not (match and (match["file"] or not name.lower().endswith(".gguf"))):
-            return ModelNotInstalled(f"There is no file {query}", "check the path")
+            return ModelNotInstalled(f"There is no file {query}", "Check the path")
         if match:
-            return ModelNotInstalled(f"{query} is not installed", f"download it with `phichat pull {name}`")
+            return ModelNotInstalled(f"{query} is not installed", f"Download it with `phichat pull {name}`")
         return ModelNotInstalled(
-            f"There is no model called {query!r}", f"the nearest names are {', '.join(self.suggest_names(query))}"
+            f"There is no model called {query!r}", f"The nearest names are {', '.join(self.suggest_names(query))}"
         )
 
     def suggest_names(self, query: str) -> Sequence[str]:

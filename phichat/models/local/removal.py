@@ -47,7 +47,7 @@ def remove_model(model: ModelFile, local_models: LocalModels) -> int:
         return sizes
     except OSError as error:
         raise ModelNotRemovable(
-            f"{error.filename} cannot be removed ({error.strerror})", "close what uses it, or mend the permissions"
+            f"{error.filename} cannot be removed ({error.strerror})", "Close what uses it, or mend the permissions"
         ) from error
 
 

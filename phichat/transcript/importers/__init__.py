@@ -33,7 +33,7 @@ def read_file(path: Path) -> Iterator[ConversationRecord]:
         modified_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise TranscriptFileError(f"{path} cannot be read ({error.strerror})", "check the path") from error
+        raise TranscriptFileError(f"{path} cannot be read ({error.strerror})", "Check the path") from error
     except UnicodeDecodeError as error:
         raise TranscriptFileError(f"{path} is neither a database nor UTF-8 text", _SUPPORTED_FORMATS) from error
     try:

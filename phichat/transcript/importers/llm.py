@@ -34,7 +34,7 @@ def read_llm_log(path: Path) -> Iterator[ConversationRecord]:
         with closing(_open_database(path)) as database:
             tables = {row["name"] for row in database.execute("select name from sqlite_master")}
             if not tables & {"turns", "responses", "logs"}:
-                raise TranscriptFileError(f"{path} is no log of llm", "give the file that `llm logs path` names")
+                raise TranscriptFileError(f"{path} is no log of llm", "Give the file that `llm logs path` names")
             imported_ids: set[str] = set()
             if "turns" in tables:
                 for conversation in _convert_threads(database, "responses" in tables):
@@ -46,7 +46,7 @@ def read_llm_log(path: Path) -> Iterator[ConversationRecord]:
                 yield from _convert_legacy_logs(database)
     except (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError) as error:
         # A damaged database, or one whose columns hold something else than llm puts there.
-        raise TranscriptFileError(f"{path} cannot be read as a log of llm ({error})", "check the file") from error
+        raise TranscriptFileError(f"{path} cannot be read as a log of llm ({error})", "Check the file") from error
 
 
 def _open_database(path: Path) -> sqlite3.Connection:

@@ -70,7 +70,7 @@ def convert_openai(document: Any, default_time: datetime, duplicate_index: int) 
                 else:
                     turns.append(replace(turn, prompt=parsed.text))
     if not turns:
-        raise TranscriptFileError("A conversation in it has no message of a user", "check the file")
+        raise TranscriptFileError("A conversation in it has no message of a user", "Check the file")
     title = str(fields.get("title") or "") or turns[0].prompt.split("\n")[0][:80]
     started_at = created_at or default_time
     return ConversationRecord(
@@ -104,7 +104,7 @@ def _content_text(content: object) -> str:
         case list():
             return "\n\n".join(filter(None, map(_part_text, content)))
         case _:
-            raise TranscriptFileError("A message in it has a content that is no text", "check the file")
+            raise TranscriptFileError("A message in it has a content that is no text", "Check the file")
 
 
 def _part_text(part: object) -> str:
@@ -201,7 +201,7 @@ def convert_chatgpt(document: Mapping[str, Any], default_time: datetime) -> Conv
         if not children:
             finish_turn(open_turn)
     if not turns:
-        raise TranscriptFileError("A conversation in it has no message", "check the file")
+        raise TranscriptFileError("A conversation in it has no message", "Check the file")
     ordered = tuple(sorted(turns.values(), key=lambda turn: (_turn_depth(turn, turns), turn.id)))
     head = turn_of.get(str(document.get("current_node")), ordered[-1].id)
     updated = _parse_time(document.get("update_time")) or max(turn.created_at for turn in ordered)

@@ -104,7 +104,7 @@ class CommandingScreen(ActingScreen):
 
     def _do_read(self, argument: str) -> None:
         if not argument:
-            raise UsageError("/read needs a file", "write its path behind it")
+            raise UsageError("/read needs a file", "Write its path behind it")
         self.attach_file(expand_user(argument))
 
     def attach_file(self, path: Path) -> None:
@@ -156,7 +156,7 @@ class CommandingScreen(ActingScreen):
         if turn is None:
             return
         if not argument:
-            raise UsageError("/save needs a file", "write its path behind it")
+            raise UsageError("/save needs a file", "Write its path behind it")
         code_blocks = [block.code for block in turn.blocks if block.is_code]
         self.save_to_file(argument, code_blocks[-1] if code_blocks else turn.text)
 

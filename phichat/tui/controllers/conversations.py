@@ -158,7 +158,7 @@ class BrowsingScreen(CommandingScreen):
 
     def _do_export(self, argument: str) -> None:
         if self.conversation.id is None:
-            raise UsageError("This conversation is not kept yet", "ask something first")
+            raise UsageError("This conversation is not kept yet", "Ask something first")
         export_format, _, name = argument.partition(" ")
         if not export_format:
             self._ask_export(self.conversation.id)
