@@ -26,8 +26,8 @@ HEAVY = (
 def test_asking_for_the_version_or_help_imports_no_engine(flag: str) -> None:
     program = (
         "import sys\n"
-        "from phichat.cli.app import run\n"
-        f"code = run([{flag!r}])\n"
+        "from phichat.cli.app import run_command_line\n"
+        f"code = run_command_line([{flag!r}])\n"
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)), code)"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

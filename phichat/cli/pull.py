@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from phichat.gguf.header import GgufHeader
     from phichat.models.download.model_download import ModelDownload
     from phichat.models.download.plan import DownloadPlan
+    from phichat.models.local.local_models import LocalModels
+    from phichat.models.spec import RegistryName, RepoSpec, UrlSpec
 
 
 @click.command()
@@ -119,15 +121,15 @@ def _report_local_path(path: str, diagnostics: Diagnostics) -> ExitCode:
     return ExitCode.DONE
 
 
-def _is_registry_model_verified(library: Any, name: str, reporter: DownloadReporter) -> bool:
+def _is_registry_model_verified(library: LocalModels, name: str, reporter: DownloadReporter) -> bool:
     """Whether the very file of a registry entry is installed and proven; connects nowhere."""
     from phichat.models.download.plan import find_registry_entry
     from phichat.models.spec import RegistryName
 
     entry = find_registry_entry(RegistryName(name), library.registry)
-    for model in library.installed:
+    for model in library.models:
         if model.spec == entry and len(model.parts) == 1 and model.path.is_file():
-            verified_hash = library.proofs.known(model.path)
+            verified_hash = library.hash_cache.get(model.path)
             is_packaged = entry.package is not None and model.parts[0].sha256 == entry.sha256
             if (verified_hash and verified_hash.sha256 == entry.sha256) or is_packaged:
                 reporter.report_installed(model.path, entry.sha256)
@@ -135,21 +137,28 @@ def _is_registry_model_verified(library: Any, name: str, reporter: DownloadRepor
     return False
 
 
-def _is_installed_and_verified(library: Any, spec: str, reporter: DownloadReporter) -> bool:
+def _is_installed_and_verified(library: LocalModels, spec: str, reporter: DownloadReporter) -> bool:
     """Whether what is meant is installed and proven, as far as can be told without the hub."""
     try:
-        model = library.resolve(spec)
+        model = library.resolve_model(spec)
     except (ModelNotInstalled, UsageError):
         return False
-    hashes = [library.proofs.known(part.path) for part in model.parts if part.path.is_file()]
-    if len(hashes) != len(model.parts) or not all(hashes):
+    found = (library.hash_cache.get(part.path) for part in model.parts if part.path.is_file())
+    hashes = [verified for verified in found if verified is not None]
+    if len(hashes) != len(model.parts):
         return False
     reporter.report_installed(model.path, hashes[0].sha256)
     return True
 
 
 def _plan_download(
-    spec: Any, library: Any, paths: Paths, sha256: str, *, insecure: bool, offline: bool
+    spec: RegistryName | RepoSpec | UrlSpec,
+    library: LocalModels,
+    paths: Paths,
+    sha256: str,
+    *,
+    insecure: bool,
+    offline: bool,
 ) -> DownloadPlan:
     from phichat.models.download.hub_client import HubClient
     from phichat.models.download.plan import plan_hub_download, plan_url_download

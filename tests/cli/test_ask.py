@@ -41,7 +41,7 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
     lines = done.stderr.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("phichat: ")
-    assert "; " in lines[0], "the next step is missing"
+    assert ". " in lines[0], "the next step is missing"
     return lines[0]
 
 

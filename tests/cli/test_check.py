@@ -133,7 +133,7 @@ def test_what_cannot_be_checked_is_told_in_one_sentence(
     assert (done.returncode, done.stdout) == (code, "")
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
-    assert "; " in done.stderr
+    assert ". " in done.stderr
 
 
 def test_the_age_of_the_lists_is_told(run: Run, answer: Path) -> None:

@@ -87,7 +87,7 @@ def test_what_the_server_has(run: Run, server: EndpointServer) -> None:
     ]
     assert "lab/microsoft/phi-4  16,384" in run("list", "--endpoint", "lab").stdout
     unknown = run("list", "--endpoint", "barn")
-    assert (unknown.returncode, unknown.stderr) == (2, "phichat: There is no endpoint barn; the endpoints are lab.\n")
+    assert (unknown.returncode, unknown.stderr) == (2, "phichat: There is no endpoint barn. The endpoints are lab.\n")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_fault_is_one_sentence_and_an_exit_code(
     assert (done.returncode, done.stdout.strip()) == (code, said.strip())
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
-    assert "; " in done.stderr
+    assert ". " in done.stderr
     assert "\x1b" not in done.stderr
     debug = run("ask", "--debug", "-m", "lab", "Hello?")
     assert "Traceback" in debug.stderr
@@ -117,7 +117,7 @@ def test_a_wrong_key(run: Run, server: EndpointServer) -> None:
     server.key = "another"
     done = run("ask", "--debug", "-m", "lab", "Hello?")
     assert done.returncode == 1
-    assert "check what the variable LAB_KEY holds" in done.stderr
+    assert "Check what the variable LAB_KEY holds" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
@@ -141,7 +141,7 @@ def test_without_the_extra_it_says_what_to_install(environment: dict[str, str], 
     done = subprocess.run(command, input="", capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 1
     assert done.stderr == (
-        "phichat: Endpoints need the package openai, which is not installed; "
-        "install it with `pip install 'phichat-cli[remote]'`.\n"
+        "phichat: Endpoints need the package openai, which is not installed. "
+        "Install it with `pip install 'phichat-cli[remote]'`.\n"
     )
     assert server.asked == []

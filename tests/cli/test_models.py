@@ -35,7 +35,7 @@ def run(environment: dict[str, str]) -> Run:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Path:
-    """A cache with one chat model, alice/tiny-GGUF; its link."""
+    """A cache with one chat model, alice/tiny-GGUF. Its link."""
     content = write_tiny_llama(tmp_path / "made.gguf").read_bytes()
     return on_hub(tmp_path / "hub", "alice/tiny-GGUF", "tiny-F32.gguf", content)
 
@@ -44,7 +44,7 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in done.stderr.splitlines() if "was built for CPU only" not in line]
     assert len(lines) == 1
     assert lines[0].startswith("phichat: ")
-    assert "; " in lines[0]
+    assert ". " in lines[0]
     return lines[0]
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_fit_exits_4_with_the_nearest_choice(run: Run, hub: Path) ->
     for verb in (["fit", "alice/tiny-GGUF"], ["ask", "-m", "alice/tiny-GGUF", "hi"]):
         done = run(*verb, "--ctx-size", "2000000000", "--n-gpu-layers", "0")
         assert done.returncode == 4
-        assert "--ctx-size" in done.stderr.splitlines()[-1].split(";")[1]
+        assert "--ctx-size" in done.stderr.splitlines()[-1].split(". ")[-1]
 
 
 def test_unknown_models_exit_3(run: Run) -> None:

@@ -58,7 +58,7 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert len(lines) == 1
-    assert "; " in lines[0], "the next step is missing"
+    assert ". " in lines[0], "the next step is missing"
     return lines[0]
 
 
@@ -163,7 +163,7 @@ def test_two_processes_share_one_download(environment: dict[str, str], server: S
 def test_a_disk_that_fills_up_keeps_what_came(environment: dict[str, str], run: Run) -> None:
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, resource.RLIM_INFINITY)); "
-        "from phichat.cli.app import run; sys.exit(run(sys.argv[1:]))"
+        "from phichat.cli.app import run_command_line; sys.exit(run_command_line(sys.argv[1:]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "pull", LARGE], env=environment, capture_output=True, text=True, check=False

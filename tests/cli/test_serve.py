@@ -294,7 +294,7 @@ def test_with_log_a_request_is_a_conversation(environment: dict[str, str]) -> No
 def test_what_cannot_be_served_is_told_in_one_sentence(environment: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, said = refused(environment, "--port", str(taken.getsockname()[1]))
-        assert (code, "choose another --port" in said) == (1, True)
+        assert (code, "Choose another --port" in said) == (1, True)
     assert refused(environment, "--host", "192.0.2.1", "--api-key-env", "HOME")[0] == 1
     assert refused(environment, "--host", "no such host")[0] == 1
     code, said = refused(environment, "--host", "0.0.0.0")
@@ -324,7 +324,7 @@ def test_config_and_key(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_without_its_packages_it_says_what_to_install(environment: dict[str, str]) -> None:
-    program = "import sys\nsys.modules['starlette'] = None\nfrom phichat.cli.app import run\nsys.exit(run(['serve']))"
+    program = "import sys\nsys.modules['starlette'] = None\nfrom phichat.cli.app import run_command_line\nsys.exit(run_command_line(['serve']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert "phichat-cli[serve]" in done.stderr

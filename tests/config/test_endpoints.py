@@ -48,7 +48,7 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
         ('base_url = "http://lab:99999"', "endpoints.lab.base_url cannot be this"),
         ('base_url = "http://lab"\napi_key_command = "echo \'sk-secret"', "with quotes closed"),
         ('base_url = "http://lab"\napi_key_command = ["echo", "sk-secret"]', "cannot be this"),
-        ('base_url = "http://lab"\napi_key_env = "K"\napi_key_command = "echo sk-secret"', "keep one of them"),
+        ('base_url = "http://lab"\napi_key_env = "K"\napi_key_command = "echo sk-secret"', "Keep one of them"),
     ],
 )
 def test_what_cannot_be_used_is_named_and_no_key_is_repeated(tmp_path: Path, text: str, words: str) -> None:
@@ -110,7 +110,7 @@ def test_the_key_of_a_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (python("print('sk-secret'); exit(3)"), "has ended with status 3; run it by hand"),
+        (python("print('sk-secret'); exit(3)"), "has ended with status 3. Run it by hand"),
         (python("pass"), "has written no key"),
         (python("print('sk-\\x07secret')"), "no server takes as a key"),
         ("no-such-command sk-secret", "cannot be run ("),

@@ -130,7 +130,7 @@ def test_overflow(backend: Backend) -> None:
 def test_code_warning(backend: Backend) -> None:
     scope = TrainingScope(("python",), ("typing", "math"))
     before = [Turn("Show a line of Python.", "```python\nimport numpy\n```")] * 2
-    events = turn(Session(backend, history=before), "Show a line of Python.", scope=scope)
+    events = turn(Session(backend, history=before), "Show a line of Python.", training_scope=scope)
     reports = [event.report for event in events if isinstance(event, CodeChecked)]
     assert reports
     assert reports[-1].warnings

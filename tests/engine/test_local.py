@@ -249,18 +249,18 @@ def test_the_reason_of_a_failed_load_is_llama_cpps_own(tmp_path: Path) -> None:
 
 CRASHES_IN_ITS_BUFFERS = """
 import faulthandler, os, signal, sys
-from phichat.engine import protocol
-from phichat.engine.worker.server import Worker, _connect
-real = Worker._load
+from phichat.engine.ipc import protocol
+from phichat.engine.worker.server import EngineServer, _open_connection
+real = EngineServer._load_model
 def load(self, request, send):
     if request.extra_buffers:
-        send(protocol.Proving())
+        send(protocol.WarmingUp())
         os.kill(os.getpid(), signal.SIGSEGV)
     return real(self, request, send)
-Worker._load = load
-worker = Worker()
-worker.attach(_connect(int(sys.argv[1])), patient=False)
-worker.run()
+EngineServer._load_model = load
+server = EngineServer()
+server.add_client(_open_connection(int(sys.argv[1])), buffered=False)
+server.run()
 """
 
 
@@ -304,14 +304,14 @@ PARENT = """
 import sys
 from pathlib import Path
 from phichat.config.settings import EngineOptions
-from phichat.cancel import Cancel
+from phichat.cancel import CancelToken
 from phichat.engine.local import LocalBackend
-from phichat.engine.autotune.cpu_buffer_probe import Verdicts
+from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
 from phichat.types import *
-engine = LocalBackend("t", Path(sys.argv[1]), EngineOptions(ctx_size=2048), Verdicts(Path(sys.argv[2])))
-for _ in engine.load(Cancel()): pass
+engine = LocalBackend("t", Path(sys.argv[1]), EngineOptions(ctx_size=2048), ProbeCache(Path(sys.argv[2])))
+for _ in engine.load(CancelToken()): pass
 print(engine.pid, flush=True)
-for _ in engine.generate([Message(Role.USER, "word " * 1500)], GenerationParams(), Cancel()): pass
+for _ in engine.generate([Message(Role.USER, "word " * 1500)], SamplingParams(), CancelToken()): pass
 """
 
 

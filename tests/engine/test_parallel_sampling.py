@@ -90,7 +90,7 @@ def test_stop_strings_end_each_sample_on_its_own(backends: Any) -> None:
 
 def test_what_was_said_until_a_cancel_is_kept(backends: Any, tmp_path: Path) -> None:
     backend, cancel, ends = backends(), CancelToken(), []
-    for event in backend.sample(ASKED, SamplingParams(seed=1), 3, cancel):
+    for event in backend.generate_n(ASKED, SamplingParams(seed=1), 3, cancel):
         if isinstance(event, SampleFinished):
             ends.append(event.reply)
         elif not isinstance(event, PromptProgress) and event.tokens > 12:
@@ -103,4 +103,4 @@ def test_what_was_said_until_a_cancel_is_kept(backends: Any, tmp_path: Path) -> 
 def test_a_prompt_that_does_not_fit_is_told(backends: Any, tmp_path: Path) -> None:
     backend = backends(write_tiny_llama(tmp_path / "t.gguf"), ctx_size=64)
     with pytest.raises(ContextOverflow):
-        list(backend.sample((Message(Role.USER, "word " * 200),), SHORT, 2, CancelToken()))
+        list(backend.generate_n((Message(Role.USER, "word " * 200),), SHORT, 2, CancelToken()))

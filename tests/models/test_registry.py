@@ -76,7 +76,7 @@ def test_no_own_list_is_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("bytes = 0", "bytes cannot be 0; give it a whole number above 0"),
+        ("bytes = 0", "bytes cannot be 0. Give it a whole number above 0"),
         ('sha256 = "abc"', "64 hexadecimal"),
         ('revision = "main"', "commit"),
         ("aliases = [1]", "list of texts"),

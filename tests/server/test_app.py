@@ -59,7 +59,7 @@ def error_of(answer: tuple[int, dict[str, str], Any]) -> tuple[int, str]:
     """Status and code of an error that is whole."""
     status, _, document = answer
     assert {"message", "type", "param", "code"} <= set(document["error"])
-    assert "; " in document["error"]["message"]
+    assert ". " in document["error"]["message"]
     assert "Traceback" not in str(document)
     return status, document["error"]["code"]
 
@@ -157,7 +157,7 @@ def test_failures_are_told_without_the_path_of_the_file(tmp_path: Path) -> None:
     with serving(tmp_path, lambda config, paths: backend) as served:
         answer = served.post(HELLO)
         assert error_of(answer) == (500, "engine_error")
-        assert answer[2]["error"]["message"] == "llama.cpp cannot load tiny; get it again."
+        assert answer[2]["error"]["message"] == "llama.cpp cannot load tiny. Get it again."
         *said, failed = streamed(served)
         assert said[1]["choices"][0]["delta"] == {"content": "half an"}
         assert failed["error"]["code"] == "engine_error"

@@ -12,7 +12,7 @@ from phichat.models.registry import read_registry
 
 @functools.cache
 def embedded_model() -> Path:
-    """Its file; skips the test where the `demo` extra is not installed."""
+    """Its file. Skips the test where the `demo` extra is not installed."""
     path = find_packaged_model(read_registry()[DEMO_MODEL])
     if path is None:
         pytest.skip("the demo extra is not installed")

@@ -15,7 +15,7 @@ COMMIT = "a" * 40
 
 
 def library(home: Path) -> LocalModels:
-    """Everything under one folder; asked anew, it looks anew."""
+    """Everything under one folder. Asked anew, it looks anew."""
     places = ModelLocations(
         home / "hub", home / "downloads", home / "data" / "links.json", (home / "studio",), (home / "ollama",)
     )
@@ -26,7 +26,7 @@ def library(home: Path) -> LocalModels:
 
 
 def on_hub(cache: Path, repository: str, file: str, content: bytes, commit: str = COMMIT) -> Path:
-    """What a download into the hub's cache leaves; the link in the snapshot."""
+    """What a download into the hub's cache leaves. The link in the snapshot."""
     folder = cache / ("models--" + repository.replace("/", "--"))
     blob = folder / "blobs" / hashlib.sha256(content).hexdigest()
     link = folder / "snapshots" / commit / file
@@ -39,7 +39,7 @@ def on_hub(cache: Path, repository: str, file: str, content: bytes, commit: str 
 
 
 def in_ollama(models: Path, name: str, tag: str, content: bytes, registry: str = "registry.ollama.ai/library") -> Path:
-    """What `ollama pull` leaves; the blob."""
+    """What `ollama pull` leaves. The blob."""
     digest = hashlib.sha256(content).hexdigest()
     blob, manifest = models / "blobs" / f"sha256-{digest}", models / "manifests" / registry / name / tag
     for path in (blob, manifest):

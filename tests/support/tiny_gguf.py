@@ -103,7 +103,7 @@ def write_gguf(
     tensors: Mapping[str, tuple[int, ...]] | None = None,
     architecture: str = "llama",
 ) -> Path:
-    """A GGUF of any metadata, with tensors of zeros (F32, shapes as in numpy); returns path."""
+    """A GGUF of any metadata, with tensors of zeros (F32, shapes as in numpy). Returns path."""
     writer = gguf.GGUFWriter(path, architecture)
     add_metadata(writer, metadata)
     for name, shape in (tensors or {}).items():

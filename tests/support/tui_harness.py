@@ -173,7 +173,7 @@ def seen(pilot: Pilot[None]) -> str:
 
 
 async def until(pilot: Pilot[None], text: str) -> str:
-    """Wait for a text to be seen; the whole screen."""
+    """Wait for a text to be seen. The whole screen."""
     for _ in range(150):
         await pilot.pause(0.02)
         shown = seen(pilot)

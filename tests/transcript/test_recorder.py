@@ -237,10 +237,10 @@ from pathlib import Path
 from phichat.events import *
 from phichat.types import *
 from phichat.transcript.recorder import Recorder
-from phichat.transcript.store import Store
+from phichat.transcript.store import TranscriptStore
 
 def events():
-    yield TurnStarted("the prompt", None, GenerationParams())
+    yield TurnStarted("the prompt", None, SamplingParams())
     for number in range(int(sys.argv[2])):
         yield TextDelta(f"word{number} ")
         time.sleep(0.01)
@@ -248,9 +248,9 @@ def events():
         time.sleep(60)
     yield TurnFinished("the whole", "", FinishReason.STOP)
 
-recorder = Recorder(lambda: Store.open(Path(sys.argv[1])))
-for event in recorder.record(events()):
-    if isinstance(event, NotKept):
+recorder = Recorder(lambda: TranscriptStore.open_file(Path(sys.argv[1])))
+for event in recorder.record_events(events()):
+    if isinstance(event, TranscriptUnavailable):
         sys.exit(event.reason)
     if isinstance(event, TextDelta):
         sys.stdout.write(event.text)

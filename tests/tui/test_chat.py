@@ -185,7 +185,7 @@ def test_a_crash_of_the_engine_is_one_sentence_and_the_next_prompt_is_answered(t
         crash = FakeReply(["so f"], error=EngineCrashed("The engine died", "ask again"))
         async with running(desk(tmp_path, crash, FakeReply(["fine"]))) as pilot:
             await pilot.press(*"Go", "enter")
-            shown = await until(pilot, "The engine died; ask again.")
+            shown = await until(pilot, "The engine died. Ask again.")
             assert "so f" in shown
             await pilot.press(*"again", "enter")
             await until(pilot, "fine")

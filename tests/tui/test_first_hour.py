@@ -60,7 +60,7 @@ def test_a_number_stays_a_number_when_more_is_typed(tmp_path: Path) -> None:
     async def act(pilot: Pilot[None]) -> None:
         await pilot.press("1", "+", "1", "enter")
         await tui_harness.until(pilot, "It is so.")
-        assert pilot.app.desk.backend().prompts[-1][-1].text == "1+1"  # type: ignore[attr-defined]
+        assert pilot.app.chat_service.get_backend().prompts[-1][-1].text == "1+1"  # type: ignore[attr-defined]
 
     play(tmp_path, act)
 
@@ -184,7 +184,7 @@ def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None
 
 def test_enter_means_what_is_typed_even_before_it_was_found(tmp_path: Path) -> None:
     async def act(pilot: Pilot[None]) -> None:
-        tui_harness.keep(pilot.app.desk)  # type: ignore[attr-defined]
+        tui_harness.keep(pilot.app.chat_service)  # type: ignore[attr-defined]
         await pilot.press("f2", *"grey", "enter")
         await tui_harness.until(pilot, "Graphite")
 

@@ -52,7 +52,7 @@ class Terminal:
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def read(self, timeout_s: float = 0.05) -> bool:
-        """Take in what comes; whether the program still has the terminal."""
+        """Take in what comes. Whether the program still has the terminal."""
         if not select.select([self._ours], [], [], timeout_s)[0]:
             return True
         try:
@@ -81,7 +81,7 @@ class Terminal:
         self.type(ENTER)
 
     def end(self, timeout_s: float = 15) -> int:
-        """Wait for it; its exit code."""
+        """Wait for it. Its exit code."""
         end = time.monotonic() + timeout_s
         while self.read():
             assert time.monotonic() < end, f"it goes on:\n{self.seen}"
@@ -200,10 +200,10 @@ CRASHING = """
 import sys
 from pathlib import Path
 import phichat.tui.app
-from phichat.cli.chat import play
+from phichat.cli.chat import run_app
 from phichat.config.settings import Config
-from phichat.services.chat_service import Desk
-from phichat.engine.scripted_backend import Reply, ScriptedBackend
+from phichat.services.chat_service import ChatService
+from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
 from phichat.tui.app import PhichatApp
 
@@ -212,10 +212,10 @@ class Failing(PhichatApp):
     BINDINGS = [("f9", "fail", "Fail")]
 
     def action_fail(self):
-        raise ValueError(f"it quotes {self.screen.talk.branch} and a secret word")
+        raise ValueError(f"it quotes {self.screen.conversation.branch} and a secret word")
 
-backend = ScriptedBackend([Reply(["secret "] * 4000, delay_s=0.005)], 100_000)
-sys.exit(play(Failing(Desk(Config(), Paths.find(), lambda model: backend))))
+backend = FakeBackend([FakeReply(["secret "] * 4000, delay_s=0.005)], 100_000)
+sys.exit(run_app(Failing(ChatService(Config(), Paths.from_environment(), lambda model: backend))))
 """
 
 
@@ -236,7 +236,7 @@ def test_a_crash_of_the_interface_leaves_the_terminal_and_the_transcript_whole(t
     about = report.read_text("utf-8")
     assert "action_fail" in about
     assert "ValueError" in about
-    assert "secret" not in about.replace('"it quotes {self.screen.talk.branch} and a secret word"', "")
+    assert "secret" not in about.replace('"it quotes {self.screen.conversation.branch} and a secret word"', "")
     said = subprocess.run(
         [sys.executable, "-m", "phichat", "export", "--last"],
         env={**os.environ, "PHICHAT_HOME": str(tmp_path)},

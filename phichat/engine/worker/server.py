@@ -36,6 +36,8 @@ from phichat.types import Message
 
 if TYPE_CHECKING:
     from phichat.engine.worker.daemon_server import DaemonServer
+    from phichat.engine.worker.model import Model
+    from phichat.engine.worker.template import ChatTemplate
 
 _RENDER_TIMEOUT_S = 15.0
 """Longer than the supervisor waits for a template: this ends a process that has no supervisor any more."""
@@ -64,8 +66,8 @@ class EngineServer:
         self._current_jobs: tuple[RequestState, ...] = ()
         self._engine_info: EngineReply | None = None
         self._last_heartbeat_at = 0.0
-        self._model: Any = None
-        self._template: Any = None
+        self._model: Model | None = None
+        self._template: ChatTemplate | None = None
         self._stop_strings: tuple[str, ...] = ()
         self._prompt_cache: dict[Client, tuple[tuple[Message, ...], Any]] = {}
         self._daemon_server = create_daemon(self) if create_daemon else None
@@ -145,7 +147,7 @@ class EngineServer:
 
         Not even a batch that is being computed is finished.
         """
-        if self._model is None or not self._model.states.would_save:
+        if self._model is None or not self._model.kv_persistence.has_dirty:
             os._exit(0)
         # Who started this process listens there, and need not wait for what follows.
         devnull = os.open(os.devnull, os.O_WRONLY)
@@ -159,13 +161,13 @@ class EngineServer:
 
     def _save_and_exit(self) -> None:
         try:
-            self._model.states.save_all()
+            self._loaded_model.kv_persistence.save_all()
         finally:
             os._exit(0)
 
     def _receive_requests(self) -> None:
         """Requests that have come; waits for one when there is nothing else to do."""
-        unsaved = self._model is not None and self._model.states.has_unsaved
+        unsaved = self._model is not None and self._model.kv_persistence.needs_save_on_exit
         try:
             if not self._scheduler.jobs:
                 self._start_job(self._inbox.get(timeout=_SAVE_AFTER_IDLE_S if unsaved else None))
@@ -175,7 +177,7 @@ class EngineServer:
                 self._start_job(self._inbox.get_nowait())
         except Empty:
             if unsaved and not self._scheduler.jobs:
-                self._model.states.save_one()
+                self._loaded_model.kv_persistence.save_next()
 
     def _start_job(self, job: RequestState | None) -> None:
         if job is None:
@@ -193,7 +195,7 @@ class EngineServer:
             return
         self._current_jobs, started = tuple(one for one, _ in pending), monotonic()
         try:
-            status = self._model.sequences.decode([(one.sequence, (one.token,)) for _, one in pending])
+            status = self._loaded_model.sequence_pool.decode([(one.sequence, (one.token,)) for _, one in pending])
         except RequestFailed:
             # Who is the cause of it finds out when each is evaluated by itself.
             status = None
@@ -267,7 +269,13 @@ class EngineServer:
                 prompt = self._build_prompt(job, request.messages)
                 return (
                     yield from generate(
-                        self._model, prompt, request, self._stop_strings, job, self._evictor(job), self._step_batch_size
+                        self._loaded_model,
+                        prompt,
+                        request,
+                        self._stop_strings,
+                        job,
+                        self._evictor(job),
+                        self._step_batch_size,
                     )
                 )
             case protocol.GenerateN():
@@ -276,13 +284,19 @@ class EngineServer:
                 prompt = self._build_prompt(job, request.messages)
                 return (
                     yield from generate_samples(
-                        self._model, prompt, request, self._stop_strings, job, self._evictor(job), self._step_batch_size
+                        self._loaded_model,
+                        prompt,
+                        request,
+                        self._stop_strings,
+                        job,
+                        self._evictor(job),
+                        self._step_batch_size,
                     )
                 )
             case protocol.BenchmarkRequest():
                 from phichat.engine.worker.benchmark import run_measurement
 
-                return run_measurement(self._model, request, job.send)
+                return run_measurement(self._loaded_model, request, job.send)
             case protocol.Detach():
                 if self._daemon_server is None:
                     return ErrorReply(ErrorCode.LOAD, "there is no door")
@@ -296,12 +310,12 @@ class EngineServer:
                 assert_never(request)
 
     def _evictor(self, job: RequestState) -> Callable[[], bool]:
-        return lambda: self._scheduler.free_cells(job, self._model.sequences)
+        return lambda: self._scheduler.free_cells(job, self._loaded_model.sequence_pool)
 
     def _step_batch_size(self) -> int:
         """Tokens to evaluate in one step: others who wait should not wait for long."""
         (job,) = self._current_jobs
-        size: int = self._model.n_batch
+        size: int = self._loaded_model.n_batch
         return max(1, size // _CONTENDED_BATCH_DIVISOR) if self._scheduler.has_contention(job) else size
 
     def _load_model(self, request: LoadModel, send: Callable[[EngineReply], None]) -> ModelLoaded:
@@ -344,9 +358,19 @@ class EngineServer:
         if cached is None or cached[0] != messages:
             cached = self._prompt_cache[job.client] = (
                 messages,
-                build_prompt(messages, self._template, self._model.vocabulary),
+                build_prompt(messages, self._chat_template, self._loaded_model.tokenizer),
             )
         return cached[1]
+
+    @property
+    def _loaded_model(self) -> Model:
+        assert self._model is not None
+        return self._model
+
+    @property
+    def _chat_template(self) -> ChatTemplate:
+        assert self._template is not None
+        return self._template
 
     @contextlib.contextmanager
     def _guard_rendering(self) -> Iterator[None]:

@@ -140,7 +140,7 @@ def test_a_socket_that_nobody_listens_at_blocks_nobody(at_home: Home, tiny: Path
 
 def test_who_waits_for_a_starter_that_dies_starts_anew(at_home: Home) -> None:
     script = (
-        "import sys; from pathlib import Path; from residents import Home, load\n"
+        "import sys; from pathlib import Path; from support.daemon import Home, load\n"
         "home = Home(Path(sys.argv[1])); load(home.backend(Path(sys.argv[2])))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -232,7 +232,7 @@ def test_somebody_else_cannot_come_in_even_where_the_files_let_them(at_home: Hom
         "except PermissionError: sys.exit('closed')\n"
         "ours.settimeout(None)\n"
         "there = Connection(ours.detach())\n"
-        "try: there.send_bytes(b'{\"\": \"Inquiry\"}'); there.recv_bytes(); sys.exit('let in')\n"
+        "try: there.send_bytes(b'{\"\": \"GetStatus\"}'); there.recv_bytes(); sys.exit('let in')\n"
         "except (EOFError, OSError): sys.exit('refused')\n"
     )
 

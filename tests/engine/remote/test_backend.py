@@ -208,7 +208,7 @@ def test_what_was_said_before_a_fault_is_kept(answer: Answer, kind: type[Phichat
         (Answer(status=429, body={"error": {"message": "slow down"}}, headers=NOW), EndpointError, "slow down"),
         (Answer(status=503, body=b"<html>busy", kind="text/html", headers=NOW), EndpointError, "status 503"),
         (Answer(status=404, body={"error": {"message": "Model tiny not found"}}), ModelNotInstalled, "no model tiny"),
-        (Answer(status=404, body={"detail": "Not Found"}), EndpointError, "mend base_url"),
+        (Answer(status=404, body={"detail": "Not Found"}), EndpointError, "Mend base_url"),
         (Answer(status=200, body=b"<html>Log in", kind="text/html"), EndpointError, "web page"),
         (Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}), EndpointError, "another address"),
         (Answer(status=200, body=b"hello", kind="application/json"), EndpointError, "no chat completion"),
@@ -276,7 +276,7 @@ def test_a_stream_that_ends_with_nothing_is_asked_why() -> None:
 def test_a_server_that_asks_for_too_much_patience() -> None:
     with serving(Answer(status=429, headers={"Retry-After": "3600"}, body={})) as server:
         _, error = failing(server)
-    assert "ask again in 3,600 s" in str(error)
+    assert "Ask again in 3,600 s" in str(error)
     assert len(server.asked) == 1
 
 

@@ -122,7 +122,7 @@ def test_a_prompt_that_a_filter_refuses() -> None:
     body = {"error": {"message": "The response was filtered", "code": "content_filter", "status": 400}}
     with serving(Answer(status=400, body=body)) as server:
         _, error = failing(remote(server))
-    assert str(error) == "The content filter of lab does not take the prompt; put it another way."
+    assert str(error) == "The content filter of lab does not take the prompt. Put it another way."
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Downloads through the real library from a server that fails in every way; small files, the same code."""
+"""Downloads through the real library from a server that fails in every way. Small files, the same code."""
 
 import random
 import shutil

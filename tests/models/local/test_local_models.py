@@ -157,7 +157,7 @@ def test_unknown_names_get_the_three_nearest(tmp_path: Path, tiny: bytes) -> Non
     in_ollama(tmp_path / "ollama", "phipsi", "latest", tiny)
     with pytest.raises(ModelNotInstalled) as caught:
         library(tmp_path).resolve_model("phipsi:latst")
-    names = caught.value.next_step.removeprefix("the nearest names are ").split(", ")
+    names = caught.value.next_step.removeprefix("The nearest names are ").split(", ")
     assert (names[0], len(names)) == ("phipsi:latest", 3)
 
 
