@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from endpoint_server import saying, serving
-from standin import Repository, stand_in
+from support.fake_hub import Repository, stand_in
+from support.fake_openai_server import saying, serving
 
 FIXTURES = Path(__file__).with_name("fixtures") / "v0_1"
 WAS = "/tmp/phichat-fixture"

@@ -29,9 +29,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from endpoint_server import Answer, chunk, saying, serving, usage  # noqa: E402
-from ggufs import write_tiny_llama  # noqa: E402
-from standin import Repository, stand_in  # noqa: E402
+from support.fake_hub import Repository, stand_in  # noqa: E402
+from support.fake_openai_server import Answer, chunk, saying, serving, usage  # noqa: E402
+from support.tiny_gguf import write_tiny_llama  # noqa: E402
 
 TARGET = ROOT / "tests" / "fixtures" / "v0_1"
 WORK = Path("/tmp/phichat-fixture")
