@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from phichat.code_report import CodeReport
-from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, TextPart, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class TurnRecord:
     dropped_turns: the oldest turns of its branch that the model did not see.
     error: why the reply failed, "" when it did not.
     live: a process is writing the reply; what there is of it may be up to 250 ms old.
+    parts: the text and the files of the prompt, () for one text; `prompt` is what the model is sent of them.
     """
 
     id: str
@@ -44,6 +45,11 @@ class TurnRecord:
     dropped_turns: int = 0
     code: CodeReport | None = None
     live: bool = False
+    parts: tuple[Part, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            object.__setattr__(self, "parts", (TextPart(self.prompt),))
 
     @property
     def is_cut_off(self) -> bool:
