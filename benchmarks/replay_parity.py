@@ -4,7 +4,7 @@ Asks the embedded model ten single questions and five conversations of two turns
 replies with a seed (half of them drawn), replays them, and then replays one with another model file,
 another parameter and another context.
 
-    python benchmarks/replay.py [--model MODEL] [--max-tokens 64]
+    python benchmarks/replay_parity.py [--model MODEL] [--max-tokens 64]
 """
 
 from __future__ import annotations

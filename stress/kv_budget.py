@@ -2,20 +2,23 @@
 
 Every fifth conversation is not to be kept, and nothing may be kept of it.
 
-    python benchmarks/states_budget.py MODEL.gguf [--conversations 500] [--budget-mb 40]
+    python stress/kv_budget.py MODEL.gguf [--conversations 500] [--budget-mb 40]
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic, sleep
 
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+
 from common import limit, say
-from engines import ask_engine, engine_keeping
+from kv_engine import ask_engine, engine_keeping
 
 from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.types import Message, Role

@@ -1,6 +1,6 @@
 """Kills phichat with SIGKILL at random moments, three at once, and looks what of the conversations is left.
 
-    python benchmarks/kill_writers.py --kills 300 --asks 30
+    python stress/transcript_kills.py --kills 300 --asks 30
 
 Most writers run the shipped pipeline on a scripted reply (so that a kill costs a second); `--asks` of
 them are `phichat ask` on the embedded model. What was said is witnessed outside the writer, with times.
@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 from common import environment, limit, percentile, phichat, say
 

@@ -1,7 +1,7 @@
 """Thousands of escape, C1, bidirectional and zero-width payloads through the full-screen chat in a real
 pseudo-terminal; every byte that it writes is looked at, and a terminal emulator gets no title from them.
 
-    python benchmarks/terminal_payloads.py [PAYLOADS [SEED]]
+    python stress/terminal_payloads.py [PAYLOADS [SEED]]
 
 Each payload that would be a control sequence bears a number that nothing else has. What is left after the
 sequences that Textual itself writes are taken out may hold no control character at all.

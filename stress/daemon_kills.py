@@ -3,7 +3,7 @@
 Each round starts a question, kills its engine or its client at a random moment of loading, reading or generating, and
 asks again: the answer has to be the one that a private engine gives. At the end every engine has to leave by itself.
 
-    python benchmarks/resident_kills.py [--rounds 100] [--seed 0]
+    python stress/daemon_kills.py [--rounds 100] [--seed 0]
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ import contextlib
 import json
 import random
 import subprocess
+import sys
 import time
 from collections import Counter
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 import psutil
 from common import ask_json, engines_of, phichat, phichat_home, say

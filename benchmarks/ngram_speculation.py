@@ -1,6 +1,6 @@
 """What guessing from the prompt gains and whether answers stay the same: prose, code that is edited, quotations.
 
-python benchmarks/draft.py [--model NAME] [--max-tokens N] [--rounds N]
+python benchmarks/ngram_speculation.py [--model NAME] [--max-tokens N] [--rounds N]
 
 Two engines, one of which guesses, answer each task in turn. Reported are the ratio of their speeds and how many
 answers are the same, greedy and sampled with a seed. `--draft auto` uses what `phichat bench --tune` has measured

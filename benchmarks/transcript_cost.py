@@ -1,6 +1,6 @@
 """What keeping the transcript costs of the speed of generation, on the embedded model, asks in turn.
 
-python benchmarks/logging_cost.py --pairs 30
+python benchmarks/transcript_cost.py --pairs 30
 """
 
 from __future__ import annotations

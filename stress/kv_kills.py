@@ -4,7 +4,7 @@ A conversation goes on turn after turn; in each, the engine is killed at a rando
 answer, while its state is being saved. The next engine has to give the answer that an undisturbed one gave.
 At the end nothing may be left that is no whole state, once it is old enough to be swept.
 
-    python benchmarks/states_kills.py MODEL.gguf [--kills 100]
+    python stress/kv_kills.py MODEL.gguf [--kills 100]
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+
 import psutil
 from common import say
-from engines import ask_engine, engine_keeping
+from kv_engine import ask_engine, engine_keeping
 
 from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.errors import EngineError
@@ -48,20 +51,20 @@ def main() -> None:
             talk: list[Message] = []
             for asked in _ASKED:
                 talk = [*talk, Message(Role.USER, asked if talk else _STORY * 12 + asked)]
-                answer = ask_engine(engine, talk, 8).text
-                talks.append((talk, answer))
-                talk = [*talk, Message(Role.ASSISTANT, answer)]
+                text = ask_engine(engine, talk, 8).text
+                talks.append((talk, text))
+                talk = [*talk, Message(Role.ASSISTANT, text)]
         took = time.monotonic() - began
         wrong = killed = answered = resumed = 0
         states = KvStore(folder / "states")
         while killed < given.kills:
-            asked, expected = talks[killed % len(talks)]
+            messages, expected = talks[killed % len(talks)]
             with engine_keeping(given.model, folder, states.path) as engine:
                 process = psutil.Process(engine.pid)
                 timer = Timer(chance.uniform(0, took + _SAVING_S), _kill, (process,))
                 timer.start()
                 with suppress(EngineError):
-                    answer = ask_engine(engine, asked, 8)
+                    answer = ask_engine(engine, messages, 8)
                     answered += 1
                     wrong += answer.text != expected
                     resumed += answer.usage.cached_tokens > 100

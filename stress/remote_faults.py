@@ -1,6 +1,6 @@
 """Two hundred faults of a server, each met by a `phichat ask` in a process of its own.
 
-    python benchmarks/remote_faults.py [-N 200]
+    python stress/remote_faults.py [-N 200]
 
 Of each: the exit code, one sentence with a next step on stderr, what was said before the fault on stdout, and
 nothing of the key in the output, in `--debug`'s traceback, or in any file that is left.
@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import environment, phichat, say, table
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from common import environment, phichat, say, table
 
 from support.fake_openai_server import KEY, Answer, chunk, serving, usage
 

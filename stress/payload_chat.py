@@ -1,6 +1,6 @@
 """The full-screen chat with hostile text on every surface: answers, reasoning, titles, names of models, errors.
 
-python benchmarks/payload_chat.py FOLDER PAYLOADS
+python stress/payload_chat.py FOLDER PAYLOADS
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What one update of a growing answer costs the screen, for answers that are one huge block: CPU time, no terminal.
 
-python benchmarks/growing.py [CHARACTERS]
+python benchmarks/render_cost.py [CHARACTERS]
 """
 
 from __future__ import annotations

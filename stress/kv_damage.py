@@ -4,7 +4,7 @@ An engine finds nothing but damaged states of the conversation that it is asked 
 everything again, answer as it does without them, and leave none behind. The last kinds of damage have correct
 checksums, which no disk and no kill does; llama.cpp may end the engine on them, and the next one has to go on.
 
-    python benchmarks/states_damage.py MODEL.gguf [--files 1000] [--at-once 50]
+    python stress/kv_damage.py MODEL.gguf [--files 1000] [--at-once 50]
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+
 from common import say
-from engines import ask_engine, engine_keeping
+from kv_engine import ask_engine, engine_keeping
 
 from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.engine.worker.kv_cache.file_format import (

@@ -4,7 +4,7 @@ Each prompt goes through `phichat ask --temp 0`, and through llama.cpp's low-lev
 template rendered by hand, the same batch, threads and flash attention setting. Text and number of
 tokens must be the same.
 
-    python benchmarks/greedy.py MODEL.gguf [--max-tokens 48]
+    python benchmarks/greedy_parity.py MODEL.gguf [--max-tokens 48]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from common import ask_json, phichat_home, say
-from lowlevel import Reference
+from llama_reference import Reference
 
 _PARAGRAPH = (
     "The lighthouse keeper wrote down the weather every evening: wind from the west, rain before midnight, "

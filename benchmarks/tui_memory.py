@@ -1,7 +1,7 @@
 """Memory of the full-screen chat over many turns, in a real pseudo-terminal on a scripted model, all kept in a
 transcript. Prints what it holds after 200 turns and at the end, and what of the difference is not text.
 
-    python benchmarks/many_turns.py [TURNS]
+    python benchmarks/tui_memory.py [TURNS]
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ
 
-from echo import drain, read_until
+from key_echo import drain, read_until
 from scripted_chat import ANSWER
 
 from phichat.cancel import CancelToken
 from phichat.config.settings import Config
+from phichat.engine.backend import GenerationEvent
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
 from phichat.services.chat_service import ChatService
@@ -36,9 +37,11 @@ COPIES = 2
 class Forgetful(FakeBackend):
     """Remembers nothing of what it was asked."""
 
-    def generate(self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken) -> Iterator[object]:
+    def generate(
+        self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
+    ) -> Iterator[GenerationEvent]:
         self.prompts.clear()
-        return super().generate(messages, params, cancel)
+        return super().generate(messages, params, cancel, conversation_id)
 
 
 def desk(folder: Path) -> ChatService:

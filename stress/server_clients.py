@@ -1,6 +1,6 @@
 """Twenty clients at once at `phichat serve`, of whom five leave, again and again: nothing may leak or stall.
 
-    python benchmarks/serve_crowd.py [-r ROUNDS]
+    python stress/server_clients.py [-r ROUNDS]
 
 Prints what the server holds after each round, and how soon it is free again for others when a client has left.
 """
@@ -14,10 +14,14 @@ import random
 import socket
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread
 from typing import Any
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 import psutil
 from common import engines_of, limit, phichat, phichat_home, say, spread, table
@@ -109,7 +113,10 @@ def main() -> None:
         for number in range(rounds):
             took = crowd(port)
             time.sleep(0.5)
-            files = server.num_fds() if hasattr(server, "num_fds") else server.num_handles()
+            if sys.platform == "win32":
+                files = server.num_handles()
+            else:
+                files = server.num_fds()
             memory = server.memory_info().rss / 1e6
             rows.append((number, took, files, server.num_threads(), memory, len(engines_of(home))))
         table(("round", "seconds", "files", "threads", "MB", "engines"), rows)

@@ -1,9 +1,9 @@
 """What happens to phichat when its engine dies, when it dies itself, when Ctrl-C is pressed, when a file is damaged.
 
-    python benchmarks/faults.py kill-engine MODEL.gguf    kill -9 of the engine while it loads, reads, generates
-    python benchmarks/faults.py kill-app MODEL.gguf       kill -9 of phichat at random moments
-    python benchmarks/faults.py ctrl-c MODEL.gguf         SIGINT while the model loads, reads, generates
-    python benchmarks/faults.py mutate SMALL.gguf         asks of thousands of damaged copies of a file
+    python stress/engine_faults.py kill-engine MODEL.gguf    kill -9 of the engine while it loads, reads, generates
+    python stress/engine_faults.py kill-app MODEL.gguf       kill -9 of phichat at random moments
+    python stress/engine_faults.py ctrl-c MODEL.gguf         SIGINT while the model loads, reads, generates
+    python stress/engine_faults.py mutate SMALL.gguf         asks of thousands of damaged copies of a file
 
 The first three want a real model that loads in a moment and has a context of 4,096 tokens or more.
 The last wants a file of at most a few megabytes; `--save FOLDER` keeps the files that misbehave.
@@ -15,14 +15,16 @@ import argparse
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
-import mutate
-from asks import Bench, problems_of
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+
+from ask_process import Bench, problems_of
 from common import (
     default_interrupts,
     engine_under,
@@ -33,6 +35,7 @@ from common import (
     phichat_home,
     say,
 )
+from damaged_gguf import ask_all
 
 
 def kill9(pid: int) -> bool:
@@ -153,7 +156,7 @@ def ctrl_c(given: argparse.Namespace, env: dict[str, str]) -> int:
 def mutations(given: argparse.Namespace, env: dict[str, str]) -> int:
     """Thousands of damaged files."""
     folder = Path(given.save) if given.save else Path(tempfile.mkdtemp(prefix="phichat-mutations-"))
-    return mutate.ask_all(Path(given.model), given.rounds, given.seed, folder, env, given.jobs, given.memory_limit)
+    return ask_all(Path(given.model), given.rounds, given.seed, folder, env, given.jobs, given.memory_limit)
 
 
 VERBS: dict[str, tuple[Callable[[argparse.Namespace, dict[str, str]], int], int]] = {

@@ -1,6 +1,6 @@
 """How long search, listing and opening take in a large store, and how much each message adds to it.
 
-    python benchmarks/transcripts.py --turns 500000 --folder FOLDER
+    python benchmarks/transcript_store.py --turns 500000 --folder FOLDER
 
 The texts are made: lengths log-normal, words by Zipf's law, one word in half of all messages. A store
 that FOLDER already holds is measured as it is.
@@ -15,6 +15,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from time import perf_counter
@@ -117,7 +118,7 @@ def clocked(step: Callable[[], object]) -> float:
 def queries(store: TranscriptStore, chance: random.Random, count: int) -> Sequence[str]:
     """One to three neighbouring words of random messages."""
     ids = [one.id for one in store.list_conversations()]
-    drawn = []
+    drawn: list[str] = []
     while len(drawn) < count:
         turn = chance.choice(store.get_conversation(chance.choice(ids)).turns)
         words = chance.choice((turn.prompt, turn.text)).split()
@@ -131,7 +132,7 @@ def measure(store: TranscriptStore, chance: random.Random) -> None:
     asked = queries(store, chance, 200)
     for query in asked:
         store.search_turns(query, SearchFilters(), 20)
-    searched = {query: clocked(lambda query=query: store.search_turns(query, SearchFilters(), 20)) for query in asked}
+    searched = {query: clocked(partial(store.search_turns, query, SearchFilters(), 20)) for query in asked}
     common = [clocked(lambda: store.search_turns(COMMON, SearchFilters(), 20)) for _ in range(20)]
     both = [clocked(lambda: store.search_turns(f"{COMMON} {asked[0]}", SearchFilters(), 20)) for _ in range(5)]
     listed = [clocked(lambda: store.list_conversations(20)) for _ in range(50)]

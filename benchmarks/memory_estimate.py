@@ -1,6 +1,6 @@
 """How far the memory that `phichat fit` tells is from what the engine process then takes.
 
-    python benchmarks/fit.py [MODEL.gguf ...] [--contexts 2048,8192] [--cache-types f16,q8_0]
+    python benchmarks/memory_estimate.py [MODEL.gguf ...] [--contexts 2048,8192] [--cache-types f16,q8_0]
 
 Without a MODEL, the embedded one. Each is loaded in each context with each type of KV cache, and reads a
 prompt of several batches; then the largest resident size that the process had (mapped file pages counted

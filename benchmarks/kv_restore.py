@@ -6,7 +6,7 @@ greedily: the same text after every restart as by the engine that stays, and as 
 Evaluating in batches of another shape may turn near-ties the other way, so the last of these can differ where
 nothing is wrong; the first may not.
 
-    python benchmarks/resume.py MODEL.gguf [--tokens 2000] [--rounds 3] [--conversations 50] [--restoring 30]
+    python benchmarks/kv_restore.py MODEL.gguf [--tokens 2000] [--rounds 3] [--conversations 50] [--restoring 30]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from time import sleep
 
 from common import say, verdict
-from engines import ask_engine, engine_keeping
+from kv_engine import ask_engine, engine_keeping
 
 from phichat.cancel import CancelToken
 from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore

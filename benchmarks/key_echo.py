@@ -2,7 +2,7 @@
 
 Each key is a character that nothing else on the screen has, so that its echo is found in the bytes.
 
-    python benchmarks/echo.py [CHARACTERS [TOKENS_PER_SECOND [KEYS]]]
+    python benchmarks/key_echo.py [CHARACTERS [TOKENS_PER_SECOND [KEYS]]]
 """
 
 from __future__ import annotations

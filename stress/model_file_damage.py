@@ -1,6 +1,6 @@
 """Planted damage in a finished model file: how much of it `phichat verify` and the next load find.
 
-    python benchmarks/damage.py [--times 200] [--seed 1]
+    python stress/model_file_damage.py [--times 200] [--seed 1]
 
 A file as the hub's cache holds it, and one that was linked, are damaged in turn: a bit flipped anywhere, a
 block overwritten, or the end cut off, by one byte at the least, the modification time set back each time. Each
@@ -19,6 +19,8 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 from common import say, verdict
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import resource
 import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 from common import percentile, phichat, say
 from gguf_mutations import Mutator

@@ -2,7 +2,7 @@
 
 The fair share of each is the time that all of them take one after another: every client has a tenth of the engine.
 
-    python benchmarks/ten_clients.py [--clients 10] [--tokens 32]
+    python benchmarks/fair_share.py [--clients 10] [--tokens 32]
 """
 
 from __future__ import annotations

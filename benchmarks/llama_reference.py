@@ -2,7 +2,7 @@
 
 As a script it loads a model and evaluates one prompt in a fresh process, and says in JSON what that took:
 
-    python benchmarks/lowlevel.py MODEL.gguf --prompt "Say hi" --ctx-size 8192 --threads 2
+    python benchmarks/llama_reference.py MODEL.gguf --prompt "Say hi" --ctx-size 8192 --threads 2
 """
 
 from __future__ import annotations

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import random
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 from common import ask_json, engine_under, engines_of, phichat, say
 

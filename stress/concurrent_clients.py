@@ -1,6 +1,6 @@
 """Clients of one engine process that ask, stop and leave at random, in a context too small for all of them.
 
-    python benchmarks/crowd.py [MODEL.gguf [SECONDS [SEED]]]
+    python stress/concurrent_clients.py [MODEL.gguf [SECONDS [SEED]]]
 
 Says how many answers came and how; that the process is alive at the end is the point.
 """
@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 from common import say
 

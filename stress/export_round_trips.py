@@ -1,10 +1,10 @@
 """Whether every form of 500 hostile conversations is read back to the same texts.
 
-The conversations are hypothesis's (tests/conversations_made.py): fences in fences, HTML, control bytes,
+The conversations are hypothesis's (tests/support/conversation_strategies.py): fences in fences, HTML, control bytes,
 right-to-left, emoji, NUL, lone surrogates; every tenth gets a line of a megabyte. Markdown is read by a
 CommonMark parser, HTML by the standard library's parser, JSON by phichat.
 
-    python benchmarks/exports.py [--examples 500]
+    python stress/export_round_trips.py [--examples 500]
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
 from common import say
 from hypothesis import HealthCheck, given, settings
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from phichat.sanitize import unescape
 from phichat.transcript import native_json
