@@ -18,8 +18,9 @@ from phichat.chat.command_output import (
 from phichat.chat.conversation import Conversation
 from phichat.chat.slash_commands import COMMANDS, Command
 from phichat.errors import OutputError, UsageError
-from phichat.paths import expand_user, write_atomically
+from phichat.paths import expand_user
 from phichat.services.chat_service import EXPORT_FORMATS, ChatService
+from phichat.storage.atomic_write import write_atomically
 from phichat.transcript.records import TurnRecord
 from phichat.types import Part, TextPart
 

@@ -23,7 +23,7 @@ class TurnRecord:
     dropped_turns: the oldest turns of its branch that the model did not see.
     error: why the reply failed, "" when it did not.
     live: a process is writing the reply; what there is of it may be up to 250 ms old.
-    parts: the text and the files of the prompt, () for one text; `prompt` is what the model is sent of them.
+    prompt: the text that the model was sent. prompt_parts: what it was rendered from, () where that is the same text.
     """
 
     id: str
@@ -45,11 +45,12 @@ class TurnRecord:
     dropped_turns: int = 0
     code: CodeReport | None = None
     live: bool = False
-    parts: tuple[Part, ...] = ()
+    prompt_parts: tuple[Part, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.parts:
-            object.__setattr__(self, "parts", (TextPart(self.prompt),))
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The text and the files of the prompt."""
+        return self.prompt_parts or (TextPart(self.prompt),)
 
     @property
     def is_cut_off(self) -> bool:
