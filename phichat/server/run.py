@@ -11,7 +11,7 @@ from phichat.config.settings import Config
 from phichat.errors import UsageError
 from phichat.paths import Paths
 from phichat.server.access import access_policy
-from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.app import Limits, RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import bind_socket, create_server, forward_logs, resolve_address
@@ -83,11 +83,11 @@ def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, l
             pool.release_idle()
 
 
-def _create_recorder(paths: Paths) -> EventRecorder:
+def _create_recorder(paths: Paths) -> RecorderFactory:
     from phichat.server.transcripts import ConversationTracker
     from phichat.services.composition import RECORDER_LOCK_TIMEOUT_S
     from phichat.transcript.store import TranscriptStore
 
     return ConversationTracker(
         lambda: TranscriptStore.open_file(paths.logs, busy_timeout_s=RECORDER_LOCK_TIMEOUT_S)
-    ).record_events
+    ).open_recorder

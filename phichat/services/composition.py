@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from phichat.chat.context_window import Turn
-from phichat.chat.session import Session
 from phichat.code_report import TrainingScope
 from phichat.config.endpoints import parse_endpoint_model, resolve_api_key
 from phichat.config.settings import Config
@@ -71,7 +70,7 @@ class ResumedConversation:
 
     def to_history(self) -> list[Turn]:
         """The history: what got no answer at all is not in it."""
-        return [Turn(turn.prompt, turn.text) for turn in self.conversation.get_branch() if turn.text]
+        return [Turn(turn.parts, turn.text) for turn in self.conversation.get_branch() if turn.text]
 
 
 def with_model_defaults(config: Config, paths: Paths) -> tuple[Config, TrainingScope | None]:
@@ -93,19 +92,6 @@ def create_local_backend(config: Config, paths: Paths, preferences: TuningSource
     """
     library = LocalModels.from_paths(paths)
     return _build_local_backend(library.select_model(config.model), library, config, paths, preferences=preferences)
-
-
-def create_session(
-    config: Config, paths: Paths, resumed: ResumedConversation | None = None, recorder: Recorder | None = None
-) -> Session:
-    """A conversation, new or gone on with. Raises ModelNotInstalled, UsageError and ConfigError."""
-    history = resumed.to_history() if resumed else ()
-    return Session(
-        create_chat_backend(config, paths),
-        config.system,
-        history,
-        lambda: (recorder and recorder.conversation_id) or "",
-    )
 
 
 def create_chat_backend(config: Config, paths: Paths, *, explicit: bool = True) -> Backend:

@@ -346,6 +346,8 @@ EngineReply = (
 
 
 def _to_json(value: Any) -> Any:
+    if isinstance(value, Message):
+        return {"": "Message", "role": value.role, "content": value.text}
     if is_dataclass(value) and not isinstance(value, type):
         return {"": type(value).__name__} | {f.name: _to_json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
