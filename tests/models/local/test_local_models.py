@@ -153,7 +153,7 @@ def test_a_split_model_is_one(tmp_path: Path) -> None:
     assert library(tmp_path).resolve_model(str(model.parts[2].path)) == model
 
 
-def test_unknown_names_get_the_three_nearest(tmp_path: Path, tiny: bytes) -> None:
+def test_unknown_names_get_similar_ones_if_there_are_any(tmp_path: Path, tiny: bytes) -> None:
     in_ollama(tmp_path / "ollama", "phipsi", "latest", tiny)
     with pytest.raises(ModelNotInstalled) as caught:
         library(tmp_path).resolve_model("phipsi:latst")
