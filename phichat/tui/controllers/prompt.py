@@ -15,7 +15,8 @@ from phichat.chat.attachments import render_attachment
 from phichat.chat.command_output import estimate_tokens
 from phichat.chat.slash_commands import complete_command
 from phichat.errors import PhichatError
-from phichat.paths import expand_user, write_atomically
+from phichat.paths import expand_user
+from phichat.storage.atomic_write import write_atomically
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.widgets.completions import Completion, CompletionList

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from phichat.errors import PhichatError
-from phichat.paths import expand_user, write_atomically
+from phichat.paths import expand_user
+from phichat.storage.atomic_write import write_atomically
 from phichat.tui import clipboard
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turn_runner import TurnRunner
