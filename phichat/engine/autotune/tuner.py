@@ -24,7 +24,7 @@ from phichat.engine.autotune.tuning_cache import (
     select_fastest,
 )
 from phichat.engine.backend import CancelToken, LoadEvent
-from phichat.engine.ipc.benchmark_messages import (
+from phichat.engine.ipc.protocol import (
     BatchCostResult,
     MeasureBatchCosts,
     ThreadTrial,

@@ -123,9 +123,9 @@ class DaemonServer:
 
     def _handle_connection(self, connection: Any) -> None:
         try:
-            if connection.poll(_HANDSHAKE_TIMEOUT_S) and self._handle_request(connection, protocol.receive(connection)):
+            if connection.poll(_HANDSHAKE_TIMEOUT_S) and self._handle_request(connection, protocol.receive_request(connection)):
                 return
-        except (EOFError, OSError, ValueError, KeyError, TypeError):
+        except (EOFError, OSError, protocol.ProtocolError):
             pass
         connection.close()
 

@@ -126,9 +126,9 @@ class EngineServer:
                     self._run_step(job)
 
     def _receive_loop(self, client: Client) -> None:
-        with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(EOFError, OSError, protocol.ProtocolError):
             while True:
-                request = protocol.receive(client.connection)
+                request = protocol.receive_request(client.connection)
                 if not isinstance(request, protocol.CancelRequest):
                     client.job = RequestState(client, request)
                     self._inbox.put(client.job)

@@ -232,7 +232,7 @@ def test_somebody_else_cannot_come_in_even_where_the_files_let_them(at_home: Hom
         "except PermissionError: sys.exit('closed')\n"
         "ours.settimeout(None)\n"
         "there = Connection(ours.detach())\n"
-        "try: there.send_bytes(b'{\"\": \"GetStatus\"}'); there.recv_bytes(); sys.exit('let in')\n"
+        "try: there.send_bytes(b'{\"type\": \"GetStatus\"}'); there.recv_bytes(); sys.exit('let in')\n"
         "except (EOFError, OSError): sys.exit('refused')\n"
     )
 
