@@ -39,8 +39,9 @@ from phichat.events import (
     TurnStarted,
     VoteResult,
 )
-from phichat.paths import expand_user, write_atomically
+from phichat.paths import expand_user
 from phichat.services.chat_service import ChatService
+from phichat.storage.atomic_write import write_atomically
 from phichat.types import FinishReason
 
 

@@ -344,10 +344,10 @@ class LocalBackend(ProcessBackend):
 
     def run_benchmark(
         self, request: protocol.BenchmarkRequest, cancel: CancelToken
-    ) -> Iterator[protocol.PrefillProgress | protocol.Measurement]:
+    ) -> Iterator[protocol.PrefillProgress | protocol.BenchmarkReply]:
         """Measure with the loaded model; yields the measurement last, or none when cancelled."""
         for reply in self._request(request, cancel):
-            if isinstance(reply, protocol.PrefillProgress | protocol.Measurement):
+            if isinstance(reply, protocol.PrefillProgress | protocol.BenchmarkReply):
                 yield reply
 
     def unload(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from phichat.cancel import CancelToken
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
-from phichat.engine.ipc.protocol import EngineInfo, ErrorReply
+from phichat.engine.ipc.protocol import EngineInfo, ErrorCode, ErrorReply
 from phichat.errors import EngineCrashed, EngineError
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "phichat.engine.worker")
@@ -121,7 +121,7 @@ class EngineProcess(EngineConnection):
             match reply:
                 case EngineInfo():
                     return reply
-                case ErrorReply():
+                case ErrorReply() if reply.code is not ErrorCode.CANCELLED:
                     self.kill()
                     raise EngineError(
                         f"llama.cpp's library cannot be loaded ({reply.message})",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from phichat.errors import EngineError
+from phichat.storage.fingerprint import FileFingerprints
 from phichat.types import FinishReason, Message, ModelInfo, SamplingParams, Timings, Usage
 
 # No `from __future__ import annotations` here: evaluating strings would double the time of the first decoding.
@@ -22,9 +23,6 @@ PROTOCOL_VERSION = 2
 """To be raised with every change that an engine process of another version would not understand."""
 
 MAX_MESSAGE_BYTES = 1 << 30
-
-Fingerprints = tuple[tuple[str, str], ...]
-"""(path, fingerprint) of files, as `storage.fingerprint` makes them."""
 
 
 class ProtocolError(EngineError):
@@ -104,11 +102,7 @@ class CancelRequest(EngineMessage, frozen=True):
     """End the request that is being answered."""
 
 
-class BenchmarkRequest(EngineMessage, frozen=True):
-    """Base of the requests for measurements."""
-
-
-class RunBenchmark(BenchmarkRequest, frozen=True):
+class RunBenchmark(EngineMessage, frozen=True):
     """Time the prefill of a prompt, then generation, each from an empty context."""
 
     prompt_tokens: int
@@ -116,7 +110,7 @@ class RunBenchmark(BenchmarkRequest, frozen=True):
     repeats: int
 
 
-class TuneThreads(BenchmarkRequest, frozen=True):
+class TuneThreads(EngineMessage, frozen=True):
     """Time prefill and generation with each of these thread counts in turn, about `seconds` each.
 
     threads: the others are compared with the first.
@@ -127,7 +121,7 @@ class TuneThreads(BenchmarkRequest, frozen=True):
     seconds: float
 
 
-class MeasureBatchCosts(BenchmarkRequest, frozen=True):
+class MeasureBatchCosts(EngineMessage, frozen=True):
     """Time batches of these sizes in turn, the first one a single token, with logits for each of their tokens, and
     compare those logits with the ones of single tokens."""
 
@@ -153,7 +147,7 @@ class LoadedModelInfo(EngineMessage, frozen=True):
     memory: int
     placement: str
     notices: tuple[str, ...]
-    fingerprints: Fingerprints
+    fingerprints: FileFingerprints
 
 
 class Detach(EngineMessage, frozen=True):
@@ -163,7 +157,7 @@ class Detach(EngineMessage, frozen=True):
     """
 
     loaded_model: LoadedModelInfo
-    program_fingerprints: Fingerprints
+    program_fingerprints: FileFingerprints
 
 
 class Connect(EngineMessage, frozen=True):
@@ -283,11 +277,7 @@ class SamplesFinished(EngineMessage, frozen=True):
     """All replies of a GenerateN have ended."""
 
 
-class BenchmarkReply(EngineMessage, frozen=True):
-    """Base of the measurements."""
-
-
-class BenchmarkResult(BenchmarkReply, frozen=True):
+class BenchmarkResult(EngineMessage, frozen=True):
     """Tokens per second of each repeat; memory_bandwidth in bytes per second."""
 
     prompt_speeds: tuple[float, ...]
@@ -303,13 +293,13 @@ class ThreadTrial(msgspec.Struct, frozen=True):
     generation_speeds: tuple[float, ...]
 
 
-class ThreadTuningResult(BenchmarkReply, frozen=True):
+class ThreadTuningResult(EngineMessage, frozen=True):
     """trials: in the order of the request."""
 
     trials: tuple[ThreadTrial, ...]
 
 
-class BatchCostResult(BenchmarkReply, frozen=True):
+class BatchCostResult(EngineMessage, frozen=True):
     """seconds: of each batch size, one value per round. is_exact: the logits equal those of single tokens."""
 
     seconds: tuple[tuple[float, ...], ...]
@@ -353,22 +343,19 @@ class ErrorReply(EngineMessage, frozen=True):
     prompt_tokens: int = 0
 
 
+BenchmarkRequest = RunBenchmark | TuneThreads | MeasureBatchCosts
+BenchmarkReply = BenchmarkResult | ThreadTuningResult | BatchCostResult
 ControlRequest = Connect | GetStatus | Shutdown
-Measurement = BenchmarkResult | ThreadTuningResult | BatchCostResult
-Request = (
-    LoadModel
-    | CountTokens
-    | Generate
-    | GenerateN
-    | RunBenchmark
-    | TuneThreads
-    | MeasureBatchCosts
-    | CancelRequest
-    | Detach
-    | ControlRequest
-)
+Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
 FinalReply = (
-    EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | Measurement | ErrorReply | StillRunning
+    EngineInfo
+    | ModelLoaded
+    | TokenCount
+    | GenerationFinished
+    | SamplesFinished
+    | BenchmarkReply
+    | ErrorReply
+    | StillRunning
 )
 EngineReply = (
     FinalReply
@@ -400,8 +387,14 @@ def send(connection: Connection, message: EngineMessage) -> int:
 
 
 def receive_request(connection: Connection) -> Request:
-    """Wait for the next request of a client. Raises like `receive_reply`."""
+    """Wait for the next request of an accepted client. Raises like `receive_reply`."""
     request: Request = _receive(connection, Request)
+    return request
+
+
+def receive_control_request(connection: Connection) -> ControlRequest:
+    """Wait for the first request of a new connection to a daemon. Raises like `receive_reply`."""
+    request: ControlRequest = _receive(connection, ControlRequest)
     return request
 
 
@@ -427,4 +420,6 @@ def _receive(connection: Connection, message_type: Any) -> Any:
         except msgspec.DecodeError:
             return msgspec.convert(json.loads(content), message_type)  # it may hold lone surrogates
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise ProtocolError("The engine sent a message that phichat cannot read", "Ask again", detail=str(error)) from error
+        raise ProtocolError(
+            "The engine sent a message that phichat cannot read", "Ask again", detail=str(error)
+        ) from error

@@ -9,7 +9,7 @@ import pytest
 
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.framing import SocketConnection
-from phichat.engine.ipc.protocol import EngineReply, ProtocolError, Request
+from phichat.engine.ipc.protocol import ControlRequest, EngineReply, ProtocolError, Request
 from phichat.types import FinishReason, Message, ModelInfo, Role, SamplingParams, Timings, Usage
 
 LOADED = protocol.LoadedModelInfo(ModelInfo("m", devices=("CUDA0",)), "/m", 2048, 9, "CPU", ("n",), ())
@@ -36,10 +36,13 @@ REQUESTS: list[Request] = [
     protocol.MeasureBatchCosts(4, 8, (1, 2), 3, 0.5),
     protocol.RunBenchmark(512, 128, 3),
     protocol.CancelRequest(),
-    protocol.Detach(LOADED, ()),
+    protocol.Detach(LOADED, (("/m", (1, 2, 3, 4, 5)),)),
+    protocol.Shutdown(force=True),
+]
+CONTROL_REQUESTS: list[ControlRequest] = [
     protocol.Connect(300.0),
     protocol.GetStatus(),
-    protocol.Shutdown(force=True),
+    protocol.Shutdown(force=False),
 ]
 REPLIES: list[EngineReply] = [
     protocol.EngineInfo("0", "/lib", "info", False, (protocol.DeviceInfo("CPU", "x", "cpu", 2, 1),)),
@@ -62,6 +65,13 @@ def test_requests_round_trip(message: Request) -> None:
     here, there = Pipe()
     protocol.send(here, message)
     assert protocol.receive_request(there) == message
+
+
+@pytest.mark.parametrize("message", CONTROL_REQUESTS, ids=lambda message: type(message).__name__)
+def test_control_requests_round_trip(message: ControlRequest) -> None:
+    here, there = Pipe()
+    protocol.send(here, message)
+    assert protocol.receive_control_request(there) == message
 
 
 @pytest.mark.parametrize("message", REPLIES, ids=lambda message: type(message).__name__)
