@@ -90,7 +90,7 @@ def _run_benchmark(
     config: Config, paths: Paths, prompt_tokens: int, generated_tokens: int, repeats: int
 ) -> dict[str, Any] | None:
     from phichat.engine.ipc.protocol import BenchmarkResult, PrefillProgress, RunBenchmark
-    from phichat.engine.planner.offload_plan import compute_bytes_per_token
+    from phichat.engine.planner.memory_estimate import compute_bytes_per_token
     from phichat.events import ModelReady
     from phichat.services.composition import create_local_backend, record_speed
 

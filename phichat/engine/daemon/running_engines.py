@@ -67,7 +67,8 @@ def stop_idle(registry: DaemonRegistry, exclude: DaemonAddress | None) -> bool:
         for engine in list_running(registry)
         if engine.address != exclude and engine.status and engine.status.loaded_model and not engine.status.clients
     ]
-    return any([_request_shutdown(address, force=False) for address in idle])
+    stopped = [_request_shutdown(address, force=False) for address in idle]
+    return any(stopped)
 
 
 def _request_shutdown(address: DaemonAddress, *, force: bool) -> bool:

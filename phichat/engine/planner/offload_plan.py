@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from phichat.config.settings import GpuLayers
-from phichat.engine.planner.hardware import Device, DeviceKind, Hardware
+from phichat.engine.planner.hardware import Device, DeviceKind, Hardware, find_offload_devices
 from phichat.engine.planner.memory_estimate import (
     CONTEXT_STEP,
     MIB,
@@ -189,35 +189,6 @@ def _suggest_other_model(plan: OffloadPlan, models: Iterable[tuple[str, int]]) -
         return "Choose a smaller quantization of it, or a smaller model"
     size, name = max(fitting)
     return f"Choose a smaller quantization of it, or {name} ({size / 1e9:.1f} GB), which fits"
-
-
-def compute_bytes_per_token(header: GgufHeader) -> int:
-    """Return the bytes of weights that generating one token reads, which bounds the speed by the memory bandwidth.
-
-    Of the token embedding only a row is read, unless it is the output matrix too; of the experts of a mixture only
-    the `expert_used_count` active ones.
-    """
-    tied = all(tensor.name != "output.weight" for tensor in header.tensors)
-    total = 0
-    for tensor in header.tensors:
-        if tensor.name.startswith(("token_embd", "per_layer_token_embd")):
-            total += tensor.size_bytes if tied and tensor.name == "token_embd.weight" else 0
-        elif "_exps" in tensor.name and header.expert_count:
-            total += tensor.size_bytes * min(header.expert_used_count, header.expert_count) // header.expert_count
-        else:
-            total += tensor.size_bytes
-    return total
-
-
-def find_offload_devices(hardware: Hardware) -> tuple[Device, ...]:
-    """Return the devices that llama.cpp offloads to: integrated GPUs only where there is no other."""
-    if not hardware.offload_supported:
-        return ()
-    for kind in (DeviceKind.GPU, DeviceKind.INTEGRATED):
-        devices = tuple(device for device in hardware.devices if device.kind is kind)
-        if devices:
-            return devices
-    return ()
 
 
 @dataclass(frozen=True, slots=True)
