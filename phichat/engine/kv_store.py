@@ -41,7 +41,7 @@ _VALUE_HALF_LIFE_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class KvStoreFile:
-    """One file of the folder. saved_s: seconds that it saves. size: bytes. changed_ns: time of the last write or use."""
+    """File of the folder. saved_s: seconds that it saves. size: bytes. changed_ns: time of the last write or use."""
 
     path: Path
     model_key: str
