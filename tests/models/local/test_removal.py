@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from phichat.models.download.cache_diagnostics import diagnose_cache
 
 from phichat.errors import ModelNotRemovable
+from phichat.models.download.cache_diagnostics import diagnose_cache
 from phichat.models.download.destination import PART_SUFFIX
 from phichat.models.local.links import Link, LinkStore
 from phichat.models.local.removal import remove_model
