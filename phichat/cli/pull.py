@@ -13,7 +13,7 @@ from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.download_progress import DownloadReporter
 from phichat.cli.support.options import build_config, debug_option
 from phichat.cli.support.output import Output
-from phichat.errors import ModelDoesNotFit, ModelNotInstalled, UsageError
+from phichat.errors import ModelDoesNotFit, UsageError
 from phichat.paths import Paths, expand_user
 from phichat.services.app_context import AppContext
 
@@ -37,6 +37,7 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
     of the hub, or the https URL of a GGUF file anywhere.
     """
     from phichat.cancel import CancelToken
+    from phichat.models.registry import missing_file_error
     from phichat.models.spec import PathSpec
     from phichat.services.model_downloads import DownloadDone, ModelDownloads, parse_download
 
@@ -47,7 +48,7 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
         raise UsageError(f"{sha256!r} is not a SHA-256 hash", "Give 64 hexadecimal digits")
     if isinstance(reference := parse_download(spec), PathSpec):
         if not expand_user(reference.path).exists():
-            raise ModelNotInstalled(f"There is no file {reference.path}", "Check the path")
+            raise missing_file_error(reference.path)
         diagnostics.print_notice(
             f"{spec} is a local file and needs no download. `phichat link {spec}` gives it a name."
         )

@@ -92,7 +92,12 @@ def unknown_model_error(query: str, names: Iterable[str]) -> ModelNotInstalled:
     by_lower = {name.lower(): name for name in names}
     close = [by_lower[match] for match in get_close_matches(query.lower(), by_lower, n=3)]
     hint = f"Try {', '.join(close)}" if close else "Run `phichat list` to see the installed models"
-    return ModelNotInstalled(f"There is no model called {query!r}", hint)
+    return ModelNotInstalled(f"Unknown model {query!r}", hint)
+
+
+def missing_file_error(path: str) -> ModelNotInstalled:
+    """Return the error for a path that does not exist."""
+    return ModelNotInstalled(f"No such file: {path}", "Check the path")
 
 
 def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
@@ -126,7 +131,7 @@ def _read_builtin() -> _RegistryFile:
     # Read several times in a run, of which it is a good part when an engine is already running.
     path = Path(__file__).parents[1] / "models.toml"
     if not path.is_file():
-        # A checkout has the file beside the package.
+        # A checkout has the file next to the package.
         path = Path(__file__).parents[2] / "models.toml"
     return _RegistryFile("models.toml", path.read_bytes())
 

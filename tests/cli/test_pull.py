@@ -107,7 +107,7 @@ def test_mistakes_are_one_sentence_each(run: Run, server: StandIn, tmp_path: Pat
         ([NAME], {"HF_HUB_OFFLINE": "1"}, 1, "offline"),
         ([NAME], {"HF_HUB_CACHE": str(blocked)}, 1, "cannot be written"),
         (["no/such\x1b[31m"], {}, 2, "is not a model"),
-        (["./no.gguf"], {}, 3, "no file"),
+        (["./no.gguf"], {}, 3, "No such file"),
     ):
         done = run("pull", *arguments, **more)
         assert done.returncode == code, done.stderr

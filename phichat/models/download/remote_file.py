@@ -137,7 +137,7 @@ class RemoteFile:
         except httpx2.TimeoutException:
             raise TransferInterrupted("the server stopped sending") from None
         except httpx2.ConnectError:
-            raise TransferInterrupted("there is no connection") from None
+            raise TransferInterrupted("the connection failed") from None
         except (httpx2.TransportError, httpx2.StreamError):
             raise TransferInterrupted("the connection broke") from None
         except httpx2.InvalidURL:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from phichat.errors import ModelFileError, ModelNotInstalled
+from phichat.errors import ModelFileError
 from phichat.gguf.header import GgufHeader, read_header_from
 from phichat.models.download.hub_client import HubClient
 from phichat.models.download.plan import plan_hub_download, plan_url_download
 from phichat.models.download.remote_file import RemoteFile
-from phichat.models.registry import ModelSpec
+from phichat.models.registry import ModelSpec, missing_file_error
 from phichat.models.spec import PathSpec, UrlSpec, parse_reference
 from phichat.paths import Paths
 
@@ -25,7 +25,7 @@ def read_remote_header(text: str, registry: Mapping[str, ModelSpec], hub: HubCli
     """
     match parse_reference(text, hub.endpoint):
         case PathSpec(path):
-            raise ModelNotInstalled(f"There is no file {path}", "Check the path")
+            raise missing_file_error(path)
         case UrlSpec() as spec:
             plan = plan_url_download(spec, hub, paths, sha256="", allow_http=False)
         case spec:

@@ -1,4 +1,4 @@
-"""Journal of a partial download, in a file beside it, so that an interrupted process loses nothing.
+"""Journal of a partial download, in a file next to it, so that an interrupted process loses nothing.
 
 For each chunk it holds how many of its bytes are written, from its beginning on, and, once the file up to its end
 has been hashed, the SHA-256 of the file up to there. These hashes cost nothing beyond the hash of the whole file, and

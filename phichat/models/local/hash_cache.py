@@ -59,7 +59,7 @@ class HashCache(FileMetadataCache):
         self.write_entry(path, entry)
 
     def invalidate(self, path: Path) -> None:
-        """Mark a file as damaged, whatever its fingerprint; the hash that it should have is kept."""
+        """Mark a file as damaged, even if its fingerprint is unchanged; the hash that it should have stays recorded."""
         if entry := self.read_entry(path):
             self.write_entry(path, {**entry, "key": None})
 
@@ -73,7 +73,7 @@ def hash_file(path: Path, cancel: CancelToken) -> Iterator[tuple[float, str]]:
     """Read a file, yielding the fraction read (0 to 1) about ten times a second, and at the end 1 with its sha256,
     which is "" before. A cancel ends it early.
 
-    Memory is one buffer, whatever the size. Raises ModelFileError if the file cannot be read or changes meanwhile.
+    Memory is one buffer, for any size. Raises ModelFileError if the file cannot be read or changes meanwhile.
     """
     digest, buffer = hashlib.sha256(), bytearray(_BUFFER_BYTES)
     view, bytes_read, reported_at = memoryview(buffer), 0, time.monotonic()

@@ -16,7 +16,7 @@ from phichat.models.local.hash_cache import HashCache
 from phichat.models.local.header_cache import HeaderCache, HeaderSummary
 from phichat.models.local.locations import ModelLocations, ModelSource
 from phichat.models.local.usage_log import UsageLog
-from phichat.models.registry import ModelSpec, find_spec, read_registry, unknown_model_error
+from phichat.models.registry import ModelSpec, find_spec, missing_file_error, read_registry, unknown_model_error
 from phichat.paths import Paths, expand_user
 
 DEMO_MODEL = "smollm2-135m"
@@ -148,7 +148,7 @@ class LocalModels:
         name = _parse_name(query)
         spec, match = find_spec(self.registry, name), _SPEC.fullmatch(name)
         if spec is None and _is_path(query) and not (match and (match["file"] or not name.lower().endswith(".gguf"))):
-            return ModelNotInstalled(f"There is no file {query}", "Check the path")
+            return missing_file_error(query)
         if spec or match:
             subject, name = (spec.name, spec.name) if spec else (query, name)
             return ModelNotInstalled(f"{subject} is not installed", f"Download it with `phichat pull {name}`")
