@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON and back, by their type hints."""
+"""Encodes frozen dataclasses as JSON, and decodes them by their type hints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def to_document(value: object) -> Any:
-    """JSON's own types for a value; fields that have their default are left out."""
+    """Return a value in JSON's own types; fields that have their default are left out."""
     if is_dataclass(value) and not isinstance(value, type):
         set_fields = ((one.name, getattr(value, one.name)) for one in fields(value) if _is_set(one, value))
         return {name: to_document(field_value) for name, field_value in set_fields}
@@ -36,21 +36,18 @@ def _is_set(field_: Field[Any], value: object) -> bool:
 
 
 def from_document(kind: type[T], document: object) -> T:
-    """The value that `to_document` made it from; unknown fields are passed over.
-
-    Raises ValueError for a document of another form.
-    """
+    """Return the value that `to_document` encoded; unknown fields are ignored. Raises ValueError."""
     value: T = _decode_value(kind, document)
     return value
 
 
 def dump_json(value: object) -> str:
-    """`to_document` as compact JSON in ASCII."""
+    """Encode a value as compact JSON in ASCII."""
     return json.dumps(to_document(value), separators=(",", ":"))
 
 
 def load_json(kind: type[T], text: str) -> T:
-    """What `dump` was given. Raises ValueError."""
+    """Decode what `dump_json` encoded. Raises ValueError."""
     return from_document(kind, json.loads(text))
 
 
@@ -81,7 +78,7 @@ def _decode_value(kind: Any, document: object) -> Any:
                 }
             )
         except TypeError as error:
-            raise ValueError(f"{kind.__name__} is not complete ({error})") from error
+            raise ValueError(f"{kind.__name__} is incomplete ({error})") from error
     if kind is datetime and isinstance(document, str):
         return datetime.fromisoformat(document)
     if isinstance(kind, type) and issubclass(kind, StrEnum) and isinstance(document, str):
@@ -90,4 +87,4 @@ def _decode_value(kind: Any, document: object) -> Any:
         return float(document)
     if kind in (str, int, bool) and type(document) is kind:
         return document
-    raise ValueError(f"{document!r} stands where {kind} should")
+    raise ValueError(f"{document!r} isn't a {kind}")

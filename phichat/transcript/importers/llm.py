@@ -1,8 +1,8 @@
 """The logs of `llm` (https://llm.datasette.io): its SQLite file, read and never written.
 
-llm has kept its logs in three ways, and a file that was carried along has all of them: one table `logs`
+llm has had three schemas, and an old file that was updated has all of them: one table `logs`
 (until 0.5), `conversations` and `responses` (until 0.32), and since then `threads` and `turns` over a tree of
-`messages` made of `parts`. Whatever is in more than one of them is taken from the newest.
+`messages` made of `parts`. A conversation that is in more than one of them is taken from the newest.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
 ORIGIN = "llm"
-"""Before the colon in the origin of what is imported."""
+"""Prefix of the origin of imported conversations."""
 
 Row = Mapping[str, Any]
 
 
 def read_llm_log(path: Path) -> Iterator[ConversationRecord]:
-    """All conversations, the oldest first. Raises TranscriptFileError."""
+    """Yield all conversations, the oldest first. Raises TranscriptFileError."""
     try:
         with closing(_open_database(path)) as database:
             tables = {row["name"] for row in database.execute("select name from sqlite_master")}
             if not tables & {"turns", "responses", "logs"}:
-                raise TranscriptFileError(f"{path} is no log of llm", "Give the file that `llm logs path` names")
+                raise TranscriptFileError(f"{path} isn't a log of llm", "Choose the file that `llm logs path` prints")
             imported_ids: set[str] = set()
             if "turns" in tables:
                 for conversation in _convert_threads(database, "responses" in tables):
@@ -45,7 +45,7 @@ def read_llm_log(path: Path) -> Iterator[ConversationRecord]:
             if "logs" in tables:
                 yield from _convert_legacy_logs(database)
     except (sqlite3.Error, ValueError, TypeError, LookupError, AttributeError) as error:
-        # A damaged database, or one whose columns hold something else than llm puts there.
+        # A damaged database, or one whose columns hold other values than llm writes.
         raise TranscriptFileError(f"{path} cannot be read as a log of llm ({error})", "Check the file") from error
 
 
@@ -53,7 +53,7 @@ def _open_database(path: Path) -> sqlite3.Connection:
     with path.open("rb") as file:
         uses_wal = file.read(20)[18:20] == b"\2\2"
     wal = path.with_name(path.name + "-wal")
-    # Opening a database with a write-ahead log leaves files beside it, unless it is said to be at rest.
+    # Opening a database with a write-ahead log creates files next to it, unless it is declared immutable.
     is_immutable = uses_wal and not (wal.exists() and wal.stat().st_size)
     database = sqlite3.connect(
         f"{path.absolute().as_uri()}?{'immutable=1' if is_immutable else 'mode=ro'}", uri=True, isolation_level=None
@@ -71,7 +71,7 @@ def _convert_threads(database: sqlite3.Connection, has_responses: bool) -> Itera
         turns: dict[str, TurnRecord] = {}
         turn_by_tip: dict[str, str] = {}
         if has_responses:
-            # Begun before the tree of messages, continued after.
+            # The thread was begun in the old schema and continued in the new one.
             for response in _fetch_responses(database, thread["id"], tuple(row["id"] for row in rows)):
                 previous = next(reversed(turns), None)
                 turn = _convert_response(database, response, previous)
@@ -84,7 +84,7 @@ def _convert_threads(database: sqlite3.Connection, has_responses: bool) -> Itera
                 parent = next(reversed(turns))
             elif parent is None:
                 for index, (prompt, answer) in enumerate(imported.history):
-                    # What the turn was given as history belongs to no turn of this thread.
+                    # The history that the turn was given belongs to no turn of this thread.
                     history_time = created_at - timedelta(milliseconds=len(imported.history) - index)
                     history_id = stable_id(history_time, ORIGIN, row["id"], str(index))
                     turns[history_id] = TurnRecord(
@@ -160,7 +160,7 @@ def _fetch_optional(database: sqlite3.Connection, query: str, response: str) -> 
     except sqlite3.OperationalError as error:
         if "no such" not in str(error):
             raise
-        return ()  # written by an llm that had no such thing yet
+        return ()  # written by an llm without that table
 
 
 def _fetch_fragments(database: sqlite3.Connection, kind: str, response: str) -> Iterator[str]:
@@ -181,7 +181,7 @@ def _fetch_attachments(database: sqlite3.Connection, response: str) -> Iterator[
 
 
 def format_attachment(kind: str | None, location: str | None) -> str:
-    """What stands for an attached file, which is not imported."""
+    """Return a placeholder for an attached file, which is not imported."""
     return f"[attached: {' '.join(filter(None, [kind, location])) or 'a file'}]"
 
 
@@ -270,7 +270,7 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 def _convert_options(text: str | None) -> dict[str, Any]:
-    """Those of llm's plugins that have a counterpart here."""
+    """Return the options of llm's plugins that phichat has too."""
     try:
         llm_options = json.loads(text or "{}")
         return {
