@@ -42,7 +42,7 @@ def test_the_version_is_the_packages() -> None:
 def test_the_supervisor_never_loads_the_library() -> None:
     program = (
         "import sys\n"
-        "import phichat.services.composition, phichat.cli.ask, phichat.cli.bench, phichat.cli.doctor\n"
+        "import phichat.services.backend_factory, phichat.cli.ask, phichat.cli.bench, phichat.cli.doctor\n"
         "print('llama_cpp' in sys.modules, 'jinja2' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -8,13 +8,13 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import build_config, engine_options
+from phichat.cli.support.options import create_context, engine_options
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.gguf.header import GgufHeader
-    from phichat.services.composition import RemoteHeaderReader
+    from phichat.paths import Paths
+    from phichat.services.fit_service import RemoteHeaderReader
 
 
 @click.command()
@@ -28,11 +28,11 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
     """
     from phichat.engine.planner.hardware import DeviceKind
     from phichat.engine.planner.offload_plan import require_fit
-    from phichat.services.composition import estimate_fit
+    from phichat.services.fit_service import FitService
 
-    paths = Paths.from_environment()
+    context = create_context(model=model, **flags)
     with cancel_on_sigint() as cancel:
-        report = estimate_fit(build_config(paths, model=model, **flags), paths, cancel, _remote_header_reader(paths))
+        report = FitService(context).estimate(cancel, _remote_header_reader(context.paths))
     if report is None:
         return ExitCode.INTERRUPTED
     plan, machine = report.plan, report.machine.hardware

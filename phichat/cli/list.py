@@ -8,9 +8,8 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.options import create_context, create_default_context, debug_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 JsonObjects = list[dict[str, Any]]
 
@@ -30,7 +29,7 @@ def list(as_json: bool, endpoint: str | None) -> int:
     from phichat.engine.planner.hardware import probe_memory
     from phichat.models.local.local_models import LocalModels
 
-    library = LocalModels.from_paths(Paths.from_environment())
+    library = LocalModels.from_paths(create_default_context().paths)
     free_memory = probe_memory().available
     documents: JsonObjects = []
     for model in library.models:
@@ -82,10 +81,10 @@ def list(as_json: bool, endpoint: str | None) -> int:
 
 def _list_endpoint_models(endpoint: str, *, as_json: bool) -> int:
     from phichat.cli.support.tables import format_table
-    from phichat.services.composition import list_endpoint_models
+    from phichat.services.backend_factory import BackendFactory
 
     with cancel_on_sigint() as cancel:
-        models = list_endpoint_models(build_config(Paths.from_environment()), endpoint, cancel)
+        models = BackendFactory(create_context()).list_endpoint_models(endpoint, cancel)
         if cancel.is_set():
             return ExitCode.INTERRUPTED
     if as_json:

@@ -9,7 +9,7 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.download_progress import DownloadReporter
-from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.options import create_context, debug_option
 from phichat.cli.support.output import Output
 from phichat.errors import (
     AmbiguousModelError,
@@ -23,12 +23,12 @@ from phichat.errors import (
 from phichat.paths import Paths, expand_user
 
 if TYPE_CHECKING:
-    from phichat.config.settings import Config
     from phichat.gguf.header import GgufHeader
     from phichat.models.download.model_download import ModelDownload
     from phichat.models.download.plan import DownloadPlan
     from phichat.models.local.local_models import LocalModels
     from phichat.models.spec import RegistryName, RepoSpec, UrlSpec
+    from phichat.services.app_context import AppContext
 
 
 @click.command()
@@ -50,8 +50,8 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
     from phichat.models.local.local_models import LocalModels
     from phichat.models.spec import PathSpec, RegistryName
 
-    paths = Paths.from_environment()
-    config = build_config(paths)
+    context = create_context()
+    paths = context.paths
     diagnostics = Diagnostics()
     reporter = DownloadReporter(diagnostics, Output() if as_json else None)
     parsed_spec = _parse_spec(spec)
@@ -74,7 +74,7 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
                 reporter.report_step(step)
             if not download.is_complete:
                 try:
-                    confirmed = _confirm(download, target, config, paths, diagnostics, force=force or yes)
+                    confirmed = _confirm(download, target, context, diagnostics, force=force or yes)
                 except (ModelDoesNotFit, ModelFileError, AmbiguousModelError):
                     download.discard_new()
                     raise
@@ -175,8 +175,7 @@ def _plan_download(
 def _confirm(
     download: ModelDownload,
     target: DownloadPlan,
-    config: Config,
-    paths: Paths,
+    context: AppContext,
     diagnostics: Diagnostics,
     *,
     force: bool,
@@ -209,20 +208,20 @@ def _confirm(
     if header is None:
         return True
     try:
-        return _confirm_fit(header, target, config, paths, diagnostics, force=force)
+        return _confirm_fit(header, target, context, diagnostics, force=force)
     except EngineError as error:
         diagnostics.print_notice(f"Whether it fits could not be found out ({error.message}).")
         return True
 
 
 def _confirm_fit(
-    header: GgufHeader, target: DownloadPlan, config: Config, paths: Paths, diagnostics: Diagnostics, *, force: bool
+    header: GgufHeader, target: DownloadPlan, context: AppContext, diagnostics: Diagnostics, *, force: bool
 ) -> bool:
     from phichat.cancel import CancelToken
     from phichat.engine.planner.offload_plan import require_fit
-    from phichat.services.composition import estimate_fit_from_header
+    from phichat.services.fit_service import FitService
 
-    report = estimate_fit_from_header(target.name, header, config, paths, CancelToken())
+    report = FitService(context).estimate_from_header(target.name, header, CancelToken())
     assert report is not None, "nothing cancels it"
     try:
         require_fit(report.plan, target.name, report.suggestions)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.support.diagnostics import ExitCode
-from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.options import create_context, debug_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.services.composition import FitReport
+    from phichat.services.fit_service import FitReport
 
 
 @click.command()
@@ -28,14 +27,15 @@ def show(model: str, as_json: bool) -> int:
     from phichat.cli.support.tables import format_pairs, format_size
     from phichat.gguf.header import read_model_header
     from phichat.models.local.local_models import LocalModels
-    from phichat.services.composition import estimate_fit
+    from phichat.services.fit_service import FitService
 
-    paths = Paths.from_environment()
-    library = LocalModels.from_paths(paths)
+    context = create_context()
+    library = LocalModels.from_paths(context.paths)
     model_file = library.resolve_model(model)
     header = read_model_header(model_file.path)
     problem = library.get_summary(model_file).problem
-    report = None if problem else estimate_fit(build_config(paths, model=str(model_file.path)), paths, CancelToken())
+    fit_service = FitService(context.with_config(model=str(model_file.path)))
+    report = None if problem else fit_service.estimate(CancelToken())
     verified_hash, spec = library.hash_cache.get(model_file.path), model_file.spec
     document: dict[str, Any] = {
         "name": model_file.name,

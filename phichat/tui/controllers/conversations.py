@@ -10,8 +10,8 @@ from textual.timer import Timer
 
 from phichat.cancel import CancelToken
 from phichat.errors import PhichatError, UsageError
-from phichat.services.chat_service import EXPORT_FORMATS, ConversationEntry
 from phichat.services.model_catalog import CatalogEntry
+from phichat.services.transcript_service import EXPORT_FORMATS, ConversationEntry
 from phichat.tui.controllers.commands import CommandingScreen
 from phichat.tui.download_thread import DownloadThread
 from phichat.tui.screens.dialogs import InputDialog, SelectDialog, SelectOption, TextDialog
