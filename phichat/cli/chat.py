@@ -42,9 +42,9 @@ def chat(resume_latest: bool, cid: str | None, no_log: bool, plain: bool, **flag
     service = ChatService(context)
     conversation = service.initial_conversation(cid, resume_latest=resume_latest)
     if plain:
-        from phichat.cli.plain_chat import LineChat
+        from phichat.cli.plain_chat import PlainChat
 
-        return LineChat(service, conversation).run()
+        return PlainChat(service, conversation).run_until_exit()
     # Milliseconds that Textual waits for what may follow Esc. By default 100: stopping an answer would take that long.
     os.environ.setdefault("ESCDELAY", "25")
     # Frames per second of Textual. At the default of 60, typed text appears 8 ms later.

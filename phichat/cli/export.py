@@ -12,7 +12,8 @@ from phichat.cli.support.diagnostics import Diagnostics
 from phichat.cli.support.options import debug_option, open_transcripts, yes_option
 from phichat.cli.support.output import Output
 from phichat.errors import ConversationNotFound, OutputError, UsageError
-from phichat.paths import expand_user, write_atomically
+from phichat.paths import expand_user
+from phichat.storage.atomic_write import write_atomically
 from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.records import ConversationRecord
 

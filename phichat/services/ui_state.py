@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
-from phichat.paths import Paths, write_atomically
+from phichat.paths import Paths
+from phichat.storage.json_file import JsonFile
 
 
 class UiState:
-    """The file chat.json. An unreadable file counts as empty; writing raises OSError."""
+    """The file chat.json. Saving raises OSError."""
 
     def __init__(self, paths: Paths) -> None:
-        self._file = paths.data / "chat.json"
-        self._values = self._read()
+        self._file = JsonFile(paths.data / "chat.json")
+        self._values = self._file.load()
 
     @property
     def theme(self) -> str:
@@ -33,16 +33,9 @@ class UiState:
         """Store the unsent prompt and the pasted texts in it."""
         self._update(draft=text, pastes=dict(pastes))
 
-    def _read(self) -> dict[str, object]:
-        try:
-            document = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return document if isinstance(document, dict) else {}
-
     def _update(self, **values: object) -> None:
-        # Read again: another phichat may have changed the other values.
-        merged = self._read() | values
+        # Loaded again: another phichat may have changed the other values.
+        merged = self._file.load() | values
         if merged != self._values:
             self._values = merged
-            write_atomically(self._file, json.dumps(merged).encode())
+            self._file.save(merged)

@@ -147,7 +147,7 @@ class EngineServer:
 
         Not even a batch that is being computed is finished.
         """
-        if self._model is None or not self._model.kv_persistence.has_dirty:
+        if self._model is None or not self._model.kv_persistence.needs_save_on_exit:
             os._exit(0)
         # Who started this process listens there, and need not wait for what follows.
         devnull = os.open(os.devnull, os.O_WRONLY)
@@ -167,7 +167,7 @@ class EngineServer:
 
     def _receive_requests(self) -> None:
         """Requests that have come; waits for one when there is nothing else to do."""
-        unsaved = self._model is not None and self._model.kv_persistence.needs_save_on_exit
+        unsaved = self._model is not None and self._model.kv_persistence.has_dirty
         try:
             if not self._scheduler.jobs:
                 self._start_job(self._inbox.get(timeout=_SAVE_AFTER_IDLE_S if unsaved else None))
