@@ -231,7 +231,7 @@ def test_a_crash_of_the_interface_leaves_the_terminal_and_the_transcript_whole(t
         assert terminal.end() == 1
         assert terminal.is_as_before()
         last = " ".join(terminal.seen.split())
-        assert "The interface failed and the transcript is whole" in last
+        assert "phichat crashed; your conversation is safe" in last
         report = next((tmp_path / "data").glob("crash-*.txt"))
         assert report.name in last.replace(" ", "")
     about = report.read_text("utf-8")
