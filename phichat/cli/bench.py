@@ -17,8 +17,7 @@ from phichat.errors import UsageError
 
 if TYPE_CHECKING:
     from phichat.engine.autotune.tuner import TuningReport
-    from phichat.engine.ipc.benchmark_messages import BenchmarkResult
-    from phichat.engine.ipc.protocol import PrefillProgress
+    from phichat.engine.ipc.protocol import BenchmarkResult, PrefillProgress
     from phichat.engine.local import LocalBackend
     from phichat.events import ModelLoading, ModelReady, ModelVerifying
     from phichat.services.app_context import AppContext
@@ -84,9 +83,8 @@ def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgr
 def _run_benchmark(
     context: AppContext, prompt_tokens: int, generated_tokens: int, repeats: int
 ) -> dict[str, Any] | None:
-    from phichat.engine.ipc.benchmark_messages import BenchmarkResult, RunBenchmark
-    from phichat.engine.ipc.protocol import PrefillProgress
-    from phichat.engine.planner.offload_plan import compute_bytes_per_token
+    from phichat.engine.ipc.protocol import BenchmarkResult, PrefillProgress, RunBenchmark
+    from phichat.engine.planner.memory_estimate import compute_bytes_per_token
     from phichat.events import ModelReady
     from phichat.models.local.usage_log import GenerationSpeed, UsageLog
     from phichat.services.backend_factory import BackendFactory
