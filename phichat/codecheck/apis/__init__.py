@@ -1,4 +1,4 @@
-"""What the standard library of each Python version has, and what of it a piece of code uses that is not there."""
+"""Names of the standard library in each Python version, and the uses of names that a version lacks."""
 
 from __future__ import annotations
 
