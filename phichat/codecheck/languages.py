@@ -125,12 +125,8 @@ _DATA_LABELS = frozenset((
 
 
 _DISPLAY_NAMES = {
-    "python": "Python",
-    "cpp": "C++",
-    "csharp": "C#",
-    "javascript": "JavaScript",
-    "typescript": "TypeScript",
-}
+    "python": "Python", "cpp": "C++", "csharp": "C#", "javascript": "JavaScript", "typescript": "TypeScript",
+}  # fmt: skip
 
 
 def canonical_language(label: str) -> str | None:

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from phichat.codecheck.apis.checker import find_bad_apis
-from phichat.codecheck.apis.snapshot import module_versions
 
-__all__ = ["find_bad_apis", "module_versions"]
+__all__ = ["find_bad_apis"]

@@ -23,6 +23,7 @@ from phichat.codecheck.apis.scopes import (
 from phichat.codecheck.apis.snapshot import (
     ClassObject,
     FunctionObject,
+    Inferred,
     InstanceObject,
     MissingName,
     ModuleObject,
@@ -39,8 +40,6 @@ _LITERAL_TYPES: dict[type, str] = {
     ast.Set: "set", ast.SetComp: "set", ast.Tuple: "tuple",
 }  # fmt: skip
 _CONSTANT_TYPES: dict[type, str] = {str: "str", bytes: "bytes", int: "int", float: "float"}
-Inferred = SnapshotObject | MissingName | None
-"""None when it is not known what an expression is."""
 
 
 def find_bad_apis(tree: ast.Module, target: tuple[int, int]) -> list[BadApi]:

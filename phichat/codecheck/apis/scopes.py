@@ -58,10 +58,9 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class UsageSite:
-    """Use of a name, with its scope and the guards around it."""
+    """Use of a name, with the guards around it."""
 
     node: ast.Attribute | ast.Call | ast.Import | ast.ImportFrom
-    scope: Scope
     guards: frozenset[Guard]
 
 
@@ -83,7 +82,7 @@ def collect_scopes(tree: ast.Module, tests: VersionTests) -> Scopes:
         if isinstance(node, ast.expr):
             scopes.scope_by_node[id(node)] = scope
         if isinstance(node, ast.Attribute | ast.Call | ast.Import | ast.ImportFrom):
-            scopes.uses.append(UsageSite(node, scope, guards))
+            scopes.uses.append(UsageSite(node, guards))
         _bind_names(node, scope, scopes.module)
         stack.extend(reversed(_scoped_children(node, scope, guards, tests)))
     return scopes
