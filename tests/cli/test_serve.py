@@ -31,11 +31,11 @@ class Running:
         self.process = process
         assert process.stderr is not None
         self.lines: list[str] = []
-        while "Listening at " not in (self.lines or [""])[-1]:
+        while "Listening on " not in (self.lines or [""])[-1]:
             line = process.stderr.readline()
             assert line, self.lines
             self.lines.append(line)
-        self.url = self.lines[-1].split("Listening at ")[1].split(";")[0]
+        self.url = self.lines[-1].split("Listening on ")[1].split(". ")[0]
         self._reader = Thread(target=lambda: self.lines.extend(process.stderr or ()), daemon=True)
         self._reader.start()
 

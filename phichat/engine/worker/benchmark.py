@@ -7,16 +7,20 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
-from phichat.engine.ipc.benchmark_messages import (
+from phichat.engine.ipc.protocol import (
     BatchCostResult,
+    BenchmarkReply,
+    BenchmarkRequest,
     BenchmarkResult,
+    EngineReply,
+    ErrorCode,
     MeasureBatchCosts,
+    PrefillProgress,
     RunBenchmark,
     ThreadTrial,
     ThreadTuningResult,
     TuneThreads,
 )
-from phichat.engine.ipc.protocol import BenchmarkReply, BenchmarkRequest, EngineReply, ErrorCode, PrefillProgress
 from phichat.engine.planner.memory_bandwidth import measure_memory_bandwidth
 from phichat.engine.worker.kv_cache.sequences import DecodeStatus, RequestFailed
 from phichat.engine.worker.model import Model

@@ -123,9 +123,11 @@ class DaemonServer:
 
     def _handle_connection(self, connection: Any) -> None:
         try:
-            if connection.poll(_HANDSHAKE_TIMEOUT_S) and self._handle_request(connection, protocol.receive(connection)):
-                return
-        except (EOFError, OSError, ValueError, KeyError, TypeError):
+            if connection.poll(_HANDSHAKE_TIMEOUT_S):
+                request = protocol.receive_control_request(connection)
+                if self._handle_request(connection, request):
+                    return
+        except (EOFError, OSError, protocol.ProtocolError):
             pass
         connection.close()
 

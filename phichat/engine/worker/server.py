@@ -126,9 +126,9 @@ class EngineServer:
                     self._run_step(job)
 
     def _receive_loop(self, client: Client) -> None:
-        with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(EOFError, OSError, protocol.ProtocolError):
             while True:
-                request = protocol.receive(client.connection)
+                request = protocol.receive_request(client.connection)
                 if not isinstance(request, protocol.CancelRequest):
                     client.job = RequestState(client, request)
                     self._inbox.put(client.job)
@@ -293,7 +293,7 @@ class EngineServer:
                         self._step_batch_size,
                     )
                 )
-            case protocol.BenchmarkRequest():
+            case protocol.RunBenchmark() | protocol.TuneThreads() | protocol.MeasureBatchCosts():
                 from phichat.engine.worker.benchmark import run_measurement
 
                 return run_measurement(self._loaded_model, request, job.send)
