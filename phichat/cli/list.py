@@ -6,7 +6,7 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import create_context, create_default_context, debug_option
+from phichat.cli.support.options import create_context, create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
 
 _JSON_FIELDS = (
@@ -16,7 +16,7 @@ _JSON_FIELDS = (
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.option("--endpoint", metavar="NAME", help="List the models of [endpoints.NAME] in config.toml instead.")
 @debug_option
 def list(as_json: bool, endpoint: str | None) -> int:
