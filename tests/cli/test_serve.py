@@ -288,7 +288,7 @@ def test_with_log_a_request_is_a_conversation(environment: dict[str, str]) -> No
     asked = subprocess.run(
         [sys.executable, "-m", "phichat", "ask", "--max-tokens", "1", "hi"], capture_output=True, text=True, env=chosen
     )
-    assert "the small embedded one answers" in asked.stderr
+    assert "Using the small built-in model" in asked.stderr
 
 
 def test_what_cannot_be_served_is_told_in_one_sentence(environment: dict[str, str]) -> None:
