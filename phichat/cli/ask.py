@@ -12,7 +12,7 @@ import click
 from phichat.chat.presenter import present
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import all_options, build_config, keep_alive_option
+from phichat.cli.support.options import all_options, create_context, keep_alive_option
 from phichat.cli.support.output import Output
 from phichat.cli.support.vote_presenter import VotePresenter, format_trimmed, format_unavailable
 from phichat.code_report import CodeReport
@@ -29,7 +29,6 @@ from phichat.events import (
     TranscriptUnavailable,
     TurnFinished,
 )
-from phichat.paths import Paths
 from phichat.types import FinishReason
 
 _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
@@ -78,8 +77,7 @@ def ask(
     """Ask a model one question. Piped text comes before PROMPT."""
     if vote_by and not vote:
         raise UsageError("--vote-by needs several answers", "Add --vote 5")
-    paths = Paths.from_environment()
-    config = build_config(paths, options, log=False if no_log else None, **flags)
+    context = create_context(options, log=False if no_log else None, **flags)
     from phichat.cli.support.attachments import read_prompt
 
     parts = read_prompt(prompt, [Path(name) for name in files], sys.stdin)
@@ -87,12 +85,8 @@ def ask(
         raise UsageError("No prompt given", 'Use `phichat ask "..."` or pipe one in')
 
     from phichat.chat.pipeline import TurnHistory, TurnPipeline
-    from phichat.services.composition import (
-        create_chat_backend,
-        create_recorder,
-        load_resumed_conversation,
-        with_model_defaults,
-    )
+    from phichat.services.backend_factory import BackendFactory
+    from phichat.services.transcript_service import TranscriptService
 
     vote_config = None
     if vote:
@@ -101,14 +95,18 @@ def ask(
 
         vote_config = VoteConfig(vote, AnswerKind(vote_by or AnswerKind.AUTO))
     diagnostics = Diagnostics()
-    resumed = load_resumed_conversation(paths, cid) if resume_latest or cid is not None else None
+    resumed = None
+    if resume_latest or cid is not None:
+        with TranscriptService(context) as transcripts:
+            resumed = transcripts.load_resumed(cid)
     if resumed is not None:
-        config = resumed.apply_to(config, paths, model=flags["model"], system=flags["system"])
+        context = resumed.apply_to(context, model=flags["model"], system=flags["system"])
     elif resume_latest:
         diagnostics.print_notice("No conversation to continue yet; starting a new one.")
-    config, training_scope = with_model_defaults(config, paths)
-    recorder = create_recorder(config, paths, resumed)
-    backend = create_chat_backend(config, paths)
+    factory = BackendFactory(context)
+    config, training_scope = factory.apply_model_defaults()
+    recorder = TranscriptService(context).create_recorder(resumed)
+    backend = factory.create_chat_backend()
     history = TurnHistory(config.system, resumed.to_history() if resumed else (), parts)
     presenter = AskPresenter(
         diagnostics,

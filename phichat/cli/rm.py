@@ -7,15 +7,14 @@ import sys
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option, yes_option
 from phichat.errors import UsageError
-from phichat.paths import Paths
 from phichat.sanitize import sanitize_line
 
 
 @click.command()
 @click.argument("model")
-@click.option("-y", "--yes", is_flag=True, help="Assume yes.")
+@yes_option
 @debug_option
 def rm(model: str, yes: bool) -> int:
     """Remove MODEL from the hub's cache or from phichat's downloads, or remove a link.
@@ -27,7 +26,7 @@ def rm(model: str, yes: bool) -> int:
     from phichat.models.local.removal import check_removable, remove_model
     from phichat.units import format_size
 
-    models = LocalModels.from_paths(Paths.from_environment())
+    models = LocalModels.from_paths(create_default_context().paths)
     model_file = models.resolve_model(model)
     check_removable(model_file)
     is_link = model_file.source is ModelSource.LINK

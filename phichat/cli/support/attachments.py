@@ -1,4 +1,4 @@
-"""The parts of a prompt on the command line: attached files, piped text, and words."""
+"""The prompt of `ask`: attached files, standard input and the words of the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | Non
     parts: list[Part] = [read_attachment(path) for path in files]
     texts = [" ".join(words)]
     if stdin is not None and not stdin.closed and not stdin.isatty():
-        texts.insert(0, decode_text(_read_stdin(stdin), "The piped text").strip("\n"))
+        texts.insert(0, decode_text(_read_stdin(stdin), "Standard input").strip("\n"))
     if text := "\n\n".join(text for text in texts if text.strip()):
         parts.append(TextPart(text))
     return tuple(parts)
@@ -28,5 +28,5 @@ def _read_stdin(stdin: TextIO) -> bytes:
         return buffer.read(MAX_ATTACHMENT_BYTES + 1) if buffer else stdin.read().encode()
     except OSError as error:
         raise AttachmentError(
-            f"The piped text cannot be read ({error.strerror})", "Give the prompt as words"
+            f"Standard input cannot be read ({error.strerror})", "Give the prompt as arguments"
         ) from error
