@@ -44,8 +44,7 @@ def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord
     version = document.get("version")
     if version != VERSION:
         raise TranscriptFileError(
-            f"It is a phichat document of version {version!r}; this phichat reads version {VERSION}",
-            "Update phichat",
+            f"It is a phichat document of version {version!r}; this phichat reads version {VERSION}", "Update phichat"
         )
     conversations = document.get("conversations")
     if not isinstance(conversations, list):
