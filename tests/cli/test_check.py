@@ -137,8 +137,8 @@ def test_what_cannot_be_checked_is_told_in_one_sentence(
 
 
 def test_the_age_of_the_lists_is_told(run: Run, answer: Path) -> None:
-    assert "lists of 20" in run(answer).stderr
-    assert "lists of 20" in " ".join(run("--help").stdout.split())
+    assert "lists from 20" in run(answer).stderr
+    assert "lists from 20" in " ".join(run("--help").stdout.split())
 
 
 def test_an_answer_steers_no_terminal(run: Run) -> None:
