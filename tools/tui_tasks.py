@@ -1,4 +1,4 @@
-"""Writes docs/tui-tasks.md: what people do in the chat every day, and the keys it takes.
+"""Write docs/tui-tasks.md: everyday tasks in the chat, and the keys they take.
 
     python tools/tui_tasks.py
 
