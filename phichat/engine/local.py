@@ -32,8 +32,8 @@ from phichat.engine.planner.fit_estimate import BATCH_SIZE, plan_placement, woul
 from phichat.engine.planner.hardware import DeviceKind, Hardware, describe_unused_gpu, probe_from_engine
 from phichat.engine.planner.memory_estimate import estimate_recurrent_state
 from phichat.engine.planner.offload_plan import CPU, OffloadPlan, require_fit
-from phichat.engine.process_backend import ProcessBackend
-from phichat.errors import EngineCrashed, EngineError, ModelFileError
+from phichat.engine.process_backend import ProcessBackend, require_loaded
+from phichat.errors import EngineCrashed, ModelFileError
 from phichat.events import ModelLoading, ModelReady, ModelVerifying
 from phichat.gguf.header import GgufHeader, check_usable, read_model_header
 from phichat.storage.fingerprint import FileFingerprints
@@ -137,9 +137,7 @@ class LocalBackend(ProcessBackend):
         return Path(self._require_engine().engine_info.library_file)
 
     def _require_engine(self) -> _LoadedEngine:
-        if self._loaded_engine is None:
-            raise EngineError("No model is loaded", "Load one first")
-        return self._loaded_engine
+        return require_loaded(self._loaded_engine)
 
     def _require_connection(self) -> EngineConnection:
         return self._require_engine().process
@@ -147,8 +145,7 @@ class LocalBackend(ProcessBackend):
     def _on_disconnected(self) -> None:
         self._loaded_engine = None
 
-    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """See `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
+    def _load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         if self._loaded_engine and self._loaded_engine.process.is_alive:
             return
         self.close()
@@ -216,10 +213,8 @@ class LocalBackend(ProcessBackend):
             engine = _LoadedEngine(process, header, plan, settings.threads, load_reply, engine_info)
             model_info = self._make_model_info(engine, hardware)
             self._loaded_engine, is_loaded = engine, True
-            self._unreported_load_s = monotonic() - started_at
-            yield ModelReady(
-                model_info, str(self._path), load_reply.n_ctx_train, self._unreported_load_s, tuple(notices)
-            )
+            load_s = monotonic() - started_at
+            yield ModelReady(model_info, str(self._path), load_reply.n_ctx_train, load_s, tuple(notices))
         finally:
             if not is_loaded:
                 process.kill()

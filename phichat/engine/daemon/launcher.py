@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.handshake import open_connection
+from phichat.engine.daemon.client import open_connection
 from phichat.engine.daemon.registry import DaemonAddress, list_program_files
 from phichat.engine.ipc.connection import EngineTimeouts
 from phichat.engine.ipc.process import DaemonSocket, EngineProcess

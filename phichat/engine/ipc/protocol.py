@@ -76,8 +76,6 @@ class LoadModel(EngineMessage, frozen=True):
 
 
 class CountTokens(EngineMessage, frozen=True):
-    """Count the tokens of the prompt made of these messages."""
-
     messages: tuple[Message, ...]
 
 
@@ -233,8 +231,6 @@ class RenderingTemplate(EngineMessage, frozen=True):
 
 
 class TokenCount(EngineMessage, frozen=True):
-    """The reply to CountTokens."""
-
     tokens: int
 
 
@@ -294,8 +290,6 @@ class ThreadTrial(msgspec.Struct, frozen=True):
 
 
 class ThreadTuningResult(EngineMessage, frozen=True):
-    """trials: in the order of the request."""
-
     trials: tuple[ThreadTrial, ...]
 
 
@@ -347,28 +341,10 @@ BenchmarkRequest = RunBenchmark | TuneThreads | MeasureBatchCosts
 BenchmarkReply = BenchmarkResult | ThreadTuningResult | BatchCostResult
 ControlRequest = Connect | GetStatus | Shutdown
 Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
-FinalReply = (
-    EngineInfo
-    | ModelLoaded
-    | TokenCount
-    | GenerationFinished
-    | SamplesFinished
-    | BenchmarkReply
-    | ErrorReply
-    | StillRunning
-)
-EngineReply = (
-    FinalReply
-    | LoadProgress
-    | WarmingUp
-    | RenderingTemplate
-    | PrefillProgress
-    | Heartbeat
-    | OutputDelta
-    | SampleOutput
-    | LoadedModelInfo
-    | EngineStatus
-)
+_Failure = ErrorReply | StillRunning
+FinalReply = EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | BenchmarkReply | _Failure
+_Progress = LoadProgress | WarmingUp | RenderingTemplate | PrefillProgress | Heartbeat
+EngineReply = FinalReply | _Progress | OutputDelta | SampleOutput | LoadedModelInfo | EngineStatus
 
 
 def send(connection: Connection, message: EngineMessage) -> int:
