@@ -90,9 +90,8 @@ def run_tuning(
     thread_counts = tuning.list_thread_candidates(count_usable_cores(), count_usable_cpus())
     backend = make_backend(tuning.StaticTuning(), None)
     try:
-        thread_result = yield from _run_thread_trials(
-            backend, protocol.TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S), cancel
-        )
+        thread_request = protocol.TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S)
+        thread_result = yield from _run_benchmark(backend, thread_request, protocol.ThreadTuningResult, cancel)
         if thread_result is None:
             return None
         threads = select_threads(thread_result.trials)
@@ -150,18 +149,12 @@ def select_spin_count(trials: Sequence[SpinTrial]) -> int:
     return tuning.select_fastest(rates, trials[0].spin_count)
 
 
-def _run_thread_trials(
-    backend: LocalBackend, request: protocol.TuneThreads, cancel: CancelToken
-) -> Generator[TuningProgress, None, protocol.ThreadTuningResult | None]:
-    yield from backend.load(cancel)
-    if cancel.is_set():
-        return None
-    return (yield from _run_benchmark(backend, request, protocol.ThreadTuningResult, cancel))
-
-
 def _run_benchmark(
     backend: LocalBackend, request: BenchmarkRequest, reply_type: type[_ReplyT], cancel: CancelToken
 ) -> Generator[TuningProgress, None, _ReplyT | None]:
+    yield from backend.load(cancel)
+    if cancel.is_set():
+        return None
     for reply in backend.run_benchmark(request, cancel):
         if isinstance(reply, reply_type):
             return reply
@@ -176,18 +169,17 @@ def _run_spin_trials(
     """Run each trial in a process of its own, since OpenMP reads its spin count when it starts."""
     idle: dict[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
     busy: dict[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
+    request = protocol.TuneThreads((threads,), 1, _TRIAL_DURATION_S)
     for _ in range(_SPIN_ROUNDS):
         for count in _SPIN_COUNTS:
             backend = make_backend(count)
             try:
                 for rates, background in ((idle, contextlib.nullcontext()), (busy, _background_load())):
                     with background:
-                        thread_result = yield from _run_thread_trials(
-                            backend, protocol.TuneThreads((threads,), 1, _TRIAL_DURATION_S), cancel
-                        )
-                    if thread_result is None:
+                        result = yield from _run_benchmark(backend, request, protocol.ThreadTuningResult, cancel)
+                    if result is None:
                         return ()
-                    rates[count].append(thread_result.trials[0].generation_speeds[0])
+                    rates[count].append(result.trials[0].generation_speeds[0])
             finally:
                 backend.close()
     return tuple(SpinTrial(count, tuple(idle[count]), tuple(busy[count])) for count in _SPIN_COUNTS)
