@@ -115,12 +115,12 @@ def _run_benchmark(
             return None
         generation = _summarize_speed(generated_tokens, result.generation_speeds)
         record_speed(paths, backend, generation["tokens_per_second"])
-        bytes_per_second = generation["tokens_per_second"] * compute_bytes_per_token(backend.header)
+        bytes_per_second = generation["tokens_per_second"] * compute_bytes_per_token(backend.engine.header)
         return {
             "model": name,
-            "threads": backend.threads.generation,
-            "prompt_threads": backend.threads.prompt,
-            "n_gpu_layers": backend.plan.n_gpu_layers,
+            "threads": backend.engine.threads.generation,
+            "prompt_threads": backend.engine.threads.prompt,
+            "n_gpu_layers": backend.engine.plan.n_gpu_layers,
             "prompt": _summarize_speed(prompt_tokens, result.prompt_speeds),
             "generation": generation,
             "memory_bandwidth_gb_s": result.memory_bandwidth / 1e9,

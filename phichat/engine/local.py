@@ -52,7 +52,9 @@ StartProcess = Callable[[EngineTimeouts, int], EngineProcess]
 
 
 @dataclass(frozen=True, slots=True)
-class _LoadedEngine:
+class LoadedEngine:
+    """A loaded model and its engine process. engine_info: of the library that the process uses."""
+
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
@@ -105,42 +107,24 @@ class LocalBackend(ProcessBackend):
         self._tuning_source = tuning_source or StaticTuning()
         self._verifier, self._suggestions = verifier, suggestions
         self._free_memory, self._kv_store = free_memory, kv_store
-        self._loaded_engine: _LoadedEngine | None = None
+        self._loaded_engine: LoadedEngine | None = None
 
     @property
     def n_ctx(self) -> int:
-        return self._require_engine().load_reply.n_ctx
+        return self.engine.load_reply.n_ctx
 
     @property
-    def header(self) -> GgufHeader:
-        """Header of the loaded file."""
-        return self._require_engine().header
-
-    @property
-    def plan(self) -> OffloadPlan:
-        """Devices and memory of the loaded model."""
-        return self._require_engine().plan
+    def engine(self) -> LoadedEngine:
+        """The loaded model. Raises EngineError when there is none."""
+        return require_loaded(self._loaded_engine)
 
     @property
     def pid(self) -> int:
         """Process id of the engine process."""
-        return self._require_engine().process.pid
-
-    @property
-    def threads(self) -> Threads:
-        """Threads that the engine process computes with."""
-        return self._require_engine().threads
-
-    @property
-    def library_file(self) -> Path:
-        """Shared library that the engine process has loaded."""
-        return Path(self._require_engine().engine_info.library_file)
-
-    def _require_engine(self) -> _LoadedEngine:
-        return require_loaded(self._loaded_engine)
+        return self.engine.process.pid
 
     def _require_connection(self) -> EngineConnection:
-        return self._require_engine().process
+        return self.engine.process
 
     def _on_disconnected(self) -> None:
         self._loaded_engine = None
@@ -210,7 +194,7 @@ class LocalBackend(ProcessBackend):
                 )
                 if not request.extra_buffers:
                     notices.append(_CPU_BUFFERS_CRASH_NOTICE)
-            engine = _LoadedEngine(process, header, plan, settings.threads, load_reply, engine_info)
+            engine = LoadedEngine(process, header, plan, settings.threads, load_reply, engine_info)
             model_info = self._make_model_info(engine, hardware)
             self._loaded_engine, is_loaded = engine, True
             load_s = monotonic() - started_at
@@ -295,7 +279,7 @@ class LocalBackend(ProcessBackend):
     def _sha256(self) -> str:
         return self._verifier.sha256 if self._verifier else ""
 
-    def _make_model_info(self, engine: _LoadedEngine, hardware: Hardware) -> ModelInfo:
+    def _make_model_info(self, engine: LoadedEngine, hardware: Hardware) -> ModelInfo:
         header, plan = engine.header, engine.plan
         return ModelInfo(
             name=self._name,
@@ -322,7 +306,7 @@ class LocalBackend(ProcessBackend):
         ready: event of its load. files, program_files: of the model and of the program, with their fingerprints from
         before the load. Raises EngineError kinds.
         """
-        engine = self._require_engine()
+        engine = self.engine
         loaded_model = protocol.LoadedModelInfo(
             model=ready.model,
             path=str(self._path.resolve()),

@@ -350,7 +350,7 @@ def stop_engines(paths: Paths, model: str | None) -> list[RunningEngine]:
 
 def record_speed(paths: Paths, backend: LocalBackend, tokens_per_second: float) -> None:
     """`bench` has measured the loaded model."""
-    speed = GenerationSpeed(tokens_per_second, backend.plan.n_gpu_layers, "bench")
+    speed = GenerationSpeed(tokens_per_second, backend.engine.plan.n_gpu_layers, "bench")
     UsageLog(paths.usage_log).record_speed(backend.path, speed)
 
 

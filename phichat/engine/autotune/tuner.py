@@ -101,7 +101,7 @@ def run_tuning(
         cost_result = yield from _run_benchmark(backend, cost_request, protocol.BatchCostResult, cancel)
         if cost_result is None:
             return None
-        library, header, offloaded = backend.library_file, backend.header, backend.plan.n_gpu_layers > 0
+        engine, library = backend.engine, Path(backend.engine.engine_info.library_file)
         has_gnu_openmp, file_size = _has_gnu_openmp(backend.pid), backend.path.stat().st_size
     finally:
         backend.close()
@@ -117,7 +117,7 @@ def run_tuning(
         tuning_cache.store_spin_count(file_size, spin_count)
     batch_costs = compute_batch_costs(_BATCH_SIZES, cost_result)
     settings = tuning.ComputeSettings(threads, select_exact_costs(batch_costs))
-    tuning_cache.store_settings(library, header, settings, offloaded=offloaded)
+    tuning_cache.store_settings(library, engine.header, settings, offloaded=engine.plan.n_gpu_layers > 0)
     return TuningReport(thread_counts[0], threads, batch_costs, thread_result.trials, spin_count, spin_trials, cpu_load)
 
 

@@ -115,9 +115,9 @@ class DaemonBackend(ProcessBackend):
 
     def _launch(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         """Launch a daemon, unless another process was faster, and become its first client."""
-        from phichat.engine.daemon.launcher import fingerprint_model, fingerprint_program, launch_if_absent
+        from phichat.engine.daemon.launcher import fingerprint_files, launch_if_absent
 
-        fingerprints = fingerprint_model(self._path)
+        model_files, program_files = fingerprint_files(self._path)
         launcher = launch_if_absent(self._address, self._timeouts, self._get_spin_count(), cancel)
         if launcher is None:
             return
@@ -125,7 +125,7 @@ class DaemonBackend(ProcessBackend):
             local_backend = self._make_local(launcher.start_process)
             for event in local_backend.load(cancel):
                 if isinstance(event, ModelReady):
-                    local_backend.detach(event, fingerprints, fingerprint_program(), cancel)
+                    local_backend.detach(event, model_files, program_files, cancel)
                     result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
                     if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
                         raise EngineCrashed("The engine ended right after it loaded the model", "Ask again")

@@ -76,7 +76,7 @@ _PHASES: dict[type, EnginePhase] = {
     protocol.WarmingUp: EnginePhase.WARMING_UP,
     protocol.LoadProgress: EnginePhase.LOADING,
 }
-"""What a reply says of the activity of its sender."""
+"""Phase that a reply of each type belongs to."""
 
 
 class EngineConnection(ABC):
@@ -90,7 +90,7 @@ class EngineConnection(ABC):
     @property
     @abstractmethod
     def is_alive(self) -> bool:
-        """Whether requests can be sent."""
+        """True while requests can be sent."""
 
     @abstractmethod
     def abandon(self) -> None:
