@@ -413,7 +413,7 @@ def test_doctor_knows_what_was_found_out(shared: Home) -> None:
     found = "\n".join(one["found"] for one in findings)
     assert "49.2 kB of 68.6 kB of a file of example/tiny-GGUF are there" in found
     assert "of at most 1.00 GB" in found
-    assert "2 threads to write and 1 to read" in found
+    assert "2 threads for generation and 1 for prompts" in found
     assert "300 spins at a barrier" in found
     assert "libllama.so works with the buffer types of Example CPU" in found
 
