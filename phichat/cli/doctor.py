@@ -18,12 +18,13 @@ from phichat.cancel import CancelToken
 from phichat.cli.support.diagnostics import ExitCode
 from phichat.cli.support.options import create_context, json_option, model_and_engine_options
 from phichat.cli.support.output import Output
-from phichat.cli.support.tables import format_count, format_size
+from phichat.cli.support.tables import format_count
 from phichat.engine.ipc.protocol import EngineInfo
 from phichat.errors import ConfigError, ModelNotInstalled, PhichatError, UsageError
 from phichat.models.local.locations import ModelSource
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
+from phichat.units import format_size
 
 _REBUILD_REMEDY = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
 
@@ -209,7 +210,8 @@ def _check_load(context: AppContext) -> Iterator[CheckResult]:
     try:
         for _ in backend.load(CancelToken()):
             pass
-        placement = "CPU only" if not backend.plan.n_gpu_layers else f"{backend.plan.n_gpu_layers} layers on GPUs"
+        gpu_layers = backend.engine.plan.n_gpu_layers
+        placement = f"{gpu_layers} layers on GPUs" if gpu_layers else "CPU only"
         yield CheckResult("loads", f"with a context of {backend.n_ctx:,} tokens, {placement}")
     except PhichatError as error:
         yield _failed("loads", error)

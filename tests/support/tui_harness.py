@@ -149,7 +149,9 @@ def keep(desk: ChatService) -> None:
             timings=Timings(generation_s=len(text.split()) / 12.5),
             n_ctx=8192,
         )
-        desk.get_store().add_conversation(ConversationRecord(following(began), title, began, began, (turn,), turn.id))
+        desk.transcripts.get_store().add_conversation(
+            ConversationRecord(following(began), title, began, began, (turn,), turn.id)
+        )
 
 
 @contextmanager
