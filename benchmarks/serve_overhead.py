@@ -81,7 +81,7 @@ def main() -> None:
         server = subprocess.Popen(phichat("serve", "--port", 0, *model), env=env, stderr=subprocess.PIPE, text=True)
         try:
             assert server.stderr is not None
-            while "Listening at " not in (line := server.stderr.readline()):
+            while "Listening on " not in (line := server.stderr.readline()):
                 assert line
             port = int(line.split("//")[1].split("/")[0].rsplit(":", 1)[1])
             by_server(port, "load")

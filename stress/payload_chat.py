@@ -26,9 +26,9 @@ class HostileShelf(ModelCatalog):
         self._payloads = payloads
 
     def entries(self) -> Sequence[CatalogEntry]:
-        return [CatalogEntry(f"m{text}", f"about {text}", installed=False) for text in self._payloads[:400]]
+        return [CatalogEntry(f"m{text}", installed=False, summary=f"about {text}") for text in self._payloads[:400]]
 
-    def search_hub(self, words: str) -> Sequence[CatalogEntry]:
+    def search_hub(self, query: str, limit: int = 12, *, is_offline: bool = False) -> Sequence[CatalogEntry]:
         return self.entries()
 
 

@@ -150,7 +150,7 @@ def _check_models(config: Config, paths: Paths) -> Iterator[CheckResult]:
 
 def _check_disk(paths: Paths) -> Iterator[CheckResult]:
     """Free space where models are kept, and the state of the hub's cache."""
-    from phichat.models.local.cache_diagnostics import diagnose_cache
+    from phichat.models.download.cache_diagnostics import diagnose_cache
 
     for subject, folder in (("hub cache", paths.models), ("downloads", paths.downloads)):
         disk = next(path for path in (folder, *folder.parents) if path.is_dir())

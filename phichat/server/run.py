@@ -1,4 +1,4 @@
-"""A run of the server, put together."""
+"""Composition of a running server."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from phichat.server.uvicorn_server import bind_socket, create_server, forward_lo
 from phichat.services.composition import background_engines_supported, create_chat_backend
 
 _MAX_CONCURRENT_GENERATIONS = 4
-"""Requests that an engine which takes several is asked at the same time. It gives each a batch or a token in turn."""
+"""Requests that share a background engine, which evaluates a batch or a token of each in turn."""
 
 _IDLE_RELEASE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What was asked for.
+    """Settings of `phichat serve`.
 
-    key: "" for none. waiting: requests that may stand in line behind those that are being answered. keeps: in the
-    transcripts.
+    api_key: "" for none. max_waiting: length of the queue. record: save requests in the transcripts.
     """
 
     host: str = "127.0.0.1"
@@ -42,9 +41,9 @@ class ServeSettings:
 
 
 def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, log: Callable[[str], None]) -> None:
-    """Serve until a signal. tell: says a line to whoever runs it, from any thread, and makes foreign text harmless.
+    """Serve until a signal. log: prints a line for the operator, from any thread, and sanitizes it.
 
-    Raises ServeError, UsageError, ModelNotInstalled and ConfigError before anything is served.
+    Raises ServerBindError, UsageError, ModelNotInstalled and ConfigError before anything is served.
     """
     models = ModelProvider(config, paths, partial(create_chat_backend, explicit=False))
     pool = BackendPool(models.create_backend)
@@ -52,8 +51,8 @@ def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, l
     bind_address = resolve_address(settings.host, settings.port)
     if not settings.api_key and not bind_address.is_loopback:
         raise UsageError(
-            f"At {settings.host} others could reach phichat serve, and there is no key",
-            "Put one into an environment variable and name that with --api-key-env",
+            f"Other machines can reach {settings.host}, but no API key is set",
+            "Put a key in an environment variable and pass its name with --api-key-env",
         )
     with bind_socket(bind_address) as listener:
         if models.notice:

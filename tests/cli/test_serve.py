@@ -31,11 +31,11 @@ class Running:
         self.process = process
         assert process.stderr is not None
         self.lines: list[str] = []
-        while "Listening at " not in (self.lines or [""])[-1]:
+        while "Listening on " not in (self.lines or [""])[-1]:
             line = process.stderr.readline()
             assert line, self.lines
             self.lines.append(line)
-        self.url = self.lines[-1].split("Listening at ")[1].split(";")[0]
+        self.url = self.lines[-1].split("Listening on ")[1].split(". ")[0]
         self._reader = Thread(target=lambda: self.lines.extend(process.stderr or ()), daemon=True)
         self._reader.start()
 
@@ -288,7 +288,7 @@ def test_with_log_a_request_is_a_conversation(environment: dict[str, str]) -> No
     asked = subprocess.run(
         [sys.executable, "-m", "phichat", "ask", "--max-tokens", "1", "hi"], capture_output=True, text=True, env=chosen
     )
-    assert "the small embedded one answers" in asked.stderr
+    assert "Using the small built-in model" in asked.stderr
 
 
 def test_what_cannot_be_served_is_told_in_one_sentence(environment: dict[str, str]) -> None:
