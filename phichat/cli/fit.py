@@ -8,9 +8,8 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import build_config, engine_options
+from phichat.cli.support.options import create_context, engine_options
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 _MEMORY_PARTS = ("weights", "kv_cache", "compute", "total")
 
@@ -26,13 +25,12 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
     """
     from phichat.engine.planner.hardware import DeviceKind
     from phichat.engine.planner.offload_plan import require_fit
-    from phichat.services.composition import estimate_fit
+    from phichat.services.fit_service import FitService
     from phichat.services.model_catalog import ModelCatalog
 
-    paths = Paths.from_environment()
+    context = create_context(model=model, **flags)
     with cancel_on_sigint() as cancel:
-        config = build_config(paths, model=model, **flags)
-        report = estimate_fit(config, paths, cancel, ModelCatalog(paths).read_remote_header)
+        report = FitService(context).estimate(cancel, ModelCatalog(context.paths).read_remote_header)
     if report is None:
         return ExitCode.INTERRUPTED
     plan, machine = report.plan, report.machine.hardware

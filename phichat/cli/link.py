@@ -8,9 +8,9 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option
 from phichat.errors import UsageError
-from phichat.paths import Paths, expand_user
+from phichat.paths import expand_user
 
 
 @click.command()
@@ -30,7 +30,7 @@ def link(path: str, name: str | None) -> int:
     from phichat.models.local.locations import ModelSource
 
     diagnostics = Diagnostics()
-    models = LocalModels.from_paths(Paths.from_environment())
+    models = LocalModels.from_paths(create_default_context().paths)
     model = model_at_path(expand_user(path).absolute())
     check_usable(read_model_header(model.path), model.path)
     link_name = name or model.name

@@ -6,9 +6,8 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.options import create_context, create_default_context, debug_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 
 @click.command()
@@ -49,7 +48,7 @@ def list(as_json: bool, endpoint: str | None) -> int:
         dates = ((timestamp or "-")[:10] for timestamp in (entry.last_used_at, entry.verified_at))
         return entry.name, format_size(entry.size), entry.quantization or "?", entry.source, *dates, state
 
-    paths = Paths.from_environment()
+    paths = create_default_context().paths
     entries = ModelCatalog(paths).installed_entries(LocalModels.from_paths(paths))
     if as_json:
         Output().write_json([to_json(entry) for entry in entries])
@@ -63,10 +62,10 @@ def list(as_json: bool, endpoint: str | None) -> int:
 
 def _list_endpoint_models(endpoint: str, *, as_json: bool) -> int:
     from phichat.cli.support.tables import format_table
-    from phichat.services.composition import list_endpoint_models
+    from phichat.services.backend_factory import BackendFactory
 
     with cancel_on_sigint() as cancel:
-        models = list_endpoint_models(build_config(Paths.from_environment()), endpoint, cancel)
+        models = BackendFactory(create_context()).list_endpoint_models(endpoint, cancel)
         if cancel.is_set():
             return ExitCode.INTERRUPTED
     documents = [

@@ -11,11 +11,10 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.download_progress import DownloadReporter
-from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.options import create_context, debug_option
 from phichat.cli.support.output import Output
 from phichat.errors import ModelDoesNotFit, UsageError
-from phichat.paths import Paths, expand_user
-from phichat.services.app_context import AppContext
+from phichat.paths import expand_user
 
 if TYPE_CHECKING:
     from phichat.services.model_downloads import DownloadFacts
@@ -41,9 +40,8 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
     from phichat.models.spec import PathSpec
     from phichat.services.model_downloads import DownloadDone, ModelDownloads, parse_download
 
-    paths = Paths.from_environment()
     diagnostics = Diagnostics()
-    downloads = ModelDownloads(AppContext(build_config(paths), paths))
+    downloads = ModelDownloads(create_context())
     if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"{sha256!r} is not a SHA-256 hash", "Give 64 hexadecimal digits")
     if isinstance(reference := parse_download(spec), PathSpec):

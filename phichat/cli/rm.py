@@ -7,9 +7,8 @@ import sys
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option
 from phichat.errors import UsageError
-from phichat.paths import Paths
 from phichat.sanitize import sanitize_line
 
 
@@ -27,7 +26,7 @@ def rm(model: str, yes: bool) -> int:
     from phichat.models.local.removal import check_removable, remove_model
     from phichat.units import format_size
 
-    models = LocalModels.from_paths(Paths.from_environment())
+    models = LocalModels.from_paths(create_default_context().paths)
     model_file = models.resolve_model(model)
     check_removable(model_file)
     is_link = model_file.source is ModelSource.LINK

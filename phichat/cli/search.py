@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.services.model_catalog import CatalogEntry
@@ -32,7 +31,7 @@ def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> 
 
     diagnostics, output = Diagnostics(), Output()
     diagnostics.show_progress("searching the hub")
-    entries = ModelCatalog(Paths.from_environment()).search_hub(" ".join(words), limit, is_offline=offline)
+    entries = ModelCatalog(create_default_context().paths).search_hub(" ".join(words), limit, is_offline=offline)
     diagnostics.clear_progress()
     if as_json:
         output.write_json([_to_json(entry) for entry in entries])

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.support.diagnostics import ExitCode
-from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.options import create_context, debug_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.services.composition import FitReport
+    from phichat.services.fit_service import FitReport
 
 
 @click.command()
@@ -28,16 +27,17 @@ def show(model: str, as_json: bool) -> int:
     from phichat.cli.support.tables import format_pairs
     from phichat.gguf.header import read_model_header
     from phichat.models.local.local_models import LocalModels
-    from phichat.services.composition import estimate_fit
+    from phichat.services.fit_service import FitService
     from phichat.services.model_catalog import ModelCatalog
     from phichat.units import format_size
 
-    paths = Paths.from_environment()
-    models = LocalModels.from_paths(paths)
+    context = create_context()
+    models = LocalModels.from_paths(context.paths)
     file = models.resolve_model(model)
     header = read_model_header(file.path)
-    entry, spec = ModelCatalog(paths).installed_entry(file, models), file.spec
-    report = None if entry.problem else estimate_fit(build_config(paths, model=entry.path), paths, CancelToken())
+    entry, spec = ModelCatalog(context.paths).installed_entry(file, models), file.spec
+    fit_service = FitService(context.with_config(model=entry.path))
+    report = None if entry.problem else fit_service.estimate(CancelToken())
     document: dict[str, Any] = {
         "name": file.name,
         "also_called": [*file.aliases],

@@ -8,12 +8,9 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option
 from phichat.cli.support.output import Output
-from phichat.config.settings import Config
-from phichat.paths import Paths
 from phichat.sanitize import sanitize_line
-from phichat.services.app_context import AppContext
 
 if TYPE_CHECKING:
     from phichat.cancel import CancelToken
@@ -38,8 +35,8 @@ def verify(model: str | None, repair: bool, as_json: bool) -> int:
     from phichat.models.local.verification import suggest_fix
     from phichat.services.model_downloads import ModelDownloads
 
-    paths = Paths.from_environment()
-    models = LocalModels.from_paths(paths)
+    context = create_default_context()
+    models = LocalModels.from_paths(context.paths)
     diagnostics, output = Diagnostics(), Output()
     documents = []
     with cancel_on_sigint() as cancel:
@@ -47,7 +44,7 @@ def verify(model: str | None, repair: bool, as_json: bool) -> int:
             result = _verify_model(file, models, cancel, diagnostics)
             if result is not None and not result.ok and repair:
                 diagnostics.print_notice(f"{file.name}: {result.reason}.")
-                for step in ModelDownloads(AppContext(Config(), paths)).repair(file, models, cancel):
+                for step in ModelDownloads(context).repair(file, models, cancel):
                     action = "verifying" if isinstance(step, VerifyProgress) else "downloading"
                     diagnostics.show_progress(f"{action} {file.name} {step.fraction:.0%}")
                 diagnostics.clear_progress()

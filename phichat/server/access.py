@@ -35,14 +35,11 @@ class AccessPolicy:
     api_key: str = ""
 
 
-def access_policy(
-    host: str, bound_address: tuple[str, int], allowed_hosts: Iterable[str], api_key: str
-) -> AccessPolicy:
-    """Return the policy of a listening socket. host: as the user gave it. bound_address: what the socket has."""
-    bound_host, port = bound_address
+def access_policy(host: str, bound: tuple[str, int], allowed_hosts: Iterable[str], api_key: str) -> AccessPolicy:
+    """Return the policy of a listening socket. host: as the user gave it. bound: address of the socket."""
+    bound_host, port = bound
     host_names = dict.fromkeys((*_LOOPBACK_HOSTS, _bracket_ipv6(host.lower()), _bracket_ipv6(bound_host)))
-    is_any = ip_address(bound_host.partition("%")[0]).is_unspecified
-    if is_any:
+    if is_any := ip_address(bound_host.partition("%")[0]).is_unspecified:
         host_names |= dict.fromkeys((socket.gethostname().lower(), socket.getfqdn().lower()))
     return AccessPolicy(port, tuple(host_names), tuple(name.lower() for name in allowed_hosts), is_any, api_key)
 

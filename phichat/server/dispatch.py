@@ -131,18 +131,18 @@ class GenerationTask:
         try:
             with self._backends.acquire(self._model) as backend:
                 for event in self._generate(backend, self._cancel):
-                    self._call_on_loop(lambda event=event: self._append_event(event))  # type: ignore[misc]
+                    self._call_on_loop(self._append_event, event)
         except PhichatError as exc:
             error = exc
         except Exception as exc:
             # The outermost frame of the thread: the client has to be told.
             logger.exception("Internal server error")
             error = PhichatError(f"Internal server error ({type(exc).__name__})", "Ask again")
-        self._call_on_loop(lambda: self._finish(error))
+        self._call_on_loop(self._finish, error)
 
-    def _call_on_loop(self, callback: Callable[[], None]) -> None:
+    def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(callback)
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     # On the loop again
 

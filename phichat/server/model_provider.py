@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from phichat.code_report import TrainingScope
 from phichat.config.endpoints import parse_endpoint_model
-from phichat.config.settings import Config
 from phichat.engine.backend import Backend
 from phichat.errors import ModelNotInstalled, UsageError
 from phichat.events import ModelReady
 from phichat.models.local.discovery import ModelFile
 from phichat.models.local.local_models import LocalModels
-from phichat.paths import Paths
-from phichat.services.composition import with_model_defaults
+from phichat.services.app_context import AppContext
+from phichat.services.backend_factory import BackendFactory
 from phichat.types import SamplingParams
 
 
@@ -44,14 +43,15 @@ class ModelProvider:
     """Installed models as a server offers them.
 
     Clients name models, never files: a path would give access to any file. backend_factory: makes the backend of the
-    model that a Config names; raises PhichatError kinds.
+    model that a context names; raises PhichatError kinds.
     """
 
-    def __init__(self, config: Config, paths: Paths, backend_factory: Callable[[Config, Paths], Backend]) -> None:
+    def __init__(self, context: AppContext, backend_factory: Callable[[AppContext], Backend]) -> None:
         """Raises ModelNotInstalled, UsageError and ConfigError."""
+        config, paths = context.config, context.paths
         if parse_endpoint_model(config.model, config.endpoints):
             raise UsageError(f"{config.model} is itself a remote endpoint", "Name a model of this machine with -m")
-        self._config, self._paths, self._backend_factory = config, paths, backend_factory
+        self._context, self._backend_factory = context, backend_factory
         self._models_by_name: dict[str, ServedModel] = {}
         self._loaded_models: dict[str, ModelReady] = {}
         self._default_model: ModelFile | None = None
@@ -91,7 +91,7 @@ class ModelProvider:
 
     def create_backend(self, name: str) -> Backend:
         """Return a new backend for the model. Raises what `find_model` does."""
-        return self._backend_factory(self._config_for(self.find_model(name).path), self._paths)
+        return self._backend_factory(self._context_for(self.find_model(name).path))
 
     def _resolve_name(self, name: str) -> ModelFile:
         if not name:
@@ -101,7 +101,7 @@ class ModelProvider:
         models = self._list_files()
         match = models.get(name) or next((model for model in models.values() if model.matches_name(name)), None)
         try:
-            match = match or LocalModels.from_paths(self._paths).find_by_name(name)
+            match = match or LocalModels.from_paths(self._context.paths).find_by_name(name)
         except UsageError:
             match = None  # ambiguous: the error names paths, which clients must not see
         if match is None:
@@ -109,7 +109,7 @@ class ModelProvider:
         return match
 
     def _list_files(self) -> dict[str, ModelFile]:
-        library = LocalModels.from_paths(self._paths)
+        library = LocalModels.from_paths(self._context.paths)
         default_models = [self._default_model] if self._default_model else []
         models: dict[str, ModelFile] = {}
         for model in (*default_models, *(model for model in library.models if not library.get_summary(model).problem)):
@@ -118,10 +118,9 @@ class ModelProvider:
         return models
 
     def _to_served_model(self, model: ModelFile) -> ServedModel:
-        config = self._config_for(model.path)
         try:
             created = int(model.path.stat().st_mtime)
-            config, scope = with_model_defaults(config, self._paths)
+            config, scope = BackendFactory(self._context_for(model.path)).apply_model_defaults()
         except (OSError, ModelNotInstalled) as error:
             raise ModelNotInstalled(f"The file of {model.name} is missing", "See /v1/models for others") from error
         loaded_model = self._loaded_models.get(model.name)
@@ -129,5 +128,5 @@ class ModelProvider:
             model.name, model.path, created, config.sampling, scope, loaded_model.model.n_ctx if loaded_model else 0
         )
 
-    def _config_for(self, path: Path) -> Config:
-        return replace(self._config, model=str(path))
+    def _context_for(self, path: Path) -> AppContext:
+        return self._context.with_config(model=str(path))

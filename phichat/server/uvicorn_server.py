@@ -90,8 +90,8 @@ class PhichatServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, dispatcher: Dispatcher, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._dispatcher, self._on_started = dispatcher, on_started
-        self._idle_since: dict[H11Protocol, float] = {}
-        self._stuck_since: dict[H11Protocol, tuple[int, float]] = {}
+        self._unchanged_since: dict[H11Protocol, tuple[tuple[bool, int], float]] = {}
+        """By connection: that it is idle, its unread bytes, and the time since when both are the same."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then call on_started."""
@@ -125,30 +125,27 @@ class PhichatServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End all responses, then the server."""
         self._dispatcher.stop()
-        abort_timer = asyncio.get_running_loop().call_later(
-            _SHUTDOWN_TIMEOUT_S, self._abort, self.server_state.connections
-        )
+        loop = asyncio.get_running_loop()
+        abort_timer = loop.call_later(_SHUTDOWN_TIMEOUT_S, self._abort, self.server_state.connections)
         await super().shutdown(sockets)
         abort_timer.cancel()
         await self._dispatcher.wait_until_idle()
 
     def _abort_stale(self) -> None:
         now = monotonic()
-        connections = [one for one in self.server_state.connections if isinstance(one, H11Protocol)]
-        self._idle_since = {
-            one: self._idle_since.get(one, now)
-            for one in connections
-            if one.cycle is None or one.cycle.response_complete
-        }
-        buffer_sizes = {one: one.transport.get_write_buffer_size() for one in connections}
-        self._stuck_since = {
-            one: previous if (previous := self._stuck_since.get(one)) and previous[0] == size else (size, now)
-            for one, size in buffer_sizes.items()
-            if size
-        }
-        overdue = [one for one, since in self._idle_since.items() if now - since > _IDLE_TIMEOUT_S]
-        overdue += [one for one, (_, since) in self._stuck_since.items() if now - since > _WRITE_TIMEOUT_S]
-        self._abort(overdue)
+        unchanged_since = {}
+        for connection in self.server_state.connections:
+            if isinstance(connection, H11Protocol):
+                is_idle = connection.cycle is None or connection.cycle.response_complete
+                state = is_idle, connection.transport.get_write_buffer_size()
+                previous = self._unchanged_since.get(connection)
+                unchanged_since[connection] = previous if previous and previous[0] == state else (state, now)
+        self._unchanged_since = unchanged_since
+        self._abort(
+            connection
+            for connection, ((is_idle, unread), since) in unchanged_since.items()
+            if (is_idle or unread) and now - since > (_IDLE_TIMEOUT_S if is_idle else _WRITE_TIMEOUT_S)
+        )
 
     @staticmethod
     def _abort(connections: Iterable[Any]) -> None:
@@ -188,9 +185,8 @@ def create_server(
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
     )
-    return PhichatServer(
-        config, dispatcher, lambda: log(f"Listening on {server_url(listener)}/v1. Press Ctrl-C to stop.")
-    )
+    message = f"Listening on {server_url(listener)}/v1. Press Ctrl-C to stop."
+    return PhichatServer(config, dispatcher, lambda: log(message))
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from phichat.chat.conversation import Conversation
 from phichat.chat.slash_commands import COMMANDS, Command
 from phichat.errors import OutputError, UsageError
 from phichat.paths import expand_user
-from phichat.services.chat_service import EXPORT_FORMATS, ChatService
+from phichat.services.chat_service import ChatService
+from phichat.services.transcript_service import EXPORT_FORMATS
 from phichat.storage.atomic_write import write_atomically
 from phichat.transcript.records import TurnRecord
 from phichat.types import Part, TextPart

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from phichat.models.local.discovery import ModelFile
     from phichat.models.local.local_models import LocalModels
     from phichat.models.spec import ModelReference
-    from phichat.services.composition import FitReport
+    from phichat.services.fit_service import FitReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class ModelDownloads:
         """Read the header and estimate the fit. Raises StorageError, ModelFileError, AmbiguousModelError."""
         from phichat.engine.planner.offload_plan import require_fit
         from phichat.gguf.header import check_usable
-        from phichat.services.composition import estimate_fit_from_header
+        from phichat.services.fit_service import FitService
 
         download.check_disk_space()
         plan, problem = download.plan, ""
@@ -192,8 +192,7 @@ class ModelDownloads:
                 raise
             problem = f"{error.message}. It will not run here as it is."
         try:
-            config = self._context.config
-            fit = estimate_fit_from_header(plan.name, header, config, self._paths, cancel) if header else None
+            fit = FitService(self._context).estimate_from_header(plan.name, header, cancel) if header else None
             if fit:
                 require_fit(fit.plan, plan.name, fit.suggestions)
         except ModelDoesNotFit as error:

@@ -263,6 +263,6 @@ def test_packages_that_the_code_needs_are_told_with_how_to_install_them(run: Run
     assert "import requests" in done.stdout
     assert done.returncode == 6
     warning = done.stderr.splitlines()[-1]
-    assert warning.startswith("phichat: requests is not in the standard library: pip install requests")
+    assert warning.startswith("phichat: needs requests (")
     code = json.loads(run("ask", "--json", *usual).stdout)["code"]
     assert [package["module"] for package in code["blocks"][0]["non_stdlib"]] == ["requests"]

@@ -70,7 +70,7 @@ def test_ask_and_go_on(run: Run, server: EndpointServer) -> None:
     assert "Hello, you." in run("export").stdout
     replayed = run("logs", "replay", document["conversation_id"])
     assert replayed.stdout.count("identical") == 2
-    assert "cannot be promised" in replayed.stderr
+    assert "can't be guaranteed" in replayed.stderr
 
 
 def test_the_code_of_an_answer_is_checked(run: Run, server: EndpointServer) -> None:

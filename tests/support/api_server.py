@@ -21,6 +21,7 @@ from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import PhichatServer, bind_socket, create_server, resolve_address
+from phichat.services.app_context import AppContext
 from support.tiny_gguf import write_tiny_llama
 
 HELLO: Mapping[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -112,7 +113,10 @@ def serving(
     paths = Paths(folder / "config", folder / "data", folder / "cache", folder / "hub")
     folder.mkdir(exist_ok=True, parents=True)
     model = write_tiny_llama(folder / "tiny.gguf")
-    menu = ModelProvider(replace(config or Config(), model=str(model)), paths, backend_for)
+    menu = ModelProvider(
+        AppContext(replace(config or Config(), model=str(model)), paths),
+        lambda context: backend_for(context.config, context.paths),
+    )
     backends = BackendPool(menu.create_backend)
     engines = Dispatcher(backends, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
     listening = bind_socket(resolve_address("127.0.0.1", 0))

@@ -20,6 +20,7 @@ from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import ModelDoesNotFit
 from phichat.models.download.plan import DownloadPlan
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.services.model_catalog import CatalogEntry, ModelCatalog
 from phichat.services.model_downloads import Confirm, DownloadFacts
@@ -132,7 +133,7 @@ def desk(
     def backend(model: str | None) -> FakeBackend:
         return FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
 
-    made = ChatService(config or Config(), Paths(home, home, home, home), backend)
+    made = ChatService(AppContext(config or Config(), Paths(home, home, home, home)), backend)
     made.catalog = ScriptedShelf(offers)
     return made
 

@@ -103,7 +103,7 @@ TASKS = (
     ),
     Task(
         "See why the code was warned about",
-        ["ctrl+down", Sees("pandas is not in the standard library: pip install pandas")],
+        ["ctrl+down", Sees("needs pandas (pip install pandas)")],
         asked=["Total it"],
         replies=WARNED,
     ),

@@ -26,7 +26,7 @@ WRONG = [
     ("/save ~nobody-here", "Saved ~nobody-here"),
     ("/save " + "n" * 400, "too long"),
     ("/save a\0b", "Can't write"),
-    ("/export pdf", "There is no format"),
+    ("/export pdf", "Unknown format"),
     ("/export md " + "n" * 400, "too long"),
     ("/fork 9", "No turn"),
     ("/fork one", "No turn"),

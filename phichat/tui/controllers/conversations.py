@@ -8,7 +8,7 @@ from textual.timer import Timer
 
 from phichat.cancel import CancelToken
 from phichat.errors import PhichatError, UsageError
-from phichat.services.chat_service import EXPORT_FORMATS, ConversationEntry
+from phichat.services.transcript_service import EXPORT_FORMATS, ConversationEntry
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turns import TurnController
 from phichat.tui.screens.dialogs import InputDialog, SelectDialog, TextDialog
