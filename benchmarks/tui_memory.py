@@ -79,7 +79,7 @@ def main() -> None:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        kept = desk(Path(folder)).list_conversations("")[0].details
+        kept = desk(Path(folder)).transcripts.list_entries("")[0].details
     sys.stdout.write(f"kept: {kept}\n")
     grown = held[turns] - held[FIRST]
     text = (turns - FIRST) * len(ANSWER) * COPIES // 1024

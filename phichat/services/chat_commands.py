@@ -174,7 +174,7 @@ class ChatCommands(ABC):
             self.check_idle()
             self.show_conversation(self.service.open_conversation(args))
         else:
-            entries = self.service.list_conversations("")
+            entries = self.service.transcripts.list_entries("")
             self.show_text("Conversations", "\n".join(f"{each.id}  {each.title}  {each.details}" for each in entries))
 
     @abstractmethod
@@ -197,7 +197,7 @@ class ChatCommands(ABC):
         """Return the conversation as a document. Raises UsageError and TranscriptError kinds."""
         if self.conversation.id is None:
             raise UsageError("This conversation isn't saved yet", "Ask something first")
-        return self.service.export_conversation(self.conversation.id, export_format)
+        return self.service.transcripts.export(self.conversation.id, export_format)
 
     def write_file(self, name: str, text: str) -> None:
         """Write a new file. Raises UsageError where it exists, and OutputError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -15,13 +15,12 @@ from phichat.events import ModelReady
 from phichat.services.app_context import AppContext
 from phichat.services.backend_factory import BackendFactory
 from phichat.services.model_catalog import ModelCatalog
-from phichat.services.transcript_service import ConversationEntry, TranscriptService
+from phichat.services.transcript_service import TranscriptService
 from phichat.services.ui_state import UiState
 from phichat.types import Message, Role
 
 if TYPE_CHECKING:
     from phichat.transcript.records import ConversationRecord
-    from phichat.transcript.store import TranscriptStore
 
 _PROBE_TEXT = "x"
 
@@ -177,36 +176,3 @@ class ChatService:
     def crash_report_folder(self) -> Path:
         """The folder for the report of a crash of the interface."""
         return self._context.paths.data
-
-    # Delegations
-
-    def get_store(self) -> TranscriptStore:
-        return self.transcripts.get_store()
-
-    def list_conversations(self, query: str) -> Sequence[ConversationEntry]:
-        return self.transcripts.list_entries(query)
-
-    def rename_conversation(self, id: str, title: str) -> None:
-        self.transcripts.rename(id, title)
-
-    def delete_conversation(self, id: str) -> None:
-        self.transcripts.soft_delete(id)
-
-    def undo_delete(self) -> str:
-        return self.transcripts.undo_delete()
-
-    def export_conversation(self, id: str, format: str) -> str:
-        return self.transcripts.export(id, format)
-
-    @property
-    def theme(self) -> str:
-        return self.ui_state.theme
-
-    def save_theme(self, name: str) -> None:
-        self.ui_state.save_theme(name)
-
-    def load_draft(self) -> tuple[str, Mapping[str, str]]:
-        return self.ui_state.load_draft()
-
-    def save_draft(self, text: str, pastes: Mapping[str, str]) -> None:
-        self.ui_state.save_draft(text, pastes)

@@ -27,6 +27,6 @@ def test_what_is_removed_in_a_chat_leaves_no_kv_state(tmp_path: Path) -> None:
     shortened, deleted, stays = talks
     shortened.remove_turn(shortened.branch[0].id)
     assert deleted.id is not None
-    desk.delete_conversation(deleted.id)
+    desk.transcripts.soft_delete(deleted.id)
     assert [file.conversation_key for file in folder.list_files()] == [stays.id]
     desk.close()

@@ -64,7 +64,7 @@ TASKS = (
     Task(
         "Delete a conversation, and undo",
         ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("Restored")],
-        came_true=lambda app, folder: len(app.chat_service.list_conversations("")) == len(tui_harness.KEPT),
+        came_true=lambda app, folder: len(app.chat_service.transcripts.list_entries("")) == len(tui_harness.KEPT),
     ),
     Task(
         "Switch to another model",
@@ -116,7 +116,7 @@ TASKS = (
     Task(
         "Change the theme",
         ["ctrl+p", Text("theme"), Sees("Change theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
-        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.theme,
+        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.ui_state.theme,
     ),
     Task(
         "Set the system prompt",
