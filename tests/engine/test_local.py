@@ -248,18 +248,22 @@ def test_the_reason_of_a_failed_load_is_llama_cpps_own(tmp_path: Path) -> None:
 
 
 CRASHES_IN_ITS_BUFFERS = """
-import faulthandler, os, signal, sys
-from phichat.engine.ipc import protocol
-from phichat.engine.worker.server import EngineServer, _open_connection
-real = EngineServer._load_model
-def load(self, request, send):
-    if request.extra_buffers:
-        send(protocol.WarmingUp())
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return real(self, request, send)
-EngineServer._load_model = load
+import json, os, signal, sys
+from phichat.engine.worker.__main__ import open_connection
+from phichat.engine.worker.server import EngineServer
+class Crashing:
+    def __init__(self, connection):
+        self.connection, self.close, self.crashes = connection, connection.close, False
+    def recv_bytes(self):
+        content = self.connection.recv_bytes()
+        self.crashes = self.crashes or json.loads(content).get("extra_buffers", False)
+        return content
+    def send_bytes(self, content):
+        self.connection.send_bytes(content)
+        if self.crashes and b"WarmingUp" in content:
+            os.kill(os.getpid(), signal.SIGSEGV)
 server = EngineServer()
-server.add_client(_open_connection(int(sys.argv[1])), buffered=False)
+server.clients.add(Crashing(open_connection(int(sys.argv[1]))), buffered=False)
 server.run()
 """
 

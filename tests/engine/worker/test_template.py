@@ -5,7 +5,8 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from phichat.engine.worker.template import CHATML, KNOWN_TEMPLATES, ChatTemplate, TemplateRejected, select_template
+from phichat.engine.worker.errors import TemplateRejected
+from phichat.engine.worker.template import CHATML, KNOWN_TEMPLATES, ChatTemplate, select_template
 from phichat.types import Message, Role
 
 SYSTEM, USER, REPLY = Message(Role.SYSTEM, "be kind"), Message(Role.USER, "hi"), Message(Role.ASSISTANT, "hello")
