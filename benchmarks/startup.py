@@ -54,7 +54,13 @@ def main() -> None:
         # The first run on a machine tries the CPU's buffer types and remembers the verdict.
         first = ask_json(env, *arguments, given.prompt)
         ask = phichat("ask", "--json", *arguments, given.prompt)
-        low = [sys.executable, str(Path(__file__).with_name("lowlevel.py")), given.model, "--prompt", given.prompt]
+        low = [
+            sys.executable,
+            str(Path(__file__).with_name("llama_reference.py")),
+            given.model,
+            "--prompt",
+            given.prompt,
+        ]
         low += ["--ctx-size", str(first["context"]["n_ctx"]), "--threads", str(given.threads)]
         asked, needed, overhead = [], [], []
         for _ in range(given.ask_rounds):

@@ -56,7 +56,8 @@ class PhichatError(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.next_step[:1].upper()}{self.next_step[1:]}."
+        end = "" if self.next_step.endswith("?") else "."
+        return f"{self.message}. {self.next_step[:1].upper()}{self.next_step[1:]}{end}"
 
 
 class UsageError(PhichatError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from errno import EINVAL
 from pathlib import Path
 
 
@@ -94,28 +93,3 @@ def expand_user(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file of the user in one step, readable by its owner only.
-
-    Raises OSError; the old file is then as it was.
-    """
-    if "\0" in str(path):
-        raise OSError(EINVAL, os.strerror(EINVAL), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # As tempfile would: that module takes 5 ms to import.
-    part = path.parent / f".{path.name}.{os.urandom(4).hex()}"
-    with os.fdopen(
-        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb"
-    ) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            part.replace(path)
-        except OSError:
-            file.close()
-            part.unlink()
-            raise

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePath
+
+from msgspec import Struct
 
 
 class Role(StrEnum):
@@ -12,6 +17,36 @@ class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+
+
+class TextPart(Struct, frozen=True, tag="text"):
+    """Text that the user typed or piped in, or that the model wrote."""
+
+    text: str
+
+
+class FilePart(Struct, frozen=True, tag="file"):
+    """A text file attached to a prompt. name: without its folder; size: of the file, in bytes."""
+
+    name: str
+    size: int
+    text: str
+
+
+Part = TextPart | FilePart
+"""One part of a message; images and tool calls will be further members of this union."""
+
+
+def render_parts(parts: Sequence[Part]) -> str:
+    """Return the text that the model is sent: each file as its name and a fenced block, parts a blank line apart."""
+    return "\n\n".join(part.text if isinstance(part, TextPart) else _render_file(part) for part in parts)
+
+
+def _render_file(part: FilePart) -> str:
+    text = part.text.rstrip("\n")
+    # The fence has to be longer than any in the file.
+    fence = "`" * (max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1)
+    return f"File: {part.name}\n{fence}{PurePath(part.name).suffix.lstrip('.')}\n{text}\n{fence}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,14 @@ def main() -> None:
 
     meta = {"date": min(popular_date, index_date), "sources": sources, "projects": len(existing)}
     columns = [
-        map(normalize_name, popular), popular, imports.keys(), imports.values(), misnamed.keys(), misnamed.values(), likely
-    ]  # fmt: skip
+        map(normalize_name, popular),
+        popular,
+        imports.keys(),
+        imports.values(),
+        misnamed.keys(),
+        misnamed.values(),
+        likely,
+    ]
     arguments.out.mkdir(exist_ok=True)
     lines = "\n".join([json.dumps(meta), *(" ".join(column) for column in columns)])
     (arguments.out / "names.txt").write_text(lines, "utf-8", newline="\n")

@@ -10,15 +10,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
 from phichat.engine.planner import memory_estimate
-from phichat.engine.planner.hardware import Device, DeviceKind, Hardware  # noqa: E402
-from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload  # noqa: E402
-from phichat.gguf.header import GgufHeader  # noqa: E402
-from support.hardware_fixtures import GIB, PHI3_MINI, PHI4, PHI4_MINI, card, machine  # noqa: E402
+from phichat.engine.planner.hardware import Device, DeviceKind, Hardware
+from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload
+from phichat.gguf.header import GgufHeader
+from support.hardware_fixtures import GIB, PHI3_MINI, PHI4, PHI4_MINI, card, machine
 
+ROOT = Path(__file__).parents[1]
 MODELS = {"phi-4": PHI4, "phi-4-mini": PHI4_MINI, "phi-3-mini": PHI3_MINI}
 INTRODUCTION = (
     "# Where models go\n\n"

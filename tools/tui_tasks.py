@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
+from phichat.tui.help import format_key
+from support.tui_tasks import TASKS, Task, Text
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from phichat.tui.help import format_key  # noqa: E402
-from support.tui_tasks import TASKS, Task, Text  # noqa: E402
-
 INTRODUCTION = (
     "# Twenty things to do in the chat\n\n"
     "What is typed stands in `code`; none takes more than four keys beyond it. F1 lists all keys, Ctrl+P all actions "

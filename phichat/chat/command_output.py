@@ -31,7 +31,8 @@ def set_option(params: SamplingParams, args: str) -> SamplingParams:
     name, _, value = args.partition(" ")
     key, parsed = settings.parse_option(name, value.strip())
     if key not in {field.name for field in fields(params)}:
-        raise UsageError(f"{key} belongs to loading a model", f"Start phichat with -o {key} {value.strip()}")
+        flag = f"--{key.replace('_', '-')} {value.strip()}"
+        raise UsageError(f"{key} is set when the model loads", f"Restart with `phichat chat {flag}`")
     return replace(params, **{key: parsed})
 
 
@@ -39,15 +40,15 @@ def format_context(conversation: Conversation) -> str:
     """What the model sees now, turn by turn."""
     system = estimate_tokens(conversation.system or "")
     lines = [
-        f"System prompt: about {system:,} tokens" if conversation.system else "No system prompt (/system sets one)"
+        f"System prompt: about {system:,} tokens" if conversation.system else "No system prompt (set one with /system)"
     ]
     branch = conversation.branch
     if not branch:
-        return "\n".join([*lines, "No turn yet"])
+        return "\n".join([*lines, "No turns yet"])
     last, previous_tokens, previous_dropped, answered_count = branch[-1], system, 0, 0
     for number, turn in enumerate(branch, 1):
         answered_count += bool(turn.text)
-        status = "seen" if turn.text or turn is last else "not sent again, for it has no answer"
+        status = "seen" if turn.text or turn is last else "not sent: it was never answered"
         if turn.text and turn is not last and answered_count <= last.dropped_turns:
             status = "left out to make room"
         prompt, answer = estimate_tokens(turn.prompt), ""
@@ -64,7 +65,7 @@ def format_context(conversation: Conversation) -> str:
         lines.append(f"   about {prompt:,}{answer} tokens, {status}")
     if last.usage:
         used_tokens = last.usage.prompt_tokens + last.usage.completion_tokens
-        lines.append(f"{used_tokens:,} of {last.n_ctx:,} tokens after the last answer")
+        lines.append(f"{used_tokens:,} of {last.n_ctx:,} tokens used")
     return "\n".join(lines)
 
 
@@ -74,30 +75,41 @@ def estimate_tokens(text: str) -> int:
 
 
 def format_stats(turn: TurnRecord) -> str:
-    """Tokens and times of an answer."""
+    """Return tokens and timings of an answer, one line each."""
     usage, times = turn.usage, turn.timings
     if usage is None or times is None:
-        return "This answer was cut off; nothing was measured."
-    return (
-        f"{usage.prompt_tokens:,} tokens of prompt, {usage.cached_tokens:,} of them found in the KV cache\n"
-        f"{usage.completion_tokens:,} tokens of answer\n"
-        f"waiting      {times.wait_s:8.2f} s\n"
-        f"loading      {times.load_s:8.2f} s\n"
-        f"restoring    {times.restore_s:8.2f} s\n"
-        f"reading      {times.prompt_s:8.2f} s\n"
-        f"first token  {times.first_token_s:8.2f} s\n"
-        f"writing      {times.generation_s:8.2f} s, {times.tokens_per_second:.1f} tokens/s\n"
-        f"seed {turn.seed}, context {turn.n_ctx:,} tokens, {turn.dropped_turns} turns left out"
+        return "This answer was cut off, so there are no statistics."
+    seconds = {
+        "waiting": times.wait_s,
+        "loading": times.load_s,
+        "restoring the KV cache": times.restore_s,
+        "prompt processing": times.prompt_s,
+        "first token": times.first_token_s,
+        "generation": times.generation_s,
+    }
+    dropped = f", {format_count(turn.dropped_turns, 'turn')} left out" if turn.dropped_turns else ""
+    return "\n".join(
+        (
+            f"Prompt {format_count(usage.prompt_tokens, 'token')} ({usage.cached_tokens:,} cached)",
+            f"Answer {format_count(usage.completion_tokens, 'token')}, {times.tokens_per_second:.1f} tokens/s",
+            *(f"{name:<24}{value:8.2f} s" for name, value in seconds.items()),
+            f"Seed {turn.seed}, context {format_count(turn.n_ctx, 'token')}{dropped}",
+        )
     )
 
 
-def parse_turn_number(conversation: Conversation, text: str) -> TurnRecord:
-    """The turn with this number, from 1; the last one for "". Raises UsageError."""
+def format_count(count: int, noun: str) -> str:
+    """Return a number and its noun, in the plural where it is not one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def parse_turn_number(conversation: Conversation, number: str) -> TurnRecord:
+    """Return the turn with this number, from 1; the last one for "". Raises UsageError."""
     branch = conversation.branch
     if not branch:
-        raise UsageError("There is no turn yet", "Ask something first")
-    if not text:
+        raise UsageError("No turns yet", "Ask something first")
+    if not number:
         return branch[-1]
-    if not text.isdigit() or not 1 <= int(text) <= len(branch):
-        raise UsageError(f"There is no turn {text!r}", f"Give a number from 1 to {len(branch)}")
-    return branch[int(text) - 1]
+    if not number.isdecimal() or not 1 <= int(number) <= len(branch):
+        raise UsageError(f"No turn {number}", f"Choose 1 to {len(branch)}" if len(branch) > 1 else "Choose 1")
+    return branch[int(number) - 1]

@@ -44,9 +44,9 @@ def chat(resume_latest: bool, cid: str | None, no_log: bool, plain: bool, **flag
     service = ChatService(config, paths)
     conversation = service.initial_conversation(cid, resume_latest=resume_latest)
     if plain:
-        from phichat.cli.plain_chat import LineChat
+        from phichat.cli.plain_chat import PlainChat
 
-        return LineChat(service, conversation).run()
+        return PlainChat(service, conversation).run_until_exit()
     # Textual waits so many ms for what may follow Esc, 100 if not told: that long an answer would not be stopped.
     os.environ.setdefault("ESCDELAY", "25")
     # Textual draws at the next of so many moments a second: at 60, what is typed is seen 8 ms later.

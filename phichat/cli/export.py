@@ -11,7 +11,8 @@ from phichat.cli.support.confirmation import confirm_action
 from phichat.cli.support.diagnostics import Diagnostics
 from phichat.cli.support.output import Output
 from phichat.errors import ConversationNotFound, OutputError, UsageError
-from phichat.paths import Paths, expand_user, write_atomically
+from phichat.paths import Paths, expand_user
+from phichat.storage.atomic_write import write_atomically
 from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.records import ConversationRecord
 

@@ -33,6 +33,7 @@ from phichat.engine.process_backend import ProcessBackend
 from phichat.errors import EngineCrashed, EngineError, ModelFileError
 from phichat.events import ModelLoading, ModelReady, ModelVerifying
 from phichat.gguf.header import GgufHeader, check_usable, read_model_header
+from phichat.storage.fingerprint import FileFingerprints
 from phichat.types import ModelInfo
 
 _MAX_SEQUENCES = 8
@@ -346,8 +347,8 @@ class LocalBackend(ProcessBackend):
 
     def detach(
         self,
-        model_fingerprints: tuple[tuple[str, str], ...],
-        program_fingerprints: tuple[tuple[str, str], ...],
+        model_fingerprints: FileFingerprints,
+        program_fingerprints: FileFingerprints,
         cancel: CancelToken,
     ) -> None:
         """Let others in to the engine, which goes on without this process. Only where it was started behind a door.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,8 +16,9 @@ from phichat.engine.backend import Backend, CancelToken
 from phichat.engine.kv_store import KvStore
 from phichat.errors import UsageError
 from phichat.events import ModelReady
-from phichat.paths import Paths, write_atomically
+from phichat.paths import Paths
 from phichat.services.model_catalog import ModelCatalog
+from phichat.storage.json_file import JsonFile
 from phichat.types import Message, Role
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class ChatService:
         self._lock = Lock()
         self.catalog = ModelCatalog(paths)
         self._kv_store = KvStore(paths.kv_store)
-        self._ui_state = self._load_ui_state()
+        self._ui_state_file = JsonFile(paths.data / "chat.json")
+        self._ui_state = self._ui_state_file.load()
 
     # Talking
 
@@ -303,22 +304,11 @@ class ChatService:
         """Remember what stands in the prompt."""
         self._save_ui_state(draft=text, pastes=dict(pastes))
 
-    @property
-    def _ui_state_path(self) -> Path:
-        return self._paths.data / "chat.json"
-
-    def _load_ui_state(self) -> dict[str, object]:
-        try:
-            document = json.loads(self._ui_state_path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return document if isinstance(document, dict) else {}
-
     def _save_ui_state(self, **values: object) -> None:
-        merged = self._load_ui_state() | values
+        merged = self._ui_state_file.load() | values
         if merged != self._ui_state:
             self._ui_state = merged
-            write_atomically(self._ui_state_path, json.dumps(merged).encode())
+            self._ui_state_file.save(merged)
 
 
 def _format_date(moment: datetime) -> str:

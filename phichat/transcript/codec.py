@@ -10,6 +10,11 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+import msgspec
+from msgspec import Struct
+
+from phichat.types import Part
+
 T = TypeVar("T")
 
 
@@ -18,6 +23,8 @@ def to_document(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         set_fields = ((one.name, getattr(value, one.name)) for one in fields(value) if _is_set(one, value))
         return {name: to_document(field_value) for name, field_value in set_fields}
+    if isinstance(value, Struct):
+        return msgspec.to_builtins(value)
     if isinstance(value, (tuple, list)):
         return [to_document(one) for one in value]
     return value.isoformat() if isinstance(value, datetime) else value
@@ -53,6 +60,8 @@ def _type_hints(kind: type) -> dict[str, Any]:
 
 
 def _decode_value(kind: Any, document: object) -> Any:
+    if kind == Part:
+        return msgspec.convert(document, kind)  # its error is a ValueError
     if get_origin(kind) is UnionType:
         return (
             None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from phichat.code_report import CodeReport
-from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, TextPart, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class TurnRecord:
     dropped_turns: the oldest turns of its branch that the model did not see.
     error: why the reply failed, "" when it did not.
     live: a process is writing the reply; what there is of it may be up to 250 ms old.
+    prompt: the text that the model was sent. prompt_parts: what it was rendered from, () where that is the same text.
     """
 
     id: str
@@ -44,6 +45,12 @@ class TurnRecord:
     dropped_turns: int = 0
     code: CodeReport | None = None
     live: bool = False
+    prompt_parts: tuple[Part, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The text and the files of the prompt."""
+        return self.prompt_parts or (TextPart(self.prompt),)
 
     @property
     def is_cut_off(self) -> bool:

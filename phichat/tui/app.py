@@ -20,9 +20,9 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from phichat.chat.conversation import Conversation
-from phichat.paths import write_atomically
 from phichat.sanitize import sanitize_line
 from phichat.services.chat_service import ChatService
+from phichat.storage.atomic_write import write_atomically
 from phichat.tui.help import iter_palette_commands
 from phichat.tui.screens.chat import ChatScreen
 from phichat.tui.widgets.prompt import PromptInput

@@ -25,6 +25,6 @@ def test_context_names_exactly_the_turns_that_the_model_does_not_see() -> None:
     lines = format_context(talk).splitlines()
     seen = {title.partition(" ")[2]: about for title, about in zip(lines[1::2], lines[2::2], strict=False)}
     assert seen["first"].endswith("left out to make room")
-    assert seen["crashing"].endswith("not sent again, for it has no answer")
+    assert seen["crashing"].endswith("not sent: it was never answered")
     assert seen["second"].endswith(", seen")
     assert seen["third"].endswith(", seen")

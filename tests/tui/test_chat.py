@@ -197,7 +197,7 @@ def test_a_slash_command_is_completed_and_run(tmp_path: Path) -> None:
     async def play() -> None:
         async with running(desk(tmp_path)) as pilot:
             await pilot.press(*"/hel")
-            await until(pilot, "what can be typed")
+            await until(pilot, "list the commands")
             await pilot.press("enter", "enter")
             await until(pilot, "Ctrl+J")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from phichat.gguf.header import GgufHeader
 from phichat.gguf.types import GGML_TYPES
-from phichat.storage.json_cache import JsonFileCache
+from phichat.storage.json_file import JsonFile
 
 
 class ProbeOutcome(StrEnum):
@@ -63,7 +63,7 @@ def parse_cpu_name(cpu_info: str) -> str:
     return next((line.split(":", 1)[1].strip() for line in cpu_info.splitlines() if "name" in line), cpu_info)
 
 
-class ProbeCache(JsonFileCache):
+class ProbeCache(JsonFile):
     """The verdicts of this user: {"verdict", "cpu", "library", "weights"} by the key of their subject."""
 
     def lookup(self, probe_key: ProbeKey) -> ProbeOutcome | None:
@@ -81,4 +81,4 @@ class ProbeCache(JsonFileCache):
             "library": probe_key.library.split(" [")[0],
             "weights": probe_key.weight_types,
         }
-        self._store(probe_key.key, entry)
+        self.store_entry(probe_key.key, entry)

@@ -17,7 +17,7 @@ from phichat.engine.autotune.cpu_buffer_probe import build_probe_key, parse_cpu_
 from phichat.engine.ipc.process import DEFAULT_SPIN_COUNT
 from phichat.engine.planner.hardware import count_usable_cores, count_usable_cpus
 from phichat.gguf.header import GgufHeader
-from phichat.storage.json_cache import JsonFileCache
+from phichat.storage.json_file import JsonFile
 
 _MIN_SPEEDUP = 1.03
 """What is faster by less than this is not worth another choice."""
@@ -105,14 +105,14 @@ def select_fastest(rates: Mapping[_T, Sequence[float]], baseline: _T) -> _T:
     return best
 
 
-class TuningCache(JsonFileCache):
+class TuningCache(JsonFile):
     """What was measured for this user."""
 
     def get_spin_count(self, model_bytes: int) -> int | None:
         """As `Preferences.spin_count`."""
         return (
             self._get_int(self.load_entries(), _make_spin_count_key(model_bytes), "spin_count")
-            if self._file.is_file()
+            if self.path.is_file()
             else None
         )
 
@@ -149,7 +149,7 @@ class TuningCache(JsonFileCache):
 
     def _store_for_size(self, key: str, size: int, values: Mapping[str, Any]) -> None:
         min_size = 1 << _compute_size_class(size)
-        self._store(key, {**values, "cpu": parse_cpu_name(read_cpu_info()), "sizes": [min_size, 2 * min_size]})
+        self.store_entry(key, {**values, "cpu": parse_cpu_name(read_cpu_info()), "sizes": [min_size, 2 * min_size]})
 
 
 def _parse_batch_costs(value: object) -> BatchCosts:

@@ -15,7 +15,7 @@ from phichat.engine.daemon.registry import DaemonAddress, list_program_files
 from phichat.engine.ipc.connection import EngineTimeouts
 from phichat.engine.ipc.process import WORKER_COMMAND, DaemonSocket, EngineProcess
 from phichat.gguf.split import list_split_paths
-from phichat.storage.fingerprint import compute_fingerprint
+from phichat.storage.fingerprint import FileFingerprints, compute_fingerprint
 
 _BACKLOG = 128
 _RETRY_INTERVAL_S = 0.02
@@ -99,11 +99,11 @@ def _bind(address: DaemonAddress) -> socket.socket:
     return listener
 
 
-def fingerprint_model(path: Path) -> tuple[tuple[str, str], ...]:
+def fingerprint_model(path: Path) -> FileFingerprints:
     """The files of a model as they are now."""
     return tuple((str(part), compute_fingerprint(part)) for part in list_split_paths(path.resolve()))
 
 
-def fingerprint_program() -> tuple[tuple[str, str], ...]:
+def fingerprint_program() -> FileFingerprints:
     """The files that an engine is made of, as they are now."""
     return tuple((file, compute_fingerprint(file)) for file in list_program_files())

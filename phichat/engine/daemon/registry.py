@@ -7,8 +7,8 @@ import hashlib
 import os
 import stat
 import sys
-import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from phichat import __version__
 from phichat.cancel import CancelToken
 from phichat.config.settings import EngineOptions
 from phichat.engine.ipc import protocol
+from phichat.storage.file_lock import lock_file
 from phichat.storage.fingerprint import compute_fingerprint
 
 _MAX_SOCKET_PATH_BYTES = 100
@@ -26,8 +27,6 @@ _RELEVANT_ENV_PREFIXES = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LL
 
 _LOCK_TIMEOUT_S = 5.0
 """For a lock that is held while a socket is made and a process started."""
-
-_RETRY_INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,52 +55,11 @@ class DaemonAddress:
         for file in (self.key_path, self.log_path, self.stem.with_suffix(".sock")):
             file.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def lock(self, cancel: CancelToken | None = None, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[bool]:
-        """Nobody else opens or clears away this address meanwhile; False where that cannot be had.
-
-        Raises OSError where files cannot be locked.
-        """
-        deadline = time.monotonic() + timeout_s
-        handle = os.open(self.stem.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            while not (is_locked := _lock(handle)) and time.monotonic() < deadline and not (cancel and cancel.is_set()):
-                time.sleep(_RETRY_INTERVAL_S)
-            try:
-                yield is_locked
-            finally:
-                if is_locked:
-                    _unlock(handle)
-        finally:
-            os.close(handle)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> bool:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(handle: int) -> None:
-        os.lseek(handle, 0, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _unlock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+    def lock(
+        self, cancel: CancelToken | None = None, timeout_s: float = _LOCK_TIMEOUT_S
+    ) -> AbstractContextManager[bool]:
+        """Exclude other processes from starting an engine at this address or removing its files; see `lock_file`."""
+        return lock_file(self.stem.with_suffix(".lock"), timeout_s, cancel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from phichat.storage.fingerprint import FileFingerprints
 from phichat.types import FinishReason, Message, ModelInfo, Role, SamplingParams, Timings, Usage
 
 
@@ -114,7 +115,7 @@ class Detach:
     """
 
     loaded_model: LoadedModelInfo
-    program_fingerprints: tuple[tuple[str, str], ...]
+    program_fingerprints: FileFingerprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ class LoadedModelInfo:
     memory: int
     placement: str
     notices: tuple[str, ...]
-    fingerprints: tuple[tuple[str, str], ...]
+    fingerprints: FileFingerprints
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.protocol import Detach, EngineStatus, LoadedModelInfo, LoadProgress, StillRunning
 from phichat.engine.worker.clients import ClientRegistry
-from phichat.storage.fingerprint import are_unchanged
+from phichat.storage.fingerprint import FileFingerprints, are_unchanged
 
 _POLL_INTERVAL_S = 1.0
 _IDLE_GRACE_S = 2.0
@@ -50,7 +50,7 @@ class DaemonServer:
         self._own_socket_id = self._read_socket_id()
         self._ready = Event()
         self._model_info: LoadedModelInfo | None = None
-        self._library_files: tuple[tuple[str, str], ...] = ()
+        self._library_files: FileFingerprints = ()
         self._keep_alive_s = 0.0
         self._last_client_at = monotonic()
         self._lock = RLock()  # a signal may find it taken by the thread that handles it

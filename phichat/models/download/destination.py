@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -16,12 +17,15 @@ from phichat.models.download.file_selection import HubFile
 from phichat.models.download.resume_journal import read_progress
 from phichat.models.download.transfer import DownloadProgress, storage_error
 from phichat.paths import Paths
+from phichat.storage.file_lock import lock_file
 
 PART_SUFFIX = ".phichat-part"
 """Another ending than the `.incomplete` of other tools, which take its length for how much of it is there."""
 JOURNAL_SUFFIX = ".phichat-journal"
 
 _STALL_TIMEOUT_S = 30.0
+_LOCK_POLL_S = 0.2
+_LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _RESERVED_NAMES = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
 
 
@@ -116,39 +120,35 @@ def write_ref(paths: Paths, repository: str, revision: str, commit: str, *, over
 
 
 def acquire_lock(lock: Path, destination: Destination, locks: ExitStack, total: int) -> Iterator[DownloadProgress]:
-    """Take the lock into held, telling how far the process is that has it. Raises DownloadError."""
-    from filelock import Timeout
-    from huggingface_hub.utils._fixes import WeakFileLock
+    """Enter the lock into locks, yielding the progress of the process that holds it. Raises DownloadError.
 
+    lock: the file that other programs lock too while they download into the hub's cache.
+    """
+    last_seen, stalled_s = None, 0.0
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        last_seen, stalled_s = None, 0.0
-        while True:
-            try:
-                locks.enter_context(WeakFileLock(lock, timeout=0.2))
-                return
-            except Timeout:
-                fingerprint = _progress_fingerprint(destination)
-                stalled_s = 0.0 if fingerprint != last_seen else stalled_s + 0.2
-                last_seen = fingerprint
+        # The cache may be shared by several users.
+        while not locks.enter_context(lock_file(lock, _LOCK_POLL_S, mode=0o644)):
+            progress = _list_partial_files(destination)
+            stalled_s = 0.0 if progress != last_seen else stalled_s + _LOCK_POLL_S
+            last_seen = progress
             if stalled_s > _STALL_TIMEOUT_S:
                 raise DownloadError(
-                    f"Another program holds {destination.path.name} and gets no further",
-                    "End that program, then pull again",
+                    f"Another program is downloading {destination.path.name} but is making no progress",
+                    "Stop that program, then pull again",
                 )
             done, _ = destination.read_partial_progress() or (0, total)
-            yield DownloadProgress(
-                done, total, 0, "Another process downloads this file; waiting for it." if not stalled_s else ""
-            )
+            notice = "" if stalled_s else "Another process is downloading this file. Waiting for it."
+            yield DownloadProgress(done, total, 0, notice)
     except OSError as error:
-        raise storage_error(error, lock.parent, total) from error
+        # Without locks two downloads may write the same file: its hash then shows it.
+        if error.errno not in _LOCKS_UNSUPPORTED:
+            raise storage_error(error, lock.parent, total) from error
 
 
-def _progress_fingerprint(destination: Destination) -> object:
-    """Something that changes while somebody downloads the file, with whatever program."""
-    entries = []
+def _list_partial_files(destination: Destination) -> object:
+    """Return a value that changes while any program downloads the file."""
     with suppress(OSError):
-        for file in destination.content.parent.glob(f"{destination.content.name}*"):
-            status = file.stat()
-            entries.append((file.name, status.st_size, status.st_mtime))
-    return sorted(entries)
+        files = sorted(destination.content.parent.glob(f"{destination.content.name}*"))
+        return [(file, file.stat().st_size, file.stat().st_mtime) for file in files]
+    return None

@@ -15,7 +15,7 @@ import struct
 from hashlib import sha256
 from pathlib import Path
 
-from phichat.paths import write_atomically
+from phichat.storage.atomic_write import write_atomically
 
 CHUNK_BYTES = 8 << 20
 _HEADER = struct.Struct("<8sIIQ32s")

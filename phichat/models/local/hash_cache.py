@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from phichat.errors import ModelFileError
-from phichat.storage.file_metadata import FileMetadataCache, fingerprint
+from phichat.storage.file_metadata import FileMetadataCache
+from phichat.storage.fingerprint import compute_fingerprint
 
 _BUFFER_BYTES = 1 << 20
 _FILE_TIME_TICK_S = 0.02
@@ -48,12 +49,10 @@ class HashCache:
     def get(self, path: Path) -> VerifiedHash | None:
         """The proof of the file, while it is the file that was proven. Links are followed."""
         entry = self._metadata.read_entry(path)
-        try:
-            if entry.get("key") == fingerprint(path.stat()):
-                return VerifiedHash(str(entry["sha256"]), str(entry["verified_at"]))
-        except (OSError, KeyError):
-            pass
-        return None
+        fingerprint = list(compute_fingerprint(path))
+        if not fingerprint or entry.get("key") != fingerprint or not {"sha256", "verified_at"} <= entry.keys():
+            return None
+        return VerifiedHash(str(entry["sha256"]), str(entry["verified_at"]))
 
     def get_stale(self, path: Path) -> str:
         """The sha256 that the file once had, whatever became of it since; "" when nobody knows."""
@@ -66,10 +65,10 @@ class HashCache:
             age = time.time() - path.stat().st_ctime
             if 0 <= age < _FILE_TIME_TICK_S:
                 time.sleep(_FILE_TIME_TICK_S - age)
-            key = fingerprint(path.stat())
         except OSError:
             return
-        self._metadata.write_entry(path, {"key": key, "sha256": sha256, "verified_at": utc_now()})
+        entry = {"key": compute_fingerprint(path), "sha256": sha256, "verified_at": utc_now()}
+        self._metadata.write_entry(path, entry)
 
     def invalidate(self, path: Path) -> None:
         """The file is not what it was, whatever its times say; what it should be stays known."""
@@ -96,7 +95,7 @@ def hash_file(path: Path, cancel: CancelSignal) -> Generator[float, None, str]:
     view, bytes_read, reported_at = memoryview(buffer), 0, time.monotonic()
     try:
         with path.open("rb", buffering=0) as file:
-            before = fingerprint(os.fstat(file.fileno()))
+            before = compute_fingerprint(file.fileno())
             size = os.fstat(file.fileno()).st_size
             yield 0.0
             while count := file.readinto(buffer):
@@ -107,7 +106,7 @@ def hash_file(path: Path, cancel: CancelSignal) -> Generator[float, None, str]:
                 if (now := time.monotonic()) - reported_at > 0.1:
                     reported_at = now
                     yield min(1.0, bytes_read / max(1, size))
-            after = fingerprint(os.fstat(file.fileno()))
+            after = compute_fingerprint(file.fileno())
     except OSError as error:
         raise ModelFileError(
             f"{path} cannot be read ({error.strerror})", "Check the disk it is on and its permissions"

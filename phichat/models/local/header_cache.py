@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phichat.errors import PhichatError
 from phichat.gguf.split import list_split_paths
-from phichat.storage.file_metadata import FileMetadataCache, fingerprint
+from phichat.storage.file_metadata import FileMetadataCache
+from phichat.storage.fingerprint import compute_fingerprint
 
 if TYPE_CHECKING:
     from phichat.gguf.header import GgufHeader
@@ -36,17 +38,13 @@ class HeaderCache:
     def get_summary(self, path: Path) -> HeaderSummary:
         """Of a model, whole or split. Never raises: what is wrong is the problem."""
         entry = self._metadata.read_entry(path)
-        try:
-            key = [fingerprint(part.stat()) for part in list_split_paths(path)]
-        except OSError:
-            return _read_summary(path)
+        key = [list(compute_fingerprint(part)) for part in list_split_paths(path)]
         if entry.get("key") == key:
-            try:
+            with suppress(KeyError, TypeError):
                 return HeaderSummary(**entry["facts"])
-            except (KeyError, TypeError):
-                pass
         summary = _read_summary(path)
-        self._metadata.write_entry(path, {"key": key, "facts": asdict(summary)})
+        if all(key):
+            self._metadata.write_entry(path, {"key": key, "facts": asdict(summary)})
         return summary
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phichat.errors import ConfigError, ModelFileError
-from phichat.paths import write_atomically
+from phichat.storage.json_file import JsonFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class LinkStore:
     def _save(self, links: Mapping[str, Link]) -> None:
         document = {name: {"path": str(link.path), "sha256": list(link.hashes)} for name, link in links.items()}
         try:
-            write_atomically(self._file, json.dumps(document, indent=1).encode())
+            JsonFile(self._file).save(document)
         except OSError as error:
             raise ModelFileError(
                 f"The link cannot be kept in {self._file} ({error.strerror})", "Make room or mend the permissions there"

@@ -12,7 +12,7 @@ from textual.app import SuspendNotSupported
 
 from phichat.chat.slash_commands import complete_command, parse_command, unescape_prompt
 from phichat.errors import PhichatError, UsageError
-from phichat.paths import write_atomically
+from phichat.storage.atomic_write import write_atomically
 from phichat.tui.controllers.commands import complete_path, is_folder
 from phichat.tui.controllers.conversations import BrowsingScreen
 from phichat.tui.widgets.completions import Completion, CompletionList

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from textual.screen import Screen
 
 from phichat.errors import PhichatError
-from phichat.paths import expand_user, write_atomically
+from phichat.paths import expand_user
 from phichat.sanitize import sanitize_line
+from phichat.storage.atomic_write import write_atomically
 from phichat.tui import clipboard
 from phichat.tui.render.blocks import AnswerBlock
 from phichat.tui.screens.dialogs import ConfirmDialog, InputDialog, SelectDialog, SelectOption
