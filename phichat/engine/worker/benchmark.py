@@ -23,8 +23,7 @@ from phichat.engine.worker.kv_cache.sequences import DecodeStatus
 from phichat.engine.worker.model import Model
 
 _MIN_PROMPT_TOKENS, _MAX_PROMPT_TOKENS = 32, 512
-_MIN_GENERATED_TOKENS, _MAX_GENERATED_TOKENS = 4, 128
-"""Tokens of a trial; as many as the requested seconds allow."""
+_MIN_GENERATED_TOKENS, _MAX_GENERATED_TOKENS = 4, 128  # tokens of a trial; as many as the requested seconds allow
 _PREFIX_TOKENS = 320
 """Tokens before a timed batch. With fewer than 256, the attention of a single token on a CPU is computed as
 that of a batch is; with more, it is divided among the threads and rounds differently."""

@@ -11,8 +11,7 @@ from time import monotonic
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.protocol import EngineReply, Request
 
-_MAX_QUEUED_REPLIES = 200
-"""Replies queued for a client that does not read them, after which its request pauses."""
+_MAX_QUEUED_REPLIES = 200  # replies queued for a client that does not read them, after which its request pauses
 
 
 class Client:

@@ -9,7 +9,9 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from functools import partial
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from threading import Event, RLock, Thread
 from time import monotonic, sleep
@@ -22,11 +24,9 @@ from phichat.engine.worker.clients import ClientRegistry
 from phichat.storage.fingerprint import FileFingerprints, are_unchanged
 
 _POLL_INTERVAL_S = 1.0
-_IDLE_GRACE_S = 2.0
-"""The pause that two requests of one turn may have between them."""
+_IDLE_GRACE_S = 2.0  # the pause that two requests of one turn may have between them
 _LOAD_REPORT_INTERVAL_S = 0.25
-_HANDSHAKE_TIMEOUT_S = 5.0
-"""For a new client to send its first request."""
+_HANDSHAKE_TIMEOUT_S = 5.0  # for a new client to send its first request
 _CLEANUP_LOCK_TIMEOUT_S = 0.2
 _MAX_LOG_BYTES = 1 << 16
 _MIN_FREE_FRACTION, _MIN_FREE_BYTES = 0.05, 300_000_000
@@ -46,7 +46,11 @@ class DaemonServer:
     ) -> None:
         self._clients, self._shut_down, self._address = clients, shut_down, address
         self.load_fraction, self.is_detached = 0.0, False
-        self._accept = _pipe_acceptor(address) if listener is None else _unix_acceptor(listener)
+        self._accept: Callable[[], Any]
+        if listener is None:  # whoever knows the key is of this user
+            self._accept = Listener(address.socket_path, authkey=address.key_path.read_bytes()).accept
+        else:
+            self._accept = partial(_accept_same_user, socket.socket(fileno=listener))
         self._own_socket_id = self._read_socket_id()
         self._ready = Event()
         self._model_info: LoadedModelInfo | None = None
@@ -77,7 +81,7 @@ class DaemonServer:
 
     def _install_signal_handlers(self) -> None:
         if sys.platform == "win32":
-            signal.signal(signal.SIGTERM, lambda *_: self._exit_on_signal())
+            signal.signal(signal.SIGTERM, lambda *_: self._clean_up_and_exit())
             return
         # A handler runs in the main thread only, which may not wake up when another thread got the signal.
         signals = {signal.SIGTERM, signal.SIGHUP}
@@ -85,7 +89,7 @@ class DaemonServer:
 
         def wait_for_signal() -> None:
             signal.sigwait(signals)
-            self._exit_on_signal()
+            self._clean_up_and_exit()
 
         Thread(target=wait_for_signal, daemon=True).start()
 
@@ -93,16 +97,13 @@ class DaemonServer:
 
     def _accept_loop(self) -> None:
         while True:
-            with contextlib.suppress(OSError):
-                if (connection := self._accept()) is not None:
-                    Thread(target=self._handle_connection, args=(connection,), daemon=True).start()
+            with contextlib.suppress(OSError, EOFError, AuthenticationError):
+                Thread(target=self._handle_connection, args=(self._accept(),), daemon=True).start()
 
     def _handle_connection(self, connection: Any) -> None:
-        try:
+        with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
             if connection.poll(_HANDSHAKE_TIMEOUT_S) and self._handle_request(connection, protocol.receive(connection)):
                 return
-        except (EOFError, OSError, ValueError, KeyError, TypeError):
-            pass
         connection.close()
 
     def _handle_request(self, connection: Any, request: object) -> bool:
@@ -129,8 +130,7 @@ class DaemonServer:
         with self._lock:
             if self._is_exiting:
                 return False
-            if not is_current:
-                # The files have changed since they were loaded.
+            if not is_current:  # the files have changed since they were loaded
                 if self._clients.count:
                     protocol.send(connection, self._build_status())
                 else:
@@ -159,8 +159,7 @@ class DaemonServer:
                 self._last_client_at = monotonic()
             if self._should_exit():
                 with self._lock:
-                    # A client may have connected meanwhile.
-                    if self._should_exit():
+                    if self._should_exit():  # no client has connected meanwhile
                         self._clean_up_and_exit()
 
     def _should_exit(self) -> bool:
@@ -181,50 +180,26 @@ class DaemonServer:
             return 0, 0
         return status.st_dev, status.st_ino
 
-    def _exit_on_signal(self) -> None:
-        with self._lock:
-            self._clean_up_and_exit()
-
     def _clean_up_and_exit(self) -> None:
         """Remove this engine's files and end the process."""
-        if self._is_exiting:
-            return
-        self._is_exiting = True
-        with contextlib.suppress(OSError), self._address.lock(timeout_s=_CLEANUP_LOCK_TIMEOUT_S) as has_lock:
-            # While another process holds the lock it opens a new socket there, which is its own.
-            if has_lock and self._read_socket_id() == self._own_socket_id:
-                self._address.remove_files()
-        self._shut_down()
+        with self._lock:
+            if self._is_exiting:
+                return
+            self._is_exiting = True
+            with contextlib.suppress(OSError), self._address.lock(timeout_s=_CLEANUP_LOCK_TIMEOUT_S) as has_lock:
+                # While another process holds the lock it opens a new socket there, which is its own.
+                if has_lock and self._read_socket_id() == self._own_socket_id:
+                    self._address.remove_files()
+            self._shut_down()
 
 
-def _unix_acceptor(handle: int) -> Callable[[], Any]:
-    """Return a function that accepts a connection of this user; it returns None for one of another user."""
-    listener = socket.socket(fileno=handle)
-
-    def accept_connection() -> Any:
-        accepted, _ = listener.accept()
-        if _is_same_user(accepted):
-            return Connection(accepted.detach())
-        accepted.close()
-        return None
-
-    return accept_connection
-
-
-def _pipe_acceptor(address: DaemonAddress) -> Callable[[], Any]:
-    """Return the same for named pipes, where the key proves that the client is of this user."""
-    from multiprocessing import AuthenticationError
-    from multiprocessing.connection import Listener
-
-    listener = Listener(address.socket_path, authkey=address.key_path.read_bytes())
-
-    def accept_connection() -> Any:
-        try:
-            return listener.accept()
-        except (AuthenticationError, EOFError):
-            return None
-
-    return accept_connection
+def _accept_same_user(listener: socket.socket) -> Connection:
+    """Accept a connection. Raises OSError when it is of another user."""
+    accepted, _ = listener.accept()
+    if _is_same_user(accepted):
+        return Connection(accepted.detach())
+    accepted.close()
+    raise PermissionError("a client of another user")
 
 
 def _is_same_user(accepted: socket.socket) -> bool:

@@ -18,8 +18,7 @@ from phichat.engine.worker.prompt import TokenizedPrompt
 from phichat.engine.worker.scheduler import Job, JobSteps, PendingToken, Scheduler
 from phichat.types import FinishReason, Timings, Usage
 
-_CONTENDED_BATCH_DIVISOR = 4
-"""The fraction of a batch that is evaluated per step while other jobs wait."""
+_CONTENDED_BATCH_DIVISOR = 4  # the fraction of a batch that is evaluated per step while other jobs wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from typing import Any
 from phichat.engine.ipc.protocol import DeviceInfo, EngineInfo
 
 _WARNING, _ERROR, _CONTINUED = 3, 4, 5
-_DEVICE_TYPES = ("cpu", "gpu", "igpu", "accel", "meta")
-"""ggml_backend_dev_type, in its order."""
+_DEVICE_TYPES = ("cpu", "gpu", "igpu", "accel", "meta")  # ggml_backend_dev_type, in its order
 _GENERIC_ERROR = r"[Ff]ailed to (load model|create context|initialize)"
 """llama.cpp's log lines that follow the one with the reason."""
 _OUT_OF_MEMORY = r"alloc\w* .*fail|fail\w* to (allocate|reserve)|out of memory|unable to allocate|bad_alloc"

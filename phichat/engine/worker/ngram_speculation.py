@@ -17,14 +17,10 @@ from phichat.engine.worker.kv_cache.sequences import DecodeStatus, Sequence
 RelativeBatchCosts = Tokens[tuple[int, float]]
 """Batch sizes in tokens, and what evaluating one costs relative to a single token."""
 
-_MIN_GAIN = 1.1
-"""Expected speed-up below which nothing is drafted: estimates are rough."""
-_NGRAM_SIZE = 3
-"""Tokens that have to repeat before tokens are drafted."""
-_RUN_BUCKETS = (0, 1, 4, 16)
-"""Acceptance is counted separately by how many draft tokens in a row were accepted before."""
-_DECAY = 0.96
-"""Weight of the earlier counts at each new token."""
+_MIN_GAIN = 1.1  # expected speed-up below which nothing is drafted: estimates are rough
+_NGRAM_SIZE = 3  # tokens that have to repeat before tokens are drafted
+_RUN_BUCKETS = (0, 1, 4, 16)  # acceptance is counted separately by how many draft tokens in a row were accepted before
+_DECAY = 0.96  # weight of the earlier counts at each new token
 
 
 class SpeculativeBatch:

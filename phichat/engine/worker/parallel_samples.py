@@ -7,14 +7,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from time import monotonic
 
-from phichat.engine.ipc.protocol import (
-    GenerateN,
-    GenerationFinished,
-    OutputDelta,
-    PrefillProgress,
-    SampleOutput,
-    SamplesFinished,
-)
+from phichat.engine.ipc import protocol
+from phichat.engine.ipc.protocol import GenerateN, PrefillProgress, SampleOutput, SamplesFinished
 from phichat.engine.worker.detokenizer import ReplyGenerator
 from phichat.engine.worker.generation import GenerationContext
 from phichat.engine.worker.kv_cache.sequences import DecodeStatus, Sequence
@@ -125,7 +119,7 @@ class _ParallelSampling:
             self._active.append(_ActiveSample(index, generator, self._free_sequences.pop(0)))
         return bool(self._active)
 
-    def _sender(self, index: int) -> Callable[[OutputDelta | GenerationFinished], None]:
+    def _sender(self, index: int) -> Callable[[protocol.OutputDelta | protocol.GenerationFinished], None]:
         return lambda output: self._job.send(SampleOutput(index, output))
 
     def _decode_step(self) -> Generator[bool, None, DecodeStatus]:
@@ -152,7 +146,7 @@ class _ParallelSampling:
         """Evaluate what was evicted from a sample's sequence, all but its last token."""
         shared_length, pool = len(self._shared_tokens), self._model.sequence_pool
         if len(sample.sequence.cached_tokens) < shared_length:
-            source = next((other for other in self._job.sequences if pool.can_reuse(other, shared_length)), None)
+            source = next((other for other in self._job.sequences if other.can_truncate_to(shared_length)), None)
             if source:
                 sample.sequence.clear()
                 pool.copy_prefix(source, sample.sequence, shared_length)

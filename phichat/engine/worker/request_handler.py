@@ -8,14 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, assert_never
 
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.protocol import (
-    ErrorCode,
-    LoadModel,
-    LoadProgress,
-    ModelLoaded,
-    RenderingTemplate,
-    WarmingUp,
-)
+from phichat.engine.ipc.protocol import ErrorCode, LoadModel, ModelLoaded
 from phichat.engine.worker.errors import RequestFailed
 from phichat.engine.worker.generation import GenerationContext, generate
 from phichat.engine.worker.llama_lib import LlamaLog
@@ -92,12 +85,12 @@ class RequestHandler:
         def report_progress(fraction: float) -> None:
             if self._daemon:
                 self._daemon.load_fraction = fraction
-            job.send(LoadProgress(fraction))
+            job.send(protocol.LoadProgress(fraction))
 
         model = Model(self._lib, self._log, request, self._is_cancelled, self._send_heartbeats, report_progress)
         tokenizer = model.tokenizer
         if request.warm_up:
-            job.send(WarmingUp())
+            job.send(protocol.WarmingUp())
             sequence = model.sequence_pool.sequences[0]
             sequence.decode([index % tokenizer.size for index in range(min(_WARM_UP_TOKENS, model.n_ctx))])
             model.synchronize()
@@ -128,7 +121,7 @@ class RequestHandler:
         """
         waiting = tuple(self._scheduler.jobs)
         for job in waiting:
-            job.send(RenderingTemplate())
+            job.send(protocol.RenderingTemplate())
         faulthandler.dump_traceback_later(_RENDER_TIMEOUT_S, exit=True)
         try:
             yield

@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from phichat.engine.worker.request_handler import RequestHandler
 
 _HEARTBEAT_INTERVAL_S = 0.5
-_POLL_INTERVAL_S = 0.05
-"""After which a client that did not read is looked at again."""
-_SAVE_AFTER_IDLE_S = 0.3
-"""Seconds without a request after which a changed sequence is saved."""
+_POLL_INTERVAL_S = 0.05  # after which a client that did not read is looked at again
+_SAVE_AFTER_IDLE_S = 0.3  # seconds without a request after which a changed sequence is saved
 _EXIT_TIMEOUT_S = 30.0
 
 

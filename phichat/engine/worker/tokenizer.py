@@ -8,8 +8,7 @@ from typing import Any
 
 _CONTROL_TOKEN_PATTERN = re.compile(r"<[|\uff5c].*[|\uff5c]>|\[/?[A-Z_]+\]|</?s>|<(start|end)_of_turn>")
 """Spelling of the control tokens of chat models, also where a file declares them user-defined."""
-_MERGE_BARRIER = b"\x01"
-"""A byte that is part of no merge, see `tokenize_continuation`."""
+_MERGE_BARRIER = b"\x01"  # a byte that is part of no merge, see `tokenize_continuation`
 
 
 class Tokenizer:

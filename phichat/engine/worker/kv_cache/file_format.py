@@ -27,8 +27,7 @@ MAGIC = b"phichat KV 1\r\n\x1a\n"
 _MAX_JSON_BYTES = 4096
 _TOKEN_BYTES = 4
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_CHUNK_BYTES = 256 << 10
-"""Bytes that a processor cache holds: each chunk is hashed when it was just read."""
+_CHUNK_BYTES = 256 << 10  # bytes that a processor cache holds: each chunk is hashed when it was just read
 
 _Size = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -19,31 +19,21 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, BinaryIO
 
+from phichat.engine import kv_store
 from phichat.engine.ipc.protocol import LoadModel
-from phichat.engine.kv_store import (
-    COMPLETE_SUFFIX,
-    PARTIAL_SUFFIX,
-    RESTORING_SUFFIX,
-    KvStore,
-    KvStoreFile,
-    encode_conversation_id,
-)
+from phichat.engine.kv_store import COMPLETE_SUFFIX, PARTIAL_SUFFIX, RESTORING_SUFFIX, KvStore, KvStoreFile
 from phichat.engine.worker.kv_cache import file_format
 from phichat.engine.worker.kv_cache.file_format import CorruptKvFile, KvFileHeader, is_being_written
 from phichat.engine.worker.kv_cache.sequences import MIN_SHARED_PREFIX, Sequence, SequencePool
 
-_MIN_TOKENS = 128
-"""Tokens that are worth a file."""
-_MIN_NEW_TOKENS_ON_EXIT = 8
-"""Tokens that no file has yet, for which a new one is written when the engine exits."""
-_MIN_RESTORE_GAIN = MIN_SHARED_PREFIX
-"""Tokens beyond those in the KV cache for which a file is restored."""
+_MIN_TOKENS = 128  # tokens that are worth a file
+_MIN_NEW_TOKENS_ON_EXIT = 8  # tokens that no file has yet, for which a new one is written when the engine exits
+_MIN_RESTORE_GAIN = MIN_SHARED_PREFIX  # tokens beyond those in the KV cache for which a file is restored
 _RESTORE_BYTES_PER_S = 300e6
 """Speed of restoring at worst: from a slow disk, or on a processor without instructions for SHA-256."""
 _WRITE_COST_FACTOR = 4
 """While the engine runs, a sequence is saved if that saves this many times the time of restoring: disks wear."""
-_WRITER_TIMEOUT_S = 3.0
-"""How long to wait for another engine that exits and still writes the conversation wanted here."""
+_WRITER_TIMEOUT_S = 3.0  # how long to wait for another engine that exits and still writes the conversation wanted here
 _LARGE_COPY_BYTES = 256_000_000
 
 
@@ -157,7 +147,8 @@ class KvPersistence:
         self, sequence: Sequence, tokens: Tokens[int], conversation_id: str, is_cancelled: Callable[[], bool]
     ) -> None:
         """Assign an acquired sequence to a conversation, and restore a saved prefix of its prompt where that pays."""
-        sequence.conversation_key, sequence.last_used_ns = encode_conversation_id(conversation_id), time.time_ns()
+        sequence.conversation_key = kv_store.encode_conversation_id(conversation_id)
+        sequence.last_used_ns = time.time_ns()
         self._dirty.discard(sequence)  # the tokens of its last conversation may not be saved under this one's name
         if self._store is None:
             return

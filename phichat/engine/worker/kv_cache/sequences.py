@@ -17,20 +17,15 @@ from phichat.engine.worker.llama_lib import LlamaLog
 MIN_SHARED_PREFIX = 64
 """Tokens shared with another conversation that are worth a change in the last bits: llama.cpp computes the attention of
 a batch of this many tokens in another way than that of fewer, so a skipped prefix changes how the rest is rounded."""
-_REPACKED_ROWS = 4
-"""Tokens that kernels for repacked weights multiply at once, unless fewer are left."""
+_REPACKED_ROWS = 4  # tokens that kernels for repacked weights multiply at once, unless fewer are left
 
 
 class DecodeStatus(Enum):
-    """How a batch ended; CACHE_FULL: other sequences hold the cells of the KV cache."""
+    """How a batch ended, by the return values of llama_decode. CACHE_FULL: other sequences hold the KV cells."""
 
-    DONE = "done"
-    CANCELLED = "cancelled"
-    CACHE_FULL = "cache full"
-
-
-_DECODE_RESULTS = {0: DecodeStatus.DONE, 1: DecodeStatus.CACHE_FULL, 2: DecodeStatus.CANCELLED}
-"""What llama_decode returns, see llama.h."""
+    DONE = 0
+    CACHE_FULL = 1
+    CANCELLED = 2
 
 
 class Sequence:
@@ -73,14 +68,17 @@ class Sequence:
         A memory that cannot do that (recurrent layers, a sliding window that has passed) is cleared.
         """
         if length < len(self.cached_tokens) and not (
-            self._pool.can_reuse(self, length) and self._pool.remove_tokens(self.seq_id, length)
+            self.can_truncate_to(length) and self._pool.remove_tokens(self.seq_id, length)
         ):
             self.clear()
         del self.cached_tokens[length:]
 
     def can_truncate_to(self, length: int) -> bool:
-        """Return True if `truncate` can keep the first `length` tokens."""
-        return self._pool.can_reuse(self, length)
+        """Return True if the first `length` tokens are in the cache, and can be used without those after them."""
+        if len(self.cached_tokens) <= length:
+            return len(self.cached_tokens) == length
+        # A restored sequence has only the last window, and cells before it may have been reused.
+        return self._pool.can_truncate and self._pool.first_position(self.seq_id) <= max(0, length - self._pool.n_swa)
 
     def clear(self) -> None:
         """Remove all tokens."""
@@ -124,7 +122,7 @@ class SequencePool:
         if prefix_lengths[best.seq_id] < len(best.cached_tokens) or shared_length > prefix_lengths[best.seq_id]:
             # The best one would lose tokens: prefer an empty or the least recently used one.
             other = min(idle, key=lambda one: (bool(one.cached_tokens), one.released_at))
-            if other is not donor and self.can_reuse(donor, shared_length):
+            if other is not donor and donor.can_truncate_to(shared_length):
                 other.clear()
                 if shared_length:
                     self.copy_prefix(donor, other, shared_length)
@@ -138,13 +136,9 @@ class SequencePool:
         sequence.is_busy = False
         sequence.released_at = monotonic()
 
-    def can_reuse(self, source: Sequence, length: int) -> bool:
-        """Return True if a sequence has that many tokens, and they can be used without those after them."""
-        if len(source.cached_tokens) <= length:
-            return len(source.cached_tokens) == length
-        # A restored sequence has only the last window, and cells before it may have been reused.
-        first_position = self._lib.llama_memory_seq_pos_min(self._memory, source.seq_id)
-        return self.can_truncate and first_position <= max(0, length - self.n_swa)
+    def first_position(self, seq_id: int) -> int:
+        """Return the lowest position whose cell a sequence has, -1 when it is empty."""
+        return int(self._lib.llama_memory_seq_pos_min(self._memory, seq_id))
 
     def copy_prefix(self, source: Sequence, target: Sequence, length: int) -> None:
         """Let an empty sequence start with the first `length` tokens of another one, sharing its cells."""
@@ -190,8 +184,8 @@ class SequencePool:
             if result != 0:
                 # Batches that were computed before the abort may or may not be in the cache.
                 del sequence.cached_tokens[lib.llama_memory_seq_pos_max(self._memory, sequence.seq_id) + 1 :]
-        if result in _DECODE_RESULTS:
-            return _DECODE_RESULTS[result]
+        if 0 <= result <= 2:
+            return DecodeStatus(result)
         raise RequestFailed(ErrorCode.DECODE, self._log.last_error() or f"llama_decode returned {result}")
 
 
