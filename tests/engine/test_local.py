@@ -1,4 +1,4 @@
-"""The engine process with a real model in it, and what happens when either is taken away."""
+"""The local backend with a real engine process, and with one that fails."""
 
 import os
 import signal
@@ -89,7 +89,7 @@ def test_greedy_and_seeded_answers_repeat(engine: LocalBackend) -> None:
     assert ask(engine, HAIKU, SamplingParams(temperature=1.5, seed=12, max_tokens=24)).text != first.text
 
 
-def test_the_next_turn_finds_its_past_in_the_cache(engine: LocalBackend) -> None:
+def test_the_next_turn_reuses_the_cache(engine: LocalBackend) -> None:
     first = ask(engine, HAIKU)
     messages = [*HAIKU, Message(Role.ASSISTANT, first.text), Message(Role.USER, "Another one.")]
     second = ask(engine, messages)
@@ -126,7 +126,7 @@ def test_a_prompt_beyond_the_context(tiny: LocalBackend) -> None:
     assert ask(tiny, HAIKU).text
 
 
-def test_cancel_in_the_prompt_and_the_engine_stays(engine: LocalBackend) -> None:
+def test_cancel_during_prefill_keeps_the_engine(engine: LocalBackend) -> None:
     cancel, pid = CancelToken(), engine.pid
     seen = []
     for event in engine.generate([Message(Role.USER, "word " * 1500)], GREEDY, cancel):
@@ -214,13 +214,13 @@ def test_a_template_that_never_ends_is_given_up(tmp_path: Path) -> None:
         load(backend(path, tmp_path, EngineTimeouts(template_s=1.0)))
 
 
-def test_a_template_that_refuses_everything_is_told(tmp_path: Path) -> None:
+def test_a_template_that_rejects_everything_is_reported(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "t.gguf", template="{{ raise_exception('not today') }}")
     with pytest.raises(TemplateError, match="not today"):
         load(backend(path, tmp_path))
 
 
-def test_a_file_without_a_template_is_given_one_and_says_so(tmp_path: Path) -> None:
+def test_a_file_without_a_template_gets_one_and_a_notice(tmp_path: Path) -> None:
     bare = backend(write_tiny_llama(tmp_path / "t.gguf", vocab="spm", template=None), tmp_path)
     ready = load(bare)[-1]
     assert isinstance(ready, ModelReady)
@@ -269,7 +269,7 @@ server.run()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_cpu_that_cannot_run_its_own_buffer_types_is_found_out_once(tmp_path: Path) -> None:
+def test_a_crash_in_cpu_buffer_types_is_probed_once(tmp_path: Path) -> None:
     path, verdicts = write_tiny_llama(tmp_path / "t.gguf"), ProbeCache(tmp_path / "engine.json")
     command = (sys.executable, "-c", CRASHES_IN_ITS_BUFFERS)
     for told in (True, False):
@@ -282,7 +282,7 @@ def test_a_cpu_that_cannot_run_its_own_buffer_types_is_found_out_once(tmp_path: 
     assert [entry["verdict"] for entry in verdicts.load_entries().values()] == [ProbeOutcome.CRASHES]
 
 
-def test_deaths_are_explained() -> None:
+def test_crash_messages() -> None:
     cases = [
         (-9, "", "killed while loading"),
         (-11, "", "SIGSEGV"),
@@ -320,7 +320,7 @@ for _ in engine.generate([Message(Role.USER, "word " * 1500)], SamplingParams(),
 
 
 @pytest.mark.parametrize("params", [GREEDY, SamplingParams(temperature=0.9, seed=5, max_tokens=24)])
-def test_guessing_does_not_change_the_answer(tmp_path: Path, params: SamplingParams) -> None:
+def test_speculation_does_not_change_the_answer(tmp_path: Path, params: SamplingParams) -> None:
     text = "One two three four five six seven eight nine ten. " * 3
     prompt, texts = [Message(Role.USER, f"Repeat this word by word: {text}")], []
     for draft in ("off", "lookup"):

@@ -1,4 +1,4 @@
-"""The clients of an engine process: a connection each, with a thread that receives requests."""
+"""Clients of an engine process: a connection each, with a thread that receives requests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Client:
 
 
 class ClientRegistry:
-    """The connected clients.
+    """Connected clients.
 
     on_request: called with each request but CancelRequest, in the thread of its client.
     on_last_disconnect: called in the thread of the last client when it has disconnected.
@@ -77,7 +77,7 @@ class ClientRegistry:
 
     @property
     def count(self) -> int:
-        """The number of connected clients."""
+        """Number of connected clients."""
         return len(self._clients)
 
     @property

@@ -47,7 +47,7 @@ class DaemonServer:
         self._clients, self._shut_down, self._address = clients, shut_down, address
         self.load_fraction, self.is_detached = 0.0, False
         self._accept: Callable[[], Any]
-        if listener is None:  # whoever knows the key is of this user
+        if listener is None:  # a named pipe, whose key only this user can read
             self._accept = Listener(address.socket_path, authkey=address.key_path.read_bytes()).accept
         else:
             self._accept = partial(_accept_same_user, socket.socket(fileno=listener))

@@ -23,7 +23,7 @@ _CONTENDED_BATCH_DIVISOR = 4  # the fraction of a batch that is evaluated per st
 
 @dataclass(frozen=True, slots=True)
 class GenerationContext:
-    """What the steps of a generation work with. stop_strings: the template's, without those of the request."""
+    """Model, scheduler, job and prompt of a generation. stop_strings: the template's, without those of the request."""
 
     model: Model
     scheduler: Scheduler

@@ -42,7 +42,7 @@ def load_library() -> Any:
 
 
 class LlamaLog:
-    """The last warnings and errors that llama.cpp logged; none of them reaches a file descriptor."""
+    """Last warnings and errors that llama.cpp logged; none of them reaches a file descriptor."""
 
     def __init__(self, lib: Any) -> None:
         self._lines: deque[tuple[int, str]] = deque(maxlen=60)

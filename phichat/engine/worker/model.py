@@ -21,7 +21,7 @@ _CACHE_TYPES = {
 
 
 class Model:
-    """The one model of an engine process. Sizes in tokens.
+    """Model of an engine process, with its context. Sizes in tokens.
 
     is_cancelled, heartbeat: called between graph nodes, so that a cancel ends a long batch within milliseconds.
     on_progress: called with the fraction of the tensors that are loaded.
@@ -114,7 +114,7 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template in the file, None without one."""
+        """Chat template in the file, None without one."""
         source = self.lib.llama_model_chat_template(self._model, None)
         return source.decode("utf-8", "replace") if source else None
 

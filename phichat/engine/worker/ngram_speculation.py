@@ -24,7 +24,7 @@ _DECAY = 0.96  # weight of the earlier counts at each new token
 
 
 class SpeculativeBatch:
-    """The draft tokens that were evaluated in one batch with the last token of a reply.
+    """Draft tokens that were evaluated in one batch with the last token of a reply.
 
     tokens: of the prompt and the reply; the caller appends each sampled one. logits_index: in the batch, of the logits
     to sample the next token from.

@@ -48,7 +48,7 @@ class _ActiveSample:
 
 
 class _ParallelSampling:
-    """The replies to one prompt.
+    """Replies to one prompt.
 
     Their last tokens are always decoded in one batch, the prompt's last token too, so that the same seeds give the
     same replies whether the prompt was cached or not.

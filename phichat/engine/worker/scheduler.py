@@ -18,7 +18,7 @@ from phichat.engine.worker.kv_cache.sequences import Sequence, SequencePool
 
 @dataclass(frozen=True, slots=True)
 class PendingToken:
-    """The last token of a reply, which may be decoded in one batch with those of other jobs.
+    """Last token of a reply, which may be decoded in one batch with those of other jobs.
 
     position: the number of tokens before it in the sequence.
     """
@@ -34,7 +34,7 @@ class PendingToken:
 
 
 JobSteps = Generator[bool | PendingToken, int | None, EngineReply]
-"""The work of a request in steps, none longer than a batch. It yields False when it has to wait for other jobs, and a
+"""Work of a request in steps, none longer than a batch. It yields False when it has to wait for other jobs, and a
 PendingToken to be sent the index of its logits in the batch, or None when the token was not decoded."""
 
 
@@ -64,7 +64,7 @@ class Job:
 
 
 class Scheduler:
-    """The unfinished jobs, the oldest first."""
+    """Unfinished jobs, the oldest first."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []

@@ -1,4 +1,4 @@
-"""The server of the engine process: it receives the clients' requests and runs their steps in turn.
+"""Server of the engine process: it receives the clients' requests and runs their steps in turn.
 
 Three kinds of threads: one per client receives (`ClientRegistry`), one may write KV files (`KvPersistence`), and the
 main thread does everything else. The process answers one request of each client at a time, and exits when the last

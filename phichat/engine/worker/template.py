@@ -53,14 +53,14 @@ KNOWN_TEMPLATES = {
         "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
     ),
 }
-"""The formats of model families, for files without a template."""
+"""Formats of model families, for files without a template."""
 _STOP_STRINGS = {"chatml": ("<|im_end|>",), "phi-2": ("\nInstruct:",)}
 """Texts that end a reply where the vocabulary may have no token for it."""
 _TEMPLATE_ERRORS = (
     *(JinjaError, TypeError, ValueError, LookupError, AttributeError),
     *(ArithmeticError, RecursionError, MemoryError),
 )
-"""What an untrusted template can raise when it is compiled or rendered."""
+"""Errors that an untrusted template can raise when it is compiled or rendered."""
 
 
 def select_template(

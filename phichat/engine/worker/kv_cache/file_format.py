@@ -1,4 +1,4 @@
-"""The file format of a saved KV cache sequence.
+"""File format of a saved KV cache sequence.
 
     magic | length of the JSON, uint32 | JSON | token ids, uint32 each | SHA-256 of all that | payload
 
@@ -33,12 +33,12 @@ _Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class CorruptKvFile(Exception):
-    """The file is not what was written."""
+    """A file that is not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class KvFileHeader:
-    """What a file holds.
+    """Header of a file.
 
     key: of everything that changes the numbers in it, 64 hex digits. owner: the conversation's key.
     tokens: see `pack_tokens`. seconds: that evaluating one token took. divisible: if a prefix of the tokens can be
@@ -59,7 +59,7 @@ class KvFileHeader:
 
 
 class _HeaderFields(msgspec.Struct, forbid_unknown_fields=True):
-    """The JSON of a header. tokens: how many there are."""
+    """JSON of a header. tokens: how many there are."""
 
     key: str
     owner: str

@@ -1,4 +1,4 @@
-"""The sequences of a llama.cpp context: which tokens each of them has in the KV cache."""
+"""Sequences of a llama.cpp context: which tokens each of them has in the KV cache."""
 
 from __future__ import annotations
 

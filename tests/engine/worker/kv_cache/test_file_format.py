@@ -1,4 +1,4 @@
-"""A state that is not exactly what was written is no state."""
+"""KV files: read back exactly, and refused when any byte differs."""
 
 import hashlib
 import json
@@ -75,7 +75,7 @@ def test_no_byte_can_change(path: Path, data: st.DataObject) -> None:
 
 @settings(deadline=None)  # a disk takes the time it takes
 @given(data=st.data())
-def test_no_byte_can_be_missing_or_more(path: Path, data: st.DataObject) -> None:
+def test_no_byte_can_be_missing_or_added(path: Path, data: st.DataObject) -> None:
     content = written(path, [1, 2, 3], b"payload" * 9)
     cut = data.draw(st.integers(0, len(content) - 1))
     path.write_bytes(data.draw(st.sampled_from([content[:cut], content + content[: cut + 1]])))
@@ -109,7 +109,7 @@ _HEAD = {"key": "k", "owner": "o", "tokens": 1, "seconds": 1.0, "divisible": Tru
         json.dumps({"key": "k"}).encode(),
     ],
 )  # fmt: skip
-def test_impossible_heads_are_refused_before_memory_is_taken_for_them(path: Path, document: bytes) -> None:
+def test_impossible_headers_are_refused_before_memory_is_allocated(path: Path, document: bytes) -> None:
     path.write_bytes(MAGIC + len(document).to_bytes(4, "little") + document + b"\0" * 100)
     with pytest.raises(CorruptKvFile):
         read(path)
@@ -117,7 +117,7 @@ def test_impossible_heads_are_refused_before_memory_is_taken_for_them(path: Path
 
 @settings(deadline=None)  # a disk takes the time it takes
 @given(one=TOKENS, other=TOKENS, same=TOKENS)
-def test_what_two_begin_with_alike_is_counted(one: list[int], other: list[int], same: list[int]) -> None:
+def test_common_prefix_length(one: list[int], other: list[int], same: list[int]) -> None:
     counted = common_prefix_length(pack_tokens(same + one), pack_tokens(same + other))
     one, other = same + one, same + other
     assert one[:counted] == other[:counted]
@@ -136,7 +136,7 @@ def test_a_file_of_version_0_1_is_read(path: Path) -> None:
     assert (unpack_tokens(header.tokens), content) == ([7, 8], payload)
 
 
-def test_the_key_of_version_0_1_is_kept() -> None:
+def test_the_key_is_that_of_version_0_1() -> None:
     split, costs = (0.75, 0.25), ((2, 1.5),)
     request = LoadModel(
         path="/models/phi.gguf", n_ctx=8192, n_batch=512, n_seq_max=4, n_gpu_layers=16, tensor_split=split,
