@@ -68,12 +68,12 @@ def main() -> None:
     for _, theirs in pairs:
         theirs.close()
     for client in clients:
-        protocol.receive(client)
+        protocol.receive_reply(client)
     protocol.send(
         clients[0],
         protocol.LoadModel(str(path), N_CTX, 256, SEQUENCES, 0, (), "f16", "f16", 2, extra_buffers=True, warm_up=False),
     )
-    while not isinstance(protocol.receive(clients[0]), protocol.ModelLoaded):
+    while not isinstance(protocol.receive_reply(clients[0]), protocol.ModelLoaded):
         pass
     ends: Counter[str] = Counter()
     until = time.monotonic() + seconds
@@ -87,7 +87,7 @@ def main() -> None:
         for ready in wait(list(busy), 0.05):
             assert isinstance(ready, Connection)
             try:
-                reply = protocol.receive(ready)
+                reply = protocol.receive_reply(ready)
             except EOFError:
                 words = child.stderr.read().decode("utf-8", "replace")[-2000:] if child.stderr else ""
                 say(f"the engine died with {child.wait()}: {words}")

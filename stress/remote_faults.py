@@ -64,25 +64,25 @@ FULL = "maximum context length is 512 tokens"
 
 FAULTS = (
     Fault("reset before the stream", lambda said, r: Answer(then="reset-before"), "closed the connection", 0),
-    Fault("reset in the stream", lambda said, r: Answer(said, then="reset"), "before it was complete"),
-    Fault("end in the stream", lambda said, r: Answer(said, then="close"), "before it was complete"),
+    Fault("reset in the stream", lambda said, r: Answer(said, then="reset"), "cut its answer short"),
+    Fault("end in the stream", lambda said, r: Answer(said, then="close"), "cut its answer short"),
     Fault("reset after the stream", lambda said, r: Answer((*said, *ENDED), then="reset"), "", code=0),
-    Fault("429", lambda said, r: _refusing(429, "too many"), "no more requests", 0),
+    Fault("429", lambda said, r: _refusing(429, "too many"), "accepts no more requests", 0),
     Fault("503", lambda said, r: _refusing(503, "loading"), "status 503", 0),
-    Fault("bad JSON", lambda said, r: Answer((*said, b"data: {" + _garbage(r, 10) + b"\n\n")), "no chat completion"),
-    Fault("bad SSE", lambda said, r: Answer((_garbage(r, 256),), then="close"), "no chat completion", 0),
-    Fault("slow loris", lambda said, r: Answer(said, then="drip"), "said nothing for"),
-    Fault("silence", lambda said, r: Answer(said, then="stall"), "said nothing for"),
+    Fault("bad JSON", lambda said, r: Answer((*said, b"data: {" + _garbage(r, 10) + b"\n\n")), "not a JSON object"),
+    Fault("bad SSE", lambda said, r: Answer((_garbage(r, 256),), then="close"), "other than a chat completion", 0),
+    Fault("slow loris", lambda said, r: Answer(said, then="drip"), "sent nothing for"),
+    Fault("silence", lambda said, r: Answer(said, then="stall"), "sent nothing for"),
     Fault("HTML error page", lambda said, r: _page(502), "status 502", 0),
     Fault("HTML login page", lambda said, r: _page(200), "web page", 0),
-    Fault("wrong key", lambda said, r: Answer(said), "does not take the key", 0, wrong_key=True),
+    Fault("wrong key", lambda said, r: Answer(said), "rejected the key", 0, wrong_key=True),
     Fault("TLS error", lambda said, r: Answer(said), "No secure connection", 0, https=True),
-    Fault("huge line", lambda said, r: Answer((*said, HUGE)), "more than any answer"),
-    Fault("error in the stream", lambda said, r: Answer((*said, _error(f"CUDA error {KEY}"))), "reports an error"),
+    Fault("huge line", lambda said, r: Answer((*said, HUGE)), "more than any answer needs"),
+    Fault("error in the stream", lambda said, r: Answer((*said, _error(f"CUDA error {KEY}"))), "reported an error"),
     Fault("unknown model", lambda said, r: _refusing(404, "no model tiny"), "no model tiny", 0, code=3),
     Fault("prompt too long", lambda said, r: _refusing(400, FULL), "holds 512", 0, code=5),
     Fault("content filter", lambda said, r: Answer((*said, chunk("content_filter"))), "content filter"),
-    Fault("key in a refusal", lambda said, r: _refusing(400, f"odd {KEY}"), "refuses the request", 0),
+    Fault("key in a refusal", lambda said, r: _refusing(400, f"odd {KEY}"), "rejected the request", 0),
 )
 
 
@@ -96,7 +96,7 @@ def meet(fault: Fault, seed: int) -> list[str]:
         server.key = "another" if fault.wrong_key else KEY
         url = server.url.replace("http:", "https:") if fault.https else server.url
         # On a busy machine this server may itself take seconds to say a word.
-        patience_s = 4 if "said nothing" in fault.says else 30
+        patience_s = 4 if "sent nothing" in fault.says else 30
         env = environment(Path(folder)) | {"LAB_KEY": KEY, "PYTHONIOENCODING": "utf-8", "OPENAI_LOG": ""}
         config = subprocess.run(phichat("path", "config"), env=env, capture_output=True, text=True, check=True)
         place = Path(config.stdout.strip())
@@ -116,7 +116,7 @@ def meet(fault: Fault, seed: int) -> list[str]:
     if out.strip() != text:
         found.append(f"said {out!r} instead of {text!r}")
     lines = complaint.splitlines()
-    if fault.code and (fault.says not in complaint or not lines or "; " not in lines[0] or not lines[0].endswith(".")):
+    if fault.code and (fault.says not in complaint or not lines or ". " not in lines[0] or not lines[0].endswith(".")):
         found.append(f"no clear sentence: {complaint!r}")
     if not debug and len(lines) != (1 if fault.code else 0):
         found.append(f"{len(lines)} lines: {complaint!r}")

@@ -19,8 +19,7 @@ from phichat.paths import Paths
 if TYPE_CHECKING:
     from phichat.config.settings import Config
     from phichat.engine.autotune.tuner import TuningReport
-    from phichat.engine.ipc.benchmark_messages import BenchmarkResult
-    from phichat.engine.ipc.protocol import PrefillProgress
+    from phichat.engine.ipc.protocol import BenchmarkResult, PrefillProgress
     from phichat.engine.local import LocalBackend
     from phichat.events import ModelLoading, ModelReady, ModelVerifying
 
@@ -90,9 +89,8 @@ def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgr
 def _run_benchmark(
     config: Config, paths: Paths, prompt_tokens: int, generated_tokens: int, repeats: int
 ) -> dict[str, Any] | None:
-    from phichat.engine.ipc.benchmark_messages import BenchmarkResult, RunBenchmark
-    from phichat.engine.ipc.protocol import PrefillProgress
-    from phichat.engine.planner.offload_plan import compute_bytes_per_token
+    from phichat.engine.ipc.protocol import BenchmarkResult, PrefillProgress, RunBenchmark
+    from phichat.engine.planner.memory_estimate import compute_bytes_per_token
     from phichat.events import ModelReady
     from phichat.services.composition import create_local_backend, record_speed
 

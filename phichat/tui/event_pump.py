@@ -1,4 +1,4 @@
-"""From the pipeline, which blocks, to the screen, which must not: one thread a turn."""
+"""A thread that consumes blocking events, for a screen that must not block."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ EventSource = Callable[[], Iterator[Event]]
 
 
 class EventPump:
-    """Consumes the events of one turn and hands them over in batches.
+    """Collect events in batches.
 
-    wake is called from the thread, once per batch: there is no second call until `take` was called.
-    Neighbouring deltas of a batch are joined, so that a slow screen never falls behind a fast model.
+    notify is called from the thread once per batch, not again until `drain_events` was called.
+    Consecutive deltas of a batch are joined, so that a slow screen never falls behind a fast model.
     """
 
     def __init__(self, events: EventSource, notify: Callable[[], None]) -> None:
@@ -28,22 +28,21 @@ class EventPump:
         self._thread = Thread(target=self._run, name="turn", daemon=True)
 
     def start(self) -> None:
-        """Begin; wake may be called from now on."""
+        """Start the thread, which calls notify from now on."""
         self._thread.start()
 
     @property
     def is_done(self) -> bool:
-        """Whether the last event has come."""
+        """True once all events are in the batches."""
         with self._lock:
             return self._done
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most so many seconds; whether it came."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait up to timeout_s seconds for the end of the thread."""
+        self._thread.join(timeout_s)
 
     def drain_events(self) -> tuple[list[Event], bool, PhichatError | None]:
-        """What came since the last call, whether that was all, and the error it ended in."""
+        """Return the events since the last call, True if there are no more, and the error that ended them."""
         with self._lock:
             batch, self._batch = self._batch, []
             self._notified = False
@@ -56,8 +55,8 @@ class EventPump:
         except PhichatError as error:
             self._error = error
         except Exception as cause:
-            # Nobody would see the thread die; whoever waits for the answer has to be told.
-            self._error = PhichatError(f"phichat itself failed ({type(cause).__name__})", "Ask again")
+            # The outermost frame of the thread: without this the screen would wait for an answer forever.
+            self._error = PhichatError(f"Internal error in phichat ({type(cause).__name__})", "Please try again")
             raise
         finally:
             with self._lock:

@@ -17,6 +17,7 @@ from phichat.config.settings import EngineOptions
 from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeOutcome
 from phichat.engine.autotune.tuning_cache import StaticTuning
 from phichat.engine.ipc.connection import EnginePhase, EngineTimeouts, make_crash_error
+from phichat.engine.ipc.process import EngineProcess
 from phichat.engine.local import LocalBackend
 from phichat.errors import (
     ContextOverflow,
@@ -179,7 +180,7 @@ def test_a_hanging_engine_is_given_up(tmp_path: Path) -> None:
     load(stuck)
     os.kill(stuck.pid, signal.SIGSTOP)
     pid = stuck.pid
-    with pytest.raises(EngineTimedOut, match="no sign of life"):
+    with pytest.raises(EngineTimedOut, match="stopped responding"):
         ask(stuck, HAIKU)
     assert not psutil.pid_exists(pid)
     stuck.close()
@@ -273,7 +274,13 @@ def test_a_crash_in_cpu_buffer_types_is_probed_once(tmp_path: Path) -> None:
     path, verdicts = write_tiny_llama(tmp_path / "t.gguf"), ProbeCache(tmp_path / "engine.json")
     command = (sys.executable, "-c", CRASHES_IN_ITS_BUFFERS)
     for told in (True, False):
-        wounded = LocalBackend("t", path, EngineOptions(ctx_size=512), verdicts, command=command)
+        wounded = LocalBackend(
+            "t",
+            path,
+            EngineOptions(ctx_size=512),
+            verdicts,
+            start_process=lambda timeouts, spin: EngineProcess(timeouts, command, spin_count=spin),
+        )
         ready = load(wounded)[-1]
         assert isinstance(ready, ModelReady)
         assert any("doctor" in notice for notice in ready.notices) == told
@@ -284,12 +291,12 @@ def test_a_crash_in_cpu_buffer_types_is_probed_once(tmp_path: Path) -> None:
 
 def test_crash_messages() -> None:
     cases = [
-        (-9, "", "killed while loading"),
+        (-9, "", "was killed while loading"),
         (-11, "", "SIGSEGV"),
         (-6, "x.cpp:1: GGML_ASSERT(n > 0) failed", "GGML_ASSERT"),
         (-6, "terminate called after throwing an instance of 'std::bad_alloc'", "out of memory"),
         (1, "Traceback\nValueError: no", "ValueError: no"),
-        (None, "", "closed its connection"),
+        (None, "", "The engine stopped while loading"),
     ]
     for code, stderr, expected in cases:
         error = make_crash_error(code, EnginePhase.LOADING, stderr)

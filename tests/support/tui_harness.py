@@ -108,7 +108,7 @@ class DrawnApp(PhichatApp):
     def steady(self) -> None:
         """Whether a cursor that blinks is seen is chance."""
         for screen in self.screen_stack:
-            for widget in screen.query("Prompt, Input"):
+            for widget in screen.query("PromptInput, Input"):
                 widget.cursor_blink = False  # type: ignore[attr-defined]
 
 

@@ -71,14 +71,14 @@ TASKS = (
         ["ctrl+o", Text("smol"), "enter", Sees("smollm2-135m  0 of")],
         came_true=lambda app, folder: app.chat_service.model_name == "smollm2-135m",
     ),
-    Task("Download a model", ["ctrl+o", Text("phi-2"), "enter", Sees("phi-2 is here")]),
+    Task("Download a model", ["ctrl+o", Text("phi-2"), "enter", Sees("phi-2 downloaded")]),
     Task("Attach a file", [Text("Sum up @notes"), "tab", Sees("⟦notes.txt: 11 tokens⟧")]),
     Task(
         "Change the second question",
         ["ctrl+t", "up", "e", Text(", put better"), "enter", Sees("2 of 2")],
         asked=THREE,
         came_true=lambda app, folder: (
-            [turn.prompt for turn in _chat(app).conversation.branch] == [THREE[0], THREE[1] + ", put better"]
+            [turn.prompt for turn in _chat(app).context.conversation.branch] == [THREE[0], THREE[1] + ", put better"]
         ),
     ),
     Task(
@@ -89,7 +89,7 @@ TASKS = (
     ),
     Task(
         "Copy the code",
-        ["ctrl+t", "y", Sees("copy")],
+        ["ctrl+t", "y", Sees("Copied the code")],
         asked=["Total it"],
         replies=WARNED,
         came_true=lambda app, folder: app.clipboard.startswith("import pandas"),
@@ -115,19 +115,19 @@ TASKS = (
     ),
     Task(
         "Change the theme",
-        ["ctrl+p", Text("theme"), Sees("Theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
+        ["ctrl+p", Text("theme"), Sees("Change theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
         came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.theme,
     ),
     Task(
         "Set the system prompt",
-        [Text("/system Be brief"), "enter", Sees("The system prompt is set")],
-        came_true=lambda app, folder: _chat(app).conversation.system == "Be brief",
+        [Text("/system Be brief"), "enter", Sees("System prompt set")],
+        came_true=lambda app, folder: _chat(app).context.conversation.system == "Be brief",
     ),
     Task(
         "See what the model sees",
         [Text("/context"), "enter", Sees("about 1 + 46 tokens, seen")],
         asked=THREE,
     ),
-    Task("Free the memory", ["ctrl+o", "ctrl+u", Sees("not loaded")]),
+    Task("Free the memory", ["ctrl+o", "ctrl+u", Sees("unloaded")]),
     Task("Quit, with all kept", ["ctrl+q"], came_true=lambda app, folder: not app.is_running),
 )

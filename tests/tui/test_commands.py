@@ -25,7 +25,7 @@ WRONG = [
     ("/save", "/save needs a file"),
     ("/save ~nobody-here", "Saved ~nobody-here"),
     ("/save " + "n" * 400, "too long"),
-    ("/save a\0b", "cannot be written"),
+    ("/save a\0b", "Can't write"),
     ("/export pdf", "There is no format"),
     ("/export md " + "n" * 400, "too long"),
     ("/fork 9", "No turn"),
@@ -36,8 +36,8 @@ WRONG = [
     ("/set n_ctx 512", "is set when the model loads"),
     ("/load nothing-like-it", "nothing-like-it"),
     ("/modell", "/model"),
-    ("/system [bold]brief[/nothing]", "The system prompt is set"),
-    ("/set temperature 0.25", "temperature 0.25, from the next turn on"),
+    ("/system [bold]brief[/nothing]", "System prompt set"),
+    ("/set temperature 0.25", "temperature = 0.25 from the next turn"),
 ]
 
 
@@ -45,10 +45,10 @@ async def said(pilot: Pilot[None], typed: str) -> None:
     """Type it at once, as a paste would."""
     screen = pilot.app.screen
     assert isinstance(screen, ChatScreen)
-    screen.prompt_input.set_text("")
-    screen.prompt_input.insert(typed)
+    screen.context.prompt.set_text("")
+    screen.context.prompt.insert(typed)
     await pilot.pause(0.05)
-    screen.prompt_input.is_completing = False
+    screen.context.prompt.is_completing = False
     await pilot.press("enter")
 
 
@@ -89,7 +89,7 @@ def test_a_copy_without_any_tool_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "linux")
     monkeypatch.setenv("SSH_TTY", "/dev/pts/9")
-    play(desk(tmp_path, FakeReply([CODE])), ("/copy", "Nothing here can copy"))
+    play(desk(tmp_path, FakeReply([CODE])), ("/copy", "Can't copy"))
 
 
 def test_another_conversation_is_not_opened_under_a_growing_answer(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_another_conversation_is_not_opened_under_a_growing_answer(tmp_path: Pat
             await said(pilot, "Go")
             await until(pilot, "word word")
             await said(pilot, f"/load {kept}")
-            await until(pilot, "Esc stops it")
+            await until(pilot, "Still answering")
             assert "word word" in seen(pilot)
             await pilot.press("escape", "escape")
             await until(pilot, "stopped")

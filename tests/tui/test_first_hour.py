@@ -83,14 +83,14 @@ def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
 
     async def act(pilot: Pilot[None]) -> None:
         shown = await tui_harness.until(pilot, "○ phi-2  fits")
-        assert "No model is on this machine yet" in shown
+        assert "No model installed yet" in shown
         pilot.app.screen.query_one("#models", OptionList).focus()
         await pilot.press("down", "enter")
         await pilot.pause()
         assert isinstance(pilot.app.screen, ModelPicker)
         await tui_harness.until(pilot, "○ phi-2  fits")
         await pilot.press("enter")
-        await tui_harness.until(pilot, "phi-2 is here")
+        await tui_harness.until(pilot, "phi-2 downloaded")
 
     play(tmp_path, act, offers=there)
 
@@ -126,10 +126,10 @@ def test_the_palette_finds_what_keys_and_commands_do(tmp_path: Path) -> None:
         titles = [command.title for command in pilot.app.get_system_commands(pilot.app.screen)]
         assert all(any(f"(/{command.name})" in title for title in titles) for command in COMMANDS)
         assert len(titles) == len(set(titles))
-        await pilot.press("ctrl+p", *"free the mem")
-        await tui_harness.until(pilot, "Free the memory")
+        await pilot.press("ctrl+p", *"unload the")
+        await tui_harness.until(pilot, "Unload the model")
         await pilot.press("enter")
-        await tui_harness.until(pilot, "not loaded")
+        await tui_harness.until(pilot, "unloaded")
         await pilot.press(*"Go", "enter")
         await tui_harness.until(pilot, "It is so.")
 

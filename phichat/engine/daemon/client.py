@@ -1,4 +1,4 @@
-"""A connection to an engine that stays."""
+"""Connection of a client to a daemon."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from phichat.errors import EngineCrashed
 
 _SHUTDOWN_TIMEOUT_S = 2.0
 _LOAD_STALL_TIMEOUT_S = 120.0
-"""Without progress: whoever started the engine may have been stopped."""
+"""Without progress: the process that launched the daemon may have been stopped."""
 
 
 class DaemonClient(EngineConnection):
-    """One of the clients of an engine, from its card on."""
+    """One of the clients of a daemon, after the daemon has accepted it."""
 
     def __init__(
         self, timeouts: EngineTimeouts, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo
@@ -36,26 +36,26 @@ class DaemonClient(EngineConnection):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine is there; it says nothing unasked, so what can be read is its end."""
+        # A daemon sends nothing unasked, so that only the end of the connection can be read here.
         try:
             return not self._connection.closed and not self._connection.poll()
         except OSError:
             return False
 
     def close(self) -> None:
-        """Go; the engine stays for a while."""
+        """Disconnect; the daemon keeps running for a while."""
         self._connection.close()
 
     def release(self) -> None:
-        """Go, and let the engine go too if nobody else is there."""
+        """Disconnect, and let the daemon exit if it has no other client."""
         with contextlib.suppress(EOFError, OSError):
             protocol.send(self._connection, protocol.Shutdown(force=False))
             if wait([self._connection], _SHUTDOWN_TIMEOUT_S):
-                protocol.receive(self._connection)
+                protocol.receive_reply(self._connection)
         self.close()
 
     def abandon(self) -> None:
-        # Others may be waiting for its answers.
+        # Other clients may be waiting for their replies: the daemon goes on.
         self.close()
 
     def kill(self) -> None:
@@ -80,19 +80,20 @@ class DaemonClient(EngineConnection):
 def wait_until_loaded(
     connection: Any, reply: EngineReply, cancel: CancelToken
 ) -> Generator[float, None, EngineReply | None]:
-    """The fraction loaded, again and again; then what is said at last: a Card, or something else where there is no
-    coming in. None when the engine died, or when cancelled.
+    """Yield the fraction loaded, starting with the first `reply` to a Connect, and return the last reply.
+
+    That is LoadedModelInfo, or another one where the daemon does not accept this client; None when the daemon died,
+    and when cancelled.
     """
     changed_at = monotonic()
-    waitables: list[Any] = [connection, cancel]
     while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
         yield reply.fraction
         previous = reply
         try:
-            # The engine's own supervisor sees to it that loading ends.
-            if connection not in wait(waitables):
+            # No timeout: the process that launched the daemon ends a load that hangs.
+            if connection not in wait([connection, cancel]):
                 return None
-            reply = protocol.receive(connection)
+            reply = protocol.receive_reply(connection)
         except (EOFError, OSError):
             return None
         if reply != previous:

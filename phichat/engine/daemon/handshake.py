@@ -1,11 +1,11 @@
-"""At the door of an engine that stays: whether somebody answers, and what is the matter when nobody does."""
+"""First request to a daemon, and the reason when none answers."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import sys
-from enum import Enum
+from enum import Enum, auto
 from time import monotonic
 from typing import Any
 
@@ -14,27 +14,25 @@ from phichat.engine.daemon.process_health import ProcessHealth, check_health, ki
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.framing import SocketConnection, wait
-from phichat.engine.ipc.protocol import ControlRequest, EngineReply
+from phichat.engine.ipc.protocol import ControlRequest, EngineReply, ProtocolError
 
 _HANDSHAKE_TIMEOUT_S = 0.7
-"""An engine answers the door from a thread of its own, also while it computes."""
+"""A daemon answers a first request from a thread of its own, also while it computes."""
 _STARTUP_TIMEOUT_S = 30.0
-"""An engine that has just been started comes to the door within this time, on any machine."""
+"""A process that was just started listens within this time, on any machine."""
 
 
 class NoReply(Enum):
-    """Why nobody answers."""
+    """Reason why a daemon did not answer."""
 
-    NOT_RUNNING = "nobody"
-    """There is no engine, or no more."""
-    BUSY = "slow"
-    """There is one, and it is too busy to answer soon."""
-    CANCELLED = "cancelled"
-    """It was not waited for."""
+    NOT_RUNNING = auto()
+    BUSY = auto()
+    """It runs, but is too busy to answer soon."""
+    CANCELLED = auto()
 
 
 def open_connection(address: DaemonAddress) -> Any | None:
-    """A connection to who listens there; None where nobody does. Raises OSError, TimeoutError among them."""
+    """Connect to a daemon, None where no process listens. Raises OSError, TimeoutError among them."""
     try:
         if sys.platform == "win32":
             from multiprocessing.connection import Client
@@ -54,7 +52,7 @@ def open_connection(address: DaemonAddress) -> Any | None:
 def send_control_request(
     address: DaemonAddress, request: ControlRequest, cancel: CancelToken
 ) -> tuple[Any, EngineReply] | NoReply:
-    """The connection and the first answer. An engine that is stuck is killed and then counts as none.
+    """Return a new connection and the first reply to the request. Kills a daemon that hangs.
 
     Raises OSError where the address cannot be used.
     """
@@ -67,7 +65,7 @@ def send_control_request(
             cleanup.callback(connection.close)
             protocol.send(connection, request)
             waitables = [connection, cancel]
-        except TimeoutError:  # so many wait at the door that the system lets nobody in
+        except TimeoutError:  # the system's queue of connections to be accepted is full
             connection, waitables = None, [cancel]
         except ConnectionError:
             return NoReply.NOT_RUNNING
@@ -75,7 +73,9 @@ def send_control_request(
             ready = wait(waitables, _HANDSHAKE_TIMEOUT_S if connection else 0)
             if connection and connection in ready:
                 try:
-                    reply = protocol.receive(connection)
+                    reply = protocol.receive_reply(connection)
+                except ProtocolError:
+                    return NoReply.BUSY
                 except (EOFError, OSError):
                     return NoReply.NOT_RUNNING
                 cleanup.pop_all()

@@ -7,16 +7,8 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
-from phichat.engine.ipc.benchmark_messages import (
-    BatchCostResult,
-    BenchmarkResult,
-    MeasureBatchCosts,
-    RunBenchmark,
-    ThreadTrial,
-    ThreadTuningResult,
-    TuneThreads,
-)
-from phichat.engine.ipc.protocol import BenchmarkReply, BenchmarkRequest, EngineReply, ErrorCode, PrefillProgress
+from phichat.engine.ipc import protocol
+from phichat.engine.ipc.protocol import EngineReply, PrefillProgress
 from phichat.engine.planner.memory_bandwidth import measure_memory_bandwidth
 from phichat.engine.worker.errors import RequestFailed
 from phichat.engine.worker.kv_cache.sequences import DecodeStatus
@@ -29,17 +21,17 @@ _PREFIX_TOKENS = 320
 that of a batch is; with more, it is divided among the threads and rounds differently."""
 
 
-def run_measurement(model: Model, request: BenchmarkRequest, send: Callable[[EngineReply], None]) -> BenchmarkReply:
+def run_measurement(
+    model: Model, request: protocol.BenchmarkRequest, send: Callable[[EngineReply], None]
+) -> protocol.BenchmarkReply:
     """Run a benchmark. Raises RequestFailed when it is cancelled or its tokens do not fit the context."""
     match request:
-        case RunBenchmark():
+        case protocol.RunBenchmark():
             return _run_benchmark(model, request, send)
-        case TuneThreads():
+        case protocol.TuneThreads():
             return _measure_threads(model, request, send)
-        case MeasureBatchCosts():
+        case protocol.MeasureBatchCosts():
             return _measure_batch_costs(model, request, send)
-        case _:
-            raise AssertionError(request)
 
 
 class _BenchmarkRunner:
@@ -103,13 +95,17 @@ class _BenchmarkRunner:
 
     def _decode(self, offset: int, count: int, *, all_logits: bool = False) -> None:
         if self._sequence.decode(self._tokens[offset : offset + count], all_logits=all_logits) is not DecodeStatus.DONE:
-            raise RequestFailed(ErrorCode.CANCELLED, "the measurement was cancelled")
+            raise RequestFailed(protocol.ErrorCode.CANCELLED, "the measurement was cancelled")
 
 
-def _run_benchmark(model: Model, request: RunBenchmark, send: Callable[[EngineReply], None]) -> BenchmarkResult:
+def _run_benchmark(
+    model: Model, request: protocol.RunBenchmark, send: Callable[[EngineReply], None]
+) -> protocol.BenchmarkResult:
     """Time the prompts and generations after one warm-up of each."""
     if max(request.prompt_tokens, request.generated_tokens) > model.n_ctx:
-        raise RequestFailed(ErrorCode.OVERFLOW, "the context is too small for this test", request.prompt_tokens)
+        raise RequestFailed(
+            protocol.ErrorCode.OVERFLOW, "the context is too small for this test", request.prompt_tokens
+        )
     runner = _BenchmarkRunner(model, send, 2 * (request.repeats + 1))
     # The speed of a shared machine drifts: the two are taken in turn.
     rates = [
@@ -117,10 +113,12 @@ def _run_benchmark(model: Model, request: RunBenchmark, send: Callable[[EngineRe
         for _ in range(request.repeats + 1)
     ]
     prefill_rates, decode_rates = zip(*rates[1:], strict=True)
-    return BenchmarkResult(prefill_rates, decode_rates, measure_memory_bandwidth(model.request.threads))
+    return protocol.BenchmarkResult(prefill_rates, decode_rates, measure_memory_bandwidth(model.request.threads))
 
 
-def _measure_threads(model: Model, request: TuneThreads, send: Callable[[EngineReply], None]) -> ThreadTuningResult:
+def _measure_threads(
+    model: Model, request: protocol.TuneThreads, send: Callable[[EngineReply], None]
+) -> protocol.ThreadTuningResult:
     """Time each number of threads once in each round."""
     runner = _BenchmarkRunner(model, send, 4 + 2 * request.rounds * len(request.threads))
     model.set_threads(request.threads[0], request.threads[0])
@@ -137,12 +135,14 @@ def _measure_threads(model: Model, request: TuneThreads, send: Callable[[EngineR
             model.set_threads(count, count)
             prefill_rate = runner.measure_prefill_rate(prompt_tokens)
             rates[count].append((prefill_rate, runner.measure_decode_rate(reply_tokens)))
-    return ThreadTuningResult(tuple(ThreadTrial(count, *zip(*rates[count], strict=True)) for count in request.threads))
+    return protocol.ThreadTuningResult(
+        tuple(protocol.ThreadTrial(count, *zip(*rates[count], strict=True)) for count in request.threads)
+    )
 
 
 def _measure_batch_costs(
-    model: Model, request: MeasureBatchCosts, send: Callable[[EngineReply], None]
-) -> BatchCostResult:
+    model: Model, request: protocol.MeasureBatchCosts, send: Callable[[EngineReply], None]
+) -> protocol.BatchCostResult:
     """Time each size of a batch in each round, and compare its logits with those of single tokens."""
     runner = _BenchmarkRunner(model, send, request.rounds * len(request.batch_sizes))
     model.set_threads(request.threads, request.prompt_threads)
@@ -154,4 +154,4 @@ def _measure_batch_costs(
             seconds[size].append(median(runner.time_batch(size) for _ in range(repeats)))
             runner.report_step()
     exact = tuple(runner.is_batch_exact(size) for size in request.batch_sizes)
-    return BatchCostResult(tuple(tuple(seconds[size]) for size in request.batch_sizes), exact)
+    return protocol.BatchCostResult(tuple(tuple(seconds[size]) for size in request.batch_sizes), exact)

@@ -105,9 +105,9 @@ class ClientRegistry:
         client.send(reply)
 
     def _receive_loop(self, client: Client) -> None:
-        with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(EOFError, OSError, protocol.ProtocolError):
             while True:
-                request = protocol.receive(client.connection)
+                request = protocol.receive_request(client.connection)
                 if not isinstance(request, protocol.CancelRequest):
                     self._on_request(client, request)
                 elif cancel_event := client.cancel_event:

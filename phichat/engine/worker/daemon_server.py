@@ -101,12 +101,14 @@ class DaemonServer:
                 Thread(target=self._handle_connection, args=(self._accept(),), daemon=True).start()
 
     def _handle_connection(self, connection: Any) -> None:
-        with contextlib.suppress(EOFError, OSError, ValueError, KeyError, TypeError):
-            if connection.poll(_HANDSHAKE_TIMEOUT_S) and self._handle_request(connection, protocol.receive(connection)):
-                return
+        with contextlib.suppress(EOFError, OSError, protocol.ProtocolError):
+            if connection.poll(_HANDSHAKE_TIMEOUT_S):
+                request = protocol.receive_control_request(connection)
+                if self._handle_request(connection, request):
+                    return
         connection.close()
 
-    def _handle_request(self, connection: Any, request: object) -> bool:
+    def _handle_request(self, connection: Any, request: protocol.ControlRequest) -> bool:
         """Answer the first request of a connection; True if it is a client from now on."""
         match request:
             case protocol.Connect():

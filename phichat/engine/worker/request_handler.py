@@ -66,7 +66,7 @@ class RequestHandler:
                 if isinstance(request, protocol.Generate):
                     return (yield from generate(context, request))
                 return (yield from generate_samples(context, request))
-            case protocol.BenchmarkRequest():
+            case protocol.RunBenchmark() | protocol.TuneThreads() | protocol.MeasureBatchCosts():
                 from phichat.engine.worker.benchmark import run_measurement
 
                 return run_measurement(model, request, job.send)

@@ -5,7 +5,8 @@ import pytest
 from phichat.engine.planner.fit_estimate import estimate_speed
 from phichat.engine.planner.hardware import Device, DeviceKind, Hardware
 from phichat.engine.planner.memory_bandwidth import lookup_gpu_bandwidth, measure_memory_bandwidth
-from phichat.engine.planner.offload_plan import OffloadRequest, compute_bytes_per_token, plan_offload
+from phichat.engine.planner.memory_estimate import compute_bytes_per_token
+from phichat.engine.planner.offload_plan import OffloadRequest, plan_offload
 from phichat.gguf.header import GgufHeader
 from support.hardware_fixtures import GIB, PHI4, PHI4_MINI, machine
 

@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 
 from phichat.engine.planner import memory_estimate
 from phichat.engine.planner.hardware import Device, DeviceKind, Hardware
-from phichat.engine.planner.offload_plan import (
-    OffloadPlan,
-    OffloadRequest,
-    compute_bytes_per_token,
-    plan_offload,
-    require_fit,
-)
+from phichat.engine.planner.memory_estimate import compute_bytes_per_token
+from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload, require_fit
 from phichat.errors import ModelDoesNotFit, UsageError
 from phichat.gguf.header import GgufHeader
 from phichat.gguf.types import find_type
@@ -95,7 +90,7 @@ def test_context_shrinks_for_the_sake_of_the_last_layers() -> None:
     result = plan_offload(PHI4, machine(card(10.5)), OffloadRequest())
     assert result.n_gpu_layers == 41
     assert 4096 <= result.n_ctx < 8192
-    assert "rather than 8,192" in result.notices[0]
+    assert result.notices[0].startswith("Context reduced from 8,192 to ")
 
 
 def test_two_cards_share_in_proportion() -> None:
@@ -130,7 +125,7 @@ def test_cpu_only() -> None:
     assert (result.fits, result.n_gpu_layers, result.n_ctx) == (True, 0, 8192)
     assert len(result.placements) == 1
     assert result.max_ctx > 8192
-    assert "No GPU" in plan_offload(PHI4, CPU_16, OffloadRequest(n_gpu_layers="all")).notices[-1]
+    assert "no usable GPU" in plan_offload(PHI4, CPU_16, OffloadRequest(n_gpu_layers="all")).notices[-1]
 
 
 def test_explicit_context_is_kept_and_refused() -> None:
@@ -140,10 +135,10 @@ def test_explicit_context_is_kept_and_refused() -> None:
     assert result.shortfall > 0
     assert 8192 < result.max_ctx < 131072
     with pytest.raises(
-        ModelDoesNotFit, match=r"phi-4-mini with .* needs [\d.]+ GB of RAM and 13.7 GB are free"
+        ModelDoesNotFit, match=r"phi-4-mini with .* needs [\d.]+ GB of RAM, but only 13.7 GB is free"
     ) as caught:
         require_fit(result, "phi-4-mini")
-    assert caught.value.next_step == f"ask for a smaller context with --ctx-size {result.max_ctx}"
+    assert caught.value.next_step == f"Ask for a smaller context with --ctx-size {result.max_ctx}"
     require_fit(plan_offload(PHI4_MINI, CPU_16, OffloadRequest(result.max_ctx)), "phi-4-mini")
 
 

@@ -46,7 +46,7 @@ def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> I
         theirs.close()
     try:
         for connection in ours:
-            assert isinstance(protocol.receive(connection), protocol.EngineInfo)
+            assert isinstance(protocol.receive_reply(connection), protocol.EngineInfo)
         load = protocol.LoadModel(str(path), n_ctx, min(512, n_ctx), sequences, 0, (), "f16", "f16", 2, True, False)
         protocol.send(ours[0], load)
         assert isinstance(answer(ours[0])[-1], protocol.ModelLoaded)
@@ -63,9 +63,9 @@ def question(text: str, params: SamplingParams = GREEDY) -> protocol.Generate:
 
 def answer(connection: Connection) -> list[protocol.EngineReply]:
     """Return all replies to a request."""
-    replies = [protocol.receive(connection)]
+    replies = [protocol.receive_reply(connection)]
     while not isinstance(replies[-1], FINAL):
-        replies.append(protocol.receive(connection))
+        replies.append(protocol.receive_reply(connection))
     return replies
 
 
@@ -75,7 +75,7 @@ def answers(connections: list[Connection]) -> dict[Connection, list[protocol.Eng
     while open_ := [one for one in connections if not (got[one] and isinstance(got[one][-1], FINAL))]:
         for ready in wait(open_, 30):
             assert isinstance(ready, Connection)
-            got[ready].append(protocol.receive(ready))
+            got[ready].append(protocol.receive_reply(ready))
     return got
 
 
@@ -166,7 +166,7 @@ def test_a_client_that_cancels_disconnects_or_does_not_read_delays_no_other(tmp_
         reads, stops, leaves, sleeps = clients
         for client in (stops, leaves, sleeps):
             protocol.send(client, question("word", endless))
-        protocol.receive(leaves)
+        protocol.receive_reply(leaves)
         leaves.close()
         protocol.send(stops, protocol.CancelRequest())
         assert end(answer(stops)).finish_reason is FinishReason.CANCELLED
@@ -191,9 +191,9 @@ def test_a_request_before_the_model_is_loaded_fails() -> None:
     mine, theirs = Pipe()
     with subprocess.Popen([*WORKER_COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=BRIEF):
         theirs.close()
-        protocol.receive(mine)
+        protocol.receive_reply(mine)
         protocol.send(mine, question("Hello?"))
-        failed = protocol.receive(mine)
+        failed = protocol.receive_reply(mine)
         mine.close()
     assert isinstance(failed, protocol.ErrorReply)
     assert "no model" in failed.message
