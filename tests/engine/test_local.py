@@ -255,8 +255,8 @@ from phichat.engine.worker.server import EngineServer
 class Crashing:
     def __init__(self, connection):
         self.connection, self.close, self.crashes = connection, connection.close, False
-    def recv_bytes(self):
-        content = self.connection.recv_bytes()
+    def recv_bytes(self, limit):
+        content = self.connection.recv_bytes(limit)
         self.crashes = self.crashes or json.loads(content).get("extra_buffers", False)
         return content
     def send_bytes(self, content):
