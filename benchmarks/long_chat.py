@@ -25,7 +25,8 @@ from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
 from phichat.paths import Paths
-from phichat.services.composition import create_local_backend
+from phichat.services.app_context import AppContext
+from phichat.services.backend_factory import BackendFactory
 from phichat.types import Message, Role, SamplingParams
 
 TOPICS = ("bridges", "bread", "tides", "chess", "glaciers", "looms", "owls", "clocks", "salt", "maps")
@@ -79,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         paths = Paths.from_environment({**os.environ, "PHICHAT_HOME": str(Path(home))})
         config = Config(model=given.model, engine=EngineOptions(ctx_size=given.ctx_size))
-        backends = {name: create_local_backend(config, paths) for name in policies}
+        backends = {name: BackendFactory(AppContext(config, paths)).create_local_backend() for name in policies}
         history: dict[str, list[Turn]] = {name: [] for name in policies}
         read: dict[str, list[int]] = {name: [] for name in policies}
         seconds = dict.fromkeys(policies, 0.0)

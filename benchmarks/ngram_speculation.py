@@ -21,7 +21,8 @@ from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
 from phichat.paths import Paths
-from phichat.services.composition import create_local_backend
+from phichat.services.app_context import AppContext
+from phichat.services.backend_factory import BackendFactory
 from phichat.types import Message, Role, SamplingParams
 
 CODE = '''def area(width, height):
@@ -79,7 +80,10 @@ def main() -> None:
         """New ones: where an engine keeps things in its KV cache depends on what it was asked before."""
         options = [EngineOptions(ctx_size=2048, draft="off"), EngineOptions(ctx_size=2048, draft=given.draft)]
         made = [
-            create_local_backend(Config(model=given.model, engine=each), Paths.from_environment()) for each in options
+            BackendFactory(
+                AppContext(Config(model=given.model, engine=each), Paths.from_environment())
+            ).create_local_backend()
+            for each in options
         ]
         yield made
         for backend in made:

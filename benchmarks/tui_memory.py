@@ -25,6 +25,7 @@ from phichat.config.settings import Config
 from phichat.engine.backend import GenerationEvent
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.tui.app import PhichatApp
 from phichat.types import Message, SamplingParams
@@ -46,7 +47,7 @@ class Forgetful(FakeBackend):
 
 def desk(folder: Path) -> ChatService:
     backend = Forgetful([FakeReply([piece + " " for piece in ANSWER.split(" ")])], 4096)
-    return ChatService(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
+    return ChatService(AppContext(Config(), Paths(folder, folder, folder, folder)), lambda model: backend)
 
 
 def resident(pid: int) -> int:
@@ -78,7 +79,7 @@ def main() -> None:
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        kept = desk(Path(folder)).list_conversations("")[0].details
+        kept = desk(Path(folder)).transcripts.list_entries("")[0].details
     sys.stdout.write(f"kept: {kept}\n")
     grown = held[turns] - held[FIRST]
     text = (turns - FIRST) * len(ANSWER) * COPIES // 1024

@@ -24,19 +24,13 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 from common import say, verdict
 
+from phichat.cancel import CancelToken
 from phichat.errors import ModelFileError
 from phichat.models.local.discovery import ModelFile
 from phichat.models.local.links import Link, LinkStore
 from phichat.models.local.local_models import LocalModels
-from phichat.models.local.verification import LoadVerifier, verify_model
+from phichat.models.local.verification import LoadVerifier, VerifyResult, verify_model
 from phichat.paths import Paths
-
-
-class Never:
-    """Nobody cancels."""
-
-    def is_set(self) -> bool:
-        return False
 
 
 def offline(event: str, arguments: tuple[object, ...]) -> None:
@@ -48,7 +42,7 @@ def offline(event: str, arguments: tuple[object, ...]) -> None:
 def load_passes(model: ModelFile, library: LocalModels) -> bool:
     """Whether the check before a load lets the file pass."""
     try:
-        for _ in LoadVerifier(model, library.hash_cache).check(Never()):
+        for _ in LoadVerifier(model, library.hash_cache).check(CancelToken()):
             pass
     except ModelFileError:
         return False
@@ -57,12 +51,8 @@ def load_passes(model: ModelFile, library: LocalModels) -> bool:
 
 def verify_passes(model: ModelFile, library: LocalModels) -> bool:
     """Whether `verify` does."""
-    reading = verify_model(model, library.hash_cache, Never())
-    while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            return bool(end.value.ok)
+    steps = verify_model(model, library.hash_cache, CancelToken())
+    return any(isinstance(step, VerifyResult) and step.ok for step in steps)
 
 
 def damage(path: Path, source: random.Random) -> str:

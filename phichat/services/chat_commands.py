@@ -19,7 +19,8 @@ from phichat.chat.conversation import Conversation
 from phichat.chat.slash_commands import COMMANDS, Command
 from phichat.errors import OutputError, UsageError
 from phichat.paths import expand_user
-from phichat.services.chat_service import EXPORT_FORMATS, ChatService
+from phichat.services.chat_service import ChatService
+from phichat.services.transcript_service import EXPORT_FORMATS
 from phichat.storage.atomic_write import write_atomically
 from phichat.transcript.records import TurnRecord
 from phichat.types import Part, TextPart
@@ -173,7 +174,7 @@ class ChatCommands(ABC):
             self.check_idle()
             self.show_conversation(self.service.open_conversation(args))
         else:
-            entries = self.service.list_conversations("")
+            entries = self.service.transcripts.list_entries("")
             self.show_text("Conversations", "\n".join(f"{each.id}  {each.title}  {each.details}" for each in entries))
 
     @abstractmethod
@@ -196,7 +197,7 @@ class ChatCommands(ABC):
         """Return the conversation as a document. Raises UsageError and TranscriptError kinds."""
         if self.conversation.id is None:
             raise UsageError("This conversation isn't saved yet", "Ask something first")
-        return self.service.export_conversation(self.conversation.id, export_format)
+        return self.service.transcripts.export(self.conversation.id, export_format)
 
     def write_file(self, name: str, text: str) -> None:
         """Write a new file. Raises UsageError where it exists, and OutputError."""

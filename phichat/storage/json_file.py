@@ -17,13 +17,20 @@ class JsonFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def load(self) -> dict[str, Any]:
-        """Return the object, {} where there is none."""
+    def load(self, *, strict: bool = False) -> dict[str, Any]:
+        """Return the object, {} if there is none. strict: raise OSError or ValueError for a file that exists and
+        cannot be read."""
         try:
             document = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
+            if not isinstance(document, dict):
+                raise ValueError("not a JSON object")
+        except FileNotFoundError:
             return {}
-        return document if isinstance(document, dict) else {}
+        except (OSError, ValueError):
+            if strict:
+                raise
+            return {}
+        return document
 
     def load_entries(self) -> dict[str, dict[str, Any]]:
         """Return the values that are objects themselves, by key."""

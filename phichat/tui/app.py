@@ -60,7 +60,9 @@ class PhichatApp(App[None]):
         self.chat_service, self._initial_conversation = chat_service, conversation
         self.crash_report_path: Path | None = None
         self.register_theme(HIGH_CONTRAST)
-        self.theme = chat_service.theme if chat_service.theme in self.available_themes else "textual-dark"
+        self.theme = (
+            chat_service.ui_state.theme if chat_service.ui_state.theme in self.available_themes else "textual-dark"
+        )
 
     def get_driver_class(self) -> type[Driver]:
         """Return, on Linux and macOS, a driver that reports Esc at once, unless the environment names another."""
@@ -75,7 +77,7 @@ class PhichatApp(App[None]):
         return ChatScreen(self.chat_service, self._initial_conversation)
 
     def on_mount(self) -> None:
-        self.theme_changed_signal.subscribe(self, lambda theme: self.chat_service.save_theme(theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: self.chat_service.ui_state.save_theme(theme.name))
 
     def on_ready(self) -> None:
         """Continue the start-up once the first screen is drawn."""

@@ -82,7 +82,7 @@ def test_a_larger_context_takes_in_again_what_was_left_out() -> None:
 
 
 def test_both_numbers_are_told() -> None:
-    with pytest.raises(ContextOverflow, match="52 tokens and the context holds 40"):
+    with pytest.raises(ContextOverflow, match="52 tokens, but the context holds 40"):
         fit_history(None, [], "w " * 50, words, 40, None)
 
 

@@ -30,7 +30,7 @@ def seen(home: Path, *arguments: str, typed: str = "", **extra: str) -> str:
                 content += piece
         except OSError:
             pass  # Linux's way to say that the other side has closed
-        process.wait(30)
+        process.wait(120)
     os.close(ours)
     return content.decode("utf-8")
 
@@ -105,7 +105,7 @@ def test_what_was_found_is_bold(tmp_path: Path) -> None:
 def test_removing_asks(tmp_path: Path) -> None:
     model = str(write_tiny_llama(tmp_path / "t.gguf"))
     seen(tmp_path, "ask", "-m", model, "--max-tokens", "1", "hello")
-    assert "Remove? [y/N]" in seen(tmp_path, "logs", "rm", "1", typed="n\n")
+    assert "Delete? [y/N]" in seen(tmp_path, "logs", "rm", "1", typed="n\n")
     assert "hello" in seen(tmp_path, "logs")
     seen(tmp_path, "logs", "rm", "1", typed="y\n")
     assert seen(tmp_path, "logs") == ""

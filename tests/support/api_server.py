@@ -21,6 +21,7 @@ from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import PhichatServer, bind_socket, create_server, resolve_address
+from phichat.services.app_context import AppContext
 from support.tiny_gguf import write_tiny_llama
 
 HELLO: Mapping[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -38,7 +39,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=120)
 
     def exchange(self, request: bytes) -> bytes:
         """What comes back for these bytes until the server closes or says no more for a while."""
@@ -87,7 +88,7 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
     return bytes(got)
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until
@@ -112,7 +113,10 @@ def serving(
     paths = Paths(folder / "config", folder / "data", folder / "cache", folder / "hub")
     folder.mkdir(exist_ok=True, parents=True)
     model = write_tiny_llama(folder / "tiny.gguf")
-    menu = ModelProvider(replace(config or Config(), model=str(model)), paths, backend_for)
+    menu = ModelProvider(
+        AppContext(replace(config or Config(), model=str(model)), paths),
+        lambda context: backend_for(context.config, context.paths),
+    )
     backends = BackendPool(menu.create_backend)
     engines = Dispatcher(backends, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
     listening = bind_socket(resolve_address("127.0.0.1", 0))

@@ -17,6 +17,7 @@ from phichat.cancel import CancelToken
 from phichat.config.settings import Config
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.services.model_catalog import CatalogEntry, ModelCatalog
 from phichat.transcript.ids import make_ascending_ids
@@ -124,7 +125,7 @@ def desk(
     def backend(model: str | None) -> FakeBackend:
         return FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
 
-    made = ChatService(config or Config(), Paths(home, home, home, home), backend)
+    made = ChatService(AppContext(config or Config(), Paths(home, home, home, home)), backend)
     made.catalog = ScriptedShelf(offers)
     return made
 
@@ -148,7 +149,9 @@ def keep(desk: ChatService) -> None:
             timings=Timings(generation_s=len(text.split()) / 12.5),
             n_ctx=8192,
         )
-        desk.get_store().add_conversation(ConversationRecord(following(began), title, began, began, (turn,), turn.id))
+        desk.transcripts.get_store().add_conversation(
+            ConversationRecord(following(began), title, began, began, (turn,), turn.id)
+        )
 
 
 @contextmanager
@@ -167,13 +170,22 @@ def clock_of_utc() -> Iterator[None]:
 
 
 def seen(pilot: Pilot[None]) -> str:
-    """The text of the screen."""
+    """Return the text of the screen."""
     lines = pilot.app.screen._compositor.render_strips()
     return "\n".join(line.text.rstrip() for line in lines)
 
 
+async def settle(pilot: Pilot[None]) -> None:
+    """Wait until the screen has not changed for three looks, as a busy machine draws late."""
+    same, shown = 0, seen(pilot)
+    while same < 3:
+        await pilot.pause(0.05)
+        before, shown = shown, seen(pilot)
+        same = same + 1 if shown == before else 0
+
+
 async def until(pilot: Pilot[None], text: str) -> str:
-    """Wait for a text to be seen. The whole screen."""
+    """Wait until the screen shows a text; return the whole screen."""
     for _ in range(150):
         await pilot.pause(0.02)
         shown = seen(pilot)

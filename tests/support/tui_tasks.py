@@ -64,7 +64,7 @@ TASKS = (
     Task(
         "Delete a conversation, and take it back",
         ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("It is back")],
-        came_true=lambda app, folder: len(app.chat_service.list_conversations("")) == len(tui_harness.KEPT),
+        came_true=lambda app, folder: len(app.chat_service.transcripts.list_entries("")) == len(tui_harness.KEPT),
     ),
     Task(
         "Switch to another model",
@@ -103,7 +103,7 @@ TASKS = (
     ),
     Task(
         "See why the code was warned about",
-        ["ctrl+down", Sees("pandas is not in the standard library: pip install pandas")],
+        ["ctrl+down", Sees("needs pandas (pip install pandas)")],
         asked=["Total it"],
         replies=WARNED,
     ),
@@ -116,7 +116,7 @@ TASKS = (
     Task(
         "Change the theme",
         ["ctrl+p", Text("theme"), Sees("Change theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
-        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.theme,
+        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.ui_state.theme,
     ),
     Task(
         "Set the system prompt",

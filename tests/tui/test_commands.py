@@ -26,7 +26,7 @@ WRONG = [
     ("/save ~nobody-here", "Saved ~nobody-here"),
     ("/save " + "n" * 400, "too long"),
     ("/save a\0b", "Can't write"),
-    ("/export pdf", "There is no format"),
+    ("/export pdf", "Unknown format"),
     ("/export md " + "n" * 400, "too long"),
     ("/fork 9", "No turn"),
     ("/fork one", "No turn"),
@@ -96,7 +96,7 @@ def test_another_conversation_is_not_opened_under_a_growing_answer(tmp_path: Pat
     async def run() -> None:
         table = desk(tmp_path, FakeReply(["word "] * 2000, delay_s=0.005))
         keep(table)
-        kept = table.list_conversations("")[0].id
+        kept = table.transcripts.list_entries("")[0].id
         app = PhichatApp(table)
         async with app.run_test(size=(100, 40), notifications=True) as pilot:
             await said(pilot, "Go")

@@ -1,4 +1,4 @@
-"""A prompt put together: attached files, what was piped in, and the words of the user."""
+"""The prompt of `ask`: attached files, standard input and the words of the command line."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from phichat.errors import AttachmentError
 
 
 def compose_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> str:
-    """The whole prompt, in the order files, piped text, words; empty when there is none.
-
-    Raises AttachmentError.
-    """
+    """Return files, standard input and words in this order, "" when there is none. Raises AttachmentError."""
     parts = [render_attachment(path) for path in files]
     if stdin is not None and not stdin.closed and not stdin.isatty():
-        piped = decode_text(_read_stdin(stdin), "What is piped in").strip("\n")
+        piped = decode_text(_read_stdin(stdin), "Standard input").strip("\n")
         parts.append(piped if piped.strip() else "")
     parts.append(" ".join(words))
     return "\n\n".join(part for part in parts if part)
@@ -29,5 +26,5 @@ def _read_stdin(stdin: TextIO) -> bytes:
         return buffer.read(MAX_ATTACHMENT_BYTES + 1) if buffer else stdin.read().encode()
     except OSError as error:
         raise AttachmentError(
-            f"What is piped in cannot be read ({error.strerror})", "Give the prompt as words"
+            f"Standard input cannot be read ({error.strerror})", "Give the prompt as arguments"
         ) from error

@@ -171,7 +171,7 @@ class RemoteBackend:
                     yield from accumulator.feed(output)
             except RemoteError as exc:
                 error = exc
-            for output in parser.emit_completed():
+            for output in parser.emit_results(only_finished=True):
                 yield from accumulator.feed(output)
             yield from accumulator.finish_remaining(FinishReason.ERROR if error else None)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
 
 from phichat.cancel import CancelToken
 from phichat.config.endpoints import Endpoint
-from phichat.engine.remote.request_thread import RequestThread
+from phichat.engine.remote.request_thread import GetTimeout, RequestThread
 from phichat.engine.remote.sse import JsonObject
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class EndpointClient:
         self._transport: HttpTransport | None = None
 
     def stream_completion(
-        self, body: Mapping[str, Any], cancel: CancelToken, get_idle_timeout: Callable[[], float]
+        self, body: JsonObject, cancel: CancelToken, get_idle_timeout: GetTimeout
     ) -> Generator[JsonObject, None, None]:
         """Yield the JSON documents of a chat completion as they arrive; ends early when cancelled.
 
@@ -40,13 +40,11 @@ class EndpointClient:
 
     def get_models(self, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
         """Return the document of `/v1/models`; None when cancelled."""
-        url = self._with_version(f"{self._endpoint.base_url}/models")
-        return next(self._send("GET", url, None, cancel, lambda: idle_timeout_s), None)
+        return self._get(self._with_version(f"{self._endpoint.base_url}/models"), cancel, idle_timeout_s)
 
     def get_server_path(self, path: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
         """Return the JSON document at a path of the server, outside `/v1`; None when cancelled."""
-        url = self._endpoint.base_url.removesuffix("/v1") + path
-        return next(self._send("GET", url, None, cancel, lambda: idle_timeout_s), None)
+        return self._get(self._endpoint.base_url.removesuffix("/v1") + path, cancel, idle_timeout_s)
 
     def close(self) -> None:
         """Close the connections; the client can be used again."""
@@ -58,13 +56,11 @@ class EndpointClient:
         version = self._endpoint.api_version
         return f"{url}?{urlencode({'api-version': version})}" if version else url
 
+    def _get(self, url: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
+        return next(self._send("GET", url, None, cancel, lambda: idle_timeout_s), None)
+
     def _send(
-        self,
-        method: str,
-        url: str,
-        body: Mapping[str, Any] | None,
-        cancel: CancelToken,
-        get_idle_timeout: Callable[[], float],
+        self, method: str, url: str, body: JsonObject | None, cancel: CancelToken, get_idle_timeout: GetTimeout
     ) -> Generator[JsonObject, None, None]:
         def run_request(thread: RequestThread) -> None:
             # Imported in the thread: importing httpx2 and reading certificates takes longer than a cancel may.

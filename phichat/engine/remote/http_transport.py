@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
 
 import httpx2
 
@@ -17,7 +16,7 @@ from phichat import __version__
 from phichat.config.endpoints import Endpoint
 from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
 from phichat.engine.remote.request_thread import RequestThread
-from phichat.engine.remote.sse import JsonDecoder, SseDecoder, parse_document
+from phichat.engine.remote.sse import MAX_EVENT_BYTES, JsonObject, SseDecoder, parse_document
 
 _CONNECT_TIMEOUT_S = 10.0
 _MAX_ERROR_BYTES = 1 << 18
@@ -26,13 +25,7 @@ _MAX_ERROR_BYTES = 1 << 18
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 """Asked directly, whatever proxy the environment names."""
 
-_CONNECTION_LOST = (
-    ConnectionResetError,
-    BrokenPipeError,
-    httpx2.RemoteProtocolError,
-    httpx2.ReadError,
-    httpx2.WriteError,
-)
+_LOST_ERRORS = (ConnectionResetError, BrokenPipeError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 
 
 class HttpTransport:
@@ -61,7 +54,7 @@ class HttpTransport:
         """Close the connections."""
         self._client.close()
 
-    def send(self, method: str, url: str, body: Mapping[str, Any] | None, thread: RequestThread) -> None:
+    def send(self, method: str, url: str, body: JsonObject | None, thread: RequestThread) -> None:
         """Send a request and hand the JSON documents of its response to the thread's user. Raises RemoteError."""
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {} if body is None else {"content-type": "application/json"}
@@ -93,20 +86,30 @@ def _check_response(response: httpx2.Response) -> None:
 
 
 def _read_error_body(response: httpx2.Response) -> object:
-    content = bytearray()
-    for chunk in response.iter_bytes():
-        content += chunk
-        if len(content) > _MAX_ERROR_BYTES:
-            break
+    content = _read_body(response, _MAX_ERROR_BYTES)
     try:
-        return parse_document(bytes(content))
+        return parse_document(content)
     except RemoteError:
         return content.decode("utf-8", "replace")
 
 
+def _read_body(response: httpx2.Response, max_bytes: int) -> bytes:
+    """Return the body, or somewhat more than max_bytes of a larger one."""
+    content = bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > max_bytes:
+            break
+    return bytes(content)
+
+
 def _receive_documents(response: httpx2.Response, thread: RequestThread) -> None:
-    is_json = "application/json" in response.headers.get("content-type", "").lower()
-    decoder = JsonDecoder() if is_json else SseDecoder()
+    if "application/json" in response.headers.get("content-type", "").lower():  # a server that does not stream
+        content = _read_body(response, MAX_EVENT_BYTES)
+        if len(content) > MAX_EVENT_BYTES:
+            raise RemoteError(RemoteErrorKind.TOO_LARGE)
+        return thread.enqueue(iter((parse_document(content),)))
+    decoder = SseDecoder()
     for chunk in response.iter_bytes():
         counts = decoder.line_count, decoder.document_count
         thread.enqueue(decoder.feed(chunk))
@@ -133,15 +136,14 @@ def _classify(exc: Exception) -> RemoteError:
         return RemoteError(RemoteErrorKind.TLS_ERROR, detail=detail)
     if has_cause(ConnectionRefusedError):
         return RemoteError(RemoteErrorKind.CONNECTION_REFUSED)
-    if has_cause(*_CONNECTION_LOST):
+    if has_cause(*_LOST_ERRORS):
         return RemoteError(RemoteErrorKind.CONNECTION_LOST)
     if has_cause(httpx2.ConnectTimeout):
         return RemoteError(RemoteErrorKind.UNREACHABLE, detail="it does not answer")
     if has_cause(httpx2.TimeoutException):
         return RemoteError(RemoteErrorKind.TIMEOUT)
-    if has_cause(httpx2.DecodingError):
-        return RemoteError(RemoteErrorKind.BAD_STREAM, detail=detail)
-    return RemoteError(RemoteErrorKind.UNREACHABLE, detail=detail)
+    kind = RemoteErrorKind.BAD_STREAM if has_cause(httpx2.DecodingError) else RemoteErrorKind.UNREACHABLE
+    return RemoteError(kind, detail=detail)
 
 
 def _parse_retry_after(headers: Mapping[str, str]) -> float | None:

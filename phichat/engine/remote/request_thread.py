@@ -21,6 +21,8 @@ _MAX_BUFFERED = 256
 _KEEPALIVE_TIMEOUT_FACTOR = 10
 """A server that sends nothing but signs of life is given this many times the idle timeout."""
 
+GetTimeout = Callable[[], float]
+
 
 class RequestThread(Thread):
     """A request and the documents of its response.
@@ -41,7 +43,7 @@ class RequestThread(Thread):
 
     # In the user's thread
 
-    def stream(self, cancel: CancelToken, get_idle_timeout: Callable[[], float]) -> Generator[JsonObject, None, None]:
+    def stream(self, cancel: CancelToken, get_idle_timeout: GetTimeout) -> Generator[JsonObject, None, None]:
         """Start the request and yield its documents as they arrive; ends early when cancelled.
 
         get_idle_timeout: returns the seconds that the server may be silent at this point.

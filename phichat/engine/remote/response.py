@@ -90,18 +90,17 @@ class CompletionParser:
             if reasoning or text:
                 yield SampleOutput(index, OutputDelta(reasoning, text, 0))
 
-    def emit_results(self) -> Iterator[SampleOutput]:
-        """Yield how each answer ended. Raises RemoteError for one without an end of its own."""
-        for index, choice in self._choices.items():
-            if not choice.is_emitted:
-                yield SampleOutput(index, self._build_result(choice))
+    def emit_results(self, *, only_finished: bool = False) -> Iterator[SampleOutput]:
+        """Yield how each answer ended. Raises RemoteError for one without an end of its own.
 
-    def emit_completed(self) -> Iterator[SampleOutput]:
-        """Yield how the completed answers ended, when an error has cut off the others."""
+        only_finished: skip such answers instead, when an error has cut them off.
+        """
+        skipped = (RemoteError,) if only_finished else ()
         for index, choice in self._choices.items():
-            if choice.finish_reason and not choice.is_emitted:
-                with suppress(RemoteError):
-                    yield SampleOutput(index, self._build_result(choice))
+            if choice.is_emitted or (only_finished and not choice.finish_reason):
+                continue
+            with suppress(*skipped):
+                yield SampleOutput(index, self._build_result(choice))
 
     def _build_result(self, choice: _Choice) -> GenerationFinished:
         if not choice.finish_reason and not choice.delta_count:

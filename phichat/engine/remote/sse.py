@@ -74,27 +74,6 @@ class SseDecoder:
             yield parse_document(data)
 
 
-class JsonDecoder:
-    """Decoder of a single JSON document, for a server that does not stream; otherwise like SseDecoder."""
-
-    def __init__(self) -> None:
-        self._content = bytearray()
-        self.line_count = self.document_count = 0
-        self.is_done = False
-
-    def feed(self, chunk: bytes) -> Iterator[JsonObject]:
-        """Collect a chunk; yields nothing. Raises RemoteError."""
-        self._content += chunk
-        if len(self._content) > MAX_EVENT_BYTES:
-            raise RemoteError(RemoteErrorKind.TOO_LARGE)
-        return iter(())
-
-    def flush(self) -> Iterator[JsonObject]:
-        """Yield the document. Raises RemoteError."""
-        self.is_done = True
-        yield parse_document(bytes(self._content))
-
-
 def parse_document(content: bytes) -> JsonObject:
     """Return a JSON object. Raises RemoteError."""
     try:

@@ -8,7 +8,7 @@ from textual.timer import Timer
 
 from phichat.cancel import CancelToken
 from phichat.errors import PhichatError, UsageError
-from phichat.services.chat_service import EXPORT_FORMATS, ConversationEntry
+from phichat.services.transcript_service import EXPORT_FORMATS, ConversationEntry
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turns import TurnController
 from phichat.tui.screens.dialogs import InputDialog, SelectDialog, TextDialog
@@ -53,7 +53,7 @@ class ConversationController:
 
     def _search_now(self, query: str = "") -> None:
         self._context.run_in_thread(
-            "list", lambda: self._context.service.list_conversations(query), self._context.sidebar.show_entries
+            "list", lambda: self._context.service.transcripts.list_entries(query), self._context.sidebar.show_entries
         )
 
     def run_action(self, name: str, entry: ConversationEntry | None) -> None:
@@ -61,7 +61,7 @@ class ConversationController:
         actions = {"open": self._open, "rename": self._rename, "delete": self._delete}
         try:
             if name == "undo":
-                self._context.notify(self._context.service.undo_delete())
+                self._context.notify(self._context.service.transcripts.undo_delete())
                 self._search_now()
             elif entry is not None and name == "export":
                 self._ask_export(entry.id)
@@ -85,13 +85,13 @@ class ConversationController:
 
     def _rename(self, entry: ConversationEntry) -> None:
         def on_answer(title: str) -> None:
-            self._context.service.rename_conversation(entry.id, title)
+            self._context.service.transcripts.rename(entry.id, title)
             self._search_now()
 
         self._context.ask(InputDialog("Rename conversation", entry.title), on_answer)
 
     def _delete(self, entry: ConversationEntry) -> None:
-        self._context.service.delete_conversation(entry.id)
+        self._context.service.transcripts.soft_delete(entry.id)
         self._context.notify("Deleted. Press u to undo (until you quit).")
         if self._context.conversation.id == entry.id:
             self._context.open_conversation(self._context.service.new_conversation())
@@ -125,7 +125,7 @@ class ConversationController:
         self._context.ask(SelectDialog("Export as", [(name, name) for name in EXPORT_FORMATS]), on_format)
 
     def _write_export(self, conversation_id: str, export_format: str, name: str) -> None:
-        document = self._context.service.export_conversation(conversation_id, export_format)
+        document = self._context.service.transcripts.export(conversation_id, export_format)
         self._turns.save_to_file(name, document)
 
     def replay(self) -> None:

@@ -99,7 +99,7 @@ class ChatScreen(Screen[None]):
         if context.conversation.branch:
             context.open_conversation(context.conversation)
         context.prompt.focus()
-        context.prompt.set_text(*context.service.load_draft())
+        context.prompt.set_text(*context.service.ui_state.load_draft())
         context.status_line.update_status(model=context.service.model_name)
 
     def finish_startup(self) -> None:
@@ -184,7 +184,7 @@ class ChatScreen(Screen[None]):
 
     def save_and_shut_down(self) -> None:
         """Save the draft and stop everything."""
-        self.context.service.save_draft(self.context.prompt.text, self.context.prompt.pastes)
+        self.context.service.ui_state.save_draft(self.context.prompt.text, self.context.prompt.pastes)
         self.shut_down()
 
     def shut_down(self) -> None:

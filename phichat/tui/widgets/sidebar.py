@@ -15,7 +15,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from phichat.sanitize import sanitize_line
-from phichat.services.chat_service import HIGHLIGHT_END, HIGHLIGHT_START, ConversationEntry
+from phichat.services.transcript_service import HIGHLIGHT_END, HIGHLIGHT_START, ConversationEntry
 
 _MIN_SPLIT_COLUMNS = 80
 """Columns of a terminal below which the sidebar hides the conversation."""
