@@ -96,6 +96,8 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    # Since 0.2. JSON: the parts that the prompt was rendered from, NULL where it is only text.
+    Migration("parts of prompts", ("ALTER TABLE turn ADD COLUMN prompt_parts TEXT",)),
 )
 
 

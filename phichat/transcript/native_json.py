@@ -16,6 +16,7 @@ from phichat.errors import TranscriptFileError
 from phichat.sanitize import to_json
 from phichat.transcript import codec
 from phichat.transcript.records import ConversationRecord
+from phichat.types import render_parts
 
 FORMAT, VERSION = "phichat", 1
 _EXPORT_AGAIN = "export it again"
@@ -51,7 +52,10 @@ def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord
         raise TranscriptFileError("It has no list of conversations", _EXPORT_AGAIN)
     for number, conversation in enumerate(conversations, 1):
         try:
-            yield codec.from_document(ConversationRecord, conversation)
+            record = codec.from_document(ConversationRecord, conversation)
+            if any(render_parts(turn.parts) != turn.prompt for turn in record.turns):
+                raise ValueError("the parts of a prompt differ from the prompt")
+            yield record
         except ValueError as error:
             raise TranscriptFileError(
                 f"Conversation {number} of it is damaged ({_shorten_error(error)})", _EXPORT_AGAIN

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from phichat.code_report import CodeReport
-from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, TextPart, Timings, Usage
+from phichat.types import FilePart, FinishReason, ModelInfo, Part, SamplingParams, TextPart, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,12 @@ class TurnRecord:
     def parts(self) -> tuple[Part, ...]:
         """The text and the files of the prompt."""
         return self.prompt_parts or (TextPart(self.prompt),)
+
+    @property
+    def title_text(self) -> str:
+        """The text that a title is made from: the user's own words, or else the name of the first file."""
+        texts = [part.text for part in self.parts if isinstance(part, TextPart)]
+        return "\n".join(texts) or next((part.name for part in self.parts if isinstance(part, FilePart)), "")
 
     @property
     def is_cut_off(self) -> bool:

@@ -11,7 +11,7 @@ from phichat.code_report import CodeReport
 from phichat.transcript import codec
 from phichat.transcript.database import encode_text
 from phichat.transcript.records import TurnRecord
-from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, Timings, Usage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -45,8 +45,8 @@ def insert_turn(
     created_micros = to_micros(record.created_at)
     rowid = _find_free_rowid(connection, to_rowid(created_micros))
     connection.execute(
-        """INSERT INTO turn (n, id, conversation, parent, depth, created_at, writer, copied_from, prompt)
-        VALUES (?, ?, ?, ?, 1 + coalesce((SELECT depth FROM turn WHERE n = ?), 0), ?, ?, ?, CAST(? AS TEXT))""",
+        """INSERT INTO turn (n, id, conversation, parent, depth, created_at, writer, copied_from, prompt, prompt_parts)
+        VALUES (?, ?, ?, ?, 1 + coalesce((SELECT depth FROM turn WHERE n = ?), 0), ?, ?, ?, CAST(? AS TEXT), ?)""",
         (
             rowid,
             record.id,
@@ -57,6 +57,7 @@ def insert_turn(
             writer,
             copied_from,
             encode_text(record.prompt),
+            codec.dump_json(record.prompt_parts) if record.prompt_parts else None,
         ),
     )
     if copied_from is None:
@@ -180,6 +181,7 @@ def _to_record(
         dropped_turns=row["dropped_turns"],
         code=None if row["code"] is None else codec.load_json(CodeReport, row["code"]),
         live=row["finish_reason"] is None and is_writer_alive(row["writer"], row["created_at"]),
+        prompt_parts=codec.load_json(tuple[Part, ...], row["prompt_parts"]) if row["prompt_parts"] else (),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from phichat.engine.worker.template import ChatTemplate, TemplateRejected
@@ -32,7 +32,7 @@ class TokenizedPrompt:
 
 def build_prompt(messages: Sequence[Message], template: ChatTemplate, tokenizer: Tokenizer) -> TokenizedPrompt:
     """The prompt for a reply to messages. Raises Refused."""
-    messages = [replace(message, text=_replace_surrogates(message.text)) for message in messages]
+    messages = [Message(message.role, _replace_surrogates(message.text)) for message in messages]
     masked, masks = _mask_reserved_text(messages, template, tokenizer)
     rendered = template.render(masked)
     if tokenizer.adds_bos and tokenizer.bos:
@@ -74,7 +74,7 @@ def _mask_reserved_text(
                 raise TemplateRejected("the prompt uses every private character of Unicode")
             masks[mask] = reserved_text
             text = text.replace(reserved_text, mask)
-        masked.append(replace(message, text=text))
+        masked.append(Message(message.role, text))
     return masked, masks
 
 

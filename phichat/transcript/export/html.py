@@ -18,9 +18,10 @@ from phichat.sanitize import sanitize_line, to_json
 from phichat.transcript.export import metadata
 from phichat.transcript.export.markdown_html import render_markdown, render_text
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import Part, TextPart
 
 _FOLD_ABOVE_CHARS = 4_000
-"""Characters: a longer prompt is folded, most of it is an attached file."""
+"""A longer prompt or system prompt is folded."""
 
 
 def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
@@ -100,15 +101,29 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
             case "system":
                 name, body = "System", f'<div class="plain">{render_text(text)}</div>'
             case _:
-                name, body = "You", f'<div class="plain">{render_text(text)}</div>'
-        if role == "reasoning" or (role != "assistant" and len(text) > _FOLD_ABOVE_CHARS):
-            size = "" if role == "reasoning" else f" of {len(text):,} characters"
-            body = f"<details><summary>Show all{size}</summary>{body}</details>"
+                name, body = "You", "".join(map(_render_prompt_part, turn.parts))
+        if role == "reasoning":
+            body = f"<details><summary>Show all</summary>{body}</details>"
+        elif role == "system":
+            body = _fold_long(text, body)
         yield f'<section class="message {role}">\n<h2>{attribute(name)}</h2>{copy}\n'
         yield f'<div class="body" dir="auto">{body}</div>\n'
         if role == "assistant":
             yield from _render_footer(turn)
         yield "</section>\n"
+
+
+def _render_prompt_part(part: Part) -> str:
+    body = f'<div class="plain">{render_text(part.text)}</div>'
+    if isinstance(part, TextPart):
+        return _fold_long(part.text, body)
+    return f"<details><summary>{attribute(metadata.attachment_label(part))}</summary>{body}</details>"
+
+
+def _fold_long(text: str, body: str) -> str:
+    if len(text) <= _FOLD_ABOVE_CHARS:
+        return body
+    return f"<details><summary>Show all of {len(text):,} characters</summary>{body}</details>"
 
 
 def _render_footer(turn: TurnRecord) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Markdown that renders on GitHub and that nothing in the content can break.
 
 Every text stands between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
-`<!-- /phichat:KIND -->`, KIND one of system, prompt, reasoning, answer. A CommonMark parser finds them
+`<!-- /phichat:KIND -->`, KIND one of system, prompt, file, reasoning, answer. A CommonMark parser finds them
 as its top-level HTML blocks; nothing in a text can become one. FORM says how the text was written:
 
     quote     a block quote of one paragraph; the text is what a parser reads in it
@@ -21,12 +21,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from html import escape as html_escape
 
 from phichat import __version__
 from phichat.sanitize import escape, sanitize_line
 from phichat.transcript.export import metadata
 from phichat.transcript.export.markdown_safety import make_safe
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import Part, TextPart
 
 _SPECIAL_CHARS = re.compile(r"[\\`*_\[\]<>&~|$^]|:(?=[\w+-]+:)")
 _LINE_START_CHARS = re.compile(r"^(?:([#+=\-])|(\d+)([.)]))")
@@ -91,8 +93,15 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
         if turn.system and turn.system != system:
             yield f"# System prompt\n\n{_render_literal('system', turn.system)}"
         system = turn.system
-        yield f"# Prompt {number}\n\n{_render_literal('prompt', turn.prompt)}"
+        yield f"# Prompt {number}\n\n" + "".join(map(_render_prompt_part, turn.parts))
         yield from _render_answer(number, turn)
+
+
+def _render_prompt_part(part: Part) -> str:
+    if isinstance(part, TextPart):
+        return _render_literal("prompt", part.text)
+    label = html_escape(metadata.attachment_label(part))
+    return f"<details><summary>{label}</summary>\n\n{_render_fence('file', part.text)}</details>\n\n"
 
 
 def _render_answer(number: int, turn: TurnRecord) -> Iterator[str]:

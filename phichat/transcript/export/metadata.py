@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from phichat.sanitize import sanitize_line
 from phichat.transcript.records import ConversationRecord, TurnRecord
-from phichat.types import FinishReason, ModelInfo
+from phichat.types import FilePart, FinishReason, ModelInfo
 
 
 def conversation_title(conversation: ConversationRecord) -> str:
@@ -71,6 +71,12 @@ def incompleteness_notes(turn: TurnRecord) -> Iterator[str]:
             yield "This answer failed" + (f": {sanitize_line(turn.error)}" if turn.error else ".")
         case FinishReason.STOP:
             pass
+
+
+def attachment_label(part: FilePart) -> str:
+    """Return the name and the size of an attached file, one line."""
+    size = f"{part.size:,} bytes" if part.size < 1000 else f"{part.size / 1000:,.1f} kB"
+    return f"{sanitize_line(part.name)} · {size}"
 
 
 def code_warnings(turn: TurnRecord) -> tuple[str, ...]:

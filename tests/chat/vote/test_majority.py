@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phichat.cancel import CancelToken
-from phichat.chat.session import Session
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.chat.vote.answer_extraction import AnswerKind
 from phichat.chat.vote.majority import VoteConfig, format_result, group_answers
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.events import AnswerGroup, SampleFinished, TextDelta, TurnFinished, VoteResult
 from phichat.types import FinishReason, SamplingParams
+
+QUESTION = TurnHistory(prompt="How many?")
 
 
 def vote(texts: Sequence[str], by: AnswerKind = AnswerKind.AUTO, asked: int | None = None) -> VoteResult:
@@ -89,7 +91,7 @@ def test_long_answers_and_many_are_cut_short() -> None:
 
 def asked(replies: Sequence[FakeReply], poll: VoteConfig, params: SamplingParams | None = None) -> list[Any]:
     params = params or SamplingParams(seed=7)
-    return list(Session(FakeBackend(replies)).send_with_vote("How many?", params, poll, CancelToken()))
+    return list(TurnPipeline(FakeBackend(replies)).run(QUESTION, params, CancelToken(), vote=poll))
 
 
 def test_the_reply_is_the_first_that_most_agree_with() -> None:
@@ -106,8 +108,8 @@ def test_the_reply_is_the_first_that_most_agree_with() -> None:
 
 
 def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
-    session, cancel, seen = Session(FakeBackend([FakeReply(["42"])] * 5)), CancelToken(), []
-    for event in session.send_with_vote("How many?", SamplingParams(), VoteConfig(5), cancel):
+    session, cancel, seen = TurnPipeline(FakeBackend([FakeReply(["42"])] * 5)), CancelToken(), []
+    for event in session.run(QUESTION, SamplingParams(), cancel, vote=VoteConfig(5)):
         seen.append(event)
         if sum(isinstance(event, SampleFinished) for event in seen) == 2:
             cancel.set()
@@ -120,9 +122,9 @@ def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
 
 def test_an_engine_that_dies_takes_no_sample_along() -> None:
     crash = EngineCrashed("The engine died", "ask again")
-    session, seen = Session(FakeBackend([FakeReply(["42"]), FakeReply(["43"], error=crash)])), []
+    session, seen = TurnPipeline(FakeBackend([FakeReply(["42"]), FakeReply(["43"], error=crash)])), []
     with pytest.raises(EngineCrashed):
-        for event in session.send_with_vote("How many?", SamplingParams(), VoteConfig(3), CancelToken()):
+        for event in session.run(QUESTION, SamplingParams(), CancelToken(), vote=VoteConfig(3)):
             seen.append(event)
     assert [event.reply.text for event in seen if isinstance(event, SampleFinished)] == ["42", "43"]
     assert (seen[-1].text, seen[-1].finish_reason) == ("42", FinishReason.ERROR)
