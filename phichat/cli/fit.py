@@ -8,7 +8,7 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import create_context, engine_options
+from phichat.cli.support.options import create_context, engine_options, json_option
 from phichat.cli.support.output import Output
 
 _MEMORY_PARTS = ("weights", "kv_cache", "compute", "total")
@@ -16,7 +16,7 @@ _MEMORY_PARTS = ("weights", "kv_cache", "compute", "total")
 
 @click.command()
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @engine_options
 def fit(model: str, as_json: bool, **flags: Any) -> int:
     """Estimate how much memory MODEL needs, where its layers go, and how fast it runs.

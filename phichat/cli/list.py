@@ -6,12 +6,17 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import create_context, create_default_context, debug_option
+from phichat.cli.support.options import create_context, create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
+
+_JSON_FIELDS = (
+    *("name", "path", "size", "quantization", "architecture", "source"),
+    *("sha256", "verified_at", "last_used_at", "context_length", "fits"),
+)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.option("--endpoint", metavar="NAME", help="List the models of [endpoints.NAME] in config.toml instead.")
 @debug_option
 def list(as_json: bool, endpoint: str | None) -> int:
@@ -24,18 +29,7 @@ def list(as_json: bool, endpoint: str | None) -> int:
     from phichat.units import format_size
 
     def to_json(entry: CatalogEntry) -> dict[str, object]:
-        return {
-            "name": entry.name,
-            "path": entry.path,
-            "size": entry.size,
-            "quantization": entry.quantization,
-            "architecture": entry.architecture,
-            "source": entry.source,
-            "sha256": entry.sha256,
-            "verified_at": entry.verified_at,
-            "last_used_at": entry.last_used_at,
-            "context_length": entry.context_length,
-            "fits": entry.fits,
+        return {field: getattr(entry, field) for field in _JSON_FIELDS} | {
             "tokens_per_second": entry.speed.tokens_per_second if entry.speed else None,
             "also_called": [*entry.aliases],
             "problem": entry.problem or None,
@@ -69,16 +63,11 @@ def _list_endpoint_models(endpoint: str, *, as_json: bool) -> int:
         if cancel.is_set():
             return ExitCode.INTERRUPTED
     documents = [
-        {
-            "name": f"{endpoint}/{model.id}",
-            "id": model.id,
-            "context_length": model.n_ctx or None,
-            "owned_by": model.owned_by or None,
-        }
+        {"name": f"{endpoint}/{model.id}", "id": model.id, "context_length": model.n_ctx, "owned_by": model.owned_by}
         for model in models
     ]
     if as_json:
-        Output().write_json(documents)
+        Output().write_json([{key: value or None for key, value in document.items()} for document in documents])
     elif models:
         rows = [
             [f"{endpoint}/{model.id}", f"{model.n_ctx:,}" if model.n_ctx else "?", model.owned_by or "?"]

@@ -49,7 +49,8 @@ def _to_document(engine: RunningEngine) -> dict[str, Any]:
 
 
 def _format_engines(documents: list[dict[str, Any]]) -> str:
-    from phichat.cli.support.tables import format_size, format_table
+    from phichat.cli.support.tables import format_table
+    from phichat.units import format_size
 
     rows = [
         [

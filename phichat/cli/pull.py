@@ -11,7 +11,7 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.download_progress import DownloadReporter
-from phichat.cli.support.options import create_context, debug_option
+from phichat.cli.support.options import create_context, debug_option, yes_option
 from phichat.cli.support.output import Output
 from phichat.errors import ModelDoesNotFit, UsageError
 from phichat.paths import expand_user
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("spec")
 @click.option("--sha256", default="", metavar="HEX", help="Expected SHA-256 of a file from an https URL.")
 @click.option("--force", is_flag=True, help="Download even if it does not fit this machine.")
-@click.option("-y", "--yes", is_flag=True, help="Assume yes.")
+@yes_option
 @click.option("--insecure", is_flag=True, help="Allow plain http.")
 @click.option("--offline", is_flag=True, help="Make no connection; only report whether it is already downloaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")

@@ -7,14 +7,14 @@ import sys
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import create_default_context, debug_option
+from phichat.cli.support.options import create_default_context, debug_option, yes_option
 from phichat.errors import UsageError
 from phichat.sanitize import sanitize_line
 
 
 @click.command()
 @click.argument("model")
-@click.option("-y", "--yes", is_flag=True, help="Assume yes.")
+@yes_option
 @debug_option
 def rm(model: str, yes: bool) -> int:
     """Remove MODEL from the hub's cache or from phichat's downloads, or remove a link.

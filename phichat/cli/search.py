@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import create_default_context, debug_option
+from phichat.cli.support.options import create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1, required=True)
 @click.option("-n", "--limit", type=click.IntRange(1, 50), default=12, show_default=True, help="Maximum results.")
 @click.option("--offline", is_flag=True, hidden=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @debug_option
 def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> int:
     """Search Hugging Face for GGUF repositories, most downloaded first.

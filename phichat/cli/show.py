@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.support.diagnostics import ExitCode
-from phichat.cli.support.options import create_context, debug_option
+from phichat.cli.support.options import create_context, debug_option, json_option
 from phichat.cli.support.output import Output
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @debug_option
 def show(model: str, as_json: bool) -> int:
     """Show details of MODEL: file, header, licence, and whether it fits.

@@ -8,7 +8,7 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import create_default_context, debug_option
+from phichat.cli.support.options import create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
 from phichat.sanitize import sanitize_line
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", required=False)
 @click.option("--repair", "repair", is_flag=True, help="Download damaged parts from the hub again.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @debug_option
 def verify(model: str | None, repair: bool, as_json: bool) -> int:
     """Verify MODEL (or all models) against the recorded SHA-256.

@@ -31,13 +31,6 @@ def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
-def format_size(count: int) -> str:
-    """Return bytes with a decimal unit."""
-    if count < 1_000_000:
-        return f"{count / 1e3:.1f} kB"
-    return f"{count / 1e6:.1f} MB" if count < 1_000_000_000 else f"{count / 1e9:.2f} GB"
-
-
 def format_count(count: int, noun: str) -> str:
     """Return the number and the noun, with an s unless it is 1."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

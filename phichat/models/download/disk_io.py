@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from phichat.errors import StorageError
@@ -24,9 +26,19 @@ def hash_range(file: io.FileIO, offset: int, length: int, hasher: hashlib._Hash,
 
 
 def write_at(file: io.FileIO, offset: int, data: memoryview) -> None:
+    """Write all of the data. Raises OSError."""
     file.seek(offset)
     while data:
         data = data[file.write(data) :]
+
+
+@contextmanager
+def disk_errors(folder: Path, missing: int = 0) -> Iterator[None]:
+    """Raise StorageError for an OSError; see storage_error."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, folder, missing) from error
 
 
 def storage_error(error: OSError, folder: Path, missing: int = 0) -> StorageError:

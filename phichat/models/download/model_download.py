@@ -13,7 +13,7 @@ from phichat.cancel import CancelToken
 from phichat.errors import AmbiguousModelError, DownloadError, HashMismatch, StorageError
 from phichat.gguf.header import GgufHeader, read_header, read_header_from
 from phichat.models.download.destination import Destination
-from phichat.models.download.disk_io import storage_error
+from phichat.models.download.disk_io import disk_errors, storage_error
 from phichat.models.download.plan import DownloadPlan, PlannedFile
 from phichat.models.download.progress import DownloadProgress, PullProgress, VerifyProgress
 from phichat.models.download.remote_header import merge_headers
@@ -194,23 +194,15 @@ class ModelDownload:
 
     def _open_download(self, item: PlannedFile, damaged: Path | None) -> FileDownload:
         destination = item.destination
-        try:
-            if damaged is not None:
+        if damaged is not None:
+            with disk_errors(destination.partial_file.parent):
                 self._hash_cache.remove_entry(damaged)
                 destination.partial_file.parent.mkdir(parents=True, exist_ok=True)
                 damaged.replace(destination.partial_file)
                 destination.journal.unlink(missing_ok=True)
                 if destination.chunk_hashes.is_file():
                     shutil.copyfile(destination.chunk_hashes, destination.journal)
-        except OSError as error:
-            raise storage_error(error, destination.partial_file.parent) from error
-        return FileDownload(
-            destination.partial_file,
-            destination.journal,
-            item.remote_file,
-            identity=item.identity,
-            expected_sha256=item.sha256,
-        )
+        return FileDownload(item)
 
     def _read_file_header(self, item: PlannedFile) -> GgufHeader:
         transfer = self._downloads.get(item.destination.path)
@@ -224,12 +216,10 @@ class ModelDownload:
         if item.git_oid and not item.sha256 and not _matches_git_oid(destination.partial_file, item):
             transfer.discard()
             raise HashMismatch(f"{item.remote_file.name} does not match its checksum on the hub", "Try again later")
-        try:
+        with disk_errors(destination.partial_file.parent):
             # In this order, a kill in between leaves a complete file and a journal that the next run removes.
             destination.partial_file.replace(destination.content)
-            transfer.finish(destination.chunk_hashes)
-        except OSError as error:
-            raise storage_error(error, destination.partial_file.parent) from error
+            transfer.finish()
         self.sha256[destination.path] = transfer.sha256
         self._link_file(item)
         self._hash_cache.store(destination.path, transfer.sha256)

@@ -43,17 +43,17 @@ class ResumeJournal:
             content = header + bytes(length - len(header))
             write_atomically(path, content)
         self._digests_offset = len(header) + self.chunk_count * _COUNT.size
-        self._chunk_bytes: list[int] = list(struct.unpack_from(f"<{self.chunk_count}I", content, len(header)))
+        counts = struct.unpack_from(f"<{self.chunk_count}I", content, len(header))
+        # Bytes of each chunk that are present, and the hashes of the file up to its end: changed by record_ methods.
+        self.chunk_bytes: list[int] = [min(count, self.chunk_length(chunk)) for chunk, count in enumerate(counts)]
         digests = content[self._digests_offset :]
-        self._digests = [digests[at : at + _DIGEST_BYTES] for at in range(0, len(digests), _DIGEST_BYTES)]
-        for chunk, count in enumerate(self._chunk_bytes):
-            self._chunk_bytes[chunk] = min(count, self.chunk_length(chunk))
+        self.digests = [digests[at : at + _DIGEST_BYTES] for at in range(0, len(digests), _DIGEST_BYTES)]
         self._file = path.open("r+b", buffering=0)
 
     @property
     def bytes_written(self) -> int:
         """Bytes of the file that are present."""
-        return sum(self._chunk_bytes)
+        return sum(self.chunk_bytes)
 
     def chunk_length(self, chunk: int) -> int:
         """Return the bytes in a chunk: CHUNK_BYTES, less for the last one."""
@@ -63,32 +63,24 @@ class ResumeJournal:
         """Return the offset of the end of a chunk in the file."""
         return chunk * CHUNK_BYTES + self.chunk_length(chunk)
 
-    def chunk_bytes_written(self, chunk: int) -> int:
-        """Return the bytes of a chunk that are present, from its beginning on."""
-        return self._chunk_bytes[chunk]
-
     def is_complete(self, chunk: int) -> bool:
         """Return whether all bytes of a chunk are present."""
-        return self._chunk_bytes[chunk] == self.chunk_length(chunk)
+        return self.chunk_bytes[chunk] == self.chunk_length(chunk)
 
     def record_written(self, chunk: int, count: int) -> None:
         """Record how many bytes of a chunk are present."""
-        self._chunk_bytes[chunk] = count
+        self.chunk_bytes[chunk] = count
         self._write_at(_HEADER.size + chunk * _COUNT.size, _COUNT.pack(count))
-
-    def get_digest(self, chunk: int) -> bytes:
-        """Return the hash of the file up to the end of a chunk, or NOT_HASHED."""
-        return self._digests[chunk]
 
     def record_digest(self, chunk: int, digest: bytes) -> None:
         """Record the hash of the file up to the end of a chunk."""
-        self._digests[chunk] = digest
+        self.digests[chunk] = digest
         self._write_at(self._digests_offset + chunk * _DIGEST_BYTES, digest)
 
     def clear_digests(self, first: int = 0) -> None:
         """Discard the hashes from a chunk on."""
         for chunk in range(first, self.chunk_count):
-            if self._digests[chunk] != NOT_HASHED:
+            if self.digests[chunk] != NOT_HASHED:
                 self.record_digest(chunk, NOT_HASHED)
 
     def heartbeat(self) -> None:

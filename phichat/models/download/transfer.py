@@ -16,14 +16,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
-from pathlib import Path
 
 from phichat.errors import DownloadError, HashMismatch, PhichatError
-from phichat.models.download.disk_io import hash_range, storage_error, write_at
+from phichat.models.download.disk_io import disk_errors, hash_range, storage_error, write_at
+from phichat.models.download.plan import PlannedFile
 from phichat.models.download.progress import DownloadProgress
-from phichat.models.download.remote_file import TRY_AGAIN, RemoteFile, TransferInterrupted
+from phichat.models.download.remote_file import TRY_AGAIN, TransferInterrupted
 from phichat.models.download.resume_journal import CHUNK_BYTES, NOT_HASHED, ResumeJournal
 
 _MAX_CONNECTIONS = 4
@@ -47,22 +47,19 @@ _MIN_READ = 1 << 20
 class FileDownload:
     """Partial file and its journal, until it is complete and verified. Held by one process at a time.
 
-    identity: see ResumeJournal. expected_sha256: "" if it is not known. Raises StorageError.
+    Raises StorageError.
     """
 
-    def __init__(
-        self, partial_file: Path, journal: Path, remote_file: RemoteFile, *, identity: str, expected_sha256: str
-    ) -> None:
-        self._partial_file, self._remote_file, self._expected_sha256 = partial_file, remote_file, expected_sha256
-        try:
-            partial_file.parent.mkdir(parents=True, exist_ok=True)
-            if journal.is_file() and not partial_file.is_file():
-                journal.unlink()
-            self._journal = ResumeJournal(journal, remote_file.size, identity)
+    def __init__(self, file: PlannedFile) -> None:
+        self._remote_file, self._expected_sha256 = file.remote_file, file.sha256
+        self._destination, self._partial_file = file.destination, file.destination.partial_file
+        with disk_errors(self._partial_file.parent, file.remote_file.size):
+            self._partial_file.parent.mkdir(parents=True, exist_ok=True)
+            if not self._partial_file.is_file():
+                file.destination.journal.unlink(missing_ok=True)
+            self._journal = ResumeJournal(file.destination.journal, file.remote_file.size, file.identity)
             self.is_new = self._journal.is_new
-            partial_file.open("ab").close()
-        except OSError as error:
-            raise storage_error(error, partial_file.parent, remote_file.size) from error
+            self._partial_file.open("ab").close()
         self.sha256, self.fetched_bytes = "", 0
         self._condition = threading.Condition()
         self._claimed_chunks: set[int] = set()
@@ -88,12 +85,9 @@ class FileDownload:
         for chunk in range(offset // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
             chunk_stop = min(max(stop - chunk * CHUNK_BYTES, _MIN_READ), self._journal.chunk_length(chunk))
             self._with_retries(partial(self._fetch_range, chunk, chunk * CHUNK_BYTES + chunk_stop))
-        try:
-            with self._partial_file.open("rb") as file:
-                file.seek(offset)
-                return file.read(stop - offset)
-        except OSError as error:
-            raise self._storage_error(error) from error
+        with self._disk_errors(), self._partial_file.open("rb") as file:
+            file.seek(offset)
+            return file.read(stop - offset)
 
     def run(self) -> Iterator[DownloadProgress]:
         """Fetch what is missing and verify it, yielding the progress about ten times a second; then set `sha256`.
@@ -139,9 +133,10 @@ class FileDownload:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def finish(self, chunk_hashes: Path) -> None:
+    def finish(self) -> None:
         """Move the journal to where a repair finds it, after the partial file was moved to its place."""
         self._journal.close()
+        chunk_hashes = self._destination.chunk_hashes
         try:
             chunk_hashes.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             chunk_hashes.write_bytes(self._journal.path.read_bytes())
@@ -163,12 +158,9 @@ class FileDownload:
 
     def sync(self) -> None:
         """Wait until the disk has the content. Raises StorageError."""
-        try:
-            with self._partial_file.open("r+b") as file:
-                file.truncate(self.size)
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise self._storage_error(error) from error
+        with self._disk_errors(), self._partial_file.open("r+b") as file:
+            file.truncate(self.size)
+            os.fsync(file.fileno())
 
     # Threads
 
@@ -193,7 +185,7 @@ class FileDownload:
             case PhichatError():
                 return error
             case OSError():
-                return self._storage_error(error)
+                return storage_error(error, self._partial_file.parent, self.size - self.done_bytes)
             case _:
                 detail = "".join(traceback.format_exception(error))
                 return DownloadError(f"Internal error in phichat ({type(error).__name__})", TRY_AGAIN, detail=detail)
@@ -276,7 +268,7 @@ class FileDownload:
 
     def _fetch_range(self, chunk: int, stop: int) -> None:
         """Fetch from the first missing byte of the chunk to stop. Raises TransferInterrupted."""
-        start = chunk * CHUNK_BYTES + self._journal.chunk_bytes_written(chunk)
+        start = chunk * CHUNK_BYTES + self._journal.chunk_bytes[chunk]
         if start >= stop:
             return
         with self._partial_file.open("r+b", buffering=0) as file:
@@ -288,7 +280,7 @@ class FileDownload:
                 self._write_chunk_data(file, offset, data)
         for checked in range(chunk, -(-stop // CHUNK_BYTES)):
             expected = min(stop - checked * CHUNK_BYTES, self._journal.chunk_length(checked))
-            if self._journal.chunk_bytes_written(checked) < expected:
+            if self._journal.chunk_bytes[checked] < expected:
                 raise TransferInterrupted("the connection was closed early")
 
     def _write_chunk_data(self, file: io.FileIO, offset: int, data: bytes) -> None:
@@ -298,7 +290,7 @@ class FileDownload:
             chunk, start = divmod(offset, CHUNK_BYTES)
             segment, view = view[: CHUNK_BYTES - start], view[CHUNK_BYTES - start :]
             end = start + len(segment)
-            written = self._journal.chunk_bytes_written(chunk)
+            written = self._journal.chunk_bytes[chunk]
             if start <= written < end:
                 write_at(file, chunk * CHUNK_BYTES + written, segment[written - start :])
                 with self._condition:
@@ -328,8 +320,8 @@ class FileDownload:
             file.seek(chunk * CHUNK_BYTES)
             return hashlib.sha256(file.read(self._journal.chunk_length(chunk))).digest()
 
-    def _storage_error(self, error: OSError) -> PhichatError:
-        return storage_error(error, self._partial_file.parent, self.size - self.done_bytes)
+    def _disk_errors(self) -> AbstractContextManager[None]:
+        return disk_errors(self._partial_file.parent, self.size - self.done_bytes)
 
     # Hashing
 
@@ -364,7 +356,7 @@ class FileDownload:
                 is_readable = hash_range(
                     file, chunk * CHUNK_BYTES, self._journal.chunk_length(chunk), next_hasher, buffer
                 )
-                known, digest = self._journal.get_digest(chunk), next_hasher.digest()
+                known, digest = self._journal.digests[chunk], next_hasher.digest()
                 with self._condition:
                     if is_readable and known in (NOT_HASHED, digest):
                         if known == NOT_HASHED:
