@@ -1,4 +1,4 @@
-"""The parts of a prompt on the command line: attached files, piped text, and words."""
+"""The prompt of `ask`: attached files, standard input and the words of the command line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One self-contained HTML page: no network, and nothing of the content but text.
+"""Writes one self-contained HTML page that uses no network and holds the content only as text.
 
-The page's policy allows its own style and its own script, both by their hash, and nothing else. Every
-text is also in it exactly, for the copy buttons and for programs: the element with the id "source"
+Its Content-Security-Policy allows the page's own style and script, both by their hash, and nothing else.
+Every text is also in it unchanged, for the copy buttons and for programs: the element with the id "source"
 holds JSON, `{"conversations": [{"id", "title", "messages": [{"role", "text"}]}]}`, in the order of the
 `<section class="message">` elements; a role is system, user, reasoning or assistant.
 """
@@ -25,7 +25,7 @@ _FOLD_ABOVE_CHARS = 4_000
 
 
 def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
-    """The page in pieces."""
+    """Yield the page in pieces."""
     style, script = _read_asset("page.css"), _read_asset("page.js")
     policy = f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'"
     title = (
@@ -76,7 +76,7 @@ def _metadata_line(conversation: ConversationRecord) -> str:
 
 
 def _iter_messages(conversation: ConversationRecord) -> Iterator[tuple[str, str, TurnRecord]]:
-    """Role, text and turn of what the page shows, in its order."""
+    """Yield role, text and turn of the messages on the page, in their order."""
     system: str | None = None
     for turn in conversation.get_branch():
         if turn.system and turn.system != system:

@@ -1,4 +1,4 @@
-"""Plain text, to be read."""
+"""Writes plain text for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phichat.types import FilePart
 
 
 def write_text(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
-    """The text in pieces, each with its line ends."""
+    """Yield the text in pieces, each with its line ends."""
     for index, conversation in enumerate(conversations):
         title = metadata.conversation_title(conversation)
         yield (

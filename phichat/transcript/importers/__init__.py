@@ -1,4 +1,4 @@
-"""Conversations from the files of other programs, and from phichat's own JSON."""
+"""Import of conversations from files of other programs, and from phichat's own JSON."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phichat.cancel import CancelToken
@@ -24,6 +24,7 @@ def vote(texts: Sequence[str], by: AnswerKind = AnswerKind.AUTO, asked: int | No
     return VoteResult(by, asked or len(texts), groups, groups[0].samples[0] if groups else 0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["42", "It is 42.", "41", "no idea", "**42.0**"]), min_size=1), st.sampled_from(AnswerKind)
 )
@@ -65,14 +66,14 @@ def test_a_percentage_is_what_others_take_it_for() -> None:
     [
         (["42", "42", "41", "42", "42"], "4 of 5 samples agree (80 %): 42; 1 said 41."),
         (["42", "42.0"], "2 of 2 samples agree (100 %): 42."),
-        (["42", "?", "42"], "2 of 3 samples agree (67 %): 42; 1 gave no answer to compare."),
+        (["42", "?", "42"], "2 of 3 samples agree (67 %): 42; 1 had nothing to compare."),
         (
             ["1", "2", "1", "2", "3"],
             "A tie: 2 of 5 samples (40 %) said 1; 2 said 2, 1 said 3. This is the one that came first.",
         ),
         (["1", "2"], "No agreement among 2 samples: 1 said 1; 1 said 2. This is the first with an answer."),
-        (["?", "!"], "No agreement: none of 2 samples has a number to compare; this is the first."),
-        (["1"], "There is one sample, and nothing to compare it with."),
+        (["?", "!"], "No agreement: none of 2 samples has a number to compare. This is the first."),
+        (["1"], "There is one sample, so there is nothing to compare."),
     ],
 )  # fmt: skip
 def test_the_outcome_in_words(texts: Sequence[str], said: str) -> None:
@@ -86,7 +87,7 @@ def test_long_answers_and_many_are_cut_short() -> None:
     assert format_result(vote(["1", "1"], AnswerKind.NUMBER, asked=5)).startswith(
         "Only 2 of 5 samples were complete. 2 of 2 samples agree"
     )
-    assert "until then" in format_result(VoteResult("line", 5, (), 0))
+    assert "partial answer" in format_result(VoteResult("line", 5, (), 0))
 
 
 def asked(replies: Sequence[FakeReply], poll: VoteConfig, params: SamplingParams | None = None) -> list[Any]:
@@ -117,7 +118,6 @@ def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
     assert sum(len(group.samples) for group in voted.groups) == 2
     assert seen[-1].finish_reason is FinishReason.CANCELLED
     assert seen[-1].text == "42"
-    assert [turn.reply for turn in session.history] == ["42"]
 
 
 def test_an_engine_that_dies_takes_no_sample_along() -> None:
