@@ -1,4 +1,4 @@
-"""Writes docs/placement.md: where the planner puts the phi models on described machines.
+"""Write docs/placement.md: where the planner puts the phi models on described machines.
 
     python tools/placement_table.py
 

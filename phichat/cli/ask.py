@@ -12,7 +12,7 @@ import click
 from phichat.chat.presenter import present
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import all_options, create_context, keep_alive_option
+from phichat.cli.support.options import all_options, create_context, json_option, keep_alive_option
 from phichat.cli.support.output import Output
 from phichat.cli.support.vote_presenter import VotePresenter, format_trimmed, format_unavailable
 from phichat.code_report import CodeReport
@@ -43,7 +43,7 @@ _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
 @click.option("-c", "--continue", "resume_latest", is_flag=True, help="Continue the latest conversation.")
 @click.option("--cid", metavar="ID", help="Continue this conversation (an ID prefix is enough).")
 @click.option("-o", "--option", "options", nargs=2, multiple=True, metavar="KEY VALUE", help="Set any option by name.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @click.option("-x", "--extract", is_flag=True, help="Print only the first code block.")
 @click.option("-u", "--usage", is_flag=True, help="Print token counts and speed to stderr.")

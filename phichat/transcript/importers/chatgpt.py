@@ -24,7 +24,7 @@ def is_chatgpt_conversation(document: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _OpenTurn:
+class _UnfinishedTurn:
     """A turn that is collected on the way from the root. nodes: of the tree, that it is made of."""
 
     parent: str | None
@@ -44,7 +44,7 @@ def convert_chatgpt(document: Mapping[str, Any], default_time: datetime) -> Conv
     turns: dict[str, TurnRecord] = {}
     turn_of: dict[str, str] = {}
 
-    def finish_turn(open_turn: _OpenTurn) -> str | None:
+    def finish_turn(open_turn: _UnfinishedTurn) -> str | None:
         if not open_turn.nodes:
             return open_turn.parent
         created_at = open_turn.created_at or started_at
@@ -66,7 +66,7 @@ def convert_chatgpt(document: Mapping[str, Any], default_time: datetime) -> Conv
         return turn_id
 
     roots = [key for key, node in nodes.items() if isinstance(node, dict) and node.get("parent") not in nodes]
-    stack = [(root, _OpenTurn(None, None)) for root in reversed(roots)]
+    stack = [(root, _UnfinishedTurn(None, None)) for root in reversed(roots)]
     seen: set[str] = set()
     while stack:
         key, open_turn = stack.pop()
@@ -79,7 +79,7 @@ def convert_chatgpt(document: Mapping[str, Any], default_time: datetime) -> Conv
             open_turn = replace(open_turn, system=parsed.text or open_turn.system)
         elif parsed and parsed.role == "user":
             parent = finish_turn(open_turn)
-            open_turn = _OpenTurn(parent, open_turn.system, (key,), parsed.text, (), parsed.created_at)
+            open_turn = _UnfinishedTurn(parent, open_turn.system, (key,), parsed.text, (), parsed.created_at)
         elif parsed:
             created_at = open_turn.created_at or parsed.created_at
             open_turn = replace(
