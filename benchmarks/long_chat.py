@@ -1,4 +1,4 @@
-"""What a long conversation makes a model read again, in a context that is too small for it.
+"""Tokens that are evaluated again in a conversation that is longer than the context.
 
 python benchmarks/long_chat.py [--model NAME] [--ctx-size N] [--turns N]
 

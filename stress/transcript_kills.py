@@ -1,4 +1,4 @@
-"""Kills phichat with SIGKILL at random moments, three at once, and looks what of the conversations is left.
+"""SIGKILL of phichat at random moments, three at once, and a check of the conversations that are left.
 
     python stress/transcript_kills.py --kills 300 --asks 30
 
