@@ -96,7 +96,7 @@ def memory(hub: StandIn, folder: Path) -> None:
     offer(hub, folder, 2000)
     arguments, environment = command(folder / "home", hub)
     program = (
-        "import resource, sys; from phichat.cli.app import run; code = run(sys.argv[1:]); "
+        "import resource, sys; from phichat.cli.app import run_command_line; code = run_command_line(sys.argv[1:]); "
         "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"
     )
     done = subprocess.run(

@@ -52,7 +52,7 @@ def measure(path: Path, n_ctx: int, kind: str, verdicts: ProbeCache) -> tuple[in
             repeats //= 2
         for _ in backend.generate([message], SamplingParams(temperature=0, max_tokens=4), cancel):
             pass
-        planned = next(placement for placement in backend.plan.placements if placement.device == CPU)
+        planned = next(placement for placement in backend.engine.plan.placements if placement.device == CPU)
         return planned.total, largest_resident(backend.pid)
     finally:
         backend.close()

@@ -110,17 +110,18 @@ def _run_benchmark(
             return None
         generation = _summarize_speed(generated_tokens, result.generation_speeds)
         tokens_per_second = generation["tokens_per_second"]
-        speed = GenerationSpeed(tokens_per_second, backend.plan.n_gpu_layers, "bench")
+        bytes_per_second = tokens_per_second * compute_bytes_per_token(backend.engine.header)
+        speed = GenerationSpeed(tokens_per_second, backend.engine.plan.n_gpu_layers, "bench")
         UsageLog(context.paths.usage_log).record_speed(backend.path, speed)
         return {
             "model": name,
-            "threads": backend.threads.generation,
-            "prompt_threads": backend.threads.prompt,
-            "n_gpu_layers": backend.plan.n_gpu_layers,
+            "threads": backend.engine.threads.generation,
+            "prompt_threads": backend.engine.threads.prompt,
+            "n_gpu_layers": backend.engine.plan.n_gpu_layers,
             "prompt": _summarize_speed(prompt_tokens, result.prompt_speeds),
             "generation": generation,
             "memory_bandwidth_gb_s": result.memory_bandwidth / 1e9,
-            "share_of_limit": tokens_per_second * compute_bytes_per_token(backend.header) / result.memory_bandwidth,
+            "share_of_limit": bytes_per_second / result.memory_bandwidth,
         }
     finally:
         backend.close()

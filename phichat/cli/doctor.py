@@ -210,7 +210,8 @@ def _check_load(context: AppContext) -> Iterator[CheckResult]:
     try:
         for _ in backend.load(CancelToken()):
             pass
-        placement = "CPU only" if not backend.plan.n_gpu_layers else f"{backend.plan.n_gpu_layers} layers on GPUs"
+        gpu_layers = backend.engine.plan.n_gpu_layers
+        placement = f"{gpu_layers} layers on GPUs" if gpu_layers else "CPU only"
         yield CheckResult("loads", f"with a context of {backend.n_ctx:,} tokens, {placement}")
     except PhichatError as error:
         yield _failed("loads", error)

@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from phichat import events
 from phichat.cancel import CancelToken
-from phichat.events import (
-    ModelLoading,
-    ModelReady,
-    ModelVerifying,
-    PromptProgress,
-    ReasoningDelta,
-    SampleFinished,
-    SamplingProgress,
-    TextDelta,
-    TurnFinished,
-)
 from phichat.types import Message, SamplingParams
 
 __all__ = ["Backend", "CancelToken", "GenerationEvent", "LoadEvent", "SampleEvent"]
 
-LoadEvent = ModelVerifying | ModelLoading | ModelReady
-GenerationEvent = PromptProgress | ReasoningDelta | TextDelta | TurnFinished
-SampleEvent = PromptProgress | SamplingProgress | SampleFinished
+LoadEvent = events.ModelVerifying | events.ModelLoading | events.ModelReady
+GenerationEvent = events.PromptProgress | events.ReasoningDelta | events.TextDelta | events.TurnFinished
+SampleEvent = events.PromptProgress | events.SamplingProgress | events.SampleFinished
 
 
 class Backend(Protocol):

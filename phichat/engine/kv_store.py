@@ -1,6 +1,6 @@
 """Folder of saved KV caches, which spare a later engine process the prefill of a conversation.
 
-The engine process writes and reads the files (`phichat.engine.worker.kv_cache.persistence`). Their names tell the
+The engine process writes and reads the files (`phichat.engine.worker.kv_cache.persistence`). Their names hold the
 model, the conversation and the value, so that no file has to be opened to remove or evict it:
 
     MODEL-CONVERSATION-MILLISECONDS-RANDOM.kv    a KV cache; .part while it is written, .tried while it is restored

@@ -32,8 +32,8 @@ from phichat.engine.planner.fit_estimate import BATCH_SIZE, plan_placement, woul
 from phichat.engine.planner.hardware import DeviceKind, Hardware, describe_unused_gpu, probe_from_engine
 from phichat.engine.planner.memory_estimate import estimate_recurrent_state
 from phichat.engine.planner.offload_plan import CPU, OffloadPlan, require_fit
-from phichat.engine.process_backend import ProcessBackend
-from phichat.errors import EngineCrashed, EngineError, ModelFileError
+from phichat.engine.process_backend import ProcessBackend, require_loaded
+from phichat.errors import EngineCrashed, ModelFileError
 from phichat.events import ModelLoading, ModelReady, ModelVerifying
 from phichat.gguf.header import GgufHeader, check_usable, read_model_header
 from phichat.storage.fingerprint import FileFingerprints
@@ -52,7 +52,9 @@ StartProcess = Callable[[EngineTimeouts, int], EngineProcess]
 
 
 @dataclass(frozen=True, slots=True)
-class _LoadedEngine:
+class LoadedEngine:
+    """A loaded model and its engine process. engine_info: of the library that the process uses."""
+
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
@@ -105,50 +107,29 @@ class LocalBackend(ProcessBackend):
         self._tuning_source = tuning_source or StaticTuning()
         self._verifier, self._suggestions = verifier, suggestions
         self._free_memory, self._kv_store = free_memory, kv_store
-        self._loaded_engine: _LoadedEngine | None = None
+        self._loaded_engine: LoadedEngine | None = None
 
     @property
     def n_ctx(self) -> int:
-        return self._require_engine().load_reply.n_ctx
+        return self.engine.load_reply.n_ctx
 
     @property
-    def header(self) -> GgufHeader:
-        """Header of the loaded file."""
-        return self._require_engine().header
-
-    @property
-    def plan(self) -> OffloadPlan:
-        """Devices and memory of the loaded model."""
-        return self._require_engine().plan
+    def engine(self) -> LoadedEngine:
+        """The loaded model. Raises EngineError when there is none."""
+        return require_loaded(self._loaded_engine)
 
     @property
     def pid(self) -> int:
         """Process id of the engine process."""
-        return self._require_engine().process.pid
-
-    @property
-    def threads(self) -> Threads:
-        """Threads that the engine process computes with."""
-        return self._require_engine().threads
-
-    @property
-    def library_file(self) -> Path:
-        """Shared library that the engine process has loaded."""
-        return Path(self._require_engine().engine_info.library_file)
-
-    def _require_engine(self) -> _LoadedEngine:
-        if self._loaded_engine is None:
-            raise EngineError("No model is loaded", "Load one first")
-        return self._loaded_engine
+        return self.engine.process.pid
 
     def _require_connection(self) -> EngineConnection:
-        return self._require_engine().process
+        return self.engine.process
 
     def _on_disconnected(self) -> None:
         self._loaded_engine = None
 
-    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """See `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
+    def _load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         if self._loaded_engine and self._loaded_engine.process.is_alive:
             return
         self.close()
@@ -213,13 +194,11 @@ class LocalBackend(ProcessBackend):
                 )
                 if not request.extra_buffers:
                     notices.append(_CPU_BUFFERS_CRASH_NOTICE)
-            engine = _LoadedEngine(process, header, plan, settings.threads, load_reply, engine_info)
+            engine = LoadedEngine(process, header, plan, settings.threads, load_reply, engine_info)
             model_info = self._make_model_info(engine, hardware)
             self._loaded_engine, is_loaded = engine, True
-            self._unreported_load_s = monotonic() - started_at
-            yield ModelReady(
-                model_info, str(self._path), load_reply.n_ctx_train, self._unreported_load_s, tuple(notices)
-            )
+            load_s = monotonic() - started_at
+            yield ModelReady(model_info, str(self._path), load_reply.n_ctx_train, load_s, tuple(notices))
         finally:
             if not is_loaded:
                 process.kill()
@@ -300,7 +279,7 @@ class LocalBackend(ProcessBackend):
     def _sha256(self) -> str:
         return self._verifier.sha256 if self._verifier else ""
 
-    def _make_model_info(self, engine: _LoadedEngine, hardware: Hardware) -> ModelInfo:
+    def _make_model_info(self, engine: LoadedEngine, hardware: Hardware) -> ModelInfo:
         header, plan = engine.header, engine.plan
         return ModelInfo(
             name=self._name,
@@ -327,7 +306,7 @@ class LocalBackend(ProcessBackend):
         ready: event of its load. files, program_files: of the model and of the program, with their fingerprints from
         before the load. Raises EngineError kinds.
         """
-        engine = self._require_engine()
+        engine = self.engine
         loaded_model = protocol.LoadedModelInfo(
             model=ready.model,
             path=str(self._path.resolve()),

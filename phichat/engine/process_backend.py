@@ -5,16 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import TypeVar, assert_never
 
-from phichat.engine.backend import CancelToken, GenerationEvent, SampleEvent
+from phichat.engine.backend import CancelToken, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection
 from phichat.engine.ipc.protocol import EngineReply, ErrorCode
 from phichat.engine.parallel_sampling import SamplesAccumulator, derive_seeds
 from phichat.engine.reply_accumulator import ReplyAccumulator
 from phichat.errors import ContextOverflow, EngineError, EngineLoadFailed, ModelDoesNotFit, PhichatError, TemplateError
+from phichat.events import ModelReady
 from phichat.types import FinishReason, Message, SamplingParams
+
+_T = TypeVar("_T")
+
+
+def require_loaded(value: _T | None) -> _T:
+    """Return the value. Raises EngineError for None, which stands for a model that is not loaded."""
+    if value is None:
+        raise EngineError("No model is loaded", "Load one first")
+    return value
 
 
 class ProcessBackend(ABC):
@@ -41,6 +51,17 @@ class ProcessBackend(ABC):
     @abstractmethod
     def _on_disconnected(self) -> None:
         """Forget the connection, which has ended; the next load starts afresh."""
+
+    @abstractmethod
+    def _load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
+        """See `Backend.load`."""
+
+    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
+        """See `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
+        for event in self._load(cancel):
+            if isinstance(event, ModelReady):
+                self._unreported_load_s = event.load_s
+            yield event
 
     def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
         for reply in self._request(protocol.CountTokens(tuple(messages)), cancel):

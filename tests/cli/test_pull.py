@@ -127,15 +127,15 @@ def test_what_does_not_fit_is_not_downloaded_unless_it_is_wanted(run: Run, serve
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_kill_and_ctrl_c_lose_nothing(environment: dict[str, str], run: Run, server: StandIn, tmp_path: Path) -> None:
-    server.rate = 12e6
+    server.rate = 3e6  # so slow that most of the file is left when the signal comes, on a busy machine too
     for number in (signal.SIGKILL, signal.SIGINT):
         before = server.sent
         command = [sys.executable, "-m", "phichat", "pull", LARGE]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-            while server.sent < before + 6_000_000 and process.poll() is None:
+            while server.sent < before + 1_500_000 and process.poll() is None:
                 time.sleep(0.01)
             process.send_signal(number)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=120)
         assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
         assert b"Traceback" not in errors
     server.rate = 0

@@ -27,7 +27,7 @@ def run() -> Iterator[Run]:
 
         def start(*arguments: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-m", "phichat", *arguments]
-            return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+            return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
         yield start
         engines = DaemonRegistry.for_cache(Path(folder, "cache"))

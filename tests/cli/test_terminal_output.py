@@ -30,7 +30,7 @@ def seen(home: Path, *arguments: str, typed: str = "", **extra: str) -> str:
                 content += piece
         except OSError:
             pass  # Linux's way to say that the other side has closed
-        process.wait(30)
+        process.wait(120)
     os.close(ours)
     return content.decode("utf-8")
 

@@ -121,6 +121,7 @@ def test_a_removed_name_says_since_when(code: str, name: str, gone: int) -> None
         assert found(code, (3, gone - 1)) == {}
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "code",
     [

@@ -195,6 +195,7 @@ def test_an_engine_that_does_not_read_is_given_up(tmp_path: Path) -> None:
         ask(deaf, [Message(Role.USER, "word " * 1_000_000)])
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_an_engine_that_ignores_cancel_is_killed(tiny: LocalBackend) -> None:
     cancel = CancelToken()
@@ -355,7 +356,7 @@ def test_no_engine_outlives_its_parent(tmp_path: Path) -> None:
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while psutil.pid_exists(pid) and time.monotonic() < until:
         time.sleep(0.01)
     assert not psutil.pid_exists(pid)
@@ -371,6 +372,7 @@ def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
     assert not set(psutil.Process().children()) - before
 
 
+@pytest.mark.timing
 def test_cancel_while_a_huge_prompt_is_tokenized(tmp_path: Path) -> None:
     engine, cancel = backend(embedded_model(), tmp_path), CancelToken()
     load(engine)

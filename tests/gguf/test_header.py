@@ -117,6 +117,7 @@ def test_keys_of_another_type_than_expected_are_as_absent() -> None:
     assert header.quantization == ""
 
 
+@pytest.mark.timing
 def test_long_vocabulary_is_quick() -> None:
     tokens = b"".join(text(b"token") for _ in range(200_000))
     data = header_bytes((entry(b"tokenizer.ggml.tokens", ARRAY, struct.pack("<IQ", STRING, 200_000) + tokens),))
@@ -126,9 +127,9 @@ def test_long_vocabulary_is_quick() -> None:
 
 
 def _seconds(data: bytes) -> float:
-    started = time.perf_counter()
+    started = time.process_time()  # other processes do not add to it
     read_bytes(data)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def test_strings_across_the_window() -> None:

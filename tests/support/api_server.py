@@ -39,7 +39,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=120)
 
     def exchange(self, request: bytes) -> bytes:
         """What comes back for these bytes until the server closes or says no more for a while."""
@@ -88,7 +88,7 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
     return bytes(got)
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until

@@ -170,13 +170,22 @@ def clock_of_utc() -> Iterator[None]:
 
 
 def seen(pilot: Pilot[None]) -> str:
-    """The text of the screen."""
+    """Return the text of the screen."""
     lines = pilot.app.screen._compositor.render_strips()
     return "\n".join(line.text.rstrip() for line in lines)
 
 
+async def settle(pilot: Pilot[None]) -> None:
+    """Wait until the screen has not changed for three looks, as a busy machine draws late."""
+    same, shown = 0, seen(pilot)
+    while same < 3:
+        await pilot.pause(0.05)
+        before, shown = shown, seen(pilot)
+        same = same + 1 if shown == before else 0
+
+
 async def until(pilot: Pilot[None], text: str) -> str:
-    """Wait for a text to be seen. The whole screen."""
+    """Wait until the screen shows a text; return the whole screen."""
     for _ in range(150):
         await pilot.pause(0.02)
         shown = seen(pilot)

@@ -13,28 +13,11 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from phichat.engine.autotune.tuning_cache import (
-    BatchCosts,
-    ComputeSettings,
-    StaticTuning,
-    Threads,
-    TuningCache,
-    TuningSource,
-    list_thread_candidates,
-    select_fastest,
-)
+from phichat.engine.autotune import tuning_cache as tuning
 from phichat.engine.backend import CancelToken, LoadEvent
+from phichat.engine.ipc import protocol
 from phichat.engine.ipc.process import DEFAULT_SPIN_COUNT, SPIN_COUNT_VARIABLE
-from phichat.engine.ipc.protocol import (
-    BatchCostResult,
-    BenchmarkReply,
-    BenchmarkRequest,
-    MeasureBatchCosts,
-    PrefillProgress,
-    ThreadTrial,
-    ThreadTuningResult,
-    TuneThreads,
-)
+from phichat.engine.ipc.protocol import BenchmarkReply, BenchmarkRequest, PrefillProgress, ThreadTrial
 from phichat.engine.local import LocalBackend
 from phichat.engine.planner.hardware import count_usable_cores, count_usable_cpus
 
@@ -80,7 +63,7 @@ class TuningReport:
     """
 
     default_threads: int
-    threads: Threads
+    threads: tuning.Threads
     batch_costs: tuple[BatchCost, ...]
     thread_trials: tuple[ThreadTrial, ...]
     spin_count: int | None
@@ -92,7 +75,9 @@ TuningProgress = LoadEvent | PrefillProgress
 
 
 def run_tuning(
-    make_backend: Callable[[TuningSource, int | None], LocalBackend], tuning_cache: TuningCache, cancel: CancelToken
+    make_backend: Callable[[tuning.TuningSource, int | None], LocalBackend],
+    tuning_cache: tuning.TuningCache,
+    cancel: CancelToken,
 ) -> Generator[TuningProgress, None, TuningReport | None]:
     """Measure, and store the best settings; None when cancelled.
 
@@ -102,22 +87,21 @@ def run_tuning(
     import psutil
 
     cpu_load = psutil.cpu_percent(_CPU_LOAD_SAMPLE_S) / 100
-    thread_counts = list_thread_candidates(count_usable_cores(), count_usable_cpus())
-    backend = make_backend(StaticTuning(), None)
+    thread_counts = tuning.list_thread_candidates(count_usable_cores(), count_usable_cpus())
+    backend = make_backend(tuning.StaticTuning(), None)
     try:
-        thread_result = yield from _run_thread_trials(
-            backend, TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S), cancel
-        )
+        thread_request = protocol.TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S)
+        thread_result = yield from _run_benchmark(backend, thread_request, protocol.ThreadTuningResult, cancel)
         if thread_result is None:
             return None
         threads = select_threads(thread_result.trials)
-        cost_request = MeasureBatchCosts(
+        cost_request = protocol.MeasureBatchCosts(
             threads.generation, threads.prompt, _BATCH_SIZES, _ROUNDS, _TRIAL_DURATION_S / 4
         )
-        cost_result = yield from _run_benchmark(backend, cost_request, BatchCostResult, cancel)
+        cost_result = yield from _run_benchmark(backend, cost_request, protocol.BatchCostResult, cancel)
         if cost_result is None:
             return None
-        library, header, offloaded = backend.library_file, backend.header, backend.plan.n_gpu_layers > 0
+        engine, library = backend.engine, Path(backend.engine.engine_info.library_file)
         has_gnu_openmp, file_size = _has_gnu_openmp(backend.pid), backend.path.stat().st_size
     finally:
         backend.close()
@@ -125,28 +109,28 @@ def run_tuning(
     spin_trials: tuple[SpinTrial, ...] = ()
     if has_gnu_openmp and threads.generation > 1 and SPIN_COUNT_VARIABLE not in os.environ:
         spin_trials = yield from _run_spin_trials(
-            lambda spin: make_backend(StaticTuning(spin), threads.generation), threads.generation, cancel
+            lambda spin: make_backend(tuning.StaticTuning(spin), threads.generation), threads.generation, cancel
         )
         if not spin_trials:
             return None
         spin_count = select_spin_count(spin_trials)
         tuning_cache.store_spin_count(file_size, spin_count)
     batch_costs = compute_batch_costs(_BATCH_SIZES, cost_result)
-    settings = ComputeSettings(threads, select_exact_costs(batch_costs))
-    tuning_cache.store_settings(library, header, settings, offloaded=offloaded)
+    settings = tuning.ComputeSettings(threads, select_exact_costs(batch_costs))
+    tuning_cache.store_settings(library, engine.header, settings, offloaded=engine.plan.n_gpu_layers > 0)
     return TuningReport(thread_counts[0], threads, batch_costs, thread_result.trials, spin_count, spin_trials, cpu_load)
 
 
-def select_threads(trials: Sequence[ThreadTrial]) -> Threads:
+def select_threads(trials: Sequence[ThreadTrial]) -> tuning.Threads:
     """Return the best numbers of threads; the first trial is the default one."""
     default_threads = trials[0].threads
-    return Threads(
-        select_fastest({trial.threads: trial.generation_speeds for trial in trials}, default_threads),
-        select_fastest({trial.threads: trial.prompt_speeds for trial in trials}, default_threads),
+    return tuning.Threads(
+        tuning.select_fastest({trial.threads: trial.generation_speeds for trial in trials}, default_threads),
+        tuning.select_fastest({trial.threads: trial.prompt_speeds for trial in trials}, default_threads),
     )
 
 
-def compute_batch_costs(sizes: Sequence[int], cost_result: BatchCostResult) -> tuple[BatchCost, ...]:
+def compute_batch_costs(sizes: Sequence[int], cost_result: protocol.BatchCostResult) -> tuple[BatchCost, ...]:
     """Return the cost of each batch size but the first, which is a single token."""
     single = cost_result.seconds[0]
     ratios = [median(one / other for one, other in zip(each, single, strict=True)) for each in cost_result.seconds]
@@ -154,7 +138,7 @@ def compute_batch_costs(sizes: Sequence[int], cost_result: BatchCostResult) -> t
     return tuple(batch_costs)[1:]
 
 
-def select_exact_costs(batch_costs: Sequence[BatchCost]) -> BatchCosts:
+def select_exact_costs(batch_costs: Sequence[BatchCost]) -> tuning.BatchCosts:
     """Return the costs usable for speculation: a reply must not depend on guessed tokens."""
     return tuple((batch.tokens, batch.cost) for batch in batch_costs if batch.exact)
 
@@ -162,21 +146,15 @@ def select_exact_costs(batch_costs: Sequence[BatchCost]) -> BatchCosts:
 def select_spin_count(trials: Sequence[SpinTrial]) -> int:
     """Return the best spin count; speed on idle and on busy cores count alike, as a geometric mean."""
     rates = {trial.spin_count: [sqrt(a * b) for a, b in zip(trial.idle, trial.busy, strict=True)] for trial in trials}
-    return select_fastest(rates, trials[0].spin_count)
-
-
-def _run_thread_trials(
-    backend: LocalBackend, request: TuneThreads, cancel: CancelToken
-) -> Generator[TuningProgress, None, ThreadTuningResult | None]:
-    yield from backend.load(cancel)
-    if cancel.is_set():
-        return None
-    return (yield from _run_benchmark(backend, request, ThreadTuningResult, cancel))
+    return tuning.select_fastest(rates, trials[0].spin_count)
 
 
 def _run_benchmark(
     backend: LocalBackend, request: BenchmarkRequest, reply_type: type[_ReplyT], cancel: CancelToken
 ) -> Generator[TuningProgress, None, _ReplyT | None]:
+    yield from backend.load(cancel)
+    if cancel.is_set():
+        return None
     for reply in backend.run_benchmark(request, cancel):
         if isinstance(reply, reply_type):
             return reply
@@ -191,18 +169,17 @@ def _run_spin_trials(
     """Run each trial in a process of its own, since OpenMP reads its spin count when it starts."""
     idle: dict[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
     busy: dict[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
+    request = protocol.TuneThreads((threads,), 1, _TRIAL_DURATION_S)
     for _ in range(_SPIN_ROUNDS):
         for count in _SPIN_COUNTS:
             backend = make_backend(count)
             try:
                 for rates, background in ((idle, contextlib.nullcontext()), (busy, _background_load())):
                     with background:
-                        thread_result = yield from _run_thread_trials(
-                            backend, TuneThreads((threads,), 1, _TRIAL_DURATION_S), cancel
-                        )
-                    if thread_result is None:
+                        result = yield from _run_benchmark(backend, request, protocol.ThreadTuningResult, cancel)
+                    if result is None:
                         return ()
-                    rates[count].append(thread_result.trials[0].generation_speeds[0])
+                    rates[count].append(result.trials[0].generation_speeds[0])
             finally:
                 backend.close()
     return tuple(SpinTrial(count, tuple(idle[count]), tuple(busy[count])) for count in _SPIN_COUNTS)

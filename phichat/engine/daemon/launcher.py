@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.handshake import open_connection
+from phichat.engine.daemon.client import open_connection
 from phichat.engine.daemon.registry import DaemonAddress, list_program_files
 from phichat.engine.ipc.connection import EngineTimeouts
 from phichat.engine.ipc.process import DaemonSocket, EngineProcess
@@ -101,11 +101,7 @@ def _bind(address: DaemonAddress) -> socket.socket:
     return listener
 
 
-def fingerprint_model(path: Path) -> FileFingerprints:
-    """Return the fingerprints of a model's files."""
-    return tuple((str(part), compute_fingerprint(part)) for part in list_split_paths(path.resolve()))
-
-
-def fingerprint_program() -> FileFingerprints:
-    """Return the fingerprints of the files that stand for phichat and llama-cpp-python."""
-    return tuple((file, compute_fingerprint(file)) for file in list_program_files())
+def fingerprint_files(model: Path) -> tuple[FileFingerprints, FileFingerprints]:
+    """Return the fingerprints of a model's files, and of those that stand for phichat and llama-cpp-python."""
+    model_files = tuple((str(part), compute_fingerprint(part)) for part in list_split_paths(model.resolve()))
+    return model_files, tuple((file, compute_fingerprint(file)) for file in list_program_files())

@@ -1,4 +1,4 @@
-"""State of a daemon that does not answer, as far as the operating system can tell."""
+"""State of a daemon that does not answer, as the operating system reports it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def wait_for_exit(address: DaemonAddress, timeout_s: float) -> bool:
 
 
 def _has_runnable_thread(pid: int) -> bool:
-    """Return whether a thread waits for a processor or a disk; False where the system does not tell."""
+    """Return whether a thread waits for a processor or a disk; False where the system does not report it."""
     if sys.platform != "linux":
         return False
     for stat_file in Path(f"/proc/{pid}/task").glob("*/stat"):

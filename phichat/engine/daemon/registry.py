@@ -47,7 +47,7 @@ class DaemonAddress:
 
     @property
     def key_path(self) -> Path:
-        """File with the secret of its clients, where the system does not tell the user of a peer (Windows)."""
+        """File with the secret of its clients, where the system does not report the user of a peer (Windows)."""
         return self.stem.with_suffix(".key")
 
     def remove_files(self) -> None:
@@ -94,7 +94,7 @@ class DaemonRegistry:
         return DaemonAddress(self.folder / f"{self.prefix}-{hashlib.sha256(os.fsencode(key_text)).hexdigest()[:16]}")
 
     def list_addresses(self) -> list[DaemonAddress]:
-        """Return the addresses of daemons that run, or that left files behind."""
+        """Return the addresses of daemons that run, or that died and left files."""
         suffix = ".key" if sys.platform == "win32" else ".sock"
         try:
             names = sorted(os.listdir(self.folder))  # noqa: PTH208  (a Path for each name would be made for nothing)

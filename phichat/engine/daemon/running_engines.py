@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.handshake import NoReply, open_connection, send_control_request
+from phichat.engine.daemon.client import NoReply, open_connection, send_control_request
 from phichat.engine.daemon.process_health import find_process, kill, wait_for_exit
 from phichat.engine.daemon.registry import DaemonAddress, DaemonRegistry
 from phichat.engine.ipc import protocol

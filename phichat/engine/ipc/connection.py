@@ -35,7 +35,7 @@ _FAULT_EXIT_CODES = frozenset(
 
 _LOG_TAIL_BYTES = 1 << 16
 
-_ERROR_LINE = re.compile(r"^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$", re.MULTILINE)
+_ERROR_LINE = r"(?m)^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ _PHASES: dict[type, EnginePhase] = {
     protocol.WarmingUp: EnginePhase.WARMING_UP,
     protocol.LoadProgress: EnginePhase.LOADING,
 }
-"""What a reply says of the activity of its sender."""
+"""Phase that a reply of each type belongs to."""
 
 
 class EngineConnection(ABC):
@@ -90,7 +90,7 @@ class EngineConnection(ABC):
     @property
     @abstractmethod
     def is_alive(self) -> bool:
-        """Whether requests can be sent."""
+        """True while requests can be sent."""
 
     @abstractmethod
     def abandon(self) -> None:
@@ -204,7 +204,7 @@ def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> 
 
     exit_code: as subprocess gives it (negative for a signal), None where it is unknown.
     """
-    match = _ERROR_LINE.search(stderr)
+    match = re.search(_ERROR_LINE, stderr)
     cause = match[1] if match else ""
     next_step = _suggest_next_step(phase)
     if "bad_alloc" in stderr:

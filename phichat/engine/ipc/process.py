@@ -190,7 +190,7 @@ class EngineProcess(EngineConnection):
 
 @contextlib.contextmanager
 def _open_private_file(path: Path | None) -> Iterator[int]:
-    """Create a file that only its owner can read, for appending; without a path, stand for a pipe."""
+    """Create a file that only its owner can read, for appending; without a path, yield subprocess.PIPE."""
     if path is None:
         yield subprocess.PIPE
         return

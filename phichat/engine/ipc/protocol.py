@@ -20,7 +20,7 @@ from phichat.types import FinishReason, Message, ModelInfo, SamplingParams, Timi
 # No `from __future__ import annotations` here: evaluating strings would double the time of the first decoding.
 
 PROTOCOL_VERSION = 2
-"""To be raised with every change that an engine process of another version would not understand."""
+"""Raise it with every change that an engine process of another version would not understand."""
 
 MAX_MESSAGE_BYTES = 1 << 30
 
@@ -76,8 +76,6 @@ class LoadModel(EngineMessage, frozen=True):
 
 
 class CountTokens(EngineMessage, frozen=True):
-    """Count the tokens of the prompt made of these messages."""
-
     messages: tuple[Message, ...]
 
 
@@ -196,7 +194,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
 
 
 class EngineInfo(EngineMessage, frozen=True):
-    """The library is loaded: the first message of every engine process.
+    """First message of every engine process, sent when the library is loaded.
 
     library_version: of llama-cpp-python. library_file: path of the shared library.
     system_info: llama.cpp's own line about the instruction sets it was built for.
@@ -210,7 +208,7 @@ class EngineInfo(EngineMessage, frozen=True):
 
 
 class LoadProgress(EngineMessage, frozen=True):
-    """The fraction of the tensors that is loaded, 0 to 1."""
+    """Fraction of the tensors that is loaded, 0 to 1."""
 
     fraction: float
 
@@ -220,7 +218,7 @@ class WarmingUp(EngineMessage, frozen=True):
 
 
 class ModelLoaded(EngineMessage, frozen=True):
-    """The model can be used. template_source: the file, or the name of a known chat template."""
+    """Reply to LoadModel. template_source: origin of the chat template, the file or the name of a known one."""
 
     n_ctx: int
     n_ctx_train: int
@@ -233,8 +231,6 @@ class RenderingTemplate(EngineMessage, frozen=True):
 
 
 class TokenCount(EngineMessage, frozen=True):
-    """The reply to CountTokens."""
-
     tokens: int
 
 
@@ -259,8 +255,6 @@ class OutputDelta(EngineMessage, frozen=True):
 
 
 class GenerationFinished(EngineMessage, frozen=True):
-    """The end of a reply."""
-
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
@@ -294,8 +288,6 @@ class ThreadTrial(msgspec.Struct, frozen=True):
 
 
 class ThreadTuningResult(EngineMessage, frozen=True):
-    """trials: in the order of the request."""
-
     trials: tuple[ThreadTrial, ...]
 
 
@@ -307,7 +299,7 @@ class BatchCostResult(EngineMessage, frozen=True):
 
 
 class StillRunning(EngineMessage, frozen=True):
-    """The refusal of a Shutdown."""
+    """Reply to a Shutdown that is refused because the daemon has clients."""
 
 
 class EngineStatus(EngineMessage, frozen=True):
@@ -347,34 +339,16 @@ BenchmarkRequest = RunBenchmark | TuneThreads | MeasureBatchCosts
 BenchmarkReply = BenchmarkResult | ThreadTuningResult | BatchCostResult
 ControlRequest = Connect | GetStatus | Shutdown
 Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
-FinalReply = (
-    EngineInfo
-    | ModelLoaded
-    | TokenCount
-    | GenerationFinished
-    | SamplesFinished
-    | BenchmarkReply
-    | ErrorReply
-    | StillRunning
-)
-EngineReply = (
-    FinalReply
-    | LoadProgress
-    | WarmingUp
-    | RenderingTemplate
-    | PrefillProgress
-    | Heartbeat
-    | OutputDelta
-    | SampleOutput
-    | LoadedModelInfo
-    | EngineStatus
-)
+_Failure = ErrorReply | StillRunning
+FinalReply = EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | BenchmarkReply | _Failure
+_Progress = LoadProgress | WarmingUp | RenderingTemplate | PrefillProgress | Heartbeat
+EngineReply = FinalReply | _Progress | OutputDelta | SampleOutput | LoadedModelInfo | EngineStatus
 
 
 def send(connection: Connection, message: EngineMessage) -> int:
     """Send a message and return its size in bytes.
 
-    Raises OSError when the other side is gone, and ProtocolError for a message above MAX_MESSAGE_BYTES.
+    Raises OSError when the other side has disconnected, and ProtocolError for a message above MAX_MESSAGE_BYTES.
     """
     try:
         content = msgspec.json.encode(message)
@@ -401,7 +375,7 @@ def receive_control_request(connection: Connection) -> ControlRequest:
 def receive_reply(connection: Connection) -> EngineReply:
     """Wait for the next reply of an engine process.
 
-    Raises EOFError or OSError when the other side is gone, and ProtocolError.
+    Raises EOFError or OSError when the other side has disconnected, and ProtocolError.
     """
     reply: EngineReply = _receive(connection, EngineReply)
     return reply

@@ -32,7 +32,7 @@ class WeightSizes:
     input: stays on the CPU. layers: of each repeating layer. output: the rest, the output layer.
     tied_embedding: of the input embedding when it serves as output matrix too, so that a GPU needs a copy; else 0.
     layers_repacked, output_repacked: the part that the CPU backend copies into another block order.
-    largest_matrix: which a GPU borrows for a prompt while it stays in RAM.
+    largest_matrix: copied to a GPU for the prefill when its layer is in RAM.
     """
 
     input: int

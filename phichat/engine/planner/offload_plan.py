@@ -152,9 +152,7 @@ def plan_offload(header: GgufHeader, hardware: Hardware, request: OffloadRequest
         type_k=request.type_k,
         type_v=request.type_v,
         n_gpu_layers=gpu_layers,
-        tensor_split=tuple(float(count) for count in assignment.layers)
-        if gpu_layers and len(assignment.layers) > 1
-        else (),
+        tensor_split=tuple(map(float, assignment.layers)) if gpu_layers and len(gpus) > 1 else (),
         placements=assignment.placements,
         reclaimable=assignment.reclaimable,
         max_ctx=max_ctx,

@@ -182,8 +182,9 @@ def test_it_leaves_when_the_model_file_changes_and_the_new_one_is_loaded(at_home
     content = tiny.read_bytes()
     tiny.unlink()
     tiny.write_bytes(content)
-    # Who comes before the engine has noticed does not get the old one either.
-    assert at_home.used_once(tiny) != was
+    # A client that comes before the daemon has noticed does not get the old model either. A daemon that is too busy
+    # to answer in time leaves the client to an engine of its own, so on a busy machine the next try finds the new one.
+    assert becomes(lambda: at_home.used_once(tiny) != was)
     os.utime(tiny, (1, 1))
     assert becomes(lambda: not at_home.pids())
 

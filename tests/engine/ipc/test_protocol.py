@@ -95,7 +95,7 @@ def test_replies_round_trip(message: EngineReply) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_reply_is_a_typed_error(content: bytes) -> None:
+def test_an_undecodable_reply_is_a_typed_error(content: bytes) -> None:
     here, there = Pipe()
     here.send_bytes(content)
     with pytest.raises(ProtocolError):

@@ -286,6 +286,7 @@ def test_a_reset_behind_the_end_takes_nothing_away() -> None:
     assert (last.text, last.finish_reason, last.usage.completion_tokens) == ("All.", FinishReason.STOP, 1)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("answer", [Answer(then="stall-before"), Answer((HELD,), then="stall")])
 def test_cancel_leaves_a_silent_server_at_once(answer: Answer) -> None:
     with serving(answer) as server:

@@ -84,6 +84,7 @@ def test_signs_of_life_keep_a_slow_answer_alive() -> None:
         assert ask(remote(server, timeout=0.5)).text == "Once upon"
 
 
+@pytest.mark.timing
 def test_a_complete_answer_does_not_wait_for_a_connection_that_stays_open() -> None:
     with serving(Answer((HELD, chunk("stop")), then="stall")) as server:
         began = time.monotonic()
@@ -168,6 +169,7 @@ def test_a_prompt_that_was_cut_without_a_word_is_told() -> None:
         assert ask(remote(server), long).notices == ()
 
 
+@pytest.mark.timing
 def test_cancel_while_it_waits_to_ask_again() -> None:
     with serving(Answer(status=429, headers={"Retry-After": "20"}, body={}), saying("Hi")) as server:
         backend, cancel = remote(server), CancelToken()

@@ -54,7 +54,7 @@ def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> I
     finally:
         for connection in ours:
             connection.close()
-        assert child.wait(5) == 0
+        assert child.wait(60) == 0
 
 
 def question(text: str, params: SamplingParams = GREEDY) -> protocol.Generate:
