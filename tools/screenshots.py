@@ -1,4 +1,4 @@
-"""Draws docs/screens/*.svg: the chat on scripted replies, in Textual's own export.
+"""Draw docs/screens/*.svg: the chat with scripted replies, exported by Textual.
 
 python tools/screenshots.py [FOLDER]
 """

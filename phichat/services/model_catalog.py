@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from phichat.models.local.local_models import LocalModels
     from phichat.models.local.usage_log import GenerationSpeed
     from phichat.models.registry import ModelSpec
+    from phichat.services.model_downloads import Confirm
 
 _RUNTIME_OVERHEAD_BYTES = 400_000_000
 """Memory of the engine and a small context, besides the weights; the planner computes it exactly."""
@@ -141,15 +142,18 @@ class ModelCatalog:
             entries.append(entry)
         return entries
 
-    def download_model(self, name: str, cancel: CancelToken) -> Iterator[str]:
-        """Download a model, yielding a line on the progress. Raises PhichatError."""
+    def download_model(self, name: str, confirm: Confirm, cancel: CancelToken) -> Iterator[str]:
+        """Download a model, yielding a line on the progress. Raises PhichatError.
+
+        confirm: called once with the facts, in the thread of the caller; False ends the download.
+        """
         from phichat.config.settings import Config
         from phichat.models.download.progress import DownloadProgress, RateMeter, VerifyProgress
         from phichat.services.app_context import AppContext
         from phichat.services.model_downloads import ModelDownloads
 
         meter = RateMeter()
-        for event in ModelDownloads(AppContext(Config(), self._paths)).download(name, lambda _: True, cancel):
+        for event in ModelDownloads(AppContext(Config(), self._paths)).download(name, confirm, cancel):
             if isinstance(event, VerifyProgress):
                 yield f"verifying {name} {event.fraction:.0%}"
             elif isinstance(event, DownloadProgress):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from threading import Lock, Thread
 
+from phichat.cancel import CancelToken
 from phichat.errors import PhichatError
 from phichat.events import Event, ReasoningDelta, TextDelta
 
-EventSource = Callable[[], Iterator[Event]]
+EventSource = Callable[[CancelToken], Iterator[Event]]
 
 
 class EventPump:
@@ -18,14 +19,14 @@ class EventPump:
     Consecutive deltas of a batch are joined, so that a slow screen never falls behind a fast model.
     """
 
-    def __init__(self, events: EventSource, notify: Callable[[], None]) -> None:
-        self._events, self._notify = events, notify
+    def __init__(self, events: EventSource, notify: Callable[[], object]) -> None:
+        self._events, self._notify, self._cancel = events, notify, CancelToken()
         self._lock = Lock()
         self._batch: list[Event] = []
-        self._notified = False
         self._error: PhichatError | None = None
         self._done = False
         self._thread = Thread(target=self._run, name="turn", daemon=True)
+        self.cancel = self._cancel.set
 
     def start(self) -> None:
         """Start the thread, which calls notify from now on."""
@@ -45,12 +46,11 @@ class EventPump:
         """Return the events since the last call, True if there are no more, and the error that ended them."""
         with self._lock:
             batch, self._batch = self._batch, []
-            self._notified = False
             return batch, self._done, self._error
 
     def _run(self) -> None:
         try:
-            for event in self._events():
+            for event in self._events(self._cancel):
                 self._append_event(event)
         except PhichatError as error:
             self._error = error
@@ -73,6 +73,5 @@ class EventPump:
                     self._batch[-1] = ReasoningDelta(text + delta)
                 case _:
                     self._batch.append(event)
-            must_notify, self._notified = not self._notified, True
-        if must_notify:
+        if last is None:
             self._notify()

@@ -56,14 +56,14 @@ TWO = (FakeReply(["the first answer"]), FakeReply(["the second answer"]))
 THREE = ("one?", "two?", "three?")
 
 TASKS = (
-    Task("Start, and try a prompt that is offered", ["1", "enter", "enter", Sees("quadratic")]),
+    Task("Start, and try one of the examples", ["1", "enter", "enter", Sees("quadratic")]),
     Task("Ask something", [Text("How, please?"), "enter", Sees("quadratic")]),
     Task("Stop the answer", [Text("Go"), "enter", Sees("word word"), "escape", Sees("stopped")], replies=SLOW),
-    Task("Go on with yesterday's conversation", ["f2", "enter", Sees("quadratic")]),
+    Task("Continue yesterday's conversation", ["f2", "enter", Sees("quadratic")]),
     Task("Find last week's answer", ["f2", Text("scatter"), "enter", Sees("Rayleigh")]),
     Task(
-        "Delete a conversation, and take it back",
-        ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("It is back")],
+        "Delete a conversation, and undo",
+        ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("Restored")],
         came_true=lambda app, folder: len(app.chat_service.transcripts.list_entries("")) == len(tui_harness.KEPT),
     ),
     Task(
@@ -82,7 +82,7 @@ TASKS = (
         ),
     ),
     Task(
-        "Have another answer, and compare the two",
+        "Regenerate the answer, and compare the two",
         ["ctrl+r", Sees("second answer"), "ctrl+t", "left", Sees("first answer"), "right", Sees("second answer")],
         asked=["Why?"],
         replies=TWO,
@@ -102,7 +102,7 @@ TASKS = (
         came_true=lambda app, folder: "import pandas" in (folder / "code.py").read_text(),
     ),
     Task(
-        "See why the code was warned about",
+        "See the code warnings",
         ["ctrl+down", Sees("needs pandas (pip install pandas)")],
         asked=["Total it"],
         replies=WARNED,
@@ -128,6 +128,6 @@ TASKS = (
         [Text("/context"), "enter", Sees("about 1 + 46 tokens, seen")],
         asked=THREE,
     ),
-    Task("Free the memory", ["ctrl+o", "ctrl+u", Sees("unloaded")]),
-    Task("Quit, with all kept", ["ctrl+q"], came_true=lambda app, folder: not app.is_running),
+    Task("Unload the model", ["ctrl+o", "ctrl+u", Sees("unloaded")]),
+    Task("Quit (everything is saved)", ["ctrl+q"], came_true=lambda app, folder: not app.is_running),
 )

@@ -77,8 +77,8 @@ def test_a_click_on_a_prompt_fills_it_in(tmp_path: Path) -> None:
 
 def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
     there = [
-        CatalogEntry("phi-4", "9.1 GB", installed=False, fits=False),
-        CatalogEntry("phi-2", "1.8 GB", installed=False, fits=True),
+        CatalogEntry("phi-4", installed=False, fits=False, summary="9.1 GB"),
+        CatalogEntry("phi-2", installed=False, fits=True, summary="1.8 GB"),
     ]
 
     async def act(pilot: Pilot[None]) -> None:
@@ -91,6 +91,23 @@ def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
         await tui_harness.until(pilot, "○ phi-2  fits")
         await pilot.press("enter")
         await tui_harness.until(pilot, "phi-2 downloaded")
+
+    play(tmp_path, act, offers=there)
+
+
+@pytest.mark.parametrize(("answer", "then"), [("y", "phi-4 downloaded"), ("n", "○ phi-4  does not fit")])
+def test_a_model_that_does_not_fit_is_only_downloaded_after_a_yes(tmp_path: Path, answer: str, then: str) -> None:
+    there = [CatalogEntry("phi-4", installed=False, fits=False)]
+
+    async def act(pilot: Pilot[None]) -> None:
+        await pilot.press("ctrl+o")
+        await tui_harness.until(pilot, "○ phi-4  does not fit")
+        await pilot.press("enter")
+        shown = await tui_harness.until(pilot, "Download it anyway?")
+        assert "phi-4 needs 9.1 GB. Choose a smaller model." in shown
+        assert "licence mit" in shown
+        await pilot.press(answer)
+        await tui_harness.until(pilot, then)
 
     play(tmp_path, act, offers=there)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from phichat.chat.command_output import format_context, format_options, format_stats, parse_turn_number, set_option
+from collections.abc import Sequence
+from pathlib import Path
+
+from phichat.chat.conversation import Conversation
 from phichat.chat.slash_commands import Command, parse_command, unescape_prompt
 from phichat.errors import PhichatError, UsageError
-from phichat.paths import expand_user
+from phichat.services.chat_commands import ChatCommands
+from phichat.transcript.records import TurnRecord
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.conversations import ConversationController
 from phichat.tui.controllers.models import ModelController
@@ -13,9 +17,10 @@ from phichat.tui.controllers.prompt import PromptController
 from phichat.tui.controllers.turns import TurnController
 from phichat.tui.help import build_help
 from phichat.tui.screens.dialogs import TextDialog
+from phichat.types import Part, render_parts
 
 
-class CommandController:
+class CommandController(ChatCommands):
     """Run slash commands by means of the other controllers."""
 
     def __init__(
@@ -26,6 +31,7 @@ class CommandController:
         models: ModelController,
         prompts: PromptController,
     ) -> None:
+        super().__init__(context.service)
         self._context, self._turns, self._conversations = context, turns, conversations
         self._models, self._prompts = models, prompts
 
@@ -47,66 +53,64 @@ class CommandController:
     def run(self, command: Command) -> None:
         """Run a command; errors are shown."""
         try:
-            getattr(self, f"run_{command.name}")(command.args)
+            super().run(command)
         except PhichatError as error:
             self._context.notify_error(error)
+
+    # What the commands need
+
+    @property
+    def conversation(self) -> Conversation:
+        return self._context.conversation
+
+    @property
+    def is_busy(self) -> bool:
+        return self._context.is_busy
 
     def show_text(self, title: str, text: str) -> None:
         self._context.screen.app.push_screen(TextDialog(title, text))
 
+    def notify(self, text: str) -> None:
+        self._context.notify(text)
+
+    def send_prompt(self, parts: Sequence[Part]) -> None:
+        self._turns.send(render_parts(parts))
+
+    def show_conversation(self, conversation: Conversation) -> None:
+        self._context.open_conversation(conversation)
+
+    def refresh_branch(self) -> None:
+        self._context.refresh_branch()
+
+    def attach_file(self, path: Path) -> None:
+        self._prompts.attach_file(path)
+
+    def target_turn(self, number: str) -> TurnRecord:
+        """Return the selected turn where the command names none."""
+        selected = self._context.view.selected_turn
+        if number or selected is None or not selected.id:
+            return super().target_turn(number)
+        return self.conversation.get_turn(selected.id)
+
+    # Commands that do more on a full screen
+
     def run_help(self, args: str = "") -> None:
         self._context.screen.app.push_screen(TextDialog("Keys and commands", build_help()))
 
-    def run_system(self, args: str) -> None:
-        if not args:
-            self.show_text("System prompt", self._context.conversation.system or "No system prompt is set.")
-            return
-        self._context.service.system = self._context.conversation.system = None if args == "-" else args
-        self._context.notify(
-            "System prompt removed." if args == "-" else "System prompt set; it applies from the next turn."
-        )
-
-    def run_set(self, args: str) -> None:
-        service = self._context.service
-        if not args:
-            self.show_text("Options", format_options(service.params))
-            return
-        service.params = set_option(service.params, args)
-        name, _, value = args.partition(" ")
-        self._context.notify(f"{name} = {value.strip()} from the next turn.")
-
-    def run_new(self, args: str) -> None:
-        self._conversations.new()
-
-    run_clear = run_new
-
-    def run_regen(self, args: str) -> None:
-        self._turns.regenerate()
+    def run_model(self, args: str) -> None:
+        if args:
+            self._models.switch(args)
+        else:
+            self._models.pick()
 
     def run_undo(self, args: str) -> None:
         self._turns.undo()
 
     def run_edit(self, args: str) -> None:
         if args:
-            self._turns.resend(args)
+            super().run_edit(args)
         else:
             self._turns.edit_prompt()
-
-    def run_fork(self, args: str) -> None:
-        if args:
-            self._context.view.select_turn_id(parse_turn_number(self._context.conversation, args).id)
-        self._turns.fork()
-
-    def run_read(self, args: str) -> None:
-        if not args:
-            raise UsageError("/read needs a file name", "Type /read PATH")
-        self._prompts.attach_file(expand_user(args))
-
-    def run_context(self, args: str) -> None:
-        self.show_text("What the model sees", format_context(self._context.conversation))
-
-    def run_stats(self, args: str) -> None:
-        self.show_text("Statistics", format_stats(parse_turn_number(self._context.conversation, args)))
 
     def run_think(self, args: str) -> None:
         self._context.view.action_toggle_fold()
@@ -130,12 +134,6 @@ class CommandController:
 
     def run_replay(self, args: str) -> None:
         self._conversations.replay()
-
-    def run_model(self, args: str) -> None:
-        if args:
-            self._models.switch(args)
-        else:
-            self._models.pick()
 
     def run_exit(self, args: str) -> None:
         app = self._context.screen.app

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 
 from phichat.chat.conversation import Conversation
 from phichat.errors import PhichatError
 from phichat.sanitize import sanitize_line
 from phichat.services.chat_service import ChatService
 from phichat.tui.background import run_in_thread
+from phichat.tui.screens.dialogs import Dialog
 from phichat.tui.turn_view import build_turn_views
 from phichat.tui.widgets.conversation import ConversationView
 from phichat.tui.widgets.prompt import PromptInput
@@ -55,10 +56,10 @@ class ChatContext:
             self.notify("Still answering. Press Esc to stop.")
         return not self.is_busy
 
-    def ask(self, dialog: ModalScreen[Any], on_answer: Callable[[Any], None]) -> None:
+    def ask(self, dialog: Dialog[Result], on_answer: Callable[[Result], object]) -> None:
         """Open a dialog; on_answer is called unless the user cancels it, answers No, or leaves it empty."""
 
-        def on_dismiss(answer: Any) -> None:
+        def on_dismiss(answer: Result | None) -> None:
             if answer:
                 on_answer(answer)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, wait
 from functools import partial
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from phichat.cancel import CancelToken
 from phichat.errors import PhichatError
@@ -11,7 +13,14 @@ from phichat.services.model_catalog import CatalogEntry
 from phichat.tui.background import run_in_thread
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turn_runner import TurnRunner
+from phichat.tui.screens.dialogs import ConfirmDialog
 from phichat.tui.screens.model_picker import ModelPicker, ModelPickerResult
+
+if TYPE_CHECKING:
+    from phichat.services.model_downloads import DownloadFacts
+
+_CONFIRM_POLL_S = 0.1
+"""Between two checks whether the download was stopped while the user is asked."""
 
 
 class ModelController:
@@ -79,30 +88,57 @@ class ModelController:
         if self._download_thread is not None:
             self._context.notify(f"Already downloading {self._download_name}. Wait for it, or press Ctrl+X to stop it.")
             return
-        screen, show = self._context.screen, self._show_progress
-        self._context.notify(f"Downloading {entry.name}. Ctrl+X stops it; the next download resumes where it left off.")
-        cancel, self._download_name = CancelToken(), entry.name
-        self._download_cancel = cancel
+        cancel, screen, name = CancelToken(), self._context.screen, entry.name
+        self._download_name, self._download_cancel = name, cancel
+        self._context.notify(f"Downloading {name}. Ctrl+X stops it; the next download resumes where it left off.")
 
-        def run() -> None:
-            for progress in self._context.service.catalog.download_model(entry.name, cancel):
-                screen.call_later(show, progress)
+        def run() -> bool:
+            """Return False if the user declined the download."""
+            answers: list[bool] = []
 
-        on_end = partial(self._on_download_end, entry)
+            def confirm(facts: DownloadFacts) -> bool:
+                answers.append(self._confirm_in_thread(facts, cancel))
+                return answers[-1]
+
+            for progress in self._context.service.catalog.download_model(name, confirm, cancel):
+                screen.call_later(self._show_progress, progress)
+            return all(answers)
+
+        on_end = partial(self._on_download_end, name)
         self._download_thread = run_in_thread(screen, "pull", run, on_end, on_end)
+
+    def _confirm_in_thread(self, facts: DownloadFacts, cancel: CancelToken) -> bool:
+        """Show the facts, ask only if the model does not fit, and wait for the answer or for the cancel."""
+        answer: Future[bool] = Future()
+
+        def show() -> None:
+            self._context.notify(" ".join(facts.describe()))
+            if facts.does_not_fit is None:
+                answer.set_result(True)
+            else:
+                dialog = ConfirmDialog(f"{facts.does_not_fit}\nDownload it anyway?")
+                screen.app.push_screen(dialog, lambda confirmed: answer.set_result(bool(confirmed)))
+
+        screen = self._context.screen
+        screen.call_later(show)
+        while not answer.done():
+            if cancel.is_set():
+                return False
+            wait([answer], _CONFIRM_POLL_S)
+        return answer.result()
 
     def _show_progress(self, progress: str) -> None:
         self._context.status_line.update_status(background=progress)
 
-    def _on_download_end(self, entry: CatalogEntry, error: PhichatError | None) -> None:
+    def _on_download_end(self, name: str, result: bool | PhichatError) -> None:
         self._download_thread = None
         self._show_progress("")
         if self._download_cancel.is_set():
-            self._context.notify(f"Download of {entry.name} stopped. The partial file is kept.")
-        elif error is not None:
-            self._context.notify_error(error)
-        else:
-            self._context.notify(f"{entry.name} downloaded. Press Ctrl+O to use it.")
+            self._context.notify(f"Download of {name} stopped. The partial file is kept.")
+        elif isinstance(result, PhichatError):
+            self._context.notify_error(result)
+        elif result:
+            self._context.notify(f"{name} downloaded. Press Ctrl+O to use it.")
             self.refresh_welcome()
 
     def stop_download(self, timeout_s: float = 0.0) -> None:

@@ -87,26 +87,23 @@ class TurnRunner:
         self._turn: TurnView | None = None
         self._turn_pump: EventPump | None = None
         self._preload_pump: EventPump | None = None
-        self._turn_cancel: CancelToken | None = None
-        self._preload_cancel: CancelToken | None = None
-        self._count_cancel, self._count_thread = CancelToken(), None
+        self._count_cancel = CancelToken()
+        self._count_thread: Thread | None = None
         self._drawn_at = self._typed_at = self._thread_time = 0.0
         self._draw_interval = _MIN_DRAW_INTERVAL_S
         self._draw_scheduled = False
 
-    _count_thread: Thread | None
-
     def send(self, prompt: str) -> None:
         """Start a turn after the conversation's head."""
-        context, cancel = self._context, CancelToken()
+        context = self._context
         conversation, params = context.conversation, context.service.params
-        self._turn, self._turn_cancel = TurnView(prompt), cancel
+        self._turn = TurnView(prompt)
         context.show_conversation()
         context.view.add_turn(self._turn)
         self.stop_token_count()
         preload_pump, count_thread = self._preload_pump, self._count_thread
 
-        def iter_events() -> Iterator[Event]:
+        def iter_events(cancel: CancelToken) -> Iterator[Event]:
             if preload_pump is not None:
                 preload_pump.wait()
             if count_thread is not None:
@@ -121,17 +118,17 @@ class TurnRunner:
 
     def preload(self) -> None:
         """Load the model while the user types."""
-        cancel = self._preload_cancel = CancelToken()
-        self._preload_pump = EventPump(lambda: self._context.service.get_backend().load(cancel), self._on_thread_events)
+        self._preload_pump = EventPump(
+            lambda cancel: self._context.service.get_backend().load(cancel), self._on_thread_events
+        )
         self._preload_pump.start()
 
     def stop_preload(self) -> None:
         """Stop loading, wait for the end of it, and discard its events, which are out of date."""
-        if self._preload_cancel is not None:
-            self._preload_cancel.set()
         if self._preload_pump is not None:
+            self._preload_pump.cancel()
             self._preload_pump.wait()
-        self._preload_pump = self._preload_cancel = None
+        self._preload_pump = None
 
     def count_tokens(self, text: str, on_count: Callable[[int], None]) -> None:
         """Count the tokens of a text in a thread; on_count is only called if a loaded model has counted them.
@@ -160,24 +157,22 @@ class TurnRunner:
 
     def stop(self) -> bool:
         """Cancel the turn and the loading; return False if nothing was running."""
-        was_running = self._cancel()
-        if was_running:
+        for pump in self._pumps:
+            pump.cancel()
             self._context.status_line.update_status(activity="stopping…")
-        return was_running
+        return bool(self._pumps)
 
-    def _cancel(self) -> bool:
-        cancels = [cancel for cancel in (self._turn_cancel, self._preload_cancel) if cancel is not None]
-        for cancel in cancels:
-            cancel.set()
-        return bool(cancels)
+    @property
+    def _pumps(self) -> list[EventPump]:
+        return [pump for pump in (self._turn_pump, self._preload_pump) if pump is not None]
 
     def shut_down(self) -> None:
         """Cancel everything, and wait so that the part of the answer generated so far is recorded."""
-        self._cancel()
+        for pump in self._pumps:
+            pump.cancel()
         self.stop_token_count()
-        for pump in (self._turn_pump, self._preload_pump):
-            if pump is not None:
-                pump.wait(_SHUTDOWN_TIMEOUT_S)
+        for pump in self._pumps:
+            pump.wait(_SHUTDOWN_TIMEOUT_S)
 
     # Drawing
 
@@ -203,7 +198,7 @@ class TurnRunner:
         for event in events:
             present(event, self._status)
         if done:
-            self._preload_pump = self._preload_cancel = None
+            self._preload_pump = None
             if not self._context.is_busy:
                 self._context.status_line.update_status(activity="")
         if error is not None and not self._context.is_busy:
@@ -239,7 +234,7 @@ class TurnRunner:
         )
 
     def _finish_turn(self, turn: TurnView) -> None:
-        self._turn_pump = self._turn_cancel = self._turn = None
+        self._turn_pump = self._turn = None
         self._context.is_busy = False
         self._context.status_line.update_status(activity="")
         conversation = self._context.conversation

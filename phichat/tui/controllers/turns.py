@@ -141,13 +141,6 @@ class TurnController:
             self._move_head_before(turn)
         self._runner.send(prompt)
 
-    def resend(self, prompt: str) -> None:
-        """Send a prompt in place of that of the turn."""
-        turn = self.get_idle_target()
-        if turn is not None:
-            self._edited_turn = turn
-            self.send(prompt)
-
     def undo(self) -> None:
         """Go back to before the turn, with its prompt in the prompt box."""
         turn = self.get_idle_target()

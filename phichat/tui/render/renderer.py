@@ -71,25 +71,19 @@ class Renderer:
 
         text = sanitize(item.text).expandtabs(TAB_SIZE)
         theme = self.theme
+        folded = {ItemKind.PLAIN: "", ItemKind.PROMPT: theme.prompt, ItemKind.REASONING: f"italic {theme.muted}"}
         match item.kind:
             case ItemKind.MARKDOWN:
                 return self._render_rich(parse_markdown(text, self._code_theme))
             case ItemKind.CODE:
                 return self._render_rich(self._highlight_code(text, item.language))
-            case ItemKind.PLAIN:
-                return self._render_plain(text, "")
-            case ItemKind.PROMPT:
-                return self._render_plain(text, theme.prompt)
-            case ItemKind.REASONING:
-                return self._render_plain(text, f"italic {theme.muted}")
-            case ItemKind.NOTICE:
-                return self._render_rich(Text(text, style=theme.notice))
+            case ItemKind.PLAIN | ItemKind.PROMPT | ItemKind.REASONING as kind:
+                return self._render_plain(text, folded[kind])
             case ItemKind.WARNING:
                 return self._render_rich(Padding(Text(f"⚠ {text}", style=theme.warning), (0, 0, 0, 1)))
-            case ItemKind.ERROR:
-                return self._render_rich(Text(text, style=theme.error))
-            case ItemKind.META:
-                return self._render_rich(Text(text, style=theme.muted))
+            case ItemKind.NOTICE | ItemKind.ERROR | ItemKind.META as kind:
+                styles = {ItemKind.NOTICE: theme.notice, ItemKind.ERROR: theme.error, ItemKind.META: theme.muted}
+                return self._render_rich(Text(text, style=styles[kind]))
 
     @property
     def _code_theme(self) -> str:

@@ -21,18 +21,18 @@ Answer = TypeVar("Answer")
 
 
 class Dialog(ModalScreen[Answer | None], Generic[Answer]):
-    """A box with a title over a widget; the result is None if the user cancels it. Texts are sanitised here."""
+    """A box with a title over widgets; the result is None if the user cancels it. The title is sanitised here."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
 
-    def __init__(self, title: str, body: Widget) -> None:
+    def __init__(self, title: str, *body: Widget, is_wide: bool = False) -> None:
         super().__init__()
-        self._dialog_title, self._body = title, body
+        self._dialog_title, self._body, self._is_wide = title, body, is_wide
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
-            yield Static(Text(sanitize(self._dialog_title)), markup=False)
-            yield self._body
+        with Vertical(classes="dialog wide" if self._is_wide else "dialog"):
+            yield Static(Text(sanitize(self._dialog_title), "bold" if self._is_wide else ""), markup=False)
+            yield from self._body
 
     def action_cancel(self) -> None:
         self.dismiss(None)
@@ -72,18 +72,11 @@ class SelectDialog(Dialog[Answer]):
         self.dismiss(self._select_options[event.option_index][1])
 
 
-class TextDialog(ModalScreen[None]):
+class TextDialog(Dialog[None]):
     """Show a text to read: help, the context, statistics. A string is sanitised here."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "cancel", "Close")]
 
     def __init__(self, title: str, content: RenderableType) -> None:
-        super().__init__()
-        self._dialog_title, self._content = title, content
-
-    def compose(self) -> ComposeResult:
-        content = Text(sanitize(self._content)) if isinstance(self._content, str) else self._content
-        with Vertical(classes="dialog wide"):
-            yield Static(Text(sanitize_line(self._dialog_title), "bold"), markup=False)
-            with VerticalScroll():
-                yield Static(content, markup=False)
+        text = Text(sanitize(content)) if isinstance(content, str) else content
+        super().__init__(title, VerticalScroll(Static(text, markup=False)), is_wide=True)

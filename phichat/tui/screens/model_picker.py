@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.events import Key
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -19,6 +16,7 @@ from phichat.errors import PhichatError
 from phichat.sanitize import sanitize_line
 from phichat.services.model_catalog import CatalogEntry
 from phichat.tui.background import run_in_thread
+from phichat.tui.screens.dialogs import Dialog
 from phichat.tui.widgets.model_row import format_model_row
 
 _KEY_HINTS = "● installed: Enter to use   ○ available: Enter to download   Ctrl+U unload"
@@ -31,7 +29,7 @@ class ModelPickerResult:
     entry: CatalogEntry | None
 
 
-class ModelPicker(ModalScreen[ModelPickerResult | None]):
+class ModelPicker(Dialog[ModelPickerResult]):
     """Type to filter; Enter picks a model, or searches Hugging Face if none matches."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -47,21 +45,14 @@ class ModelPicker(ModalScreen[ModelPickerResult | None]):
         current_model: str = "",
         filter_text: str = "",
     ) -> None:
-        super().__init__()
         self._list_entries, self._search_hub, self._current_model = list_entries, search_hub, current_model
         self._input = Input(filter_text, placeholder="type to filter, or search Hugging Face", compact=True)
-        self._options, self._status = OptionList(markup=False), Static("", id="status", markup=False)
+        self._options, self._status = OptionList(markup=False), Static("", markup=False)
+        hints = Static(Text(_KEY_HINTS, "dim"), markup=False)
+        super().__init__("Models", self._input, self._options, self._status, hints, is_wide=True)
         self._entries: Sequence[CatalogEntry] = ()
         self._matches: Sequence[CatalogEntry] = ()
         self._is_fetching = self._pick_when_loaded = False
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog wide"):
-            yield Static(Text("Models", "bold"), markup=False)
-            yield self._input
-            yield self._options
-            yield self._status
-            yield Static(Text(_KEY_HINTS, "dim"), markup=False)
 
     def on_mount(self) -> None:
         self._fetch_entries(self._list_entries, "looking for installed models…")
@@ -133,6 +124,3 @@ class ModelPicker(ModalScreen[ModelPickerResult | None]):
     def action_unload_model(self) -> None:
         """Unload the model; the next prompt loads it again."""
         self.dismiss(ModelPickerResult(None))
-
-    def action_cancel(self) -> None:
-        self.dismiss(None)

@@ -12,7 +12,6 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click, Resize
 from textual.geometry import Size
-from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
@@ -74,22 +73,9 @@ class ConversationView(ScrollView, can_focus=True):
         Binding("right,l", "screen.show_sibling(1)", "Next answer (›)", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "conversation--prompt",
-        "conversation--muted",
-        "conversation--accent",
-        "conversation--notice",
-        "conversation--warning",
-        "conversation--error",
-        "conversation--code",
-        "conversation--selected",
+        f"conversation--{name}"
+        for name in ("prompt", "muted", "accent", "notice", "warning", "error", "code", "selected")
     }
-
-    class Selected(Message):
-        """The selected turn changed; None if none is selected."""
-
-        def __init__(self, turn: TurnView | None) -> None:
-            super().__init__()
-            self.turn = turn
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -326,7 +312,6 @@ class ConversationView(ScrollView, can_focus=True):
     def _set_selected(self, turn: TurnView | None) -> None:
         if turn is not self._selected_turn:
             self._selected_turn = turn
-            self.post_message(self.Selected(turn))
             self._redraw_all()
 
     def select_turn(self, turn: TurnView | None) -> None:

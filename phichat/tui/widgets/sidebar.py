@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
@@ -48,19 +49,18 @@ class ConversationList(OptionList):
 class Sidebar(Vertical):
     """A search input over a list. It only posts requests; the screen answers with `show_entries`."""
 
+    @dataclass
     class SearchRequested(Message):
         """The user searches for a query; "" lists all conversations."""
 
-        def __init__(self, query: str) -> None:
-            super().__init__()
-            self.query = query
+        query: str
 
+    @dataclass
     class ActionRequested(Message):
         """The user wants to open, rename, delete, undo or export; entry is only None for undo."""
 
-        def __init__(self, action_name: str, entry: ConversationEntry | None) -> None:
-            super().__init__()
-            self.action_name, self.entry = action_name, entry
+        action_name: str
+        entry: ConversationEntry | None
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)

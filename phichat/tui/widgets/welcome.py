@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -30,19 +31,17 @@ _KEY_HINTS = "Enter send · Esc stop · Ctrl+P all actions · F1 help"
 class Welcome(VerticalScroll, can_focus=False):
     """Shown while the conversation is empty; the models follow when they are known."""
 
+    @dataclass
     class ExamplePicked(Message):
         """The user picked an example prompt."""
 
-        def __init__(self, prompt: str) -> None:
-            super().__init__()
-            self.prompt = prompt
+        prompt: str
 
+    @dataclass
     class ModelPicked(Message):
         """The user picked a model to use or to download."""
 
-        def __init__(self, entry: CatalogEntry) -> None:
-            super().__init__()
-            self.entry = entry
+        entry: CatalogEntry
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
