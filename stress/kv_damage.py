@@ -10,6 +10,7 @@ checksums, which no disk and no kill does; llama.cpp may end the engine on them,
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 import shutil
 import sys
@@ -30,7 +31,6 @@ from phichat.engine.worker.kv_cache.file_format import (
     create_file,
     map_payload,
     read_header,
-    sha256_hex,
     write_file,
 )
 from phichat.errors import EngineCrashed
@@ -136,7 +136,11 @@ def _signed(damage: Callable[[KvFileHeader, bytes, random.Random], tuple[KvFileH
             payload = bytes(map_payload(file, head))
         head, payload = damage(head, payload, chance)
         path.unlink()
-        write_file(create_file(path, 0), replace(head, payload=len(payload), sha256=sha256_hex(payload)), payload)
+        write_file(
+            create_file(path, 0),
+            replace(head, payload=len(payload), sha256=hashlib.sha256(payload).hexdigest()),
+            payload,
+        )
 
     return done
 

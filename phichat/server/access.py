@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -48,25 +49,24 @@ def _bracket_ipv6(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def check_access(path: str, headers: Sequence[tuple[bytes, bytes]], policy: AccessPolicy) -> ApiError | None:
-    """Return the error of a request that is refused, else None. headers: names in lower case."""
-    first_headers: dict[bytes, bytes] = {}
-    for name, value in headers:
-        first_headers.setdefault(name, value)
-    if sum(name == b"host" for name, _ in headers) != 1 or not _is_allowed_host(first_headers[b"host"], policy):
+def check_access(path: str, headers: Headers, policy: AccessPolicy) -> ApiError | None:
+    """Return the error of a request that is refused, else None."""
+    hosts = headers.getlist("host")
+    if len(hosts) != 1 or not _is_allowed_host(hosts[0].strip().lower(), policy):
         next_step = "Use the address that `phichat serve` printed, or allow this name with --allow-host"
         return ApiError("The request has an unexpected Host header", next_step, status=421, code="wrong_host")
-    if b"origin" in first_headers or first_headers.get(b"sec-fetch-site", b"none") != b"none":
+    if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
         message = "phichat serve refuses requests of pages in a browser"
         return ApiError(message, "Send the request from a program", status=403, code="browser")
-    if not policy.api_key or path == _PUBLIC_PATH or _has_key(first_headers.get(b"authorization", b""), policy.api_key):
+    scheme, _, sent_key = headers.get("authorization", "").partition(" ")
+    has_key = scheme.lower() == "bearer" and hmac.compare_digest(sent_key.strip().encode(), policy.api_key.encode())
+    if has_key or not policy.api_key or path == _PUBLIC_PATH:
         return None
     next_step = "Send it as `Authorization: Bearer KEY`"
     return ApiError("The API key is missing or wrong", next_step, status=401, code="invalid_api_key")
 
 
-def _is_allowed_host(host: bytes, policy: AccessPolicy) -> bool:
-    text = host.decode("latin-1").strip().lower()
+def _is_allowed_host(text: str, policy: AccessPolicy) -> bool:
     bracket_end = text.rfind("]") + 1
     rest, colon, port = text[bracket_end:].partition(":")
     name = text[:bracket_end] + rest
@@ -85,11 +85,6 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _has_key(authorization: bytes, key: str) -> bool:
-    scheme, _, sent_key = authorization.partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(sent_key.strip(), key.encode())
-
-
 class AccessMiddleware:
     """Middleware that applies the policy before anything else, the reading of a body included."""
 
@@ -98,7 +93,7 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI request."""
-        if scope["type"] == "http" and (error := check_access(scope["path"], scope["headers"], self._policy)):
+        if scope["type"] == "http" and (error := check_access(scope["path"], Headers(scope=scope), self._policy)):
             return await error_response(error)(scope, receive, send)
         await self._app(scope, receive, send)
 

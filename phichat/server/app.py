@@ -171,40 +171,30 @@ class _CompletionsEndpoint:
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
     """Raises ApiError."""
-    if int(request.headers.get("content-length", 0)) > chat_request.MAX_BODY_BYTES:
-        if "expect" not in request.headers:
-            await _drain_body(request.receive)
-        raise _too_large_error()
-    body = bytearray()
+    body, max_bytes = bytearray(), chat_request.MAX_BODY_BYTES
+    is_too_large = int(request.headers.get("content-length", 0)) > max_bytes
     try:
         async with asyncio.timeout(limits.body_timeout_s):
-            async for chunk in request.stream():
+            chunks = request.stream()
+            while not is_too_large and (chunk := await anext(chunks, None)) is not None:
                 body += chunk
-                if len(body) > chat_request.MAX_BODY_BYTES:
-                    break
+                is_too_large = len(body) > max_bytes
     except TimeoutError:
         raise ApiError("The request did not arrive in time", "Send it again", status=408) from None
     except ClientDisconnect:
         raise ApiError("The request body is incomplete", "Send all of it") from None
-    if len(body) > chat_request.MAX_BODY_BYTES:
-        await _drain_body(request.receive)
-        raise _too_large_error()
-    return bytes(body)
-
-
-async def _drain_body(receive: Receive) -> None:
-    """Let a client finish sending: one whose connection is closed while it sends sees no response."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-            more = True
-            while more:
-                async with asyncio.timeout(_DRAIN_IDLE_TIMEOUT_S):
-                    more = (await receive()).get("more_body", False)
-
-
-def _too_large_error() -> ApiError:
-    message = f"The request is larger than {chat_request.MAX_BODY_BYTES >> 20} MiB"
-    return ApiError(message, "Send a smaller request", status=413, code="request_too_large")
+    if not is_too_large:
+        return bytes(body)
+    if body or "expect" not in request.headers:
+        # Let the client finish sending: one whose connection is closed while it sends sees no response.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+                more = True
+                while more:
+                    async with asyncio.timeout(_DRAIN_IDLE_TIMEOUT_S):
+                        more = (await request.receive()).get("more_body", False)
+    message = f"The request is larger than {max_bytes >> 20} MiB"
+    raise ApiError(message, "Send a smaller request", status=413, code="request_too_large")
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -214,7 +214,7 @@ def test_a_request_that_does_not_arrive(tmp_path: Path, made: Callable[[Config, 
         assert read_until(connection, b"\r\n").split()[1] == b"408"
 
 
-def test_doors(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
+def test_access_is_checked_before_everything(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
     with serving(tmp_path, made, key="sekrit") as served:
         right = {"Authorization": "Bearer sekrit"}
         assert served.post(HELLO, **right)[0] == 200
@@ -229,7 +229,7 @@ def test_doors(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> 
         assert served.get("/health")[0] == 200
 
 
-def test_a_line_that_is_full(tmp_path: Path) -> None:
+def test_a_full_queue_refuses_requests(tmp_path: Path) -> None:
     backend = FakeBackend([SLOW])
     with serving(tmp_path, lambda config, paths: backend, waiting=1) as served:
         with served.connect() as first, served.connect() as second, served.connect() as third:
@@ -248,7 +248,7 @@ def test_a_line_that_is_full(tmp_path: Path) -> None:
         assert served.post(HELLO)[0] == 200
 
 
-def test_who_stands_in_line_is_not_kept_for_ever(tmp_path: Path) -> None:
+def test_a_queued_request_times_out(tmp_path: Path) -> None:
     with (
         serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), patience_s=0.2) as served,
         served.connect() as first,
@@ -270,13 +270,13 @@ def test_an_answer_ends_when_its_client_leaves(tmp_path: Path, streams: bool) ->
 
 
 def test_the_time_is_over(tmp_path: Path) -> None:
-    limits = Limits(time_limit_s=0.5)
+    limits = Limits(time_limit_s=1.0)
     with serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), limits=limits) as served:
         document = served.post(HELLO)[2]
         assert document["choices"][0]["finish_reason"] == "length"
         assert "word " in document["choices"][0]["message"]["content"]
         assert streamed(served)[-2]["choices"][0]["finish_reason"] == "length"
-    silent = FakeBackend([FakeReply(["late"], delay_s=0.8)])
+    silent = FakeBackend([FakeReply(["late"], delay_s=1.3)])
     with serving(tmp_path / "2", lambda config, paths: silent, limits=limits) as served:
         assert error_of(served.post(HELLO)) == (504, "time_limit")
 

@@ -113,23 +113,25 @@ def serving(
     paths = Paths(folder / "config", folder / "data", folder / "cache", folder / "hub")
     folder.mkdir(exist_ok=True, parents=True)
     model = write_tiny_llama(folder / "tiny.gguf")
-    menu = ModelProvider(
+    models = ModelProvider(
         AppContext(replace(config or Config(), model=str(model)), paths),
         lambda context: backend_for(context.config, context.paths),
     )
-    backends = BackendPool(menu.create_backend)
-    engines = Dispatcher(backends, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
-    listening = bind_socket(resolve_address("127.0.0.1", 0))
-    served = Served(listening.getsockname()[1])
-    house = ServerContext(menu, engines, served.told.append, kept(paths) if kept else None, limits or Limits())
-    let_in = access_policy("127.0.0.1", listening.getsockname(), also, key)
-    runs: PhichatServer = create_server(create_app(house, let_in), listening, engines, served.told.append, debug=False)
-    thread = threading.Thread(target=lambda: asyncio.run(runs.serve([listening])), daemon=True)
+    pool = BackendPool(models.create_backend)
+    dispatcher = Dispatcher(pool, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
+    listener = bind_socket(resolve_address("127.0.0.1", 0))
+    served = Served(listener.getsockname()[1])
+    context = ServerContext(models, dispatcher, served.told.append, kept(paths) if kept else None, limits or Limits())
+    policy = access_policy("127.0.0.1", listener.getsockname(), also, key)
+    server: PhichatServer = create_server(
+        create_app(context, policy), listener, dispatcher, served.told.append, debug=False
+    )
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:
         yield served
     finally:
-        runs.should_exit = True
+        server.should_exit = True
         thread.join(20)
-        backends.release_idle()
+        pool.release_idle()
         assert not thread.is_alive()

@@ -116,8 +116,8 @@ class RemoteBackend:
         explicit = request_body.build_options(SamplingParams(), self._explicit_options)
         vendor_options = request_body.list_vendor_options(explicit)
         if vendor_options and model.owned_by not in ("vllm", "llamacpp"):
-            verb = "isn't" if len(vendor_options) == 1 else "aren't"
-            yield f"{_format_list(vendor_options)} {verb} part of the OpenAI API; {name} may silently ignore it."
+            verb, pronoun = ("isn't", "it") if len(vendor_options) == 1 else ("aren't", "them")
+            yield f"{_format_list(vendor_options)} {verb} part of the OpenAI API; {name} may silently ignore {pronoun}."
 
     def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
         """Estimate the tokens of a prompt from the server's earlier counts; 0 while its context is unknown.
@@ -291,7 +291,7 @@ def _retry_delay(error: RemoteError, attempt: int, base_delay_s: float) -> float
         return None
     jitter = random.uniform(0.5, 1.0)
     if error.retry_after is not None:
-        # At least what was asked for; jitter, because many clients were told the same.
+        # At least what was asked for; jitter, because many clients may have the same answer.
         delay_s = error.retry_after * (1.5 - jitter / 2)
         return delay_s if delay_s <= _MAX_RETRY_DELAY_S else None
     return base_delay_s * float(2**attempt) * jitter

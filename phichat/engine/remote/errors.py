@@ -1,4 +1,4 @@
-"""Errors of a server, and what a user is told about them."""
+"""Errors of a server, and the errors that a user sees for them."""
 
 from __future__ import annotations
 
@@ -46,16 +46,8 @@ class RemoteErrorKind(Enum):
         "Ask again, or raise timeout under [endpoints.{name}]",
     )
     WEB_PAGE = (EndpointError, "{server} answered with a web page", _FIX_BASE_URL)
-    BAD_JSON = (
-        EndpointError,
-        "{server} sent data that is not a JSON object",
-        _CHECK_API,
-    )
-    BAD_STREAM = (
-        EndpointError,
-        "{server} sent something other than a chat completion{detail}",
-        _CHECK_API,
-    )
+    BAD_JSON = (EndpointError, "{server} sent data that is not a JSON object", _CHECK_API)
+    BAD_STREAM = (EndpointError, "{server} sent something other than a chat completion{detail}", _CHECK_API)
     TOO_LARGE = (EndpointError, "{server} sent more than any answer needs", "Check what runs at base_url")
     CONTENT_FILTER = (EndpointError, "The content filter of {name} ended the answer", _REPHRASE)
     TOOL_CALL = (EndpointError, "{model} called a tool instead of answering", _REPHRASE + ", or use another model")

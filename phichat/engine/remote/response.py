@@ -57,7 +57,7 @@ class CompletionParser:
 
     @property
     def is_finished(self) -> bool:
-        """True once the server has said of every answer how it ended."""
+        """True once every answer has a finish reason."""
         return len(self._choices) == self._n and all(choice.finish_reason for choice in self._choices.values())
 
     def feed(self, document: JsonObject) -> Iterator[SampleOutput]:
