@@ -1,4 +1,4 @@
-"""Ten questions at once to one engine: right answers, and nobody waits much longer than a fair share.
+"""Ten questions at once to one engine: right answers, and no client waits much longer than its fair share.
 
 The fair share of each is the time that all of them take one after another: every client has a tenth of the engine.
 

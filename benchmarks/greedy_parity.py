@@ -1,4 +1,4 @@
-"""Whether phichat's greedy answers are llama.cpp's own, token for token.
+"""Greedy answers of phichat, compared with llama.cpp's own token for token.
 
 Each prompt goes through `phichat ask --temp 0`, and through llama.cpp's low-level API with the model's
 template rendered by hand, the same batch, threads and flash attention setting. Text and number of

@@ -1,4 +1,4 @@
-"""Engine processes that keep KV states, for the benchmarks about them."""
+"""Engine processes that save KV caches, for the benchmarks about them."""
 
 from __future__ import annotations
 

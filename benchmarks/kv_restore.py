@@ -1,4 +1,4 @@
-"""What bringing a conversation's KV state back takes, against reading the conversation again.
+"""Time to restore a conversation's KV cache, against evaluating the conversation again.
 
 In each round a conversation of about --tokens tokens is read by an engine that then leaves, and gone on with
 by one that restores and by one that was there all along. Then conversations with forks and edits, answered

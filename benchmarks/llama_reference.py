@@ -1,4 +1,4 @@
-"""llama.cpp's own low-level loop, as the reference that phichat is compared with.
+"""The low-level loop of llama.cpp, as the reference that phichat is compared with.
 
 As a script it loads a model and evaluates one prompt in a fresh process, and says in JSON what that took:
 

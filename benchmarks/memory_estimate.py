@@ -1,4 +1,4 @@
-"""How far the memory that `phichat fit` tells is from what the engine process then takes.
+"""Error of the memory that `phichat fit` predicts, against what the engine process takes.
 
     python benchmarks/memory_estimate.py [MODEL.gguf ...] [--contexts 2048,8192] [--cache-types f16,q8_0]
 

@@ -1,4 +1,4 @@
-"""What guessing from the prompt gains and whether answers stay the same: prose, code that is edited, quotations.
+"""Speed that n-gram speculation gains, and whether the answers stay the same: prose, edited code, quotations.
 
 python benchmarks/ngram_speculation.py [--model NAME] [--max-tokens N] [--rounds N]
 

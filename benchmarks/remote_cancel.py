@@ -1,4 +1,4 @@
-"""How soon Ctrl-C ends a `phichat ask` of a server, and how soon the server sees that it was left.
+"""Time from Ctrl-C to the end of a `phichat ask` of a server, and until the server sees the disconnect.
 
     python benchmarks/remote_cancel.py [-r REPEATS]
 

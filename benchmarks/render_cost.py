@@ -1,4 +1,4 @@
-"""What one update of a growing answer costs the screen, for answers that are one huge block: CPU time, no terminal.
+"""CPU time of one screen update of a growing answer that is one huge block, without a terminal.
 
 python benchmarks/render_cost.py [CHARACTERS]
 """

@@ -1,4 +1,4 @@
-"""Whether seeded replies come out the same again, and whether what was changed is named.
+"""Replays of seeded replies: the same text, or the change that explains another one.
 
 Asks the embedded model ten single questions and five conversations of two turns each, all of them twenty
 replies with a seed (half of them drawn), replays them, and then replays one with another model file,

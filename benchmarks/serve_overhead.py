@@ -1,4 +1,4 @@
-"""What `phichat serve` adds to the time until the first token, beside the same engine asked without it.
+"""Time that `phichat serve` adds until the first token, against the same engine without it.
 
     python benchmarks/serve_overhead.py [-r REPEATS] [-p WORDS ...] [-m MODEL]
 

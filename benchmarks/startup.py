@@ -1,4 +1,4 @@
-"""What phichat costs before and around a model.
+"""Start-up time of phichat, without and with a model.
 
 Compares `python -c pass` with `phichat --version`, and `phichat ask --max-tokens 1` with what a bare
 low-level script in a fresh process needs to load the same model and evaluate the same prompt.

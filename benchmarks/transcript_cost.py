@@ -1,4 +1,4 @@
-"""What keeping the transcript costs of the speed of generation, on the embedded model, asks in turn.
+"""Generation speed with and without the transcript, on the built-in model, in turn.
 
 python benchmarks/transcript_cost.py --pairs 30
 """

@@ -1,4 +1,4 @@
-"""How long search, listing and opening take in a large store, and how much each message adds to it.
+"""Time of search, listing and opening in a large transcript store, and the bytes that each message adds.
 
     python benchmarks/transcript_store.py --turns 500000 --folder FOLDER
 

@@ -1,4 +1,4 @@
-"""kill -9 of engines that stay, and of their clients, at any moment: nothing wrong, nothing left, nothing blocked.
+"""kill -9 of background engines and their clients at any moment: right answers, no process left, nothing blocked.
 
 Each round starts a question, kills its engine or its client at a random moment of loading, reading or generating, and
 asks again: the answer has to be the one that a private engine gives. At the end every engine has to leave by itself.

@@ -1,4 +1,4 @@
-"""Asks phichat with damaged files, and judges what comes back."""
+"""Asks of phichat with damaged model files, and checks of the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to phichat when its engine dies, when it dies itself, when Ctrl-C is pressed, when a file is damaged.
+"""Deaths of the engine process and of phichat, Ctrl-C at random moments, and damaged model files.
 
     python stress/engine_faults.py kill-engine MODEL.gguf    kill -9 of the engine while it loads, reads, generates
     python stress/engine_faults.py kill-app MODEL.gguf       kill -9 of phichat at random moments

@@ -1,4 +1,4 @@
-"""Whether every form of 500 hostile conversations is read back to the same texts.
+"""Exports of 500 hostile conversations in every format, read back to the same texts.
 
 The conversations are hypothesis's (tests/support/conversation_strategies.py): fences in fences, HTML, control bytes,
 right-to-left, emoji, NUL, lone surrogates; every tenth gets a line of a megabyte. Markdown is read by a

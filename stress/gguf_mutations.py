@@ -1,4 +1,4 @@
-"""Damaged copies of a GGUF file: every field of the header located, and changed in telling ways."""
+"""Damaged copies of a GGUF file: every field of the header, changed in several ways."""
 
 from __future__ import annotations
 

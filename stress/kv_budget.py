@@ -1,4 +1,4 @@
-"""Whether the KV states of many conversations stay inside their budget, looked at all the time.
+"""Size of the saved KV caches of many conversations, checked against the budget all the time.
 
 Every fifth conversation is not to be kept, and nothing may be kept of it.
 

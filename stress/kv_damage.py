@@ -1,4 +1,4 @@
-"""What becomes of KV states that are damaged: none may be used, and none may end the engine.
+"""Damaged files of saved KV caches: none may be used, and none may end the engine.
 
 An engine finds nothing but damaged states of the conversation that it is asked to go on with. It has to read
 everything again, answer as it does without them, and leave none behind. The last kinds of damage have correct

@@ -1,4 +1,4 @@
-"""Engines that are killed at any moment of restoring, reading, writing and saving: what the next one makes of it.
+"""Kills of engines at any moment of restoring, evaluating, generating and saving KV caches.
 
 A conversation goes on turn after turn; in each, the engine is killed at a random moment, often just after the
 answer, while its state is being saved. The next engine has to give the answer that an undisturbed one gave.

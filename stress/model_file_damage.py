@@ -1,4 +1,4 @@
-"""Planted damage in a finished model file: how much of it `phichat verify` and the next load find.
+"""Damage in an installed model file: how much of it `phichat verify` and the next load find.
 
     python stress/model_file_damage.py [--times 200] [--seed 1]
 

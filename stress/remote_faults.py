@@ -1,4 +1,4 @@
-"""Two hundred faults of a server, each met by a `phichat ask` in a process of its own.
+"""Two hundred faults of a server, each against a `phichat ask` in a process of its own.
 
     python stress/remote_faults.py [-N 200]
 

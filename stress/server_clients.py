@@ -1,4 +1,4 @@
-"""Twenty clients at once at `phichat serve`, of whom five leave, again and again: nothing may leak or stall.
+"""Twenty clients of `phichat serve` at once, of whom five disconnect, many times: nothing may leak or stall.
 
     python stress/server_clients.py [-r ROUNDS]
 

@@ -1,4 +1,4 @@
-"""Writes phichat/codecheck/data/stdlib.jsonl.gz: what the standard library has, from 3.10 on, on any platform.
+"""Write phichat/codecheck/data/stdlib.jsonl.gz: the names of the standard library from 3.10 on, on any platform.
 
 usage: build_stdlib_snapshot.py [STUBS]
 

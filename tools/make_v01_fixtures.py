@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/v0_1: what phichat 0.1.0 itself has written, for tests/test_v01_compatibility.py.
+"""Write tests/fixtures/v0_1: files that phichat 0.1.0 itself wrote, for tests/test_v01_compatibility.py.
 
     python tools/make_v01_fixtures.py OLD/.venv/bin/phichat
 

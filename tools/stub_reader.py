@@ -1,4 +1,4 @@
-"""Reads typeshed's stubs of the standard library: every name with the versions that have it, on any platform.
+"""Reader of typeshed's stubs of the standard library: every name with the versions that have it, on any platform.
 
 A version set is a bit mask: bit 0 is 3.10, bit 1 is 3.11 and so on. The records written here are described in
 phichat/codecheck/apis/snapshot.py, which reads them.

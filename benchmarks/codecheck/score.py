@@ -1,4 +1,4 @@
-"""How well the code check finds what a corpus of labelled answers says: precision, recall and every mismatch.
+"""Precision and recall of the code check on a corpus of labelled answers, with every mismatch.
 
 usage: score.py CORPUS [--cli phichat] [--quiet] [--only NAME] [--seed N] [--speed] [--code FOLDER] [--names FILE]
 

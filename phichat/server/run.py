@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from phichat.errors import UsageError
 from phichat.server.access import access_policy
-from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.app import Limits, RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import bind_socket, create_server, forward_logs, resolve_address
@@ -79,7 +79,7 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
             pool.release_idle()
 
 
-def _create_recorder(context: AppContext) -> EventRecorder:
+def _create_recorder(context: AppContext) -> RecorderFactory:
     from phichat.server.transcripts import ConversationTracker
 
-    return ConversationTracker(TranscriptService(context).open_recorder_store).record_events
+    return ConversationTracker(TranscriptService(context).open_recorder_store).open_recorder

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from phichat.cancel import CancelToken
 from phichat.chat.command_output import (
     format_commands,
     format_context,
@@ -17,7 +19,7 @@ from phichat.chat.command_output import (
 )
 from phichat.chat.conversation import Conversation
 from phichat.chat.slash_commands import COMMANDS, Command
-from phichat.errors import OutputError, UsageError
+from phichat.errors import EngineError, OutputError, UsageError
 from phichat.paths import expand_user
 from phichat.services.chat_service import ChatService
 from phichat.services.transcript_service import EXPORT_FORMATS
@@ -151,7 +153,7 @@ class ChatCommands(ABC):
         self.attach_file(expand_user(args))
 
     def run_context(self, args: str) -> None:
-        self.show_text("What the model sees", format_context(self.conversation))
+        self.show_text("What the model sees", self.describe_context())
 
     def run_stats(self, args: str) -> None:
         self.show_text("Statistics", format_stats(self.target_turn(args)))
@@ -182,6 +184,13 @@ class ChatCommands(ABC):
         """Replay the last turn and show how the answers differ; cancelled as the front end cancels an answer."""
 
     # Shared by the commands and by keys that do the same
+
+    def describe_context(self) -> str:
+        """Return what the model sees, counted by the model where one is loaded and idle; it may take a while."""
+        with suppress(EngineError):
+            if not self.is_busy and self.service.count_tokens("x", CancelToken()):
+                return format_context(self.conversation, lambda text: self.service.count_tokens(text, CancelToken()))
+        return format_context(self.conversation)
 
     def resend(self, turn: TurnRecord, parts: Sequence[Part] | None = None) -> None:
         """Send a prompt in the place of a turn, which stays beside the new one; None for the same prompt again."""
