@@ -43,7 +43,8 @@ def write_markdown(conversations: Sequence[ConversationRecord]) -> Iterator[str]
         case _:
             yield f'---\nconversations: {len(conversations)}\nexported_by: "phichat {__version__}"\n---\n\n'
             for conversation in conversations:
-                yield f"# {_escape_inline(metadata.conversation_title(conversation))}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
+                heading = _escape_inline(metadata.conversation_title(conversation))
+                yield f"# {heading}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
                 yield from _render_turns(conversation)
 
 
