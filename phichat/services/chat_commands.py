@@ -10,11 +10,11 @@ from pathlib import Path
 
 from phichat.cancel import CancelToken
 from phichat.chat.command_output import (
+    find_turn,
     format_commands,
     format_context,
     format_options,
     format_stats,
-    parse_turn_number,
     set_option,
 )
 from phichat.chat.conversation import Conversation
@@ -90,7 +90,7 @@ class ChatCommands(ABC):
 
     def target_turn(self, number: str) -> TurnRecord:
         """Return the turn that a command is about, by its number from 1; for "" the last, or the selected one."""
-        return parse_turn_number(self.conversation, number)
+        return find_turn(self.conversation, number)
 
     # The commands
 

@@ -102,7 +102,7 @@ class Recorder:
                     turn = self._start_turn(event)
                 elif turn is not None:
                     self._handle_event(turn, event)
-                if isinstance(event, TurnFinished):  # it stays the last event
+                if isinstance(event, TurnFinished):  # it must be the last event
                     yield from self._iter_notices()
                     yield event
                 else:
@@ -119,7 +119,7 @@ class Recorder:
         """End the open turn, and close the store."""
         self._cancel_open_turn()
         if self._store is not None:
-            with suppress(TranscriptError):  # what was committed stays so
+            with suppress(TranscriptError):  # committed turns are safe
                 self._store.close()
 
     def _start_turn(self, event: TurnStarted) -> _RecordedTurn:

@@ -1,6 +1,6 @@
 """Writes Markdown that renders on GitHub and that no content can break.
 
-Every text stands between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
+Every text is between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
 `<!-- /phichat:KIND -->`, KIND one of system, prompt, file, reasoning, answer. A CommonMark parser finds them
 as its top-level HTML blocks; nothing in a text can become one. FORM tells how the text is written:
 
