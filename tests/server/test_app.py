@@ -394,9 +394,9 @@ def test_the_limits_of_this_server_are_everybodys(tmp_path: Path) -> None:
     class Noting(FakeBackend):
         params: SamplingParams
 
-        def generate(self, messages: Any, params: SamplingParams, cancel: Any) -> Any:
+        def generate(self, messages: Any, params: SamplingParams, *arguments: Any) -> Any:
             self.params = params
-            return super().generate(messages, params, cancel)
+            return super().generate(messages, params, *arguments)
 
     backend = Noting([FakeReply(["x"])])
     config = Config(sampling=SamplingParams(max_tokens=50, temperature=0.3))
