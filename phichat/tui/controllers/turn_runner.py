@@ -98,8 +98,7 @@ class TurnRunner:
         """Start a turn after the conversation's head."""
         context = self._context
         conversation, params = context.conversation, context.service.params
-        prompt = render_parts(parts)
-        self._turn = TurnView(prompt, parts=parts)
+        self._turn = TurnView(render_parts(parts), parts=parts)
         context.show_conversation()
         context.view.add_turn(self._turn)
         self.stop_token_count()
@@ -110,7 +109,7 @@ class TurnRunner:
                 preload_pump.wait()
             if count_thread is not None:
                 count_thread.join()
-            yield from conversation.send(prompt, params, cancel)
+            yield from conversation.send(tuple(parts), params, cancel)
 
         self._turn_pump = EventPump(iter_events, self._on_thread_events)
         context.is_busy = True
