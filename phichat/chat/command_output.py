@@ -105,7 +105,7 @@ def format_count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def parse_turn_number(conversation: Conversation, number: str) -> TurnRecord:
+def find_turn(conversation: Conversation, number: str) -> TurnRecord:
     """Return the turn with this number, from 1; the last one for "". Raises UsageError."""
     branch = conversation.branch
     if not branch:

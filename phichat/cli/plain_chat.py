@@ -85,7 +85,7 @@ class PlainChat(ChatCommands):
         self._diagnostics.print_notice(text)
 
     def refresh_branch(self) -> None:
-        """What was printed stays."""
+        """Do nothing: printed turns cannot be taken back."""
 
     def attach_file(self, path: Path) -> None:
         self._attachments.append(read_attachment(path))

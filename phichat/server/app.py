@@ -65,7 +65,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Parts of the server. log: prints a line for its operator, from any thread. recorder: None saves nothing."""
+    """Parts of the server. log: prints a line for its operator, from any thread. open_recorder: None saves nothing."""
 
     models: ModelProvider
     dispatcher: Dispatcher

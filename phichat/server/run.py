@@ -45,9 +45,7 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
 
     Raises ServerBindError, UsageError, ModelNotInstalled and ConfigError before anything is served.
     """
-    models = ModelProvider(
-        context, lambda model_context: BackendFactory(model_context).create_chat_backend(explicit=False)
-    )
+    models = ModelProvider(context, lambda one: BackendFactory(one).create_chat_backend(explicit=False))
     pool = BackendPool(models.create_backend)
     use_background = DaemonService(context).is_enabled
     bind_address = resolve_address(settings.host, settings.port)
@@ -62,19 +60,16 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
         policy = access_policy(settings.host, listener.getsockname()[:2], settings.allowed_hosts, settings.api_key)
 
         async def run() -> None:
-            time_limit_s = settings.time_limit_s
             dispatcher = Dispatcher(
                 pool,
                 max_concurrent=_MAX_CONCURRENT_GENERATIONS if use_background else 1,
                 max_waiting=settings.max_waiting,
-                queue_timeout_s=time_limit_s,
+                queue_timeout_s=settings.time_limit_s,
                 idle_release_s=_IDLE_RELEASE_S if use_background else None,
             )
-            limits = Limits(time_limit_s=time_limit_s)
-            server_context = ServerContext(
-                models, dispatcher, log, _create_recorder(context) if settings.record else None, limits
-            )
-            app = create_app(server_context, policy)
+            recorder = _create_recorder(context) if settings.record else None
+            parts = ServerContext(models, dispatcher, log, recorder, Limits(settings.time_limit_s))
+            app = create_app(parts, policy)
             await create_server(app, listener, dispatcher, log, debug=settings.debug).serve([listener])
 
         try:

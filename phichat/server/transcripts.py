@@ -1,4 +1,4 @@
-"""Saves the requests of clients, which send their whole conversation each time, as conversations that grow."""
+"""Recorder of requests: clients send their whole conversation each time, and it is saved once."""
 
 from __future__ import annotations
 
@@ -24,20 +24,13 @@ _MAX_TRACKED = 1_000
 """Conversations that a client can continue; an older one is saved again as a new one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _StoredPosition:
-    """The last turn of a conversation in the store."""
-
-    conversation_id: str
-    turn_id: str
-
-
 class ConversationTracker:
     """Recognises a conversation by the text of its messages. Thread-safe."""
 
     def __init__(self, open_store: Callable[[], TranscriptStore]) -> None:
         self._open_store = open_store
-        self._positions: OrderedDict[bytes, _StoredPosition] = OrderedDict()
+        self._positions: OrderedDict[bytes, tuple[str, str]] = OrderedDict()
+        """By the hash of its messages: id and last turn of a saved conversation."""
         self._loaded_models: dict[str, ModelReady] = {}
         self._lock = Lock()
 
@@ -49,7 +42,11 @@ class ConversationTracker:
         def on_saved(turn: TurnRecord) -> None:
             assert recorder.conversation_id is not None
             key = _history_key(system, (*earlier, replace(current, reply=turn.text)))
-            self._track_position(key, _StoredPosition(recorder.conversation_id, turn.id))
+            with self._lock:
+                self._positions[key] = recorder.conversation_id, turn.id
+                self._positions.move_to_end(key)
+                while len(self._positions) > _MAX_TRACKED:
+                    self._positions.popitem(last=False)
 
         recorder = self._create_recorder(system, earlier, on_saved)
         recorder.loaded_model = self._loaded_models.get(model.name)
@@ -66,7 +63,7 @@ class ConversationTracker:
         with self._lock:
             position = self._positions.get(_history_key(system, earlier)) if earlier else None
         if position is not None:
-            return Recorder(self._open_store, position.conversation_id, position.turn_id, on_saved)
+            return Recorder(self._open_store, *position, on_saved)
         if not earlier:
             return Recorder(self._open_store, on_saved=on_saved)
         record = _build_record(system, earlier)
@@ -77,13 +74,6 @@ class ConversationTracker:
             return store
 
         return Recorder(open_with_history, record.id, record.head, on_saved)
-
-    def _track_position(self, key: bytes, position: _StoredPosition) -> None:
-        with self._lock:
-            self._positions[key] = position
-            self._positions.move_to_end(key)
-            while len(self._positions) > _MAX_TRACKED:
-                self._positions.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from phichat.cancel import CancelToken
 from phichat.chat.command_output import (
+    find_turn,
     format_commands,
     format_context,
     format_options,
     format_stats,
-    parse_turn_number,
     set_option,
 )
 from phichat.chat.conversation import Conversation
@@ -80,7 +80,7 @@ class ChatCommands(ABC):
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is being written while a command is run; the tree of turns stays as it is then."""
+        """True while an answer is being written; commands do not change the tree of turns then."""
         return False
 
     def check_idle(self) -> None:
@@ -90,7 +90,7 @@ class ChatCommands(ABC):
 
     def target_turn(self, number: str) -> TurnRecord:
         """Return the turn that a command is about, by its number from 1; for "" the last, or the selected one."""
-        return parse_turn_number(self.conversation, number)
+        return find_turn(self.conversation, number)
 
     # The commands
 
@@ -193,7 +193,7 @@ class ChatCommands(ABC):
         return format_context(self.conversation)
 
     def resend(self, turn: TurnRecord, parts: Sequence[Part] | None = None) -> None:
-        """Send a prompt in the place of a turn, which stays beside the new one; None for the same prompt again."""
+        """Send a prompt as an alternative to a turn; None for the same prompt again."""
         self.check_idle()
         self._move_head_before(turn)
         self.send_prompt(turn.parts if parts is None else parts)

@@ -36,7 +36,7 @@ _FSYNC_INTERVAL_S = 1.0
 
 
 @dataclass(eq=False)
-class _OpenTurn:
+class _RecordedTurn:
     """A turn that is being recorded.
 
     record: the turn as it was started or ended. row_id: in the store, None until it is written. stored_counts: the
@@ -80,8 +80,8 @@ class Recorder:
         self._store: TranscriptStore | None = None
         self._new_id = make_ascending_ids()
         self.loaded_model: ModelReady | None = None
-        self._current: _OpenTurn | None = None
-        self._unsaved: list[_OpenTurn] = []
+        self._current: _RecordedTurn | None = None
+        self._unsaved: list[_RecordedTurn] = []
         self._last_error: TranscriptError | None = None
         self._reported = False
         self._last_fsync_at = monotonic()
@@ -95,14 +95,14 @@ class Recorder:
 
         A consumer that stops iterating has cancelled the turn. Raises what `events` raises.
         """
-        turn: _OpenTurn | None = None
+        turn: _RecordedTurn | None = None
         try:
             for event in events:
                 if isinstance(event, TurnStarted):
                     turn = self._start_turn(event)
                 elif turn is not None:
                     self._handle_event(turn, event)
-                if isinstance(event, TurnFinished):  # it stays the last event
+                if isinstance(event, TurnFinished):  # it must be the last event
                     yield from self._iter_notices()
                     yield event
                 else:
@@ -119,22 +119,22 @@ class Recorder:
         """End the open turn, and close the store."""
         self._cancel_open_turn()
         if self._store is not None:
-            with suppress(TranscriptError):  # what was committed stays so
+            with suppress(TranscriptError):  # committed turns are safe
                 self._store.close()
 
-    def _start_turn(self, event: TurnStarted) -> _OpenTurn:
+    def _start_turn(self, event: TurnStarted) -> _RecordedTurn:
         loaded = self.loaded_model
         builder = TurnRecordBuilder(
             event, self._new_id(datetime.now(UTC)), self.parent_id, loaded.model if loaded else None
         )
-        turn = _OpenTurn(builder, builder.record, model_path=loaded.path if loaded else None)
+        turn = _RecordedTurn(builder, builder.record, model_path=loaded.path if loaded else None)
         self.parent_id = turn.record.id
         self._try_write(lambda: self._insert_turn(turn))
         turn.worker = DebouncedWorker(lambda: self._try_write(lambda: self._flush_text(turn)))
         self._current = turn
         return turn
 
-    def _handle_event(self, turn: _OpenTurn, event: Event) -> None:
+    def _handle_event(self, turn: _RecordedTurn, event: Event) -> None:
         turn.builder.apply(event)
         match event:
             case TextDelta() | ReasoningDelta():
@@ -157,7 +157,7 @@ class Recorder:
         if turn.worker is not None:
             turn.worker.trigger()
 
-    def _finish_turn(self, turn: _OpenTurn, record: TurnRecord) -> None:
+    def _finish_turn(self, turn: _RecordedTurn, record: TurnRecord) -> None:
         if turn.worker is not None:
             turn.worker.stop()
         turn.record = record
@@ -172,7 +172,7 @@ class Recorder:
         if self._current is not None:
             self._finish_turn(self._current, self._current.builder.build_ended(FinishReason.CANCELLED))
 
-    def _insert_turn(self, turn: _OpenTurn) -> None:
+    def _insert_turn(self, turn: _RecordedTurn) -> None:
         """Write the beginning of a turn, after the earlier turns that could not be written."""
         # SQLite is not needed before the first turn.
         from phichat.transcript.turn_writer import derive_title, finish_turn, insert_conversation, start_turn
@@ -195,7 +195,7 @@ class Recorder:
         self.conversation_id = conversation_id
         self._unsaved.clear()
 
-    def _flush_text(self, turn: _OpenTurn) -> None:
+    def _flush_text(self, turn: _RecordedTurn) -> None:
         from phichat.transcript.turn_writer import append_text, set_turn_model
 
         if turn.row_id is None:
@@ -219,7 +219,7 @@ class Recorder:
                 rows = self._save_samples(turn, connection)
             turn.sample_row_ids |= rows
 
-    def _save_samples(self, turn: _OpenTurn, connection: Connection) -> dict[int, int]:
+    def _save_samples(self, turn: _RecordedTurn, connection: Connection) -> dict[int, int]:
         """Write the samples that are not in the store, but for the winner; return their row ids by index."""
         from phichat.transcript.turn_writer import finish_turn, start_turn
 
@@ -231,7 +231,7 @@ class Recorder:
                 finish_turn(connection, rows[index], record)
         return rows
 
-    def _save_finished(self, turn: _OpenTurn) -> None:
+    def _save_finished(self, turn: _RecordedTurn) -> None:
         from phichat.transcript.deletion import delete_turns
         from phichat.transcript.turn_writer import finish_turn
 

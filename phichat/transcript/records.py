@@ -1,6 +1,6 @@
 """What a transcript holds, as values: what the store gives out, export writes and import reads.
 
-Turns form a tree: a regenerated reply and an edited prompt stand beside what was there before, with
+Turns form a tree: a regenerated reply and an edited prompt are siblings of the turn before, with
 the same parent. Nothing is ever overwritten.
 """
 

@@ -82,7 +82,21 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 _EQUALS = re.compile(r"(?:=|≈|\bequals\b)\s*")
 _CALCULATION = re.compile(r"[^\w\n]{0,5}[\d(][\d\s.,()+\-−–*/×·÷^]{0,100}[=≈]\s*")
 _DATE_OR_TIME = re.compile(r"\b\d{1,4}([-/.])\d{1,2}\1\d{1,4}\b(?!\.\d)|\b\d{1,2}:\d\d(?::\d\d)?\b")
-_NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_NUMBER_WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
 _SINGLE_NUMBER_WORD = re.compile(rf"\W*({'|'.join(_NUMBER_WORDS)})\b\W*", re.IGNORECASE)
 
 

@@ -65,20 +65,15 @@ class DownloadPlan:
             write_ref(paths, self.origin, self.revision or "main", self.commit, overwrite=bool(self.revision))
 
 
-def find_registry_entry(reference: RegistryName, registry: Mapping[str, ModelSpec]) -> ModelSpec:
-    """Return the entry with that name or alias. Raises ModelNotInstalled with similar names."""
-    if spec := find_spec(registry, reference.name):
-        return spec
-    raise unknown_model_error(reference.name, registry)
-
-
 def plan_hub_download(
     reference: RegistryName | RepoSpec, registry: Mapping[str, ModelSpec], hub: HubClient, paths: Paths
 ) -> DownloadPlan:
     """Ask the hub for the files of a model. Raises HubError, AmbiguousModelError, ModelNotInstalled, HashMismatch."""
     entry: ModelSpec | None = None
     if isinstance(reference, RegistryName):
-        entry, quantization = find_registry_entry(reference, registry), reference.quantization
+        entry, quantization = find_spec(registry, reference.name), reference.quantization
+        if entry is None:
+            raise unknown_model_error(reference.name, registry)
         if quantization and quantization.upper() != entry.quantization.upper():
             reference, entry = RepoSpec(entry.repository, quantization), None
         else:

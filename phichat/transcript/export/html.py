@@ -27,7 +27,8 @@ _FOLD_ABOVE_CHARS = 4_000
 def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     """Yield the page in pieces."""
     style, script = _read_asset("page.css"), _read_asset("page.js")
-    policy = f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'"
+    sources = f"style-src {_csp_hash(style)}; script-src {_csp_hash(script)}"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     title = (
         metadata.conversation_title(conversations[0])
         if len(conversations) == 1
@@ -49,7 +50,8 @@ def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
             )
         yield "</ol></nav>\n"
     for index, conversation in enumerate(conversations, 1):
-        yield f'<article id="c{index}">\n<header><h1 dir="auto">{attribute(metadata.conversation_title(conversation))}</h1>\n'
+        heading = attribute(metadata.conversation_title(conversation))
+        yield f'<article id="c{index}">\n<header><h1 dir="auto">{heading}</h1>\n'
         yield f'<p class="facts">{attribute(_metadata_line(conversation))}</p></header>\n'
         yield from _render_turns(conversation)
         yield "</article>\n"

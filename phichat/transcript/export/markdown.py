@@ -1,6 +1,6 @@
 """Writes Markdown that renders on GitHub and that no content can break.
 
-Every text stands between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
+Every text is between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
 `<!-- /phichat:KIND -->`, KIND one of system, prompt, file, reasoning, answer. A CommonMark parser finds them
 as its top-level HTML blocks; nothing in a text can become one. FORM tells how the text is written:
 
@@ -43,7 +43,8 @@ def write_markdown(conversations: Sequence[ConversationRecord]) -> Iterator[str]
         case _:
             yield f'---\nconversations: {len(conversations)}\nexported_by: "phichat {__version__}"\n---\n\n'
             for conversation in conversations:
-                yield f"# {_escape_inline(metadata.conversation_title(conversation))}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
+                heading = _escape_inline(metadata.conversation_title(conversation))
+                yield f"# {heading}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
                 yield from _render_turns(conversation)
 
 
