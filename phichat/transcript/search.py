@@ -99,7 +99,9 @@ def search_turns(
     fts_query = to_fts_query(query, prefix_last_word=prefix_last_word)
     if fts_query is None or limit <= 0:
         return SearchResults(())
-    where, values = _search_conditions(filters)
+    # The rowid is the time, so that the index need not read older turns.
+    since = "words.rowid >= :first AND turn.created_at >= :since"
+    where, values = _build_conditions(filters, since, "turn.created_at < :until", "turn.warnings")
     values["fts_query"] = fts_query
     source = f"""FROM words JOIN turn ON turn.n = words.rowid JOIN conversation ON conversation.n = turn.conversation
         LEFT JOIN model ON model.n = turn.model WHERE words MATCH :fts_query AND NOT hidden {where}"""
@@ -116,36 +118,25 @@ def search_turns(
         return SearchResults(tuple(_read_hit(connection, fts_query, row) for (row,) in rows), is_unranked)
 
 
-def _search_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
-    conditions, values = [""], dict[str, object]()
-    if filters.model is not None:
-        conditions.append("instr(lower(model.name), lower(CAST(:model AS TEXT)))")
-        values["model"] = encode_text(filters.model)
-    if filters.since is not None:
-        conditions.append("words.rowid >= :first AND turn.created_at >= :since")
-        values |= {"since": to_micros(filters.since), "first": to_rowid(to_micros(filters.since))}
-    if filters.until is not None:
-        conditions.append("turn.created_at < :until")
-        values["until"] = to_micros(filters.until)
-    if filters.code_warnings:
-        conditions.append("turn.warnings")
-    return " AND ".join(conditions), values
-
-
 def list_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
     """Return a WHERE clause and its values for the same filters on conversations."""
+    warned = "EXISTS (SELECT 1 FROM turn AS one WHERE one.conversation = conversation.n AND one.warnings)"
+    return _build_conditions(filters, "updated_at >= :since", "conversation.created_at < :until", warned)
+
+
+def _build_conditions(filters: SearchFilters, since: str, until: str, warned: str) -> tuple[str, dict[str, object]]:
     where, values = "", dict[str, object]()
     if filters.model is not None:
         where += " AND instr(lower(model.name), lower(CAST(:model AS TEXT)))"
         values["model"] = encode_text(filters.model)
     if filters.since is not None:
-        where += " AND updated_at >= :since"
-        values["since"] = to_micros(filters.since)
+        where += f" AND {since}"
+        values |= {"since": to_micros(filters.since), "first": to_rowid(to_micros(filters.since))}
     if filters.until is not None:
-        where += " AND conversation.created_at < :until"
+        where += f" AND {until}"
         values["until"] = to_micros(filters.until)
     if filters.code_warnings:
-        where += " AND EXISTS (SELECT 1 FROM turn AS one WHERE one.conversation = conversation.n AND one.warnings)"
+        where += f" AND {warned}"
     return where, values
 
 
