@@ -24,7 +24,6 @@ def list(as_json: bool, endpoint: str | None) -> int:
     if endpoint is not None:
         return _list_endpoint_models(endpoint, as_json=as_json)
     from phichat.cli.support.tables import format_table
-    from phichat.models.local.local_models import LocalModels
     from phichat.services.model_catalog import CatalogEntry, ModelCatalog
     from phichat.units import format_size
 
@@ -42,8 +41,7 @@ def list(as_json: bool, endpoint: str | None) -> int:
         dates = ((timestamp or "-")[:10] for timestamp in (entry.last_used_at, entry.verified_at))
         return entry.name, format_size(entry.size), entry.quantization or "?", entry.source, *dates, state
 
-    context = create_default_context()
-    entries = ModelCatalog(context).installed_entries(LocalModels.from_paths(context.paths))
+    entries = [entry for entry in ModelCatalog(create_default_context()).entries() if entry.installed]
     if as_json:
         Output().write_json([to_json(entry) for entry in entries])
     elif entries:

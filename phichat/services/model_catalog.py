@@ -83,13 +83,9 @@ class ModelCatalog:
         from phichat.models.local.local_models import LocalModels
 
         models = LocalModels.from_paths(self._paths)
-        installed = self.installed_entries(models)
+        installed = [self.installed_entry(model, models) for model in models.models]
         names = {entry.name for entry in installed}
         return [*installed, *(_spec_entry(spec) for spec in models.registry.values() if spec.name not in names)]
-
-    def installed_entries(self, models: LocalModels) -> list[CatalogEntry]:
-        """Return the installed models. Raises ConfigError."""
-        return [self.installed_entry(model, models) for model in models.models]
 
     def installed_entry(self, model: ModelFile, models: LocalModels) -> CatalogEntry:
         """Return the entry of one installed model."""

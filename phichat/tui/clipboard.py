@@ -20,18 +20,11 @@ def find_clipboard_command(
     """
     if environ.get("SSH_TTY") or environ.get("SSH_CONNECTION"):
         return None
-    candidates: list[Sequence[str]]
-    if platform == "darwin":
-        candidates = [("pbcopy",)]
-    elif platform == "win32":
-        candidates = [("clip",)]
-    else:
-        candidates = []
-        if environ.get("WAYLAND_DISPLAY"):
-            candidates.append(("wl-copy",))
-        if environ.get("DISPLAY"):
-            candidates += [("xclip", "-selection", "clipboard"), ("xsel", "--clipboard", "--input")]
-    return next((command for command in candidates if shutil.which(command[0])), None)
+    by_platform = {"darwin": "pbcopy", "win32": "clip"}
+    wayland = "wl-copy" if environ.get("WAYLAND_DISPLAY") else ""
+    x11 = ("xclip -selection clipboard", "xsel --clipboard --input") if environ.get("DISPLAY") else ()
+    candidates = (by_platform[platform],) if platform in by_platform else (wayland, *x11)
+    return next((command.split() for command in candidates if command and shutil.which(command.split()[0])), None)
 
 
 def supports_osc52(environ: Mapping[str, str] = os.environ) -> bool:
@@ -43,14 +36,8 @@ def copy_with_command(command: Sequence[str], text: str) -> bool:
     """Run the command with the text as its input; return True if it succeeded."""
     encoding = "utf-16" if command[0] == "clip" else "utf-8"
     try:
-        result = subprocess.run(
-            command,
-            input=text.encode(encoding, "replace"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        content, null = text.encode(encoding, "replace"), subprocess.DEVNULL
+        result = subprocess.run(command, input=content, stdout=null, stderr=null, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return result.returncode == 0

@@ -124,8 +124,7 @@ class TurnView(TurnPresenter):
 
     def render_items(self) -> list[RenderItem]:
         """Return everything that is shown, from top to bottom."""
-        items = [*self._prompt_items()]
-        items += [RenderItem(ItemKind.NOTICE, notice) for notice in self.notices]
+        items = [*self._prompt_items(), *(RenderItem(ItemKind.NOTICE, notice) for notice in self.notices)]
         items += self._reasoning_items()
         for block in self.blocks:
             items += block.items
@@ -210,14 +209,9 @@ def _build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView
     )
     turn.set_record(conversation, record)
     if record.finish_reason is not None:
+        usage, timings = record.usage or Usage(), record.timings or Timings()
         turn.finish_event = TurnFinished(
-            record.text,
-            record.reasoning,
-            record.finish_reason,
-            record.usage or Usage(),
-            record.timings or Timings(),
-            record.n_ctx,
-            record.dropped_turns,
+            record.text, record.reasoning, record.finish_reason, usage, timings, record.n_ctx, record.dropped_turns
         )
     if record.dropped_turns:
         turn.apply_event(ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
@@ -227,8 +221,7 @@ def _build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView
 def _format_finish(event: TurnFinished) -> list[str]:
     labels = {FinishReason.CANCELLED: "stopped", FinishReason.LENGTH: "stopped at the token limit"}
     parts = [labels[event.finish_reason]] if event.finish_reason in labels else []
-    if event.usage.completion_tokens:
-        count = event.usage.completion_tokens
+    if count := event.usage.completion_tokens:
         parts.append(f"{count:,} {'token' if count == 1 else 'tokens'}")
     if event.timings.tokens_per_second:
         parts.append(f"{event.timings.tokens_per_second:.1f} tokens/s")

@@ -324,7 +324,8 @@ def test_config_and_key(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_without_its_packages_it_says_what_to_install(environment: dict[str, str]) -> None:
-    program = "import sys\nsys.modules['starlette'] = None\nfrom phichat.cli.app import run_command_line\nsys.exit(run_command_line(['serve']))"
+    program = "import sys\nsys.modules['starlette'] = None\nfrom phichat.cli.app import run_command_line\n"
+    program += "sys.exit(run_command_line(['serve']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert "phichat-cli[serve]" in done.stderr

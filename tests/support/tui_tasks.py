@@ -125,7 +125,7 @@ TASKS = (
     ),
     Task(
         "See what the model sees",
-        [Text("/context"), "enter", Sees("about 1 + 46 tokens, seen")],
+        [Text("/context"), "enter", Sees("answer: 46 tokens")],
         asked=THREE,
     ),
     Task("Unload the model", ["ctrl+o", "ctrl+u", Sees("unloaded")]),

@@ -12,6 +12,7 @@ from phichat.engine.scripted_backend import FakeReply
 from phichat.services.chat_service import ChatService
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
+from phichat.types import FilePart, TextPart
 from support.tui_harness import desk, keep, seen, until
 
 CODE = "Like this:\n\n```python\nimport pandas\n```\n\n```python\nimport numpy\n```\n"
@@ -125,6 +126,9 @@ def test_an_attached_file_is_folded_and_sent_in_full(tmp_path: Path) -> None:
             assert "buy milk" not in shown
             sent = service.get_backend().prompts[-1][-1].text  # type: ignore[attr-defined]
             assert sent == "File: notes.txt\n```txt\nbuy milk\n```\n\nSum up"
+            screen = pilot.app.screen
+            assert isinstance(screen, ChatScreen)
+            assert [type(part) for part in screen.context.conversation.branch[-1].parts] == [FilePart, TextPart]
             await pilot.press("ctrl+t", "space")
             await until(pilot, "buy milk")
 

@@ -20,7 +20,7 @@ from phichat.events import (
     TurnFinished,
     TurnStarted,
 )
-from phichat.tui.background import run_in_thread
+from phichat.tui.background import Result, run_in_thread
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.event_pump import EventPump
 from phichat.tui.turn_view import TurnView
@@ -98,8 +98,7 @@ class TurnRunner:
         """Start a turn after the conversation's head."""
         context = self._context
         conversation, params = context.conversation, context.service.params
-        prompt = render_parts(parts)
-        self._turn = TurnView(prompt, parts=parts)
+        self._turn = TurnView(render_parts(parts), parts=parts)
         context.show_conversation()
         context.view.add_turn(self._turn)
         self.stop_token_count()
@@ -110,7 +109,7 @@ class TurnRunner:
                 preload_pump.wait()
             if count_thread is not None:
                 count_thread.join()
-            yield from conversation.send(prompt, params, cancel)
+            yield from conversation.send(tuple(parts), params, cancel)
 
         self._turn_pump = EventPump(iter_events, self._on_thread_events)
         context.is_busy = True
@@ -150,9 +149,16 @@ class TurnRunner:
             """The estimate remains, and the next turn reports the error."""
 
         count = self._context.service.count_tokens
-        self._count_thread = run_in_thread(
-            self._context.screen, "count", lambda: count(text, cancel), on_result, ignore
-        )
+        self.count_in_thread(lambda: count(text, cancel), on_result, ignore)
+
+    def count_in_thread(
+        self,
+        work: Callable[[], Result],
+        on_result: Callable[[Result], object],
+        on_error: Callable[[PhichatError], object],
+    ) -> None:
+        """Run work that counts tokens in a thread, which the next turn waits for."""
+        self._count_thread = run_in_thread(self._context.screen, "count", work, on_result, on_error)
 
     def stop_token_count(self) -> None:
         self._count_cancel.set()
