@@ -173,7 +173,7 @@ def test_without_colours_everything_is_still_said(tmp_path: Path, monkeypatch: p
         await pilot.press("ctrl+o")
         await tui_harness.until(pilot, "does not fit")
         await pilot.press("escape", *"Go", "enter")
-        await tui_harness.until(pilot, "⚠ pandas")
+        await tui_harness.until(pilot, "⚠ needs pandas")
         for line in pilot.app.screen._compositor.render_strips():
             for segment in line:
                 for colour in (segment.style and segment.style.color, segment.style and segment.style.bgcolor):
