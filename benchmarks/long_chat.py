@@ -20,7 +20,7 @@ from common import say, spread, table
 
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import Turn
-from phichat.chat.session import Session
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
@@ -55,13 +55,13 @@ def newest(backend: LocalBackend, history: Sequence[Turn], asked: str) -> list[T
 
 
 def stable(backend: LocalBackend, history: Sequence[Turn], asked: str) -> list[Turn]:
-    """All: the session chooses."""
+    """All: the pipeline chooses."""
     return list(history)
 
 
 def turn(backend: LocalBackend, history: list[Turn], asked: str) -> TurnFinished:
     """One turn; the conversation goes on with its answer."""
-    for event in Session(backend, history=history).send(asked, ANSWER, CancelToken()):
+    for event in TurnPipeline(backend).run(TurnHistory(None, history, asked), ANSWER, CancelToken()):
         if isinstance(event, TurnFinished):
             return event
     raise SystemExit("the turn did not end")

@@ -52,7 +52,7 @@ class InstallCommand:
 
 @dataclass(frozen=True, slots=True)
 class CheckedBlock:
-    """One code block. language: canonical, "" when unlabelled and not recognised."""
+    """One code block. language: canonical, "" where neither labelled nor recognised."""
 
     language: str
     start_line: int
@@ -76,7 +76,7 @@ class CodeReport:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as `phichat check --json` prints it."""
+        """Return the report as `phichat check --json` prints it."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""Pure values that pass between the rooms: what is said, how it is sampled, what it cost."""
+"""Plain values that pass between packages: messages, sampling parameters, token counts and timings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 
 class Role(StrEnum):
-    """Who speaks."""
+    """The author of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -49,16 +49,34 @@ def _render_file(part: FilePart) -> str:
     return f"File: {part.name}\n{fence}{PurePath(part.name).suffix.lstrip('.')}\n{text}\n{fence}"
 
 
-@dataclass(frozen=True, slots=True)
+Content = str | tuple[Part, ...]
+"""What a message is made from: one text, or parts."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Message:
     """One message of a conversation."""
 
     role: Role
-    text: str
+    parts: tuple[Part, ...]
+
+    def __init__(self, role: Role, content: Content) -> None:
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "parts", (TextPart(content),) if isinstance(content, str) else content)
+
+    @property
+    def text(self) -> str:
+        """The text that the model is sent."""
+        return render_parts(self.parts)
+
+    @property
+    def attachments(self) -> tuple[FilePart, ...]:
+        """The attached files."""
+        return tuple(part for part in self.parts if isinstance(part, FilePart))
 
 
 class FinishReason(StrEnum):
-    """Why a reply ended."""
+    """The reason why a reply ended."""
 
     STOP = "stop"
     """An end-of-generation token or a stop string."""
@@ -70,7 +88,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a reply is sampled. The defaults are those of llama.cpp's own command line.
+    """Sampling parameters of a reply. The defaults are those of llama.cpp's own command line.
 
     A temperature of 0 or less decodes greedily. max_tokens None means until the model stops or the
     context is full. seed None lets the backend draw one; `TurnFinished.seed` says which it was.
@@ -89,10 +107,10 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What answered, as a transcript keeps it: enough to tell later whether it is still the same.
+    """The model that answered, in enough detail for a transcript to tell later whether it has changed.
 
-    sha256: of the file, "" where nobody has read it whole. size: bytes; modified_ns: the file's time of
-    change; both 0 for what is no file. template_sha256: of the chat template's text. library: the
+    sha256: of the file, "" where it was never computed. size: bytes; modified_ns: the file's time of
+    change; both 0 for a remote model. template_sha256: of the chat template's text. library: the
     version of llama-cpp-python. n_ctx: tokens. n_gpu_layers: of n_layers repeating layers and the
     output layer. devices: the GPUs.
     """
@@ -116,7 +134,7 @@ class ModelInfo:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one turn. prompt_tokens counts the whole prompt, cached_tokens the part of it that
-    was found in the KV cache and not evaluated again."""
+    the KV cache held and that was not evaluated again."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -127,12 +145,12 @@ class Usage:
 class Timings:
     """Seconds of one turn.
 
-    load_s: from the start of the engine process to a loaded model; 0 when it was there already.
+    load_s: from the start of the engine process to a loaded model; 0 when it was loaded already.
     prompt_s: rendering, tokenizing and evaluating the prompt.
     first_token_s: from the request to the first sampled token, loading not counted.
     generation_s: from the first sampled token to the last.
-    restore_s: looking for a kept KV state and bringing it back.
-    wait_s: until the first token, while the engine answered others.
+    restore_s: looking for a saved KV state and loading it.
+    wait_s: until the first token, while the engine served other requests.
     """
 
     load_s: float = 0.0

@@ -27,8 +27,7 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 from common import environment, limit, percentile, phichat, say
 
 from phichat.cancel import CancelToken
-from phichat.chat.pipeline import run_turn
-from phichat.chat.session import Session
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.events import TextDelta, TranscriptUnavailable, TurnFinished, TurnStarted
 from phichat.transcript.recorder import Recorder
@@ -57,10 +56,9 @@ def write_turns(path: Path, name: str) -> None:
         sys.stdout.flush()
 
     replies = [FakeReply(Paced(f"w{at}-{number} " for number in range(random.randint(5, 80)))) for at in range(1000)]
-    session = Session(FakeBackend(replies))
-    recorder = Recorder(lambda: TranscriptStore.open_file(path))
+    pipeline = TurnPipeline(FakeBackend(replies), Recorder(lambda: TranscriptStore.open_file(path)))
     for number in range(1000):
-        for event in run_turn(session, f"{name} turn {number}", SamplingParams(), CancelToken(), recorder):
+        for event in pipeline.run(TurnHistory(prompt=f"{name} turn {number}"), SamplingParams(), CancelToken()):
             match event:
                 case TurnStarted():
                     witness("prompt", event.prompt)

@@ -208,12 +208,24 @@ def test_a_conversation_is_shown_as_it_was(shared: Home, name: str) -> None:
         assert list(lost(shown, json.loads(shared.expected(f"{file}.json")))) == []
 
 
+REWORDED_NOTES = {
+    "This answer ends where its limit of tokens or the context did.": (
+        "This answer stopped at the token limit or at the end of the context."
+    ),
+    "This answer was cut off: it never ended.": "This answer was cut off.",
+}
+"""Notes of exports that 0.1 worded otherwise; every other character is the same."""
+
+
 @pytest.mark.parametrize("form", ["json", "jsonl", "md", "html", "txt"])
 def test_exports_are_the_same(shared: Home, form: str, tmp_path: Path) -> None:
     target = tmp_path / f"talk.{form}"
     for name in ("sky", "code") if form in ("md", "html") else ("sky",):
         shared.said("export", IDS[name], "-o", str(target), "-y")
-        assert of_no_version(target.read_text("utf-8")) == of_no_version(shared.expected(f"{name}.{form}"))
+        expected = shared.expected(f"{name}.{form}")
+        for old, new in REWORDED_NOTES.items():
+            expected = expected.replace(old, new)
+        assert of_no_version(target.read_text("utf-8")) == of_no_version(expected)
 
 
 def test_its_json_gives_the_same_conversations(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from phichat.errors import AttachmentError
-from phichat.types import FilePart, render_parts
+from phichat.types import FilePart
 
 MAX_ATTACHMENT_BYTES = 64 * 1024 * 1024
 """No context holds more text than this."""
@@ -21,11 +21,6 @@ def read_attachment(path: Path) -> FilePart:
     except ValueError as error:
         raise AttachmentError(f"{path} isn't a valid file name", "Check the path") from error
     return FilePart(path.name, len(content), decode_text(content, str(path)))
-
-
-def render_attachment(path: Path) -> str:
-    """Return a text file as the model is sent it. Raises AttachmentError."""
-    return render_parts([read_attachment(path)])
 
 
 def decode_text(content: bytes, source: str) -> str:

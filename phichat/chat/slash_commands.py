@@ -80,12 +80,12 @@ def parse_command(text: str) -> Command | None:
 
 
 def unescape_prompt(text: str) -> str:
-    """Return a prompt as it is sent: a doubled slash at its beginning stands for one."""
+    """Return a prompt as it is sent: with one slash in place of a doubled one at its beginning."""
     return text[1:] if text.startswith("//") else text
 
 
 def complete_command(text: str) -> list[SlashCommand]:
-    """Return the commands that a line may become; none when it is no command or has arguments already."""
+    """Return the commands that a line may become; none for a prompt, or where it has arguments already."""
     if not text.startswith("/") or any(mark in text for mark in " \n"):
         return []
     return [command for command in COMMANDS if command.name.startswith(text[1:].lower())]

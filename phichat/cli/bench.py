@@ -108,7 +108,7 @@ def _run_benchmark(
         diagnostics.clear_progress()
         if result is None:
             return None
-        generation = _summarize_speed(generated_tokens, result.generation_speeds)
+        generation = _summarize_rates(result.generation_speeds)
         tokens_per_second = generation["tokens_per_second"]
         bytes_per_second = tokens_per_second * compute_bytes_per_token(backend.engine.header)
         speed = GenerationSpeed(tokens_per_second, backend.engine.plan.n_gpu_layers, "bench")
@@ -118,8 +118,8 @@ def _run_benchmark(
             "threads": backend.engine.threads.generation,
             "prompt_threads": backend.engine.threads.prompt,
             "n_gpu_layers": backend.engine.plan.n_gpu_layers,
-            "prompt": _summarize_speed(prompt_tokens, result.prompt_speeds),
-            "generation": generation,
+            "prompt": {"tokens": prompt_tokens, **_summarize_rates(result.prompt_speeds)},
+            "generation": {"tokens": generated_tokens, **generation},
             "memory_bandwidth_gb_s": result.memory_bandwidth / 1e9,
             "share_of_limit": bytes_per_second / result.memory_bandwidth,
         }
@@ -189,10 +189,6 @@ def _summarize_rates(rates: Sequence[float]) -> dict[str, float]:
     return {"tokens_per_second": fmean(rates), "stdev": stdev(rates) if len(rates) > 1 else 0.0}
 
 
-def _summarize_speed(tokens: int, rates: Sequence[float]) -> dict[str, float]:
-    return {"tokens": tokens, **_summarize_rates(rates)}
-
-
 def _format_benchmark(document: dict[str, Any]) -> str:
     lines = [f"{document['model']}, {document['threads']} threads, {document['n_gpu_layers']} layers on a GPU"]
     for name, title in (("prompt", "prompt evaluation"), ("generation", "generation")):
@@ -224,18 +220,10 @@ def _format_tuning(document: dict[str, Any]) -> str:
             [f"{one['spin_count']:,}", _format_rate(one["idle"]), _format_rate(one["busy"])]
             for one in document["spins"]
         ]
-        lines += [
-            "",
-            format_table(["spins", "generation alone, tokens/s", "alongside another program, tokens/s"], spins),
-        ]
-    default_note = (
-        " (the default)" if document["threads"] == document["prompt_threads"] == document["usual_threads"] else ""
-    )
-    lines += [
-        "",
-        f"From now on: {document['threads']} threads for generation, {document['prompt_threads']} for prompts"
-        f"{default_note}",
-    ]
-    if document["spin_count"]:
-        lines[-1] += f", {document['spin_count']:,} spins"
-    return "\n".join(lines)
+        header = ["spins", "generation alone, tokens/s", "alongside another program, tokens/s"]
+        lines += ["", format_table(header, spins)]
+    threads, prompt_threads = document["threads"], document["prompt_threads"]
+    default_note = " (the default)" if threads == prompt_threads == document["usual_threads"] else ""
+    spin_note = f", {document['spin_count']:,} spins" if document["spin_count"] else ""
+    result = f"From now on: {threads} threads for generation, {prompt_threads} for prompts{default_note}{spin_note}"
+    return "\n".join([*lines, "", result])

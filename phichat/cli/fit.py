@@ -30,7 +30,7 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
 
     context = create_context(model=model, **flags)
     with cancel_on_sigint() as cancel:
-        report = FitService(context).estimate(cancel, ModelCatalog(context.paths).read_remote_header)
+        report = FitService(context).estimate(cancel, ModelCatalog(context).read_remote_header)
     if report is None:
         return ExitCode.INTERRUPTED
     plan, machine = report.plan, report.machine.hardware

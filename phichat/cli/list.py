@@ -42,8 +42,8 @@ def list(as_json: bool, endpoint: str | None) -> int:
         dates = ((timestamp or "-")[:10] for timestamp in (entry.last_used_at, entry.verified_at))
         return entry.name, format_size(entry.size), entry.quantization or "?", entry.source, *dates, state
 
-    paths = create_default_context().paths
-    entries = ModelCatalog(paths).installed_entries(LocalModels.from_paths(paths))
+    context = create_default_context()
+    entries = ModelCatalog(context).installed_entries(LocalModels.from_paths(context.paths))
     if as_json:
         Output().write_json([to_json(entry) for entry in entries])
     elif entries:

@@ -13,6 +13,7 @@ from phichat.chat.slash_commands import parse_command, unescape_prompt
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
 from phichat.cli.support.output import Output
+from phichat.cli.support.vote_presenter import format_trimmed, format_unavailable
 from phichat.errors import PhichatError, UsageError
 from phichat.events import (
     CodeChecked,
@@ -25,7 +26,7 @@ from phichat.events import (
 )
 from phichat.services.chat_commands import ChatCommands
 from phichat.services.chat_service import ChatService
-from phichat.types import FilePart, FinishReason, Part, TextPart, render_parts
+from phichat.types import FilePart, FinishReason, Part, TextPart
 
 
 class PlainChat(ChatCommands):
@@ -84,7 +85,7 @@ class PlainChat(ChatCommands):
         self._diagnostics.print_notice(text)
 
     def refresh_branch(self) -> None:
-        """What was printed stays."""
+        """Do nothing: printed turns cannot be taken back."""
 
     def attach_file(self, path: Path) -> None:
         self._attachments.append(read_attachment(path))
@@ -93,7 +94,7 @@ class PlainChat(ChatCommands):
         self._attachments.clear()
         presenter = PlainPresenter(self._output, self._diagnostics, show_reasoning=self._show_reasoning)
         with cancel_on_sigint() as cancel:
-            for event in self._conversation.send(render_parts(parts), self.service.params, cancel):
+            for event in self._conversation.send(tuple(parts), self.service.params, cancel):
                 present(event, presenter)
 
     def run_think(self, args: str) -> None:
@@ -122,13 +123,10 @@ class PlainPresenter(TurnPresenter):
             self._diagnostics.print_notice(notice)
 
     def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
-        self._diagnostics.print_notice(f"This conversation isn't being saved: {event.reason}.")
+        self._diagnostics.print_notice(format_unavailable(event))
 
     def on_context_trimmed(self, event: ContextTrimmed) -> None:
-        verb = "turn was" if event.dropped_turns == 1 else "turns were"
-        self._diagnostics.print_notice(
-            f"The oldest {event.dropped_turns} {verb} left out: they don't fit the {event.n_ctx:,}-token context."
-        )
+        self._diagnostics.print_notice(format_trimmed(event))
 
     def on_reasoning_delta(self, event: ReasoningDelta) -> None:
         if self._show_reasoning:

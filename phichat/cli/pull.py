@@ -38,13 +38,13 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
     from phichat.cancel import CancelToken
     from phichat.models.registry import missing_file_error
     from phichat.models.spec import PathSpec
-    from phichat.services.model_downloads import DownloadDone, ModelDownloads, parse_download
+    from phichat.services.model_downloads import DownloadDone, ModelDownloads
 
     diagnostics = Diagnostics()
     downloads = ModelDownloads(create_context())
     if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise UsageError(f"{sha256!r} is not a SHA-256 hash", "Give 64 hexadecimal digits")
-    if isinstance(reference := parse_download(spec), PathSpec):
+    if isinstance(reference := downloads.parse(spec), PathSpec):
         if not expand_user(reference.path).exists():
             raise missing_file_error(reference.path)
         diagnostics.print_notice(

@@ -31,7 +31,7 @@ def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> 
 
     diagnostics, output = Diagnostics(), Output()
     diagnostics.show_progress("searching the hub")
-    entries = ModelCatalog(create_default_context().paths).search_hub(" ".join(words), limit, is_offline=offline)
+    entries = ModelCatalog(create_default_context()).search_hub(" ".join(words), limit, is_offline=offline)
     diagnostics.clear_progress()
     if as_json:
         output.write_json([_to_json(entry) for entry in entries])

@@ -35,7 +35,7 @@ def show(model: str, as_json: bool) -> int:
     models = LocalModels.from_paths(context.paths)
     file = models.resolve_model(model)
     header = read_model_header(file.path)
-    entry, spec = ModelCatalog(context.paths).installed_entry(file, models), file.spec
+    entry, spec = ModelCatalog(context).installed_entry(file, models), file.spec
     fit_service = FitService(context.with_config(model=entry.path))
     report = None if entry.problem else fit_service.estimate(CancelToken())
     document: dict[str, Any] = {

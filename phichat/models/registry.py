@@ -108,14 +108,14 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
     """
     builtin = _read_builtin()
     if user_file is None:
-        return builtin.specs
+        return builtin.trusted_specs
     try:
         user = _RegistryFile(str(user_file), user_file.read_bytes())
     except FileNotFoundError:
-        return builtin.specs
+        return builtin.trusted_specs
     except OSError as error:
         raise ConfigError(f"{user_file} cannot be read ({error.strerror})", "Fix the file or move it away") from error
-    specs = dict(builtin.specs)
+    specs = dict(builtin.trusted_specs)
     for name, table in user.tables.items():
         if not isinstance(table, dict):
             raise user.build_error("", name, "is not under a [NAME] table", "Move it under the [NAME] of a model")
@@ -149,8 +149,14 @@ class _RegistryFile:
             raise ConfigError(f"{source} is not valid TOML ({error})", "Fix that line") from error
 
     @cached_property
-    def specs(self) -> Mapping[str, ModelSpec]:
-        return {name: self.parse_entry(name, table) for name, table in self.tables.items()}
+    def trusted_specs(self) -> Mapping[str, ModelSpec]:
+        # Without the schema of the settings, which takes several milliseconds to import.
+        specs = {}
+        for name, table in self.tables.items():
+            sampling = table.get("sampling", {}).items()
+            options = {key: tuple(value) if isinstance(value, list) else value for key, value in sampling}
+            specs[name] = msgspec.convert({**table, "name": name, "sampling": options}, ModelSpec)
+        return specs
 
     def parse_entry(self, name: str, table: Mapping[str, Any]) -> ModelSpec:
         types = {field.encode_name: field.type for field in msgspec.structs.fields(ModelSpec)[1:]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from phichat.chat.completion import complete
+from phichat.chat.pipeline import MessageHistory, TurnPipeline
 from phichat.chat.presenter import TurnPresenter, present
 from phichat.engine.backend import Backend, CancelToken
 from phichat.errors import ApiError, PhichatError
@@ -43,13 +44,14 @@ from phichat.server.responses import (
     model_document,
     to_api_error,
 )
+from phichat.transcript.recorder import Recorder
 from phichat.types import FinishReason, Message
 
 _DRAIN_TIMEOUT_S, _DRAIN_IDLE_TIMEOUT_S = 5.0, 0.5
 """How long a client may continue to send a body that is too large, and how long it may pause."""
 
-EventRecorder = Callable[[ServedModel, tuple[Message, ...], Iterator[Event]], Iterator[Event]]
-"""Writes the events of an exchange into the transcripts as they pass."""
+RecorderFactory = Callable[[ServedModel, Sequence[Message]], AbstractContextManager[Recorder]]
+"""Makes the recorder of one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Parts of the server. log: prints a line for its operator, from any thread. recorder: None saves nothing."""
+    """Parts of the server. log: prints a line for its operator, from any thread. open_recorder: None saves nothing."""
 
     models: ModelProvider
     dispatcher: Dispatcher
     log: Callable[[str], None]
-    recorder: EventRecorder | None = None
+    open_recorder: RecorderFactory | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -160,11 +162,13 @@ class _CompletionsEndpoint:
     def _make_task(
         self, request: chat_request.ChatCompletionRequest, model: ServedModel
     ) -> Callable[[Backend, CancelToken], Iterator[Event]]:
-        recorder = self._context.recorder
+        open_recorder, history = self._context.open_recorder, MessageHistory(request.messages)
 
         def generate(backend: Backend, cancel: CancelToken) -> Iterator[Event]:
-            events = complete(backend, request.messages, request.sampling_params(model.params), cancel, request.n)
-            return recorder(model, request.messages, events) if recorder else events
+            params = request.sampling_params(model.params)
+            with open_recorder(model, request.messages) if open_recorder else nullcontext() as recorder:
+                pipeline = TurnPipeline(backend, recorder, model.training_scope, checks_code=recorder is not None)
+                yield from pipeline.run(history, params, cancel, n=request.n)
 
         return generate
 

@@ -123,10 +123,9 @@ class ModelProvider:
             config, scope = BackendFactory(self._context_for(model.path)).apply_model_defaults()
         except (OSError, ModelNotInstalled) as error:
             raise ModelNotInstalled(f"The file of {model.name} is missing", "See /v1/models for others") from error
-        loaded_model = self._loaded_models.get(model.name)
-        return ServedModel(
-            model.name, model.path, created, config.sampling, scope, loaded_model.model.n_ctx if loaded_model else 0
-        )
+        loaded = self._loaded_models.get(model.name)
+        n_ctx = loaded.model.n_ctx if loaded else 0
+        return ServedModel(model.name, model.path, created, config.sampling, scope, n_ctx)
 
     def _context_for(self, path: Path) -> AppContext:
         return self._context.with_config(model=str(path))

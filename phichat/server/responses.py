@@ -30,6 +30,17 @@ SSE_KEEPALIVE = b": still working\n\n"
 """Comment of server-sent events that keeps a silent connection open."""
 
 
+_API_ERRORS: Sequence[tuple[type[PhichatError], int, str]] = (
+    (ModelNotInstalled, 404, "model_not_found"),
+    (ContextOverflow, 400, "context_length_exceeded"),
+    (TemplateError, 400, "invalid_value"),
+    (UsageError, 400, "invalid_value"),
+    (ModelDoesNotFit, 503, "out_of_memory"),
+    (PhichatError, 500, "engine_error"),
+)
+"""Class of an error, HTTP status, and the code that programs look for; the first match counts."""
+
+
 def encode_json(document: object) -> bytes:
     """Return JSON that is safe to print on a terminal."""
     return to_json(document).encode()
@@ -72,18 +83,18 @@ class ChunkBuilder:
         return (encode_sse(self._document([], usage_document(replies))) if self.include_usage else b"") + SSE_DONE
 
     def _document(self, choices: Sequence[JsonObject], usage: JsonObject | None) -> JsonObject:
-        document = _document_head("chat.completion.chunk", self.model, self.id, self.created) | {"choices": choices}
+        document: JsonObject = {"id": self.id, "object": "chat.completion.chunk", "created": self.created}
+        document |= {"model": self.model, "choices": choices}
         return document | {"usage": usage} if self.include_usage else document
-
-
-def _document_head(kind: str, model: str, id: str, created: int) -> JsonObject:
-    return {"id": id, "object": kind, "created": created, "model": model}
 
 
 def completion_document(model: str, replies: Sequence[TurnFinished]) -> JsonObject:
     """Return a whole completion."""
     return {
-        **_document_head("chat.completion", model, _new_completion_id(), int(time())),
+        "id": _new_completion_id(),
+        "object": "chat.completion",
+        "created": int(time()),
+        "model": model,
         "choices": [_choice_document(index, reply) for index, reply in enumerate(replies)],
         "usage": usage_document(replies),
     }
@@ -121,24 +132,15 @@ def model_document(model: ServedModel) -> JsonObject:
 
 def to_api_error(error: PhichatError, hide_paths: Callable[[str], str] = str) -> ApiError:
     """Return an error as clients see it. hide_paths: takes the paths of files out of a text."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ConfigError):
+        next_step = "Run `phichat list` on the machine that serves to see the setting"
+        return ApiError("The server's configuration is not valid", next_step, status=500, code="config_error")
     facts = {}
-    match error:
-        case ApiError():
-            return error
-        case ConfigError():
-            next_step = "Run `phichat list` on the machine that serves to see the setting"
-            return ApiError("The server's configuration is not valid", next_step, status=500, code="config_error")
-        case ModelNotInstalled():
-            status, code = 404, "model_not_found"
-        case ContextOverflow():
-            status, code = 400, "context_length_exceeded"
-            facts = {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.n_ctx}
-        case TemplateError() | UsageError():
-            status, code = 400, "invalid_value"
-        case ModelDoesNotFit():
-            status, code = 503, "out_of_memory"
-        case _:
-            status, code = 500, "engine_error"
+    if isinstance(error, ContextOverflow):
+        facts = {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.n_ctx}
+    status, code = next((status, code) for kind, status, code in _API_ERRORS if isinstance(error, kind))
     message, next_step = hide_paths(error.message), hide_paths(error.next_step)
     return ApiError(message, next_step, status=status, code=code, extra_fields=facts)
 

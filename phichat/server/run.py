@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from phichat.errors import UsageError
 from phichat.server.access import access_policy
-from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.app import Limits, RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import bind_socket, create_server, forward_logs, resolve_address
@@ -45,9 +45,7 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
 
     Raises ServerBindError, UsageError, ModelNotInstalled and ConfigError before anything is served.
     """
-    models = ModelProvider(
-        context, lambda model_context: BackendFactory(model_context).create_chat_backend(explicit=False)
-    )
+    models = ModelProvider(context, lambda one: BackendFactory(one).create_chat_backend(explicit=False))
     pool = BackendPool(models.create_backend)
     use_background = DaemonService(context).is_enabled
     bind_address = resolve_address(settings.host, settings.port)
@@ -62,19 +60,16 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
         policy = access_policy(settings.host, listener.getsockname()[:2], settings.allowed_hosts, settings.api_key)
 
         async def run() -> None:
-            time_limit_s = settings.time_limit_s
             dispatcher = Dispatcher(
                 pool,
                 max_concurrent=_MAX_CONCURRENT_GENERATIONS if use_background else 1,
                 max_waiting=settings.max_waiting,
-                queue_timeout_s=time_limit_s,
+                queue_timeout_s=settings.time_limit_s,
                 idle_release_s=_IDLE_RELEASE_S if use_background else None,
             )
-            limits = Limits(time_limit_s=time_limit_s)
-            server_context = ServerContext(
-                models, dispatcher, log, _create_recorder(context) if settings.record else None, limits
-            )
-            app = create_app(server_context, policy)
+            recorder = _create_recorder(context) if settings.record else None
+            parts = ServerContext(models, dispatcher, log, recorder, Limits(settings.time_limit_s))
+            app = create_app(parts, policy)
             await create_server(app, listener, dispatcher, log, debug=settings.debug).serve([listener])
 
         try:
@@ -84,7 +79,7 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
             pool.release_idle()
 
 
-def _create_recorder(context: AppContext) -> EventRecorder:
+def _create_recorder(context: AppContext) -> RecorderFactory:
     from phichat.server.transcripts import ConversationTracker
 
-    return ConversationTracker(TranscriptService(context).open_recorder_store).record_events
+    return ConversationTracker(TranscriptService(context).open_recorder_store).open_recorder

@@ -162,10 +162,9 @@ class _CallbackLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass one record on."""
-        self._log(record.getMessage())
-        if self._with_tracebacks and record.exc_info:
-            for line in logging.Formatter().formatException(record.exc_info).splitlines():
-                self._log(line)
+        text = self.format(record) if self._with_tracebacks else record.getMessage()
+        for line in text.splitlines():
+            self._log(line)
 
 
 def create_server(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from phichat.cancel import CancelToken
 from phichat.chat.command_output import (
+    find_turn,
     format_commands,
     format_context,
     format_options,
     format_stats,
-    parse_turn_number,
     set_option,
 )
 from phichat.chat.conversation import Conversation
 from phichat.chat.slash_commands import COMMANDS, Command
-from phichat.errors import OutputError, UsageError
+from phichat.errors import EngineError, OutputError, UsageError
 from phichat.paths import expand_user
 from phichat.services.chat_service import ChatService
 from phichat.services.transcript_service import EXPORT_FORMATS
@@ -78,7 +80,7 @@ class ChatCommands(ABC):
 
     @property
     def is_busy(self) -> bool:
-        """Whether an answer is being written while a command is run; the tree of turns stays as it is then."""
+        """True while an answer is being written; commands do not change the tree of turns then."""
         return False
 
     def check_idle(self) -> None:
@@ -88,7 +90,7 @@ class ChatCommands(ABC):
 
     def target_turn(self, number: str) -> TurnRecord:
         """Return the turn that a command is about, by its number from 1; for "" the last, or the selected one."""
-        return parse_turn_number(self.conversation, number)
+        return find_turn(self.conversation, number)
 
     # The commands
 
@@ -151,7 +153,7 @@ class ChatCommands(ABC):
         self.attach_file(expand_user(args))
 
     def run_context(self, args: str) -> None:
-        self.show_text("What the model sees", format_context(self.conversation))
+        self.show_text("What the model sees", self.describe_context())
 
     def run_stats(self, args: str) -> None:
         self.show_text("Statistics", format_stats(self.target_turn(args)))
@@ -183,8 +185,15 @@ class ChatCommands(ABC):
 
     # Shared by the commands and by keys that do the same
 
+    def describe_context(self) -> str:
+        """Return what the model sees, counted by the model where one is loaded and idle; it may take a while."""
+        with suppress(EngineError):
+            if not self.is_busy and self.service.count_tokens("x", CancelToken()):
+                return format_context(self.conversation, lambda text: self.service.count_tokens(text, CancelToken()))
+        return format_context(self.conversation)
+
     def resend(self, turn: TurnRecord, parts: Sequence[Part] | None = None) -> None:
-        """Send a prompt in the place of a turn, which stays beside the new one; None for the same prompt again."""
+        """Send a prompt as an alternative to a turn; None for the same prompt again."""
         self.check_idle()
         self._move_head_before(turn)
         self.send_prompt(turn.parts if parts is None else parts)

@@ -37,7 +37,7 @@ class ChatService:
         self.params = self._default_params = context.config.sampling
         self.system = context.config.system
         self.model_name = context.config.model or ""
-        self.catalog = ModelCatalog(context.paths)
+        self.catalog = ModelCatalog(context)
         self.transcripts = TranscriptService(context)
         self.ui_state = UiState(context.paths)
         self._training_scope: TrainingScope | None = None

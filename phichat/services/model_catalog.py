@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from phichat.cancel import CancelToken
-from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.units import format_size
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def recommend(entries: Sequence[CatalogEntry]) -> CatalogEntry | None:
 class ModelCatalog:
     """Reads folders and asks the hub anew at every call."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._paths = paths
+    def __init__(self, context: AppContext) -> None:
+        self._context, self._paths = context, context.paths
 
     def entries(self) -> Sequence[CatalogEntry]:
         """Return the installed models, then the others of the registry. Makes no connection. Raises ConfigError."""
@@ -147,13 +147,11 @@ class ModelCatalog:
 
         confirm: called once with the facts, in the thread of the caller; False ends the download.
         """
-        from phichat.config.settings import Config
         from phichat.models.download.progress import DownloadProgress, RateMeter, VerifyProgress
-        from phichat.services.app_context import AppContext
         from phichat.services.model_downloads import ModelDownloads
 
         meter = RateMeter()
-        for event in ModelDownloads(AppContext(Config(), self._paths)).download(name, confirm, cancel):
+        for event in ModelDownloads(self._context).download(name, confirm, cancel):
             if isinstance(event, VerifyProgress):
                 yield f"verifying {name} {event.fraction:.0%}"
             elif isinstance(event, DownloadProgress):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +81,13 @@ class ModelDownloads:
 
     def __init__(self, context: AppContext) -> None:
         self._context, self._paths = context, context.paths
+        self._endpoint = context.environment.get("HF_ENDPOINT", "")
+
+    def parse(self, text: str) -> ModelReference:
+        """Parse a reference to a model; the path of an existing file comes first. Raises UsageError."""
+        from phichat.models.spec import PathSpec, parse_reference
+
+        return PathSpec(text) if expand_user(text).is_file() else parse_reference(text, self._endpoint)
 
     def download(
         self,
@@ -99,11 +105,15 @@ class ModelDownloads:
         without a DownloadDone. sha256: of the file at a URL. Raises PhichatError.
         """
         from phichat.models.local.local_models import LocalModels
+        from phichat.models.registry import find_spec
+        from phichat.models.spec import RegistryName
 
-        models, reference = LocalModels.from_paths(self._paths), parse_download(text)
-        if installed := _find_verified_entry(models, reference):
-            yield installed
-            return
+        models, reference = LocalModels.from_paths(self._paths), self.parse(text)
+        if isinstance(reference, RegistryName) and not reference.quantization:
+            spec, installed = find_spec(models.registry, reference.name), _find_verified(models, text)
+            if spec and installed and [*installed.files.values()] == [spec.sha256]:
+                yield installed
+                return
         try:
             plan = self._plan(models, reference, sha256, allow_http=allow_http, is_offline=is_offline)
             yield from self._run(plan, models, confirm, cancel)
@@ -131,7 +141,7 @@ class ModelDownloads:
         snapshots = repository_folder(self._paths.models, model.repository) / "snapshots"
         commit, *file = model.path.relative_to(snapshots).parts
         reference = RepoSpec(model.repository, file="/".join(file), revision=commit)
-        plan = plan_hub_download(reference, models.registry, HubClient(), self._paths)
+        plan = plan_hub_download(reference, models.registry, HubClient(endpoint=self._endpoint), self._paths)
         yield from repair_files(plan, self._paths, models.hash_cache, cancel)
 
     def _plan(
@@ -143,7 +153,7 @@ class ModelDownloads:
 
         if isinstance(reference, PathSpec):
             raise UsageError(f"{reference.path} is a local file", "Use it without a download")
-        hub = HubClient(is_offline=is_offline)
+        hub = HubClient(endpoint=self._endpoint, is_offline=is_offline)
         if isinstance(reference, UrlSpec):
             return plan_url_download(reference, hub, self._paths, sha256=sha256, allow_http=allow_http)
         if sha256:
@@ -202,44 +212,20 @@ class ModelDownloads:
         return DownloadFacts(plan, download.missing_bytes, download.is_resumed, header, problem, fit, does_not_fit)
 
 
-def parse_download(text: str) -> ModelReference:
-    """Parse a reference to a model to download; the path of an existing file comes first. Raises UsageError."""
-    from phichat.models.spec import PathSpec, parse_reference
-
-    return PathSpec(text) if expand_user(text).is_file() else parse_reference(text, os.environ.get("HF_ENDPOINT", ""))
-
-
-def _find_verified_entry(models: LocalModels, reference: ModelReference) -> DownloadDone | None:
-    """Return the very file of a registry entry if it is installed and verified. Raises ModelNotInstalled."""
-    from phichat.models.download.plan import find_registry_entry
-    from phichat.models.spec import RegistryName
-
-    if not isinstance(reference, RegistryName) or reference.quantization:
-        return None
-    spec = find_registry_entry(reference, models.registry)
-    for model in models.models:
-        if model.spec == spec and len(model.parts) == 1 and model.path.is_file():
-            verified = models.hash_cache.get(model.path)
-            is_packaged = spec.package and model.parts[0].sha256 == spec.sha256
-            if is_packaged or (verified and verified.sha256 == spec.sha256):
-                return _to_done(model, [spec.sha256])
-    return None
-
-
 def _find_verified(models: LocalModels, text: str) -> DownloadDone | None:
     """Return the installed model of a name if all its files are verified, without asking the hub."""
+    from phichat.models.local.locations import ModelSource
+
     try:
         model = models.resolve_model(text)
     except (ModelNotInstalled, UsageError):
         return None
-    found = [models.hash_cache.get(part.path) for part in model.parts]
-    hashes = [verified.sha256 for verified in found if verified]
-    return _to_done(model, hashes) if len(hashes) == len(found) else None
-
-
-def _to_done(model: ModelFile, hashes: list[str]) -> DownloadDone:
-    files = {part.path: digest for part, digest in zip(model.parts, hashes, strict=True)}
-    return DownloadDone(model.name, model.path, model.size, 0, files)
+    files = {}
+    for part in model.parts:
+        verified = models.hash_cache.get(part.path)
+        # The installer of a Python package verified its files.
+        files[part.path] = verified.sha256 if verified else part.sha256 * (model.source is ModelSource.PACKAGE)
+    return DownloadDone(model.name, model.path, model.size, 0, files) if all(files.values()) else None
 
 
 def _describe_speed(tokens_per_second: float | None) -> str:

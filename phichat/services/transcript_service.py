@@ -73,7 +73,7 @@ class ResumedConversation:
 
     def to_history(self) -> list[Turn]:
         """Return the turns of the current branch that have an answer."""
-        return [Turn(turn.prompt, turn.text) for turn in self.conversation.get_branch() if turn.text]
+        return [Turn(turn.parts, turn.text) for turn in self.conversation.get_branch() if turn.text]
 
 
 class TranscriptService:

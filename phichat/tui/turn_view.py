@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -21,7 +21,8 @@ from phichat.events import (
     TurnFinished,
 )
 from phichat.tui.render.blocks import AnswerBlock, ItemKind, RenderItem, StreamingBlocks
-from phichat.types import FinishReason, Timings, Usage
+from phichat.types import FilePart, FinishReason, Part, TextPart, Timings, Usage
+from phichat.units import format_size
 
 if TYPE_CHECKING:
     from phichat.transcript.records import TurnRecord
@@ -53,9 +54,13 @@ class TurnView(TurnPresenter):
     sibling_number: int = 1
     sibling_count: int = 1
     is_unfolded: bool = False
+    parts: Sequence[Part] = ()
     version: int = 0
     _answer_blocks: StreamingBlocks = field(default_factory=StreamingBlocks)
     _reasoning_start: float | None = None
+
+    def __post_init__(self) -> None:
+        self.parts = self.parts or (TextPart(self.prompt),)
 
     def apply_event(self, event: Event) -> None:
         """Take in one event of the turn."""
@@ -107,7 +112,7 @@ class TurnView(TurnPresenter):
         self.sibling_number, self.sibling_count = sibling_ids.index(record.id) + 1, len(sibling_ids)
 
     def toggle_fold(self) -> None:
-        """Fold or unfold the reasoning and a long prompt."""
+        """Fold or unfold the reasoning, attached files and a long prompt."""
         self.version += 1
         self.is_unfolded = not self.is_unfolded
 
@@ -132,15 +137,21 @@ class TurnView(TurnPresenter):
         """Free the blocks; they are parsed again when the turn is shown."""
         self._answer_blocks = StreamingBlocks()
 
-    def _prompt_items(self) -> list[RenderItem]:
-        lines = self.prompt.split("\n", FOLDED_PROMPT_LINES)
-        if self.is_unfolded or len(lines) <= FOLDED_PROMPT_LINES:
-            return [RenderItem(ItemKind.PROMPT, self.prompt)]
-        hidden_lines = lines[-1].count("\n") + 1
-        return [
-            RenderItem(ItemKind.PROMPT, "\n".join(lines[:FOLDED_PROMPT_LINES])),
-            RenderItem(ItemKind.META, f"… {hidden_lines:,} more lines (Ctrl+T, Space to expand)"),
-        ]
+    def _prompt_items(self) -> Iterator[RenderItem]:
+        for part in self.parts:
+            if isinstance(part, FilePart):
+                mark = "▾" if self.is_unfolded else "▸"
+                yield RenderItem(ItemKind.META, f"{mark} {part.name} · {format_size(part.size)}")
+                if self.is_unfolded:
+                    yield RenderItem(ItemKind.PROMPT, part.text.rstrip("\n"))
+                continue
+            lines = part.text.split("\n", FOLDED_PROMPT_LINES)
+            if self.is_unfolded or len(lines) <= FOLDED_PROMPT_LINES:
+                yield RenderItem(ItemKind.PROMPT, part.text)
+                continue
+            hidden_lines = lines[-1].count("\n") + 1
+            yield RenderItem(ItemKind.PROMPT, "\n".join(lines[:FOLDED_PROMPT_LINES]))
+            yield RenderItem(ItemKind.META, f"… {hidden_lines:,} more lines (Ctrl+T, Space to expand)")
 
     def _reasoning_items(self) -> list[RenderItem]:
         if not self.reasoning:
@@ -195,6 +206,7 @@ def _build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView
         is_cut_off=record.finish_reason is None,
         created_at=f"{record.created_at.astimezone():%Y-%m-%d %H:%M}",
         error=record.error,
+        parts=record.parts,
     )
     turn.set_record(conversation, record)
     if record.finish_reason is not None:

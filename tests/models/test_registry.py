@@ -37,6 +37,12 @@ def test_what_is_pinned_has_a_size_and_a_hash() -> None:
     assert all(read_registry()[name].size and len(read_registry()[name].sha256) == 64 for name in pinned)
 
 
+def test_the_shipped_file_passes_the_checks_of_a_users_file(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_bytes((Path(__file__).parents[2] / "models.toml").read_bytes())
+    assert read_registry(file) == read_registry()
+
+
 def test_no_name_or_alias_stands_for_two_models() -> None:
     names = [name.lower() for spec in read_registry().values() for name in {spec.name, *spec.aliases}]
     assert len(names) == len(set(names))

@@ -269,18 +269,20 @@ def test_an_answer_ends_when_its_client_leaves(tmp_path: Path, streams: bool) ->
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "next"
 
 
+@pytest.mark.timing
 def test_the_time_is_over(tmp_path: Path) -> None:
-    limits = Limits(time_limit_s=1.0)
+    limits = Limits(time_limit_s=0.5)
     with serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), limits=limits) as served:
         document = served.post(HELLO)[2]
         assert document["choices"][0]["finish_reason"] == "length"
         assert "word " in document["choices"][0]["message"]["content"]
         assert streamed(served)[-2]["choices"][0]["finish_reason"] == "length"
-    silent = FakeBackend([FakeReply(["late"], delay_s=1.3)])
+    silent = FakeBackend([FakeReply(["late"], delay_s=0.8)])
     with serving(tmp_path / "2", lambda config, paths: silent, limits=limits) as served:
         assert error_of(served.post(HELLO)) == (504, "time_limit")
 
 
+@pytest.mark.timing
 def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
     backend = FakeBackend([FakeReply(["late"], delay_s=0.4)])
     limits = Limits(keepalive_interval_s=0.01)
@@ -392,9 +394,9 @@ def test_the_limits_of_this_server_are_everybodys(tmp_path: Path) -> None:
     class Noting(FakeBackend):
         params: SamplingParams
 
-        def generate(self, messages: Any, params: SamplingParams, cancel: Any) -> Any:
+        def generate(self, messages: Any, params: SamplingParams, *arguments: Any) -> Any:
             self.params = params
-            return super().generate(messages, params, cancel)
+            return super().generate(messages, params, *arguments)
 
     backend = Noting([FakeReply(["x"])])
     config = Config(sampling=SamplingParams(max_tokens=50, temperature=0.3))

@@ -8,7 +8,7 @@ import pytest
 
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
-from phichat.server.app import EventRecorder
+from phichat.server.app import RecorderFactory
 from phichat.server.transcripts import ConversationTracker
 from phichat.transcript.records import ConversationRecord
 from phichat.transcript.store import TranscriptStore
@@ -18,8 +18,8 @@ from support.api_server import HELLO, Served, request, serving, wait_until
 SAID = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
 
 
-def kept(paths: Paths) -> EventRecorder:
-    return ConversationTracker(lambda: TranscriptStore.open_file(paths.logs)).record_events
+def kept(paths: Paths) -> RecorderFactory:
+    return ConversationTracker(lambda: TranscriptStore.open_file(paths.logs)).open_recorder
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from phichat.config.settings import Config
 from phichat.engine.backend import Backend
 from phichat.paths import Paths
 from phichat.server.access import access_policy
-from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.app import Limits, RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import PhichatServer, bind_socket, create_server, resolve_address
@@ -106,7 +106,7 @@ def serving(
     key: str = "",
     also: tuple[str, ...] = (),
     limits: Limits | None = None,
-    kept: Callable[[Paths], EventRecorder] | None = None,
+    kept: Callable[[Paths], RecorderFactory] | None = None,
     config: Config | None = None,
 ) -> Iterator[Served]:
     """The model is called `tiny`, and a file `tiny.gguf` in the folder."""

@@ -108,3 +108,24 @@ def test_another_conversation_is_not_opened_under_a_growing_answer(tmp_path: Pat
             await until(pilot, "stopped")
 
     asyncio.run(run())
+
+
+def test_an_attached_file_is_folded_and_sent_in_full(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("buy milk\n")
+
+    async def run() -> None:
+        service = desk(tmp_path / "home", FakeReply([CODE]))
+        app = PhichatApp(service)
+        async with app.run_test(size=(100, 40), notifications=True) as pilot:
+            await said(pilot, f"/read {tmp_path / 'notes.txt'}")
+            await until(pilot, "⟦notes.txt: ")
+            await pilot.press(*" Sum up", "enter")
+            await until(pilot, "Like this")
+            shown = await until(pilot, "▸ notes.txt · 0.0 kB")
+            assert "buy milk" not in shown
+            sent = service.get_backend().prompts[-1][-1].text  # type: ignore[attr-defined]
+            assert sent == "File: notes.txt\n```txt\nbuy milk\n```\n\nSum up"
+            await pilot.press("ctrl+t", "space")
+            await until(pilot, "buy milk")
+
+    asyncio.run(run())

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from phichat.chat.attachments import MAX_ATTACHMENT_BYTES, decode_text, render_attachment
+from phichat.chat.attachments import MAX_ATTACHMENT_BYTES, decode_text, read_attachment
 from phichat.errors import AttachmentError
+from phichat.types import Part, TextPart
 
 
-def compose_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> str:
-    """Return files, standard input and words in this order, "" when there is none. Raises AttachmentError."""
-    parts = [render_attachment(path) for path in files]
+def read_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> tuple[Part, ...]:
+    """Return the parts in the order files, piped text, words; empty when there are none. Raises AttachmentError."""
+    parts: list[Part] = [read_attachment(path) for path in files]
+    texts = [" ".join(words)]
     if stdin is not None and not stdin.closed and not stdin.isatty():
-        piped = decode_text(_read_stdin(stdin), "Standard input").strip("\n")
-        parts.append(piped if piped.strip() else "")
-    parts.append(" ".join(words))
-    return "\n\n".join(part for part in parts if part)
+        texts.insert(0, decode_text(_read_stdin(stdin), "Standard input").strip("\n"))
+    if text := "\n\n".join(text for text in texts if text.strip()):
+        parts.append(TextPart(text))
+    return tuple(parts)
 
 
 def _read_stdin(stdin: TextIO) -> bytes:

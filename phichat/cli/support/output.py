@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 def to_document(record: DataclassInstance) -> dict[str, Any]:
     """Return a dataclass as a JSON object, with times in ISO 8601."""
+    from dataclasses import asdict  # late: `--version` does without it
 
     def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in pairs}

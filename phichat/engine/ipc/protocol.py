@@ -8,6 +8,7 @@ sent while a request is answered. An engine process may have several connections
 
 import functools
 import json
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -183,8 +184,9 @@ class Shutdown(EngineMessage, frozen=True):
 # Replies
 
 
-class DeviceInfo(msgspec.Struct, frozen=True):
-    """One entry of llama.cpp's device list; memory in bytes, kind in ggml's spelling."""
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """Entry of ggml's device list, memory in bytes. kind: as in ggml_backend_dev_type ("gpu", "igpu")."""
 
     name: str
     description: str
@@ -218,8 +220,6 @@ class WarmingUp(EngineMessage, frozen=True):
 
 
 class ModelLoaded(EngineMessage, frozen=True):
-    """Reply to LoadModel. template_source: origin of the chat template, the file or the name of a known one."""
-
     n_ctx: int
     n_ctx_train: int
     template_source: str

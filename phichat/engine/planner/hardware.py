@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -23,19 +23,8 @@ class DeviceKind(StrEnum):
     CPU = "cpu"
     GPU = "gpu"
     """Has memory of its own."""
-    INTEGRATED = "integrated"
+    INTEGRATED = "igpu"
     """Shares the RAM with the CPU, as on Apple silicon."""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One ggml device, memory in bytes. name: ggml's (CUDA0). description: the product."""
-
-    name: str
-    description: str
-    kind: DeviceKind
-    memory_total: int
-    memory_free: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +39,29 @@ class RamInfo:
 class Hardware:
     """This machine, RAM in bytes.
 
-    physical_cores: those this process may use. devices: in llama.cpp's order.
+    physical_cores: those this process may use. devices: in llama.cpp's order, each with a DeviceKind.
     offload_supported: whether llama.cpp was built with a GPU backend.
     """
 
     physical_cores: int
     ram_total: int
     ram_available: int
-    devices: tuple[Device, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
     offload_supported: bool = False
 
 
 def probe_from_engine(engine_info: EngineInfo) -> Hardware:
     """Return this machine's hardware, with the devices that an engine process reported."""
     memory = probe_memory()
-    devices = tuple(
-        Device(device.name, device.description, _to_device_kind(device), device.memory_total, device.memory_free)
-        for device in engine_info.devices
-    )
+    devices = tuple(replace(device, kind=_to_device_kind(device)) for device in engine_info.devices)
     return Hardware(count_usable_cores(), memory.total, memory.available, devices, engine_info.offload_supported)
 
 
 def _to_device_kind(device: DeviceInfo) -> DeviceKind:
-    if device.kind == "igpu":
-        return DeviceKind.INTEGRATED
-    if device.kind != "gpu":
-        return DeviceKind.CPU
     # ggml reports Metal's devices as discrete GPUs; on Apple silicon their memory is the RAM.
-    is_apple = device.name.startswith("MTL") and platform.machine() == "arm64"
-    return DeviceKind.INTEGRATED if is_apple else DeviceKind.GPU
+    if device.name.startswith("MTL") and platform.machine() == "arm64":
+        return DeviceKind.INTEGRATED
+    return DeviceKind(device.kind) if device.kind in ("gpu", "igpu") else DeviceKind.CPU
 
 
 def probe_memory(root: Path = Path("/")) -> RamInfo:
@@ -147,7 +130,7 @@ def describe_unused_gpu(
     return f"This machine has {gpu[0]}, but llama-cpp-python was built for CPU only. See README for the {gpu[1]} build."
 
 
-def find_offload_devices(hardware: Hardware) -> tuple[Device, ...]:
+def find_offload_devices(hardware: Hardware) -> tuple[DeviceInfo, ...]:
     """Return the devices that llama.cpp offloads to: integrated GPUs only where there is no other."""
     if not hardware.offload_supported:
         return ()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from phichat.config.settings import GpuLayers
-from phichat.engine.planner.hardware import Device, DeviceKind, Hardware, find_offload_devices
+from phichat.engine.ipc.protocol import DeviceInfo
+from phichat.engine.planner.hardware import DeviceKind, Hardware, find_offload_devices
 from phichat.engine.planner.memory_estimate import (
     CONTEXT_STEP,
     MIB,
@@ -210,7 +211,7 @@ class _Planner:
     header: GgufHeader
     hardware: Hardware
     request: OffloadRequest
-    gpus: tuple[Device, ...]
+    gpus: tuple[DeviceInfo, ...]
     weights: WeightSizes
 
     @property
@@ -221,7 +222,7 @@ class _Planner:
     def usable_ram(self) -> int:
         return max(0, self.hardware.ram_available - _RAM_RESERVE_BYTES)
 
-    def compute_budget(self, gpu: Device) -> int:
+    def compute_budget(self, gpu: DeviceInfo) -> int:
         """Return the bytes of a GPU that may be planned with."""
         free = max(0, gpu.memory_free - max(_MIN_GPU_MARGIN_BYTES, gpu.memory_total // 20))
         return min(free, self.usable_ram) if gpu.kind is DeviceKind.INTEGRATED else free

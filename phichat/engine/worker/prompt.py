@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from phichat.engine.worker.errors import TemplateRejected
@@ -33,7 +33,7 @@ class TokenizedPrompt:
 def build_prompt(messages: Sequence[Message], template: ChatTemplate, tokenizer: Tokenizer) -> TokenizedPrompt:
     """Render and tokenize the prompt for a reply to messages. Raises TemplateRejected."""
     # Lone surrogates, which some file names and pipes bring, have no UTF-8 form.
-    messages = [replace(one, text=one.text.encode("utf-8", "replace").decode()) for one in messages]
+    messages = [Message(one.role, one.text.encode("utf-8", "replace").decode()) for one in messages]
     masked, masks = _mask_reserved_text(messages, template, tokenizer)
     rendered = template.render(masked)
     if tokenizer.adds_bos and tokenizer.bos:
@@ -67,5 +67,5 @@ def _mask_reserved_text(
                 raise TemplateRejected("the prompt uses every private character of Unicode")
             masks[mask] = reserved_text
             text = text.replace(reserved_text, mask)
-        masked.append(replace(message, text=text))
+        masked.append(Message(message.role, text))
     return masked, masks

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -178,7 +177,7 @@ def _fold_system(messages: list[Message]) -> list[Message]:
     system = "\n\n".join(message.text for message in messages if message.role is Role.SYSTEM)
     others = [message for message in messages if message.role is not Role.SYSTEM]
     if system and others and others[0].role is Role.USER:
-        others[0] = replace(others[0], text=f"{system}\n\n{others[0].text}")
+        others[0] = Message(Role.USER, f"{system}\n\n{others[0].text}")
     elif system:
         others.insert(0, Message(Role.USER, system))
     return others

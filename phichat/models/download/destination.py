@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 from phichat.errors import UsageError
 from phichat.models.download.file_selection import HubFile
-from phichat.models.download.resume_journal import read_progress
 from phichat.models.hub_layout import repository_folder
 from phichat.paths import Paths
 
@@ -47,10 +46,6 @@ class Destination:
         except OSError:
             # Windows without the right to make links: huggingface_hub moves the file there too.
             self.content.replace(self.path)
-
-    def read_partial_progress(self) -> tuple[int, int] | None:
-        """Return (bytes present, bytes in total) of a partial download, None if there is none."""
-        return read_progress(self.journal)
 
 
 def hub_destination(paths: Paths, repository: str, commit: str, file: HubFile) -> Destination:
@@ -92,14 +87,3 @@ def _safe_filename(segment: str) -> str:
     """Return a name that on every file system is one file in its folder."""
     name = re.sub(r"[^\w.+=@ -]", "_", segment).strip(" ").rstrip(". ").lstrip(".")[-120:]
     return f"_{name}" if not name or _RESERVED_NAMES.match(name) else name
-
-
-def write_ref(paths: Paths, repository: str, revision: str, commit: str, *, overwrite: bool) -> None:
-    """Record the commit of a branch or tag in the hub's cache. Raises OSError."""
-    path = repository_folder(paths.models, repository) / "refs" / revision
-    if revision != commit and (overwrite or not path.exists()):
-        # The cache may be shared by several users: its files are not private.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        part.write_text(commit)
-        part.replace(path)

@@ -17,6 +17,7 @@ from phichat.models.download.disk_io import disk_errors, storage_error
 from phichat.models.download.plan import DownloadPlan, PlannedFile
 from phichat.models.download.progress import DownloadProgress, PullProgress, VerifyProgress
 from phichat.models.download.remote_header import merge_headers
+from phichat.models.download.resume_journal import read_progress
 from phichat.models.download.transfer import FileDownload
 from phichat.models.local.hash_cache import HashCache, hash_file
 from phichat.paths import Paths
@@ -162,7 +163,7 @@ class ModelDownload:
                         f"Another program is downloading {destination.path.name} but makes no progress",
                         "Stop that program, then pull again",
                     )
-                done, _ = destination.read_partial_progress() or (0, total)
+                done, _ = read_progress(destination.journal) or (0, total)
                 notice = "" if stalled_s else "Another process is downloading this file. Waiting for it."
                 yield DownloadProgress(done, total, 0, notice)
         except OSError as error:

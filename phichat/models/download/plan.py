@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from phichat.errors import DownloadError, HashMismatch, HubError, UsageError
-from phichat.models.download.destination import Destination, hub_destination, url_destination, write_ref
+from phichat.models.download.destination import Destination, hub_destination, url_destination
 from phichat.models.download.file_selection import DEFAULT_QUANTIZATION, HubFile, select_files
 from phichat.models.download.hub_client import HubClient, RepositoryListing
 from phichat.models.download.remote_file import RemoteFile
+from phichat.models.hub_layout import repository_folder
 from phichat.models.registry import ModelSpec, find_spec, unknown_model_error
 from phichat.models.spec import RegistryName, RepoSpec, UrlSpec, is_safe_path
 from phichat.paths import Paths
@@ -60,16 +62,16 @@ class DownloadPlan:
         return all(item.sha256 or item.git_oid for item in self.files)
 
     def write_ref(self, paths: Paths) -> None:
-        """Record the commit of the revision, for other programs that are offline. Raises OSError."""
-        if self.commit:
-            write_ref(paths, self.origin, self.revision or "main", self.commit, overwrite=bool(self.revision))
-
-
-def find_registry_entry(reference: RegistryName, registry: Mapping[str, ModelSpec]) -> ModelSpec:
-    """Return the entry with that name or alias. Raises ModelNotInstalled with similar names."""
-    if spec := find_spec(registry, reference.name):
-        return spec
-    raise unknown_model_error(reference.name, registry)
+        """Record the commit of the revision in the hub's cache, for programs that are offline. Raises OSError."""
+        if not self.commit:
+            return
+        path = repository_folder(paths.models, self.origin) / "refs" / (self.revision or "main")
+        if self.revision or not path.exists():
+            # The cache may be shared by several users: its files are not private.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            part.write_text(self.commit)
+            part.replace(path)
 
 
 def plan_hub_download(
@@ -78,7 +80,9 @@ def plan_hub_download(
     """Ask the hub for the files of a model. Raises HubError, AmbiguousModelError, ModelNotInstalled, HashMismatch."""
     entry: ModelSpec | None = None
     if isinstance(reference, RegistryName):
-        entry, quantization = find_registry_entry(reference, registry), reference.quantization
+        entry, quantization = find_spec(registry, reference.name), reference.quantization
+        if entry is None:
+            raise unknown_model_error(reference.name, registry)
         if quantization and quantization.upper() != entry.quantization.upper():
             reference, entry = RepoSpec(entry.repository, quantization), None
         else:

@@ -17,7 +17,7 @@ from phichat.tui.controllers.prompt import PromptController
 from phichat.tui.controllers.turns import TurnController
 from phichat.tui.help import build_help
 from phichat.tui.screens.dialogs import TextDialog
-from phichat.types import Part, render_parts
+from phichat.types import Part, TextPart
 
 
 class CommandController(ChatCommands):
@@ -35,7 +35,7 @@ class CommandController(ChatCommands):
         self._context, self._turns, self._conversations = context, turns, conversations
         self._models, self._prompts = models, prompts
 
-    def submit(self, text: str) -> None:
+    def submit(self, text: str, parts: Sequence[Part]) -> None:
         """Run the slash command or send the prompt; put the text back if neither is possible."""
         try:
             command = parse_command(text)
@@ -46,7 +46,8 @@ class CommandController(ChatCommands):
         if command is not None:
             self.run(command)
         elif self._context.check_idle():
-            self._turns.send(unescape_prompt(text))
+            first, *others = parts
+            self.send_prompt([TextPart(unescape_prompt(first.text)) if isinstance(first, TextPart) else first, *others])
         else:
             self._context.prompt.set_text(text)
 
@@ -74,7 +75,7 @@ class CommandController(ChatCommands):
         self._context.notify(text)
 
     def send_prompt(self, parts: Sequence[Part]) -> None:
-        self._turns.send(render_parts(parts))
+        self._turns.send(parts)
 
     def show_conversation(self, conversation: Conversation) -> None:
         self._context.open_conversation(conversation)

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from textual.app import SuspendNotSupported
 
-from phichat.chat.attachments import render_attachment
+from phichat.chat.attachments import read_attachment
 from phichat.chat.command_output import estimate_tokens
 from phichat.chat.slash_commands import complete_command
 from phichat.errors import PhichatError
@@ -21,6 +21,7 @@ from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.widgets.completions import Completion, CompletionList
 from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS
+from phichat.types import render_parts
 
 _EXAMPLE_BY_NUMBER = {f"{number}": prompt for number, prompt in enumerate(EXAMPLE_PROMPTS, 1)}
 _MAX_PATHS = 30
@@ -92,8 +93,9 @@ class PromptController:
 
     def attach_file(self, path: Path) -> None:
         """Insert a file as a chip with its tokens: an estimate, then the exact number. Raises AttachmentError."""
-        text, prompt = render_attachment(path), self._context.prompt
-        chip = prompt.insert_chip(path.name, text, f"about {estimate_tokens(text):,} tokens")
+        file, prompt = read_attachment(path), self._context.prompt
+        text = render_parts([file])
+        chip = prompt.insert_file(file, f"about {estimate_tokens(text):,} tokens")
         prompt.focus()
         self._runner.count_tokens(text, lambda tokens: prompt.update_chip(chip, f"{tokens:,} tokens"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Thread
 from time import monotonic, thread_time
 
@@ -24,6 +24,7 @@ from phichat.tui.background import run_in_thread
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.event_pump import EventPump
 from phichat.tui.turn_view import TurnView
+from phichat.types import Part, render_parts
 
 _MIN_DRAW_INTERVAL_S = 1 / 15
 """Between two drawings of a growing answer. The engine computes on every core, so each drawing slows it down."""
@@ -93,11 +94,12 @@ class TurnRunner:
         self._draw_interval = _MIN_DRAW_INTERVAL_S
         self._draw_scheduled = False
 
-    def send(self, prompt: str) -> None:
+    def send(self, parts: Sequence[Part]) -> None:
         """Start a turn after the conversation's head."""
         context = self._context
         conversation, params = context.conversation, context.service.params
-        self._turn = TurnView(prompt)
+        prompt = render_parts(parts)
+        self._turn = TurnView(prompt, parts=parts)
         context.show_conversation()
         context.view.add_turn(self._turn)
         self.stop_token_count()

@@ -14,6 +14,7 @@ from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.render.blocks import AnswerBlock
 from phichat.tui.screens.dialogs import ConfirmDialog, InputDialog, SelectDialog
 from phichat.tui.turn_view import TurnView
+from phichat.types import Part
 
 _FILE_SUFFIXES = {"python": "py", "py": "py", "bash": "sh", "javascript": "js"}
 
@@ -123,7 +124,7 @@ class TurnController:
         turn = self.get_idle_target()
         if turn is not None:
             self._move_head_before(turn)
-            self._runner.send(turn.prompt)
+            self._runner.send(turn.parts)
 
     def edit_prompt(self) -> None:
         """Put the prompt of the turn into the prompt box; sending it makes a sibling of the turn."""
@@ -134,12 +135,12 @@ class TurnController:
             self._context.prompt.focus()
             self._context.notify("Editing this prompt. Enter sends it as a new branch.")
 
-    def send(self, prompt: str) -> None:
+    def send(self, parts: Sequence[Part]) -> None:
         """Send a prompt, in place of the one being edited if there is one."""
         turn, self._edited_turn = self._edited_turn, None
         if turn is not None:
             self._move_head_before(turn)
-        self._runner.send(prompt)
+        self._runner.send(parts)
 
     def undo(self) -> None:
         """Go back to before the turn, with its prompt in the prompt box."""

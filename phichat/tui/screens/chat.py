@@ -122,7 +122,7 @@ class ChatScreen(Screen[None]):
         self.prompts.update_completions()
 
     def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
-        self.commands.submit(message.text)
+        self.commands.submit(message.text, message.parts)
 
     def on_prompt_input_completion_key(self, message: PromptInput.CompletionKey) -> None:
         self.prompts.handle_completion_key(message.key)

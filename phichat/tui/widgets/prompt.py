@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from phichat.sanitize import sanitize, sanitize_line
+from phichat.types import FilePart, Part, TextPart, render_parts
 
 _MAX_INLINE_CHARS = 2_000
 _MAX_INLINE_LINES = 20
@@ -44,9 +45,10 @@ class PromptInput(TextArea):
 
     @dataclass
     class Submitted(Message):
-        """The user sent a prompt or a command."""
+        """The user sent a prompt or a command. text: everything, parts: the same with attached files as parts."""
 
         text: str
+        parts: Sequence[Part]
 
     @dataclass
     class CompletionKey(Message):
@@ -58,6 +60,7 @@ class PromptInput(TextArea):
         super().__init__(id=id, soft_wrap=True, show_line_numbers=False, tab_behavior="focus", compact=True)
         self.placeholder = "Ask anything · / for commands · @ to attach a file"
         self._pastes: dict[str, str] = {}
+        self._files: dict[str, FilePart] = {}
         self._history: list[str] = []
         self._history_index: int | None = None
         self._unsent_text = ""
@@ -71,7 +74,20 @@ class PromptInput(TextArea):
     @property
     def full_text(self) -> str:
         """The text with each chip replaced by its paste."""
-        return _CHIP_PATTERN.sub(lambda chip: self._pastes.get(chip.group(), chip.group()), self.text)
+        return self._expand_chips(self.text)
+
+    def _expand_chips(self, text: str) -> str:
+        return _CHIP_PATTERN.sub(lambda chip: self._pastes.get(chip.group(), chip.group()), text)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The text and the attached files, in the order of the text."""
+        if not self._files:
+            return [TextPart(self.full_text)]
+        pieces = re.split(f"({'|'.join(map(re.escape, self._files))})", self.text)
+        return [
+            self._files.get(piece) or TextPart(self._expand_chips(piece).strip()) for piece in pieces if piece.strip()
+        ]
 
     @property
     def pastes(self) -> Mapping[str, str]:
@@ -86,20 +102,20 @@ class PromptInput(TextArea):
         self.text = text
         self.move_cursor(self.document.end)
 
-    def insert_chip(self, name: str, text: str, size_text: str) -> str:
-        """Insert a text at the cursor as a chip that shows a name and a size; return the chip."""
-        chip = f"⟦{_CHIP_BRACKETS.sub(' ', sanitize_line(name))}: {size_text}⟧"
-        self._pastes[chip] = text
+    def insert_file(self, file: FilePart, size_text: str) -> str:
+        """Insert a file at the cursor as a chip that shows its name and size; return the chip."""
+        chip = f"⟦{_CHIP_BRACKETS.sub(' ', sanitize_line(file.name))}: {size_text}⟧"
+        self._pastes[chip], self._files[chip] = render_parts([file]), file
         self.insert(chip)
         return chip
 
     def update_chip(self, chip: str, size_text: str) -> None:
         """Replace the size that a chip shows, if the chip is still in the text."""
-        if chip not in self.text or chip not in self._pastes:
+        if chip not in self.text or chip not in self._files:
             return
         row, line = next((row, line) for row, line in enumerate(self.text.split("\n")) if chip in line)
         new_chip = f"{chip.rpartition(': ')[0]}: {size_text}⟧"
-        self._pastes[new_chip] = self._pastes.pop(chip)
+        self._pastes[new_chip], self._files[new_chip] = self._pastes.pop(chip), self._files.pop(chip)
         column = line.index(chip)
         self.replace(new_chip, (row, column), (row, column + len(chip)), maintain_selection_offset=True)
 
@@ -110,13 +126,14 @@ class PromptInput(TextArea):
 
     def submit_text(self) -> None:
         """Send the text, unless it is blank."""
-        text = self.full_text
+        text, parts = self.full_text, self.parts
         if not text.strip():
             return
+        self._files.clear()
         self._history.append(text)
         self._history_index = None
         self.set_text("")
-        self.post_message(self.Submitted(text))
+        self.post_message(self.Submitted(text, parts))
 
     def action_newline(self) -> None:
         """Insert a newline at the cursor."""
