@@ -50,16 +50,9 @@ class Destination:
 
 def hub_destination(paths: Paths, repository: str, commit: str, file: HubFile) -> Destination:
     """Return the files in the hub's cache: the content in blobs/ under its hash, and a link to it in the commit."""
-    folder, content = repository_folder(paths.models, repository), file.sha256 or file.git_oid
-    blob = folder / "blobs" / content
-    return Destination(
-        folder / "snapshots" / commit / file.path,
-        blob,
-        blob.with_name(content + PART_SUFFIX),
-        blob.with_name(content + JOURNAL_SUFFIX),
-        paths.models / ".locks" / folder.name / f"{content}.lock",
-        paths.cache / "chunks" / content,
-    )
+    folder, blob_name = repository_folder(paths.models, repository), file.sha256 or file.git_oid
+    path, lock = folder / "snapshots" / commit / file.path, paths.models / ".locks" / folder.name / f"{blob_name}.lock"
+    return _build_destination(path, folder / "blobs" / blob_name, lock, paths.cache / "chunks" / blob_name)
 
 
 def url_destination(paths: Paths, url: str) -> Destination:
@@ -73,14 +66,12 @@ def url_destination(paths: Paths, url: str) -> Destination:
         segments[-1] = f"{segments[-1][:-5]}-{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}.gguf"
     url_hash = hashlib.sha256(url.encode()).hexdigest()
     path = paths.downloads.joinpath(_safe_filename(parts.netloc.rpartition("@")[2].replace(":", "_")), *segments)
-    return Destination(
-        path,
-        path,
-        path.with_name(path.name + PART_SUFFIX),
-        path.with_name(path.name + JOURNAL_SUFFIX),
-        paths.cache / "locks" / f"{url_hash}.lock",
-        paths.cache / "chunks" / url_hash,
-    )
+    return _build_destination(path, path, paths.cache / "locks" / f"{url_hash}.lock", paths.cache / "chunks" / url_hash)
+
+
+def _build_destination(path: Path, content: Path, lock: Path, chunk_hashes: Path) -> Destination:
+    partial_file, journal = (content.with_name(content.name + suffix) for suffix in (PART_SUFFIX, JOURNAL_SUFFIX))
+    return Destination(path, content, partial_file, journal, lock, chunk_hashes)
 
 
 def _safe_filename(segment: str) -> str:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from phichat.cancel import CancelToken
 from phichat.errors import AmbiguousModelError, DownloadError, HashMismatch, StorageError
-from phichat.gguf.header import GgufHeader, read_header, read_header_from
+from phichat.gguf.header import GgufHeader, merge_headers, read_header, read_header_from
 from phichat.models.download.destination import Destination
 from phichat.models.download.disk_io import disk_errors, storage_error
 from phichat.models.download.plan import DownloadPlan, PlannedFile
 from phichat.models.download.progress import DownloadProgress, PullProgress, VerifyProgress
-from phichat.models.download.remote_header import merge_headers
 from phichat.models.download.resume_journal import read_progress
 from phichat.models.download.transfer import FileDownload
 from phichat.models.local.hash_cache import HashCache, hash_file
