@@ -221,8 +221,9 @@ class FileDownload:
         return range(0)
 
     def _needs_fetch(self, chunk: int) -> bool:
-        is_done = self._journal.is_complete if self._refetch_digests is None else self._refetch_digests.__contains__
-        return chunk not in self._claimed_chunks and not is_done(chunk)
+        refetched = self._refetch_digests
+        is_done = self._journal.is_complete(chunk) if refetched is None else chunk in refetched
+        return chunk not in self._claimed_chunks and not is_done
 
     def _with_retries(self, fetch: Callable[[], None]) -> None:
         """Call fetch until it returns; give up after several attempts without any progress."""
