@@ -1,4 +1,4 @@
-"""What the API check says of working library code, and how many invented names it finds there.
+"""False alarms of the API check on working library code, and how many invented names it finds there.
 
 usage: api_false_alarms.py [FOLDER_OR_FILE...] [--mutants N]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: running `phichat` in a home of its own, medians, tables."""
+"""Shared code of the benchmarks: running `phichat` with a PHICHAT_HOME of its own, medians, tables."""
 
 from __future__ import annotations
 

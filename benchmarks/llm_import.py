@@ -1,4 +1,4 @@
-"""Whether the logs of a real `llm` come in whole.
+"""Import of the logs of a real `llm`, checked for completeness.
 
 Lets `llm -m SmolLM2` (or another model) answer prompts with system prompts, fragments and `-c`, imports its
 logs.db, and compares texts, times and models with what `llm logs --json` says. Twice, to see that it is once.

@@ -1,4 +1,4 @@
-"""What a long conversation makes a model read again, in a context that is too small for it.
+"""Tokens that are evaluated again in a conversation that is longer than the context.
 
 python benchmarks/long_chat.py [--model NAME] [--ctx-size N] [--turns N]
 
@@ -20,12 +20,13 @@ from common import say, spread, table
 
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import Turn
-from phichat.chat.session import Session
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished
 from phichat.paths import Paths
-from phichat.services.composition import create_local_backend
+from phichat.services.app_context import AppContext
+from phichat.services.backend_factory import BackendFactory
 from phichat.types import Message, Role, SamplingParams
 
 TOPICS = ("bridges", "bread", "tides", "chess", "glaciers", "looms", "owls", "clocks", "salt", "maps")
@@ -54,13 +55,13 @@ def newest(backend: LocalBackend, history: Sequence[Turn], asked: str) -> list[T
 
 
 def stable(backend: LocalBackend, history: Sequence[Turn], asked: str) -> list[Turn]:
-    """All: the session chooses."""
+    """All: the pipeline chooses."""
     return list(history)
 
 
 def turn(backend: LocalBackend, history: list[Turn], asked: str) -> TurnFinished:
     """One turn; the conversation goes on with its answer."""
-    for event in Session(backend, history=history).send(asked, ANSWER, CancelToken()):
+    for event in TurnPipeline(backend).run(TurnHistory(None, history, asked), ANSWER, CancelToken()):
         if isinstance(event, TurnFinished):
             return event
     raise SystemExit("the turn did not end")
@@ -79,7 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         paths = Paths.from_environment({**os.environ, "PHICHAT_HOME": str(Path(home))})
         config = Config(model=given.model, engine=EngineOptions(ctx_size=given.ctx_size))
-        backends = {name: create_local_backend(config, paths) for name in policies}
+        backends = {name: BackendFactory(AppContext(config, paths)).create_local_backend() for name in policies}
         history: dict[str, list[Turn]] = {name: [] for name in policies}
         read: dict[str, list[int]] = {name: [] for name in policies}
         seconds = dict.fromkeys(policies, 0.0)

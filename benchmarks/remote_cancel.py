@@ -1,4 +1,4 @@
-"""How soon Ctrl-C ends a `phichat ask` of a server, and how soon the server sees that it was left.
+"""Time from Ctrl-C to the end of a `phichat ask` of a server, and until the server sees the disconnect.
 
     python benchmarks/remote_cancel.py [-r REPEATS]
 
@@ -116,8 +116,10 @@ def cancel(phase: str) -> tuple[float, float, str]:
             stderr=subprocess.PIPE,
             preexec_fn=default_interrupts,
         )
-        said = bytearray()
-        reader = threading.Thread(target=lambda: said.extend(asking.stdout.read()), daemon=True)
+        assert asking.stdout
+        assert asking.stderr
+        stdout, said = asking.stdout, bytearray()
+        reader = threading.Thread(target=lambda: said.extend(stdout.read()), daemon=True)
         reader.start()
         server.reached.wait(2.0 if phase == "connecting" else 20.0)
         time.sleep(0.3)

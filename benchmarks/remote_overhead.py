@@ -1,4 +1,4 @@
-"""What phichat's remote backend costs a token, beside the bare openai client, from the same server.
+"""Cost per token of phichat's remote backend, against the openai client on the same server.
 
     python benchmarks/remote_overhead.py URL MODEL [-n TOKENS] [-r REPEATS]
     python benchmarks/remote_overhead.py              a server of our own that says thousands of tokens a second

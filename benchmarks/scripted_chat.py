@@ -13,6 +13,7 @@ from phichat.chat.conversation import Conversation
 from phichat.config.settings import Config
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.tui.app import PhichatApp
@@ -61,7 +62,7 @@ def main() -> None:
     folder, characters, pace = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     words = [piece + " " for piece in (ANSWER * 2000).split(" ")]
     backend = FakeBackend([FakeReply(words, delay_s=1 / pace)], 10**9)
-    desk = ChatService(Config(), Paths(folder, folder, folder, folder), lambda model: backend)
+    desk = ChatService(AppContext(Config(), Paths(folder, folder, folder, folder)), lambda model: backend)
     PhichatApp(desk, conversation(backend, characters)).run()
 
 

@@ -1,4 +1,4 @@
-"""What `phichat serve` adds to the time until the first token, beside the same engine asked without it.
+"""Time that `phichat serve` adds until the first token, against the same engine without it.
 
     python benchmarks/serve_overhead.py [-r REPEATS] [-p WORDS ...] [-m MODEL]
 
@@ -17,11 +17,12 @@ from time import monotonic
 from common import limit, phichat, phichat_home, say, spread
 
 from phichat.cancel import CancelToken
-from phichat.cli.support.options import build_config
+from phichat.config.settings import load_config
 from phichat.engine.backend import Backend
 from phichat.events import ReasoningDelta, TextDelta
 from phichat.paths import Paths
-from phichat.services.composition import create_local_backend
+from phichat.services.app_context import AppContext
+from phichat.services.backend_factory import BackendFactory
 from phichat.types import Message, Role, SamplingParams
 
 TOKENS = 4
@@ -76,12 +77,14 @@ def main() -> None:
     worst = 0.0
     with phichat_home() as env:
         paths = Paths.from_environment(env)
-        backend = create_local_backend(build_config(paths, model=given.model), paths)
+        backend = BackendFactory(
+            AppContext(load_config({"model": given.model}, paths.config_file), paths)
+        ).create_local_backend()
         list(backend.load(CancelToken()))
         server = subprocess.Popen(phichat("serve", "--port", 0, *model), env=env, stderr=subprocess.PIPE, text=True)
         try:
             assert server.stderr is not None
-            while "Listening at " not in (line := server.stderr.readline()):
+            while "Listening on " not in (line := server.stderr.readline()):
                 assert line
             port = int(line.split("//")[1].split("/")[0].rsplit(":", 1)[1])
             by_server(port, "load")

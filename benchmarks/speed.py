@@ -124,7 +124,7 @@ def compare(given: argparse.Namespace) -> None:
 
 def compare_long(given: argparse.Namespace) -> None:
     """Tokens 3,000 to 4,000 of a reply against the bare loop."""
-    from lowlevel import Reference
+    from llama_reference import Reference
 
     first, last = 3000, 4000
     pairs: list[Pair] = []

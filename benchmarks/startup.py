@@ -1,4 +1,4 @@
-"""What phichat costs before and around a model.
+"""Start-up time of phichat, without and with a model.
 
 Compares `python -c pass` with `phichat --version`, and `phichat ask --max-tokens 1` with what a bare
 low-level script in a fresh process needs to load the same model and evaluate the same prompt.
@@ -54,7 +54,13 @@ def main() -> None:
         # The first run on a machine tries the CPU's buffer types and remembers the verdict.
         first = ask_json(env, *arguments, given.prompt)
         ask = phichat("ask", "--json", *arguments, given.prompt)
-        low = [sys.executable, str(Path(__file__).with_name("lowlevel.py")), given.model, "--prompt", given.prompt]
+        low = [
+            sys.executable,
+            str(Path(__file__).with_name("llama_reference.py")),
+            given.model,
+            "--prompt",
+            given.prompt,
+        ]
         low += ["--ctx-size", str(first["context"]["n_ctx"]), "--threads", str(given.threads)]
         asked, needed, overhead = [], [], []
         for _ in range(given.ask_rounds):

@@ -20,7 +20,7 @@ from statistics import median
 from termios import TIOCSWINSZ
 
 from common import limit, say, spread
-from echo import drain, read_until
+from key_echo import drain, read_until
 from tui_stop import ENDED
 
 PROMPT = "Write a long story about a lighthouse, with a list of its keepers and a program that counts them."

@@ -16,7 +16,7 @@ import time
 from fcntl import ioctl
 from termios import TIOCSWINSZ
 
-from echo import drain, read_until
+from key_echo import drain, read_until
 
 LONG = "the quick brown fox jumps over the lazy dog " * 330
 

@@ -1,4 +1,4 @@
-"""What `ask --vote N` costs beside N single asks of the same prompt, and whether its seeds give the same again.
+"""Cost of `ask --vote N` against N single asks of the same prompt, and whether its seeds repeat.
 
     python benchmarks/vote.py [-m MODEL] [-n SAMPLES] [--rounds N] [--max-tokens N] [--prompt-tokens N]
 

@@ -1,4 +1,4 @@
-"""What a question costs that finds the model awake, beside what the same takes with `llm`.
+"""Time of a question to an engine that is already running, against `llm`.
 
 Each round asks an engine that stays for one token, and then `llm -m SmolLM2`, where that is installed, which can only
 be asked for the whole answer: a short one by this prompt.

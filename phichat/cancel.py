@@ -1,4 +1,4 @@
-"""The word to stop, as something that a wait for the engine can include."""
+"""Cancellation token that a wait for the engine can include."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import socket
 class CancelToken:
     """Set once, from any thread or signal handler, to end a turn.
 
-    Like `threading.Event`, but also a waitable: whoever waits for an engine is woken by it at once and
-    needs no timer to look. On a machine whose every core computes, each wake-up costs the engine speed.
+    Like `threading.Event`, but also a waitable: it wakes a wait for the engine at once, which needs no timer for
+    it. On a machine whose every core computes, each wake-up costs the engine speed.
     """
 
     def __init__(self) -> None:
@@ -19,17 +19,16 @@ class CancelToken:
         self._write_socket.settimeout(0)
 
     def set(self) -> None:
-        """End it. More than once is once."""
+        """Request the cancellation; more than once is harmless."""
         self._is_set = True
         with contextlib.suppress(OSError):  # full: it is readable then
             self._write_socket.send(b"\0")
 
     def is_set(self) -> bool:
-        """Whether it shall end."""
         return self._is_set
 
     def fileno(self) -> int:
-        """Becomes readable when it is set, and stays so."""
+        """Return a descriptor that becomes readable when the token is set, and stays so."""
         return self._read_socket.fileno()
 
     def __del__(self) -> None:

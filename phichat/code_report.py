@@ -1,7 +1,7 @@
-"""What the code check found in an answer: pure values that pass between the rooms.
+"""Report of the code check on an answer.
 
-Lines count from 1. `CheckedBlock.start_line` is the block's first code line in the answer, and so is the
-line of an `Install`, which may stand in prose; every other line counts within its block.
+Lines count from 1. `CheckedBlock.start_line` and `InstallCommand.line` are lines of the answer, since an install
+command may be in prose; every other line counts within its block.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 
 
 class PackageStatus(StrEnum):
-    """What is known of a package that is not in the standard library."""
+    """Status of a package that is not in the standard library."""
 
     INSTALLED = "installed"
     KNOWN = "known"
-    """A popular project bears that name."""
+    """A popular project has that name."""
     UNKNOWN = "unknown"
     SUSPICIOUS = "suspicious"
-    """Very like a popular or standard name without being one, or known to be made up by models."""
+    """Very similar to a popular or standard name, or a name that models are known to invent."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedPackage:
-    """A module outside the standard library. distribution: what is installed to have it, "" when not known."""
+    """A module outside the standard library. distribution: to install for it, "" when not known."""
 
     module: str
     distribution: str
@@ -34,7 +34,7 @@ class ImportedPackage:
 
 @dataclass(frozen=True, slots=True)
 class BadApi:
-    """Something of the standard library that does not exist. name: canonical, whatever it was imported as."""
+    """A name of the standard library that does not exist. name: canonical, whatever alias the code uses."""
 
     name: str
     line: int
@@ -43,7 +43,7 @@ class BadApi:
 
 @dataclass(frozen=True, slots=True)
 class InstallCommand:
-    """A distribution that a command in the answer installs."""
+    """A distribution that a command in the answer installs. name: as written."""
 
     name: str
     status: PackageStatus
@@ -52,7 +52,7 @@ class InstallCommand:
 
 @dataclass(frozen=True, slots=True)
 class CheckedBlock:
-    """One code block. language: canonical, "" when unlabelled and not recognised."""
+    """One code block. language: canonical, "" where neither labelled nor recognised."""
 
     language: str
     start_line: int
@@ -65,9 +65,9 @@ class CheckedBlock:
 
 @dataclass(frozen=True, slots=True)
 class CodeReport:
-    """The whole answer. other_languages: canonical names, in order of appearance.
+    """Report on a whole answer. other_languages: canonical names, in order of appearance.
 
-    warnings: single lines for people, free of control characters, the gravest first.
+    warnings: single lines for the user without control characters, the most severe first.
     """
 
     blocks: tuple[CheckedBlock, ...] = ()
@@ -76,13 +76,13 @@ class CodeReport:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as `phichat check --json` prints it."""
+        """Return the report as `phichat check --json` prints it."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingScope:
-    """What a model card says the model's code was mostly trained on; the rest is to be verified by hand.
+    """Code that a model was mostly trained on, by its model card; the rest is to be verified by hand.
 
     languages: canonical names. modules: top-level names of Python's standard library.
     """

@@ -1,39 +1,6 @@
-"""Every error that phichat raises on purpose.
+"""The errors that phichat raises on purpose.
 
-    PhichatError                 one sentence about what happened, and the next thing to try
-    ├── UsageError               the command was not understood
-    ├── ConfigError              config.toml or an environment variable holds something unusable
-    ├── AttachmentError          a file named with -f cannot be put into a prompt
-    ├── CheckInputError          what `phichat check` is given cannot be read as an answer or as code
-    ├── OutputError              the answer cannot be written where it should go
-    ├── ModelNotInstalled        the name or the path leads to no model
-    ├── ModelFileError           the file is there, but is no usable chat model
-    ├── ModelKept                the model is not phichat's to remove
-    ├── ModelChoiceError         a repository has no file, or several, that could be meant
-    ├── HubError                 the hub does not give what was asked for
-    │   ├── HubUnreachable       it cannot be reached, or may not be
-    │   └── AccessDenied         the files are given only to those who accepted their terms
-    ├── DownloadError            a download ended early; what came is kept
-    │   ├── HashMismatch         what came is not what was promised, and is not kept
-    │   └── StorageError         the disk is full, or may not be written
-    ├── ModelDoesNotFit          the model, or its KV cache, needs more memory than there is
-    ├── ContextOverflow          the prompt needs more tokens than the context has
-    ├── TemplateError            the chat template of the model cannot render these messages
-    ├── TranscriptError          the transcripts cannot be read or written
-    │   ├── ConversationNotFound no conversation, or more than one, goes by that id
-    │   └── TranscriptFileError  a file is no transcript that can be imported
-    ├── ExtraNotInstalled        a package that only some need is not here
-    ├── ServeError               the address of `phichat serve` cannot be listened at
-    ├── RequestRefused           a client of `phichat serve` asks for what it does not get
-    └── EngineError              the engine process failed
-        ├── EngineLoadFailed     llama.cpp refused the file
-        ├── EngineCrashed        the process died
-        ├── EngineTimedOut       the process stopped answering
-        └── EndpointError        a server does not do what was asked
-            ├── EndpointUnreachable  nothing answers there, or not any more
-            └── EndpointDenied   it does not take the key
-
-Front ends turn them into text and an exit code in one place each; nothing else catches them.
+Front ends turn them into text and an exit code in one place each; nothing else catches PhichatError itself.
 """
 
 from __future__ import annotations
@@ -56,106 +23,106 @@ class PhichatError(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.next_step[:1].upper()}{self.next_step[1:]}."
+        end = "" if self.next_step.endswith("?") else "."
+        return f"{self.message}. {self.next_step[:1].upper()}{self.next_step[1:]}{end}"
 
 
 class UsageError(PhichatError):
-    """The command was not understood."""
+    """The command line or a request for a feature is not valid."""
 
 
 class ConfigError(PhichatError):
-    """A setting from a file or from the environment cannot be used."""
+    """A setting in config.toml, models.toml or the environment is not valid."""
 
 
 class AttachmentError(PhichatError):
-    """An attached file cannot be put into a prompt."""
+    """A file cannot be attached to a prompt."""
 
 
 class CheckInputError(PhichatError):
-    """An answer or a file of code cannot be read."""
+    """The input of `phichat check` cannot be read."""
 
 
 class OutputError(PhichatError):
-    """The answer cannot be written where it should go."""
+    """The output cannot be written."""
 
 
 class ModelNotInstalled(PhichatError):
-    """The name or the path leads to no model on this machine."""
+    """No installed model has this name or path."""
 
 
 class ModelFileError(PhichatError):
-    """The file is no usable chat model."""
+    """The file is not a usable chat model."""
 
 
 class ModelNotRemovable(PhichatError):
-    """The model is not phichat's to remove, or the system refuses to remove it."""
+    """The model does not belong to phichat, or the system does not let it be removed."""
 
 
 class AmbiguousModelError(PhichatError):
-    """A repository has no file, or several, that could be meant."""
+    """No file of a repository, or more than one, matches."""
 
 
 class HubError(PhichatError):
-    """The hub does not give what was asked for."""
+    """The hub refused a request or sent an invalid response."""
 
 
 class HubUnreachable(HubError):
-    """The hub cannot be reached, or may not be."""
+    """The hub cannot be reached, or offline mode is on."""
 
 
 class AccessDenied(HubError):
-    """The files are given only to those who accepted their terms, or were let in."""
+    """The repository is gated or private, and this user has no access."""
 
 
 class DownloadError(PhichatError):
-    """A download ended before it was complete; what came is kept."""
+    """A download ended early; the partial file is kept."""
 
 
 class HashMismatch(DownloadError):
-    """What came is not what was promised; it is not kept."""
+    """The downloaded file does not match its SHA-256, and was deleted."""
 
 
 class StorageError(DownloadError):
-    """What came cannot be written."""
+    """The disk is full or not writable."""
 
 
 class ModelDoesNotFit(PhichatError):
-    """The model needs more memory than this machine has."""
+    """The model, or its KV cache, needs more memory than this machine has."""
 
 
 class ContextOverflow(PhichatError):
-    """The prompt alone is larger than the context.
+    """The prompt alone does not fit the context.
 
     prompt_tokens, n_ctx: both in tokens.
     """
 
     def __init__(self, prompt_tokens: int, n_ctx: int) -> None:
         super().__init__(
-            f"The prompt has {prompt_tokens:,} tokens and the context holds {n_ctx:,}",
-            "shorten it, or ask for a larger context with --ctx-size",
+            f"The prompt is {prompt_tokens:,} tokens, but the context holds {n_ctx:,}",
+            "Shorten it or use a larger --ctx-size",
         )
         self.prompt_tokens = prompt_tokens
         self.n_ctx = n_ctx
 
 
 class RemoteContextOverflow(ContextOverflow):
-    """A server says that the prompt is larger than its context.
+    """The prompt does not fit the context of a server.
 
-    prompt_tokens, n_ctx: 0 where it does not tell.
+    prompt_tokens, n_ctx: 0 where the server does not report them.
     """
 
     def __init__(self, endpoint: str, prompt_tokens: int, n_ctx: int, *, detail: str = "") -> None:
-        prompt = f"The prompt has {prompt_tokens:,} tokens" if prompt_tokens else "The prompt is too long"
-        context = f"the context of {endpoint} holds {n_ctx:,}" if n_ctx else f"{endpoint} does not take it"
-        PhichatError.__init__(
-            self, f"{prompt} and {context}", "shorten it, or start the server with a larger context", detail=detail
-        )
+        prompt = f"The prompt is {prompt_tokens:,} tokens" if prompt_tokens else "The prompt is too long"
+        context = f", but the context of {endpoint} holds {n_ctx:,}" if n_ctx else f" for {endpoint}"
+        next_step = "Shorten it, or start the server with a larger context"
+        PhichatError.__init__(self, f"{prompt}{context}", next_step, detail=detail)
         self.prompt_tokens = prompt_tokens
         self.n_ctx = n_ctx
 
 
 class TemplateError(PhichatError):
-    """The chat template of the model cannot render these messages."""
+    """The chat template of the model cannot render the messages."""
 
 
 class TranscriptError(PhichatError):
@@ -163,9 +130,9 @@ class TranscriptError(PhichatError):
 
 
 class ConversationNotFound(TranscriptError):
-    """No conversation goes by that id, or several do.
+    """No conversation, or more than one, has an id that begins so.
 
-    candidates: the ids of some that do, the newest first.
+    candidates: some of the matching ids, newest first.
     """
 
     def __init__(self, message: str, next_step: str, *, candidates: tuple[str, ...] = ()) -> None:
@@ -174,22 +141,22 @@ class ConversationNotFound(TranscriptError):
 
 
 class TranscriptFileError(TranscriptError):
-    """A file is no transcript that can be imported."""
+    """A file is not a transcript that phichat can import."""
 
 
 class ExtraNotInstalled(PhichatError):
-    """A package that only some need is not installed."""
+    """A package of an optional extra is not installed."""
 
 
 class ServerBindError(PhichatError):
-    """`phichat serve` cannot listen where it should."""
+    """`phichat serve` cannot listen on its address."""
 
 
 class ApiError(PhichatError):
-    """A client of `phichat serve` asks for what it does not get.
+    """`phichat serve` refuses a request.
 
-    status: of HTTP. code: the word that programs look for. param: the field of the request that is at fault.
-    retry_after: seconds after which asking again may help. facts: what else programs may want to know.
+    status: HTTP status. code: error code of the OpenAI API. param: the request field at fault.
+    retry_after: seconds until a retry may succeed. extra_fields: added to the error object.
     """
 
     def __init__(
@@ -217,9 +184,9 @@ class EngineLoadFailed(EngineError):
 
 
 class EngineCrashed(EngineError):
-    """The engine process died without being asked to.
+    """The engine process died unexpectedly.
 
-    is_fault: the CPU refused an instruction or an address, as opposed to an abort or a kill.
+    is_cpu_fault: the CPU refused an instruction or an address, as opposed to an abort or a kill.
     """
 
     def __init__(self, message: str, next_step: str, *, detail: str = "", is_cpu_fault: bool = False) -> None:
@@ -228,16 +195,16 @@ class EngineCrashed(EngineError):
 
 
 class EngineTimedOut(EngineError):
-    """The engine process stopped answering and was stopped."""
+    """The engine process did not respond in time and was stopped."""
 
 
 class EndpointError(EngineError):
-    """A server does not do what was asked."""
+    """An endpoint's server refused a request or sent an invalid response."""
 
 
 class EndpointUnreachable(EndpointError):
-    """Nothing answers at the endpoint's address, or not any more."""
+    """No server responds at the endpoint's address."""
 
 
 class EndpointAuthError(EndpointError):
-    """The server does not take the key."""
+    """The server rejected the API key."""

@@ -1,8 +1,8 @@
-"""The stream that every front end and the transcript consume.
+"""The stream of events that every front end and the transcript consume.
 
-One turn is `TurnStarted`, then whatever happens, then exactly one `TurnFinished`; a turn that fails
-yields its `TurnFinished` (with what was said until then) before the error is raised, so that a
-consumer which only keeps text loses none. Consume with `match` and end with `assert_never`.
+One turn is `TurnStarted`, then any others, then exactly one `TurnFinished`; a turn that fails
+yields its `TurnFinished` (with the text so far) before the error is raised, so that a
+consumer which only collects text loses none. Consume them with a `chat.presenter.TurnPresenter`.
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from phichat.code_report import CodeReport
-from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The user has spoken; nothing has been loaded or evaluated yet."""
+    """The user sent a prompt; nothing has been loaded or evaluated yet.
+
+    prompt: the text that the model is sent. prompt_parts: what it was rendered from, () where that is the same text.
+    """
 
     prompt: str
     system: str | None
     params: SamplingParams
+    prompt_parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVerifying:
-    """The model's file is read whole, because it is not yet, or no longer, proven to be what it should be.
+    """The model's file is hashed, because its hash is not known yet or the file has changed.
 
     fraction: 0 to 1, of its bytes.
     """
@@ -35,7 +39,7 @@ class ModelVerifying:
 
 @dataclass(frozen=True, slots=True)
 class ModelLoading:
-    """fraction: 0 to 1, of the file's tensors."""
+    """The model is loaded into memory. fraction: 0 to 1, of the file's tensors."""
 
     model: str
     fraction: float
@@ -43,10 +47,10 @@ class ModelLoading:
 
 @dataclass(frozen=True, slots=True)
 class ModelReady:
-    """A model stands in memory.
+    """The model is in memory.
 
     n_ctx_train: tokens. load_s: seconds.
-    notices: one-line remarks that a user should see once, foreign text in them not yet sanitised.
+    notices: one-line remarks that a user should see once, not yet sanitised.
     """
 
     model: ModelInfo
@@ -60,8 +64,8 @@ class ModelReady:
 class ContextTrimmed:
     """Turns left out of the prompt because the context is too small, the oldest first.
 
-    dropped_turns: how many; a turn is a user's message and its reply.
-    prompt_tokens, n_ctx: what is sent, and the space there is.
+    dropped_turns: their number; a turn is a user's message and its reply.
+    prompt_tokens, n_ctx: tokens of the prompt that is sent, and of the context.
     """
 
     dropped_turns: int
@@ -71,7 +75,7 @@ class ContextTrimmed:
 
 @dataclass(frozen=True, slots=True)
 class PromptProgress:
-    """Prompt tokens evaluated so far (those found in the KV cache counted in), of all."""
+    """Prompt tokens evaluated so far (including those that the KV cache held), of all."""
 
     done: int
     total: int
@@ -80,7 +84,7 @@ class PromptProgress:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of what the model thinks before it answers."""
+    """A piece of the model's reasoning before its answer."""
 
     text: str
 
@@ -101,9 +105,9 @@ class CodeChecked:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptUnavailable:
-    """The transcript cannot be written, and the turn goes on without it; told once.
+    """The transcript cannot be written, and the turn continues without it; sent once per conversation.
 
-    reason: what is the matter and what to do, without a full stop, not yet sanitised.
+    reason: what happened and what to do, without the last full stop, not yet sanitised.
     """
 
     reason: str
@@ -111,11 +115,11 @@ class TranscriptUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class TurnFinished:
-    """The whole turn: consumers compute nothing.
+    """The end of a turn, with its whole reply.
 
-    dropped_turns, n_ctx: the context receipt, as in `ContextTrimmed`.
+    dropped_turns, n_ctx: as in `ContextTrimmed`.
     seed: the one that was used, given or drawn.
-    notices: one-line remarks on this turn that a user should see, foreign text in them not yet sanitised.
+    notices: one-line remarks on this turn that a user should see, not yet sanitised.
     """
 
     text: str
@@ -131,7 +135,7 @@ class TurnFinished:
 
 @dataclass(frozen=True, slots=True)
 class SamplingProgress:
-    """Several replies to one prompt are being written: so many of all are complete, so many tokens are written."""
+    """Several replies to one prompt are generated: how many of all are complete, and how many tokens in total."""
 
     completed: int
     total: int
@@ -140,7 +144,7 @@ class SamplingProgress:
 
 @dataclass(frozen=True, slots=True)
 class SampleFinished:
-    """One of several replies to one prompt has ended, as a turn does. number: from 0."""
+    """One of several replies to one prompt ended. index: of the sample, from 0."""
 
     index: int
     reply: TurnFinished
@@ -150,7 +154,7 @@ class SampleFinished:
 class AnswerGroup:
     """Samples whose answers mean the same.
 
-    answer: as the first of them has it, None for those that have none. samples: their numbers.
+    answer: in the words of the first, None for samples without an answer. samples: their indices.
     """
 
     answer: str | None
@@ -159,10 +163,10 @@ class AnswerGroup:
 
 @dataclass(frozen=True, slots=True)
 class VoteResult:
-    """The complete ones of several replies to one prompt were compared.
+    """The complete samples of one prompt were compared.
 
-    by: what kind of answer. asked: for how many samples. groups: the largest first, those without an answer last.
-    winner: the sample that is the turn's reply.
+    requested: the number of samples. groups: the largest first, samples without an answer last.
+    winner: index of the sample that is the turn's reply.
     """
 
     answer_kind: str
@@ -172,7 +176,7 @@ class VoteResult:
 
     @property
     def agreement(self) -> float:
-        """The share of the complete samples that say what most of them say; 0 when none says anything."""
+        """The share of the complete samples that is in the largest group; 0 when none has an answer."""
         largest = next((len(group.samples) for group in self.groups if group.answer is not None), 0)
         return largest / max(1, sum(len(group.samples) for group in self.groups))
 

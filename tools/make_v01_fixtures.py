@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/v0_1: what phichat 0.1.0 itself has written, for tests/test_v01_compatibility.py.
+"""Write tests/fixtures/v0_1: files that phichat 0.1.0 itself wrote, for tests/test_v01_compatibility.py.
 
     python tools/make_v01_fixtures.py OLD/.venv/bin/phichat
 
@@ -26,13 +26,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
+from support.fake_hub import Repository, stand_in
+from support.fake_openai_server import Answer, chunk, saying, serving, usage
+from support.tiny_gguf import write_tiny_llama
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from support.fake_hub import Repository, stand_in  # noqa: E402
-from support.fake_openai_server import Answer, chunk, saying, serving, usage  # noqa: E402
-from support.tiny_gguf import write_tiny_llama  # noqa: E402
-
 TARGET = ROOT / "tests" / "fixtures" / "v0_1"
 WORK = Path("/tmp/phichat-fixture")
 HOME, HUB, PACKAGES = WORK / "home", WORK / "hub", WORK / "packages"
@@ -194,7 +194,7 @@ class Old:
         interpreter = self.program.with_name("python")
         subprocess.run([interpreter, "-c", code, *arguments], env=self.environment, cwd=WORK, check=True)
 
-    def conversation(self, *arguments: str, stdin: str = "", **more: str) -> str:
+    def conversation(self, *arguments: str, stdin: str = "", **more: Any) -> str:
         """The id of what `ask` has kept."""
         return str(json.loads(self("ask", "--json", *arguments, stdin=stdin, **more))["conversation_id"])
 

@@ -1,4 +1,4 @@
-"""Writes docs/placement.md: where the planner puts the phi models on described machines.
+"""Write docs/placement.md: where the planner puts the phi models on described machines.
 
     python tools/placement_table.py
 
@@ -10,15 +10,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
+from phichat.engine.ipc.protocol import DeviceInfo
 from phichat.engine.planner import memory_estimate
-from phichat.engine.planner.hardware import Device, DeviceKind, Hardware  # noqa: E402
-from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload  # noqa: E402
-from phichat.gguf.header import GgufHeader  # noqa: E402
-from support.hardware_fixtures import GIB, PHI3_MINI, PHI4, PHI4_MINI, card, machine  # noqa: E402
+from phichat.engine.planner.hardware import DeviceKind, Hardware
+from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload
+from phichat.gguf.header import GgufHeader
+from support.hardware_fixtures import GIB, PHI3_MINI, PHI4, PHI4_MINI, card, machine
 
+ROOT = Path(__file__).parents[1]
 MODELS = {"phi-4": PHI4, "phi-4-mini": PHI4_MINI, "phi-3-mini": PHI3_MINI}
 INTRODUCTION = (
     "# Where models go\n\n"
@@ -33,7 +34,7 @@ INTRODUCTION = (
 def apple(total: int, metal: float, free: float) -> Hardware:
     """A Mac, in GiB: its memory, what Metal may take of it, and what is free."""
     size = int(metal * GIB)
-    return machine(Device("MTL0", "Apple", DeviceKind.INTEGRATED, size, size), ram=total, free=free)
+    return machine(DeviceInfo("MTL0", "Apple", DeviceKind.INTEGRATED, size, size), ram=total, free=free)
 
 
 MACHINES = {
@@ -68,7 +69,7 @@ def row(name: str, hardware: Hardware, header: GgufHeader) -> str:
     return f"| {name} | {result.n_ctx:,} | {layers} | {cards or '-'} | {ram_text} | {result.max_ctx:,} |"
 
 
-def placed(result: OffloadPlan, device: Device) -> str:
+def placed(result: OffloadPlan, device: DeviceInfo) -> str:
     """What is on a card, of what is free there."""
     held = sum(each.total for each in result.placements if each.device == device.name)
     return f"{held / 1e9:.1f} of {device.memory_free / 1e9:.1f}"

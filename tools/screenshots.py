@@ -1,4 +1,4 @@
-"""Draws docs/screens/*.svg: the chat on scripted replies, in Textual's own export.
+"""Draw docs/screens/*.svg: the chat with scripted replies, exported by Textual.
 
 python tools/screenshots.py [FOLDER]
 """
@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
+from textual.pilot import Pilot
+
+from phichat.engine.scripted_backend import FakeReply
+from support import tui_harness
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from textual.pilot import Pilot  # noqa: E402
-
-from phichat.engine.scripted_backend import FakeReply  # noqa: E402
-from support import tui_harness  # noqa: E402
-
 SIZE = (100, 32)
 Play = Callable[[Pilot[None]], Awaitable[object]]
 

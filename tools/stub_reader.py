@@ -1,4 +1,4 @@
-"""Reads typeshed's stubs of the standard library: every name with the versions that have it, on any platform.
+"""Reader of typeshed's stubs of the standard library: every name with the versions that have it, on any platform.
 
 A version set is a bit mask: bit 0 is 3.10, bit 1 is 3.11 and so on. The records written here are described in
 phichat/codecheck/apis/snapshot.py, which reads them.
@@ -96,9 +96,9 @@ def definitions(body: list[ast.stmt], mask: int) -> dict[str, list[Definition]]:
                 found.setdefault(name, []).append((versions, node))
             case ast.Assign(targets=targets):
                 for target in targets:
-                    for name in ast.walk(target):
-                        if isinstance(name, ast.Name):
-                            found.setdefault(name.id, []).append((versions, node))
+                    for part in ast.walk(target):
+                        if isinstance(part, ast.Name):
+                            found.setdefault(part.id, []).append((versions, node))
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 for alias in names:
                     found.setdefault(alias.asname or alias.name.partition(".")[0], []).append((versions, node))
@@ -134,15 +134,15 @@ class Stubs:
 
     def all_names(self, module: str) -> set[str]:
         """The strings of __all__, from any version."""
-        found = set()
+        found: set[str] = set()
         for _, node in statements(self.trees[module].body, EVERY):
             target = getattr(node, "targets", [getattr(node, "target", None)])[0]
             if isinstance(target, ast.Name) and target.id == "__all__":
                 value = getattr(node, "value", None) or ast.Constant(None)
-                found |= {one.value for one in ast.walk(value) if isinstance(one, ast.Constant)}
-        for node in self.names[module].get("__all__", []):
-            if isinstance(node[1], ast.ImportFrom):
-                found |= self.all_names(self.source(module, node[1]))
+                found |= {str(one.value) for one in ast.walk(value) if isinstance(one, ast.Constant)}
+        for _, binding in self.names[module].get("__all__", []):
+            if isinstance(binding, ast.ImportFrom):
+                found |= self.all_names(self.source(module, binding))
         return found
 
     def exported(self, module: str, name: str, node: ast.AST) -> bool:

@@ -1,4 +1,4 @@
-"""How well the code check finds what a corpus of labelled answers says: precision, recall and every mismatch.
+"""Precision and recall of the code check on a corpus of labelled answers, with every mismatch.
 
 usage: score.py CORPUS [--cli phichat] [--quiet] [--only NAME] [--seed N] [--speed] [--code FOLDER] [--names FILE]
 
@@ -50,7 +50,8 @@ def imported_check() -> Check:
 
     def check(body: bytes, target: str) -> dict[str, Any]:
         text = body.decode("utf-8")
-        return json.loads(json.dumps(dataclasses.asdict(check_answer(text, target=number(target)))))
+        report: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(check_answer(text, target=number(target)))))
+        return report
 
     return check
 
@@ -61,7 +62,8 @@ def command_check(command: str, folder: Path) -> Check:
         path.write_bytes(body)
         done = subprocess.run([command, "check", "--json", "--python-version", target, str(path)], capture_output=True)
         assert done.returncode in (0, 6), done.stderr.decode(errors="replace")
-        return json.loads(done.stdout)
+        report: dict[str, Any] = json.loads(done.stdout)
+        return report
 
     return check
 
@@ -235,7 +237,9 @@ def judge(label: dict[str, Any], report: dict[str, Any], target: str, score: Sco
                     score.add("lines", "tp" if right else "fp", where, f"{item[key]} at line {item['line']}")
 
     # Languages and installs of the whole answer.
-    nowhere = lambda _: f"{name}.md ({target})"  # noqa: E731
+    def nowhere(_: str) -> str:
+        return f"{name}.md ({target})"
+
     optional = set(label["optional_languages"])
     wanted = {one for one in label["other_languages"] if "|" not in one}
     score.sets("other_languages", set(report["other_languages"]), wanted, optional, nowhere)

@@ -1,1 +1,1 @@
-"""A conversation: its history, its context budget, one turn after the other."""
+"""Conversations: the turn pipeline, the tree of turns, slash commands, votes and replay."""

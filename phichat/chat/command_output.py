@@ -1,7 +1,8 @@
-"""What the commands of a chat say, for every front end: plain texts, sanitised."""
+"""The text that slash commands show, for every front end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 from phichat.chat.conversation import Conversation
@@ -10,94 +11,107 @@ from phichat.config import settings
 from phichat.errors import UsageError
 from phichat.sanitize import sanitize_line
 from phichat.transcript.records import TurnRecord
-from phichat.types import SamplingParams
+from phichat.types import FilePart, SamplingParams, render_parts
 
 _MAX_PROMPT_CHARS = 60
-"""Characters of a prompt that name a turn."""
+"""Characters of a prompt that a turn is listed by."""
 
 
 def format_commands() -> str:
-    """The slash commands, one a line."""
+    """Return the slash commands, one per line."""
     return "\n".join(f"{command.usage:<26} {command.description}" for command in COMMANDS)
 
 
 def format_options(params: SamplingParams) -> str:
-    """The options and their values."""
+    """Return the sampling options and their values, one per line."""
     return "\n".join(f"{field.name} = {getattr(params, field.name)}" for field in fields(params))
 
 
 def set_option(params: SamplingParams, args: str) -> SamplingParams:
-    """The options after `/set OPTION VALUE`. Raises UsageError."""
+    """Return the options as changed by `/set OPTION VALUE`. Raises UsageError."""
     name, _, value = args.partition(" ")
     key, parsed = settings.parse_option(name, value.strip())
     if key not in {field.name for field in fields(params)}:
-        raise UsageError(f"{key} belongs to loading a model", f"Start phichat with -o {key} {value.strip()}")
+        flag = f"--{key.replace('_', '-')} {value.strip()}"
+        raise UsageError(f"{key} is set when the model loads", f"Restart with `phichat chat {flag}`")
     return replace(params, **{key: parsed})
 
 
-def format_context(conversation: Conversation) -> str:
-    """What the model sees now, turn by turn."""
-    system = estimate_tokens(conversation.system or "")
-    lines = [
-        f"System prompt: about {system:,} tokens" if conversation.system else "No system prompt (/system sets one)"
-    ]
+def format_context(conversation: Conversation, count_tokens: Callable[[str], int] | None = None) -> str:
+    """Return what the model sees, turn by turn, with the tokens of each text and each file.
+
+    count_tokens: of the loaded model; None estimates, and the text says so.
+    """
+
+    def format_tokens(text: str) -> str:
+        if count_tokens:
+            return format_count(count_tokens(text), "token")
+        return f"about {format_count(estimate_tokens(text), 'token')}"
+
+    system = conversation.system
+    lines = [f"System prompt: {format_tokens(system)}" if system else "No system prompt (set one with /system)"]
     branch = conversation.branch
     if not branch:
-        return "\n".join([*lines, "No turn yet"])
-    last, previous_tokens, previous_dropped, answered_count = branch[-1], system, 0, 0
+        return "\n".join([*lines, "No turns yet"])
+    last, answered_count = branch[-1], 0
     for number, turn in enumerate(branch, 1):
         answered_count += bool(turn.text)
-        status = "seen" if turn.text or turn is last else "not sent again, for it has no answer"
+        status = "seen" if turn.text or turn is last else "not sent: it was never answered"
         if turn.text and turn is not last and answered_count <= last.dropped_turns:
             status = "left out to make room"
-        prompt, answer = estimate_tokens(turn.prompt), ""
+        lines.append(f"{number}. {sanitize_line(turn.title_text)[:_MAX_PROMPT_CHARS]} ({status})")
+        for part in turn.parts:
+            name = sanitize_line(part.name) if isinstance(part, FilePart) else "prompt"
+            lines.append(f"   {name}: {format_tokens(render_parts([part]))}")
         if turn.usage:
-            # What the model read more of than after the turn before, unless that was cut or thought aloud.
-            added_tokens = turn.usage.prompt_tokens - previous_tokens
-            prompt = added_tokens if added_tokens > 0 and turn.dropped_turns == previous_dropped else prompt
-            answer = f" + {turn.usage.completion_tokens:,}"
-            previous_tokens, previous_dropped = (
-                turn.usage.prompt_tokens + turn.usage.completion_tokens,
-                turn.dropped_turns,
-            )
-        lines.append(f"{number}. {sanitize_line(turn.prompt)[:_MAX_PROMPT_CHARS]}")
-        lines.append(f"   about {prompt:,}{answer} tokens, {status}")
+            lines.append(f"   answer: {format_count(turn.usage.completion_tokens, 'token')}")
     if last.usage:
         used_tokens = last.usage.prompt_tokens + last.usage.completion_tokens
-        lines.append(f"{used_tokens:,} of {last.n_ctx:,} tokens after the last answer")
+        lines.append(f"{used_tokens:,} of {last.n_ctx:,} tokens used")
     return "\n".join(lines)
 
 
 def estimate_tokens(text: str) -> int:
-    """How many tokens a text may have, where no model is there to count: four bytes make one in English and code."""
+    """Return a rough number of tokens without a model: English and code have about four bytes per token."""
     return -(-len(text.encode("utf-8", "replace")) // 4)
 
 
 def format_stats(turn: TurnRecord) -> str:
-    """Tokens and times of an answer."""
+    """Return tokens and timings of an answer, one line each."""
     usage, times = turn.usage, turn.timings
     if usage is None or times is None:
-        return "This answer was cut off; nothing was measured."
-    return (
-        f"{usage.prompt_tokens:,} tokens of prompt, {usage.cached_tokens:,} of them found in the KV cache\n"
-        f"{usage.completion_tokens:,} tokens of answer\n"
-        f"waiting      {times.wait_s:8.2f} s\n"
-        f"loading      {times.load_s:8.2f} s\n"
-        f"restoring    {times.restore_s:8.2f} s\n"
-        f"reading      {times.prompt_s:8.2f} s\n"
-        f"first token  {times.first_token_s:8.2f} s\n"
-        f"writing      {times.generation_s:8.2f} s, {times.tokens_per_second:.1f} tokens/s\n"
-        f"seed {turn.seed}, context {turn.n_ctx:,} tokens, {turn.dropped_turns} turns left out"
+        return "This answer was cut off, so there are no statistics."
+    seconds = {
+        "waiting": times.wait_s,
+        "loading": times.load_s,
+        "restoring the KV cache": times.restore_s,
+        "prompt processing": times.prompt_s,
+        "first token": times.first_token_s,
+        "generation": times.generation_s,
+    }
+    dropped = f", {format_count(turn.dropped_turns, 'turn')} left out" if turn.dropped_turns else ""
+    return "\n".join(
+        (
+            f"Prompt {format_count(usage.prompt_tokens, 'token')} ({usage.cached_tokens:,} cached)",
+            f"Answer {format_count(usage.completion_tokens, 'token')}, {times.tokens_per_second:.1f} tokens/s",
+            *(f"{name:<24}{value:8.2f} s" for name, value in seconds.items()),
+            f"Seed {turn.seed}, context {format_count(turn.n_ctx, 'token')}{dropped}",
+        )
     )
 
 
-def parse_turn_number(conversation: Conversation, text: str) -> TurnRecord:
-    """The turn with this number, from 1; the last one for "". Raises UsageError."""
+def format_count(count: int, noun: str) -> str:
+    """Return a number and its noun, in the plural where it is not one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def find_turn(conversation: Conversation, number: str) -> TurnRecord:
+    """Return the turn with this number, from 1; the last one for "". Raises UsageError."""
     branch = conversation.branch
     if not branch:
-        raise UsageError("There is no turn yet", "Ask something first")
-    if not text:
+        raise UsageError("No turns yet", "Ask something first")
+    if not number:
         return branch[-1]
-    if not text.isdigit() or not 1 <= int(text) <= len(branch):
-        raise UsageError(f"There is no turn {text!r}", f"Give a number from 1 to {len(branch)}")
-    return branch[int(text) - 1]
+    if not number.isdecimal() or not 1 <= int(number) <= len(branch):
+        raise UsageError(f"No turn {number}", f"Choose 1 to {len(branch)}" if len(branch) > 1 else "Choose 1")
+    return branch[int(number) - 1]

@@ -1,9 +1,9 @@
 """Fitting a history into a context, by whole turns.
 
-A prompt that begins as the one before it is only read from where they part. So turns are not left out
-one by one as the conversation grows: the cuts lie at marks that are a quarter of the context apart, and the
-first of them that is late enough stays until the context is full again. Where the marks lie depends on the
-turns alone, so that a conversation gets the same cut after a restart, in a fork, and for a reply made again.
+A prompt that begins like the one before it is only evaluated from where they differ. So turns are not left out
+one by one as the conversation grows: cut points lie a quarter of the context apart, and the first of them that
+is late enough is used until the context is full again. The cut points depend on the turns alone, so that a
+conversation is cut alike after a restart, in a fork, and for a regenerated reply.
 """
 
 from __future__ import annotations
@@ -14,28 +14,30 @@ from dataclasses import dataclass
 from functools import cache
 
 from phichat.errors import ContextOverflow
-from phichat.types import Message, Role
+from phichat.types import Content, Message, Role
 
 _CUT_POINTS_PER_CONTEXT = 4
-"""To the context."""
+
+TokenCounter = Callable[[Sequence[Message]], int]
+"""Counts the tokens of the rendered messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the user said and what came back, which may be nothing."""
+    """A prompt and its reply, which may be empty."""
 
-    prompt: str
+    prompt: Content
     reply: str
 
     def to_messages(self) -> tuple[Message, ...]:
-        """One or two messages."""
+        """Return the prompt and, where there is one, the reply."""
         user_messages = (Message(Role.USER, self.prompt),)
         return (*user_messages, Message(Role.ASSISTANT, self.reply)) if self.reply else user_messages
 
 
 @dataclass(frozen=True, slots=True)
 class FittedPrompt:
-    """The messages to send. dropped_turns of the oldest are not among them; tokens they make."""
+    """The messages to send, without the dropped oldest turns. tokens: of the messages."""
 
     messages: tuple[Message, ...]
     dropped_turns: int
@@ -45,18 +47,17 @@ class FittedPrompt:
 def fit_history(
     system: str | None,
     history: Sequence[Turn],
-    prompt: str,
-    count_tokens: Callable[[Sequence[Message]], int],
+    prompt: Content,
+    count_tokens: TokenCounter,
     n_ctx: int,
     max_tokens: int | None,
 ) -> FittedPrompt:
-    """The most recent turns, whole, behind the system prompt and before the new prompt: all where they fit,
-    else those after the first mark that leaves enough room.
+    """Return the system prompt, the most recent turns, and the new prompt: all turns where they fit, else those
+    after the first cut point that leaves enough room.
 
-    Room for the reply is kept: max_tokens, but at most a quarter of the context. Only the history
+    Room for the reply is reserved: max_tokens, but at most a quarter of the context. Only the history
     gives way for it; a prompt that alone leaves less is sent, and one that leaves nothing raises
-    ContextOverflow. count: tokens of the rendered messages, which grow with every turn, so that
-    turns are found by bisection.
+    ContextOverflow. The count of tokens grows with every turn, so that turns are found by bisection.
     """
     budget = n_ctx - min(max_tokens or n_ctx, n_ctx // 4)
 
@@ -83,6 +84,6 @@ def fit_history(
         return build(min_dropped)
     cut_point = step * (removed_tokens(min_dropped - 1) // step + 1)
     first_past_cut = bisect_left(turns, cut_point, lo=min_dropped, hi=turn_count, key=removed_tokens)
-    # A turn that reaches far beyond the mark goes only when it must.
+    # A turn that reaches far beyond the cut point is left out only when it must be.
     overshoots = removed_tokens(first_past_cut) > cut_point + step // 2
     return build(max(min_dropped, first_past_cut - 1) if overshoots else first_past_cut)

@@ -1,4 +1,4 @@
-"""Base class of everything that shows the events of a turn, and the one dispatcher over them."""
+"""Base class of the consumers that show the events of a turn, and the dispatcher over the events."""
 
 from __future__ import annotations
 

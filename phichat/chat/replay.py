@@ -1,10 +1,10 @@
-"""Replies run again, to see whether the same comes out.
+"""Replay: generate recorded replies again, and compare.
 
-A reply depends on more than its prompt and its seed: a turn that found its past in the KV cache was
+A reply depends on more than its prompt and its seed: a turn whose history was in the KV cache was
 evaluated in other batches than one that started empty, and sums then differ in their last bits. So turns
-are run again the way they were run then, as far as their count of cached tokens tells: in a fresh engine;
-in the one that has just answered the turn before; or in one that had answered something else with the same
-beginning. The history is always the recorded one.
+are replayed in the state of the engine that their count of cached tokens tells: a fresh engine; the engine
+that just answered the turn before; or an engine that answered something else with the same beginning.
+The history is always the recorded one.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from phichat.chat.context_window import Turn
-from phichat.chat.session import Session
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.engine.backend import Backend, CancelToken
 from phichat.events import Event, ModelReady, TurnFinished
 from phichat.transcript.records import TurnRecord
 from phichat.types import FinishReason, ModelInfo, SamplingParams
 
 MAX_SHOWN_CHARS = 40
-"""Of both replies, from a difference on."""
+"""Characters of each reply that are shown after the first difference."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """A turn that was run again.
+    """A replayed turn.
 
-    number: of the turn in its branch, from 1. changed: what is not as it was (model, template, library,
-    hardware, settings, cache) with a few words on each. first_difference: characters into the reasoning
-    and the text that follows it, None when they are identical.
+    turn_number: in its branch, from 1. changes: what has changed since (model, template, library,
+    hardware, settings, cache), each with a few words on it. first_difference: characters into the reasoning
+    and the text that follows it, None when both are identical.
     """
 
     turn_number: int
@@ -43,7 +43,7 @@ EventCallback = Callable[[Event], None]
 
 
 def is_replayable(turn: TurnRecord) -> bool:
-    """Whether the reply ended and how it was made is known."""
+    """Return whether the reply is complete, and its model, parameters and seed are known."""
     ended = turn.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
     return ended and None not in (turn.params, turn.seed, turn.model)
 
@@ -56,10 +56,10 @@ def replay_turns(
     on_progress: EventCallback,
     cancel: CancelToken,
 ) -> Iterator[ReplayResult]:
-    """Run the turns of a branch again that can be, or only the one with this number (from 1).
+    """Replay the turns of a branch that are replayable, or only the one with this number (from 1).
 
-    backend: loads what answered a turn. override: parameters that are to be others than the recorded.
-    Raises what `Session.send` and `backend` raise.
+    create_backend: makes the backend that answered a turn. override_params: changes recorded parameters.
+    Raises what `TurnPipeline.run` and `create_backend` raise.
     """
     last = len(branch) if turn_number is None else turn_number
     first = 0 if turn_number is None else _engine_start(branch, turn_number - 1)
@@ -84,12 +84,13 @@ def replay_turns(
             assert turn.params is not None
             params = override_params(replace(turn.params, seed=turn.seed))
             history = _build_history(branch[:index], turn.dropped_turns)
+            pipeline = TurnPipeline(current_backend, checks_code=False)
             if _had_warm_cache(branch, index):
-                warmup_session = Session(current_backend, turn.system, history)
-                for event in warmup_session.send(_unrelated_prompt(turn.prompt), replace(params, max_tokens=1), cancel):
+                warmup = TurnHistory(turn.system, history, _unrelated_prompt(turn.prompt))
+                for event in pipeline.run(warmup, replace(params, max_tokens=1), cancel):
                     on_event(event)
             finish_event: TurnFinished | None = None
-            for event in Session(current_backend, turn.system, history).send(turn.prompt, params, cancel):
+            for event in pipeline.run(TurnHistory(turn.system, history, turn.parts), params, cancel):
                 on_event(event)
                 if isinstance(event, TurnFinished):
                     finish_event = event
@@ -107,8 +108,7 @@ def _cached_tokens(turn: TurnRecord) -> int:
 
 
 def _shares_engine_with_previous(branch: Sequence[TurnRecord], index: int) -> bool:
-    """Whether the turn was answered by the engine that had answered the one before it: that one's prompt,
-    if nothing else, was in its cache."""
+    """Return whether the engine had also answered the turn before: then at least that prompt was in its cache."""
     if index == 0 or branch[index].model != branch[index - 1].model:
         return False
     before = branch[index - 1].usage
@@ -116,25 +116,25 @@ def _shares_engine_with_previous(branch: Sequence[TurnRecord], index: int) -> bo
 
 
 def _had_warm_cache(branch: Sequence[TurnRecord], index: int) -> bool:
-    """Whether the engine had answered something else before, which began alike."""
+    """Return whether the engine had answered something else before that began alike."""
     return _cached_tokens(branch[index]) > 0 and not _shares_engine_with_previous(branch, index)
 
 
 def _unrelated_prompt(prompt: str) -> str:
-    """A prompt that has nothing in common with this one."""
+    """Return a prompt that has no beginning in common with this one."""
     return "!" if prompt.startswith(".") else "."
 
 
 def _engine_start(branch: Sequence[TurnRecord], index: int) -> int:
-    """The turn that started the engine that answered this one."""
+    """Return the index of the turn that started the engine that answered this one."""
     while _shares_engine_with_previous(branch, index):
         index -= 1
     return index
 
 
 def _build_history(earlier_turns: Sequence[TurnRecord], dropped_turns: int) -> Sequence[Turn]:
-    """What the model saw."""
-    return [Turn(turn.prompt, turn.text) for turn in earlier_turns if turn.text][dropped_turns:]
+    """Return the turns that the model saw."""
+    return [Turn(turn.parts, turn.text) for turn in earlier_turns if turn.text][dropped_turns:]
 
 
 def _compare_turn(
@@ -147,13 +147,13 @@ def _compare_turn(
     changes = {**_compare_models(turn.model, model), **_compare_settings(turn, finish_event, params)}
     if difference is not None and not changes and _cached_tokens(turn) != finish_event.usage.cached_tokens:
         changes["cache"] = (
-            f"{_cached_tokens(turn):,} prompt tokens came out of the KV cache, {finish_event.usage.cached_tokens:,} now"
+            f"{_cached_tokens(turn):,} prompt tokens were in the KV cache, now {finish_event.usage.cached_tokens:,}"
         )
     return ReplayResult(turn_number, recorded, replayed, difference, changes)
 
 
 def find_first_difference(one: str, other: str) -> int | None:
-    """Where two texts begin to differ, in characters; None when they do not."""
+    """Return the index of the first character in which two texts differ; None when they are equal."""
     if one == other:
         return None
     shorter = min(len(one), len(other))
@@ -168,7 +168,7 @@ def _compare_models(then: ModelInfo, now: ModelInfo) -> dict[str, str]:
     elif then.size != now.size:
         changes["model"] = f"{then.size:,} bytes, now {now.size:,}"
     elif then.modified_ns != now.modified_ns:
-        changes["model"] = "the file was written since"
+        changes["model"] = "the file has been modified since"
     if then.template_sha256 != now.template_sha256:
         changes["template"] = f"sha256 {then.template_sha256[:12]}, now {now.template_sha256[:12]}"
     if then.library != now.library:
@@ -206,12 +206,12 @@ def _format_value(value: object) -> str:
 
 
 def format_result(result: ReplayResult) -> str:
-    """What came of a turn, for people."""
+    """Return the result of a replayed turn as text for people; not yet sanitised."""
     changes = "".join(f"\n  {name}: {description}" for name, description in result.changes.items())
     index = result.first_difference
     if index is None:
         return f"Turn {result.turn_number}: identical, {len(result.recorded):,} characters{changes}"
     then, now = (text[index : index + MAX_SHOWN_CHARS] for text in (result.recorded, result.replayed))
     lines = f"\n  then: {then!r}\n  now:  {now!r}"
-    unchanged = "" if changes else "\n  nothing that is recorded has changed"
+    unchanged = "" if changes else "\n  none of the recorded settings has changed"
     return f"Turn {result.turn_number}: differs from character {index:,} on{lines}{changes}{unchanged}"

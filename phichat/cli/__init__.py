@@ -7,8 +7,8 @@ import sys
 
 
 def main() -> None:
-    """The `phichat` command."""
-    # Nothing of what a start imports is garbage: to look for some 200 times is what it takes longest over.
+    """Run the `phichat` command and exit."""
+    # Imports at start-up create no garbage, and looking for it some 200 times takes longer than the rest.
     gc.set_threshold(20_000)
     try:
         from phichat.cli.app import run_command_line
@@ -16,6 +16,6 @@ def main() -> None:
         code = run_command_line(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
-    # What is left goes with the process: looking through all of it first takes up to half a second.
+    # The process ends and frees all memory: a last collection would take up to half a second.
     gc.freeze()
     sys.exit(code)

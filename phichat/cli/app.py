@@ -1,4 +1,4 @@
-"""The verbs, found by name so that each run imports only its own."""
+"""The `phichat` command: its subcommands are found by name, so that each run imports only its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phichat.cli.support.output import StdoutClosed, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
 _COMMANDS = (
-    *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "logs", "path", "ps", "pull", "rm"),
+    *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "path", "ps", "pull", "rm"),
     *("search", "serve", "show", "stop", "verify"),
 )
 
@@ -37,26 +37,21 @@ def phichat(ctx: click.Context) -> None:
 
 def run_command_line(arguments: Sequence[str]) -> int:
     """Run the command line; the one place where errors become a line on stderr and an exit code."""
-    diagnostics = Diagnostics()
-    debug = "--debug" in arguments
     try:
         result = phichat.main(list(arguments), prog_name="phichat", standalone_mode=False)
         return int(result or ExitCode.DONE)
     except PhichatError as error:
-        return diagnostics.print_error(error, debug=debug)
+        reported: PhichatError = error
     except click.ClickException as error:
-        usage = UsageError(error.format_message().rstrip("."), _format_help_hint(error))
-        return diagnostics.print_error(usage, debug=debug)
+        context = getattr(error, "ctx", None)
+        help_command = f"`{context.command_path if context else 'phichat'} --help`"
+        reported = UsageError(error.format_message().rstrip("."), f"See {help_command}")
     except StdoutClosed:
         return ExitCode.DONE
-    except OSError as exc:
-        # What no room could make more of, such as a full disk under `phichat --help > FILE`.
+    except OSError as error:
+        # No command handled it: for example a full disk under `phichat --help > FILE`.
         discard_stdout()
-        return diagnostics.print_error(OutputError(f"The system refused ({exc})", "See --debug for where"), debug=debug)
+        reported = OutputError(f"System error: {error}", "Run with --debug for details")
     except click.Abort:
         return ExitCode.INTERRUPTED
-
-
-def _format_help_hint(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return f"see `{context.command_path if context else 'phichat'} --help`"
+    return Diagnostics().print_error(reported, debug="--debug" in arguments)

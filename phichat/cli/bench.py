@@ -1,4 +1,4 @@
-"""`phichat bench`: how fast a model reads and writes on this machine, and what makes it faster."""
+"""`phichat bench`: the speed of a model on this machine, and tuning."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import build_config, engine_options
+from phichat.cli.support.options import create_context, engine_options, json_option
 from phichat.cli.support.output import Output
 from phichat.errors import UsageError
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.config.settings import Config
     from phichat.engine.autotune.tuner import TuningReport
-    from phichat.engine.ipc.benchmark_messages import BenchmarkResult
-    from phichat.engine.ipc.protocol import PrefillProgress
+    from phichat.engine.ipc.protocol import BenchmarkResult, PrefillProgress
     from phichat.engine.local import LocalBackend
     from phichat.events import ModelLoading, ModelReady, ModelVerifying
+    from phichat.services.app_context import AppContext
 
 _TUNING_CTX_SIZE = 1024
 _MAX_BACKGROUND_LOAD = 0.15
-"""Of all processors: when others use so much, the best choice may be another one than usually."""
+"""Share of all processors: above it, the measured optimum may not hold on an idle machine."""
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("-p", "--prompt-tokens", type=click.IntRange(1), default=512, show_default=True, help="Prompt length.")
 @click.option("-n", "--generated-tokens", type=click.IntRange(1), default=128, show_default=True, help="Reply length.")
-@click.option("-r", "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Runs after one warm-up.")
-@click.option("--tune", is_flag=True, help="Find the best number of threads, and use it from now on.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option(
+    "-r", "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Number of runs (after one warm-up)."
+)
+@click.option("--tune", is_flag=True, help="Find the best number of threads and use it from now on.")
+@json_option
 @engine_options
 def bench(
     model: str | None,
@@ -46,38 +46,31 @@ def bench(
     as_json: bool,
     **flags: Any,
 ) -> int:
-    """Measure how fast MODEL reads and writes.
+    """Measure the speed of prompt processing and generation with MODEL.
 
-    Generation has to read every weight once a token, so the bandwidth is the limit of its speed.
-    With --tune: try numbers of threads, and how long they wait for each other awake, and remember for models of
-    this size what is faster than the usual choice each time.
+    Generation reads every weight once per token, so memory bandwidth limits its speed. --tune tries thread counts
+    and spin times and remembers the fastest for models of this size.
     """
-    paths = Paths.from_environment()
     if flags["ctx_size"] is None:
         flags["ctx_size"] = _TUNING_CTX_SIZE if tune else max(prompt_tokens, generated_tokens)
-    config = build_config(paths, model=model, **flags)
-    if tune and config.engine.threads:
-        raise UsageError("The number of threads is given already", "Leave --threads and the setting out with --tune")
-    document = (
-        _run_tuning(config, paths) if tune else _run_benchmark(config, paths, prompt_tokens, generated_tokens, repeats)
-    )
+    context = create_context(model=model, **flags)
+    if tune and context.config.engine.threads:
+        raise UsageError("--tune chooses the number of threads", "Remove --threads, and `threads` in config.toml")
+    document = _run_tuning(context) if tune else _run_benchmark(context, prompt_tokens, generated_tokens, repeats)
     if document is None:
         return ExitCode.INTERRUPTED
-    if as_json:
-        Output().write_json(document)
-    else:
-        Output().write_text(_format_tuning(document) if tune else _format_benchmark(document))
+    format_text = _format_tuning if tune else _format_benchmark
+    Output().write_result(document, lambda: format_text(document), as_json=as_json)
     return ExitCode.DONE
 
 
 def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgress, diagnostics: Diagnostics) -> None:
-    """Progress, and what there is to notice."""
     from phichat.engine.ipc.protocol import PrefillProgress
     from phichat.events import ModelLoading, ModelReady, ModelVerifying
 
     match event:
         case ModelVerifying():
-            diagnostics.show_progress(f"checking {event.model} {event.fraction:.0%}")
+            diagnostics.show_progress(f"verifying {event.model} {event.fraction:.0%}")
         case ModelLoading():
             diagnostics.show_progress(f"loading {event.model} {event.fraction:.0%}")
         case ModelReady():
@@ -88,15 +81,15 @@ def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgr
 
 
 def _run_benchmark(
-    config: Config, paths: Paths, prompt_tokens: int, generated_tokens: int, repeats: int
+    context: AppContext, prompt_tokens: int, generated_tokens: int, repeats: int
 ) -> dict[str, Any] | None:
-    from phichat.engine.ipc.benchmark_messages import BenchmarkResult, RunBenchmark
-    from phichat.engine.ipc.protocol import PrefillProgress
-    from phichat.engine.planner.offload_plan import compute_bytes_per_token
+    from phichat.engine.ipc.protocol import BenchmarkResult, PrefillProgress, RunBenchmark
+    from phichat.engine.planner.memory_estimate import compute_bytes_per_token
     from phichat.events import ModelReady
-    from phichat.services.composition import create_local_backend, record_speed
+    from phichat.models.local.usage_log import GenerationSpeed, UsageLog
+    from phichat.services.backend_factory import BackendFactory
 
-    diagnostics, backend = Diagnostics(), create_local_backend(config, paths)
+    diagnostics, backend = Diagnostics(), BackendFactory(context).create_local_backend()
     result: BenchmarkResult | None = None
     name = ""
     try:
@@ -115,16 +108,18 @@ def _run_benchmark(
         diagnostics.clear_progress()
         if result is None:
             return None
-        generation = _summarize_speed(generated_tokens, result.generation_speeds)
-        record_speed(paths, backend, generation["tokens_per_second"])
-        bytes_per_second = generation["tokens_per_second"] * compute_bytes_per_token(backend.header)
+        generation = _summarize_rates(result.generation_speeds)
+        tokens_per_second = generation["tokens_per_second"]
+        bytes_per_second = tokens_per_second * compute_bytes_per_token(backend.engine.header)
+        speed = GenerationSpeed(tokens_per_second, backend.engine.plan.n_gpu_layers, "bench")
+        UsageLog(context.paths.usage_log).record_speed(backend.path, speed)
         return {
             "model": name,
-            "threads": backend.threads.generation,
-            "prompt_threads": backend.threads.prompt,
-            "n_gpu_layers": backend.plan.n_gpu_layers,
-            "prompt": _summarize_speed(prompt_tokens, result.prompt_speeds),
-            "generation": generation,
+            "threads": backend.engine.threads.generation,
+            "prompt_threads": backend.engine.threads.prompt,
+            "n_gpu_layers": backend.engine.plan.n_gpu_layers,
+            "prompt": {"tokens": prompt_tokens, **_summarize_rates(result.prompt_speeds)},
+            "generation": {"tokens": generated_tokens, **generation},
             "memory_bandwidth_gb_s": result.memory_bandwidth / 1e9,
             "share_of_limit": bytes_per_second / result.memory_bandwidth,
         }
@@ -132,19 +127,20 @@ def _run_benchmark(
         backend.close()
 
 
-def _run_tuning(config: Config, paths: Paths) -> dict[str, Any] | None:
+def _run_tuning(context: AppContext) -> dict[str, Any] | None:
     from phichat.engine.autotune.tuner import run_tuning
     from phichat.engine.autotune.tuning_cache import TuningCache, TuningSource
     from phichat.events import ModelReady
-    from phichat.services.composition import create_local_backend
+    from phichat.services.backend_factory import BackendFactory
 
-    def create_backend(preferences: TuningSource, threads: int | None) -> LocalBackend:
-        return create_local_backend(replace(config, engine=replace(config.engine, threads=threads)), paths, preferences)
+    def create_backend(tuning_source: TuningSource, threads: int | None) -> LocalBackend:
+        engine = replace(context.config.engine, threads=threads)
+        return BackendFactory(context.with_config(engine=engine)).create_local_backend(tuning_source)
 
     diagnostics, name, shown_notices = Diagnostics(), "", set[str]()
     with cancel_on_sigint() as cancel:
         report: TuningReport | None = None
-        measurements = run_tuning(create_backend, TuningCache(paths.tuning_cache), cancel)
+        measurements = run_tuning(create_backend, TuningCache(context.paths.tuning_cache), cancel)
         while True:
             try:
                 event = next(measurements)
@@ -153,11 +149,9 @@ def _run_tuning(config: Config, paths: Paths) -> dict[str, Any] | None:
                 break
             if isinstance(event, ModelReady):
                 name = event.model.name
-                # The model is loaded again and again.
-                shown_notices, new_notices = (
-                    shown_notices.union(event.notices),
-                    tuple(line for line in event.notices if line not in shown_notices),
-                )
+                # The model is loaded many times, with the same notices.
+                new_notices = tuple(line for line in event.notices if line not in shown_notices)
+                shown_notices.update(new_notices)
                 event = replace(event, notices=new_notices)
             _show_event(event, diagnostics)
     diagnostics.clear_progress()
@@ -165,7 +159,7 @@ def _run_tuning(config: Config, paths: Paths) -> dict[str, Any] | None:
         return None
     if report.cpu_load > _MAX_BACKGROUND_LOAD:
         diagnostics.print_notice(
-            f"Other programs used {report.cpu_load:.0%} of this machine's processors; measure again when they do not."
+            f"Other programs were using {report.cpu_load:.0%} of the CPU. Measure again when the machine is idle."
         )
     return {
         "model": name,
@@ -187,16 +181,12 @@ def _run_tuning(config: Config, paths: Paths) -> dict[str, Any] | None:
             for trial in report.spin_trials
         ],
         "load": report.cpu_load,
-        "remembered_in": str(paths.tuning_cache),
+        "remembered_in": str(context.paths.tuning_cache),
     }
 
 
 def _summarize_rates(rates: Sequence[float]) -> dict[str, float]:
     return {"tokens_per_second": fmean(rates), "stdev": stdev(rates) if len(rates) > 1 else 0.0}
-
-
-def _summarize_speed(tokens: int, rates: Sequence[float]) -> dict[str, float]:
-    return {"tokens": tokens, **_summarize_rates(rates)}
 
 
 def _format_benchmark(document: dict[str, Any]) -> str:
@@ -205,7 +195,7 @@ def _format_benchmark(document: dict[str, Any]) -> str:
         speed = document[name]
         lines.append(f"{title:<18} {speed['tokens']:>6,} tokens  {_format_rate(speed):>9} tokens/s")
     lines.append(f"{'memory bandwidth':<18} {document['memory_bandwidth_gb_s']:.1f} GB/s")
-    lines.append(f"{'share of limit':<18} {document['share_of_limit']:.0%} of what this bandwidth allows generation")
+    lines.append(f"{'efficiency':<18} {document['share_of_limit']:.0%} of the bandwidth limit of generation")
     return "\n".join(lines)
 
 
@@ -220,24 +210,20 @@ def _format_tuning(document: dict[str, Any]) -> str:
         [str(one["threads"]), _format_rate(one["prompt"]), _format_rate(one["generation"])]
         for one in document["trials"]
     ]
-    lines = [document["model"], format_table(["threads", "reading, tokens/s", "writing, tokens/s"], trials)]
+    lines = [document["model"], format_table(["threads", "prompt, tokens/s", "generation, tokens/s"], trials)]
     batches = [
         [str(one["tokens"]), f"{one['cost']:.2f}", "yes" if one["exact"] else "no"] for one in document["batches"]
     ]
-    lines += ["", format_table(["tokens at once", "cost in single tokens", "same to the last bit"], batches)]
+    lines += ["", format_table(["batch size", "cost relative to one token", "bit-identical"], batches)]
     if document["spins"]:
         spins = [
             [f"{one['spin_count']:,}", _format_rate(one["idle"]), _format_rate(one["busy"])]
             for one in document["spins"]
         ]
-        lines += ["", format_table(["spins", "writing alone, tokens/s", "beside another program, tokens/s"], spins)]
-    default_note = (
-        " (as usual)" if document["threads"] == document["prompt_threads"] == document["usual_threads"] else ""
-    )
-    lines += [
-        "",
-        f"From now on: {document['threads']} threads to write, {document['prompt_threads']} to read{default_note}",
-    ]
-    if document["spin_count"]:
-        lines[-1] += f", {document['spin_count']:,} spins"
-    return "\n".join(lines)
+        header = ["spins", "generation alone, tokens/s", "alongside another program, tokens/s"]
+        lines += ["", format_table(header, spins)]
+    threads, prompt_threads = document["threads"], document["prompt_threads"]
+    default_note = " (the default)" if threads == prompt_threads == document["usual_threads"] else ""
+    spin_note = f", {document['spin_count']:,} spins" if document["spin_count"] else ""
+    result = f"From now on: {threads} threads for generation, {prompt_threads} for prompts{default_note}{spin_note}"
+    return "\n".join([*lines, "", result])

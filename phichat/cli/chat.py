@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import all_options, build_config, keep_alive_option
+from phichat.cli.support.options import all_options, create_context, keep_alive_option
 from phichat.errors import UsageError
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.tui.app import PhichatApp
@@ -22,34 +21,33 @@ if TYPE_CHECKING:
 @all_options
 @keep_alive_option
 @click.option("-s", "--system", metavar="TEXT", help="System prompt.")
-@click.option("-c", "--continue", "resume_latest", is_flag=True, help="Go on with the last conversation.")
-@click.option("--cid", metavar="ID", help="Go on with this conversation.")
-@click.option("-n", "--no-log", is_flag=True, help="Keep no transcript.")
+@click.option("-c", "--continue", "resume_latest", is_flag=True, help="Continue the latest conversation.")
+@click.option("--cid", metavar="ID", help="Continue this conversation (an ID prefix is enough).")
+@click.option("-n", "--no-log", is_flag=True, help="Don't save this conversation.")
 @click.option(
     "--plain", is_flag=True, help="Line by line, without a full screen: for screen readers and dumb terminals."
 )
 def chat(resume_latest: bool, cid: str | None, no_log: bool, plain: bool, **flags: Any) -> int:
-    """Chat with a model. Type /help there for what can be done."""
+    """Chat with a model. Type /help in the chat for a list of commands."""
     if not plain and not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise UsageError(
-            "The full-screen chat needs a terminal on stdin and stdout", 'ask with `phichat ask "..."`, or use --plain'
+            "The full-screen chat needs a terminal on stdin and stdout", 'Use `phichat ask "..."`, or --plain'
         )
     if not plain:
-        # What is made until something is drawn stays; to look for garbage in it would only delay that.
+        # Objects made before the first paint stay alive; looking for garbage among them would only delay it.
         gc.disable()
-    paths = Paths.from_environment()
-    config = build_config(paths, log=False if no_log else None, **flags)
+    context = create_context(log=False if no_log else None, **flags)
     from phichat.services.chat_service import ChatService
 
-    service = ChatService(config, paths)
+    service = ChatService(context)
     conversation = service.initial_conversation(cid, resume_latest=resume_latest)
     if plain:
-        from phichat.cli.plain_chat import LineChat
+        from phichat.cli.plain_chat import PlainChat
 
-        return LineChat(service, conversation).run()
-    # Textual waits so many ms for what may follow Esc, 100 if not told: that long an answer would not be stopped.
+        return PlainChat(service, conversation).run_until_exit()
+    # Milliseconds that Textual waits for what may follow Esc. By default 100: stopping an answer would take that long.
     os.environ.setdefault("ESCDELAY", "25")
-    # Textual draws at the next of so many moments a second: at 60, what is typed is seen 8 ms later.
+    # Frames per second of Textual. At the default of 60, typed text appears 8 ms later.
     os.environ.setdefault("TEXTUAL_FPS", "120")
     from phichat.tui.app import PhichatApp
 
@@ -57,12 +55,10 @@ def chat(resume_latest: bool, cid: str | None, no_log: bool, plain: bool, **flag
 
 
 def run_app(app: PhichatApp) -> ExitCode:
-    """Run the full-screen chat to its end; a crash of it is told."""
+    """Run the full-screen chat and report a crash."""
     app.run()
-    if app.return_code:
-        report_note = f"; what happened stands in {app.crash_report_path}" if app.crash_report_path else ""
-        Diagnostics().print_notice(
-            f"The interface failed and the transcript is whole{report_note}. Go on with `phichat chat -c`."
-        )
-        return ExitCode.ERROR
-    return ExitCode.DONE
+    if not app.return_code:
+        return ExitCode.DONE
+    details = f" Details: {app.crash_report_path}." if app.crash_report_path else ""
+    Diagnostics().print_notice(f"phichat crashed; your conversation is safe.{details} Continue with `phichat chat -c`.")
+    return ExitCode.ERROR

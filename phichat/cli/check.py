@@ -1,4 +1,4 @@
-"""`phichat check`: the code in answers and in files of Python."""
+"""`phichat check`: check the code in answers and in Python files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pathlib import Path
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.options import json_option
 from phichat.cli.support.output import Output
 from phichat.errors import CheckInputError, UsageError
 
 MAX_INPUT_BYTES = 8 * 1024 * 1024
-"""No answer and no module that people write is longer."""
+"""More than any answer or hand-written module."""
 
 _STALE_AFTER_DAYS = 365
 
 
 class _CheckCommand(click.Command):
-    """Tells in its help how old the lists are, which takes reading them."""
+    """Command whose help tells the date of the package lists; only the help reads them for that."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from phichat.codecheck.package_names import package_lists_date
@@ -33,20 +34,20 @@ class _CheckCommand(click.Command):
 
 @click.command(cls=_CheckCommand)
 @click.argument("files", nargs=-1, metavar="[FILE|-]...")
-@click.option("--python-version", "version", metavar="X.Y", help="Check for that Python.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--python-version", "version", metavar="X.Y", help="Target Python version.")
+@json_option
 def check(files: tuple[str, ...], version: str | None, as_json: bool) -> int:
     """Check code: packages to install, names that do not exist, broken syntax.
 
     FILE is an answer in Markdown or a .py file; `-`, or nothing, reads an answer from stdin. The code
     is neither run nor imported. It is checked for --python-version, else for the lowest version that the
-    file's project asks for, else for the Python that phichat runs on. Exits 6 when there is something to say.
+    file's project requires, else for the Python that phichat runs on. Exits with status 6 if anything is found.
     """
     if not files and sys.stdin is not None and sys.stdin.isatty():
-        raise UsageError("There is nothing to check", "Name a file, or pipe an answer in")
+        raise UsageError("Nothing to check", "Give a file or pipe in an answer")
     target = None if version is None else _parse_version(version)
     if as_json and len(files) > 1:
-        raise UsageError("--json prints one document", "Name one file")
+        raise UsageError("--json prints one document", "Give one file")
     texts = [(name, _read_input(name)) for name in files or ("-",)]
 
     from phichat.codecheck.checker import RUNNING_VERSION, check_answer, check_file, collect_warnings
@@ -78,8 +79,8 @@ _PYTHON_SUFFIXES = (".py", ".pyi", ".pyw")
 
 
 def _lists_notice(list_date: date) -> str:
-    limits = ", so projects that became popular since are unknown to them" if _is_stale(list_date) else ""
-    return f"Names of packages are judged by lists of {list_date.isoformat()}{limits}."
+    limits = "; newer projects may be reported as unknown" if _is_stale(list_date) else ""
+    return f"Package names are checked against lists from {list_date.isoformat()}{limits}."
 
 
 def _is_stale(list_date: date) -> bool:
@@ -92,12 +93,12 @@ def _parse_version(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"3\.(\d{1,2})(?:\.\d+)?", text)
     if not match or not MIN_VERSION <= (version := (3, int(match[1]))) <= MAX_VERSION:
         known = f"{MIN_VERSION[0]}.{MIN_VERSION[1]} to {MAX_VERSION[0]}.{MAX_VERSION[1]}"
-        raise UsageError(f"There is nothing known of Python {text!r}", f"Give one of {known} to --python-version")
+        raise UsageError(f"Python {text} isn't supported", f"Use --python-version {known}")
     return version
 
 
 def _read_input(name: str) -> bytes:
-    """The content of a file, or of stdin for `-`. Raises CheckInputError."""
+    """Return the content of a file, or of stdin for `-`. Raises CheckInputError."""
     try:
         if name == "-":
             content = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
@@ -106,22 +107,20 @@ def _read_input(name: str) -> bytes:
                 content = file.read(MAX_INPUT_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CheckInputError(
-            f"{name} cannot be read ({reason})", "Name an answer in Markdown or a .py file"
-        ) from error
+        raise CheckInputError(f"{name} cannot be read ({reason})", "Give a Markdown answer or a .py file") from error
     if len(content) > MAX_INPUT_BYTES:
-        raise CheckInputError(f"{name} is larger than {MAX_INPUT_BYTES:,} bytes", "Check only the part that matters")
+        raise CheckInputError(f"{name} is larger than {MAX_INPUT_BYTES:,} bytes", "Check only the relevant part")
     if name.endswith(".ipynb"):
         raise CheckInputError(
-            f"{name} is a notebook", f"Convert it with `jupyter nbconvert --to script {name}` and check what comes out"
+            f"{name} is a notebook", f"Convert it with `jupyter nbconvert --to script {name}` and check the result"
         )
     return content
 
 
 def _decode_source(content: bytes, name: str) -> str:
-    """Python source in the encoding that its first lines declare. Raises CheckInputError."""
+    """Decode Python source in the encoding that its first lines declare. Raises CheckInputError."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         return content.decode(encoding)
     except (SyntaxError, UnicodeDecodeError, LookupError) as error:
-        raise CheckInputError(f"{name} is no text in the encoding that it declares", "Save it as UTF-8") from error
+        raise CheckInputError(f"{name} doesn't match its declared encoding", "Save it as UTF-8") from error

@@ -1,4 +1,4 @@
-"""`phichat link`: use a file where it is, under a name."""
+"""`phichat link`: register a model file under a name."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option
 from phichat.errors import UsageError
-from phichat.paths import Paths, expand_user
+from phichat.paths import expand_user
 
 
 @click.command()
 @click.argument("path")
-@click.option("--name", metavar="N", help="What to call it; default: the name of the file.")
+@click.option("--name", metavar="N", help="The name (default: that of the file).")
 @debug_option
 def link(path: str, name: str | None) -> int:
-    """Give the GGUF file at PATH a name, and remember its hash so that damage to it is found.
+    """Register the GGUF file at PATH under a name, recording its hash so that damage can be detected.
 
-    The file stays where it is. Linking a file again takes it as it is then.
+    The file stays where it is. Linking it again records its current content.
     """
     from phichat.gguf.header import check_usable, read_model_header
     from phichat.models.local.discovery import model_at_path
@@ -30,32 +30,28 @@ def link(path: str, name: str | None) -> int:
     from phichat.models.local.locations import ModelSource
 
     diagnostics = Diagnostics()
-    library = LocalModels.from_paths(Paths.from_environment())
+    models = LocalModels.from_paths(create_default_context().paths)
     model = model_at_path(expand_user(path).absolute())
     check_usable(read_model_header(model.path), model.path)
     link_name = name or model.name
     if not re.fullmatch(r"\w[\w.+ -]*", link_name):
-        raise UsageError(f"{link_name!r} is no name for a model", "Use letters, digits, dots and dashes with --name")
+        raise UsageError(f"{link_name!r} is not a valid model name", "Use letters, digits, dots and dashes with --name")
     conflicts = [
-        other for other in library.models if other.matches_name(link_name) and other.source is not ModelSource.LINK
+        other for other in models.models if other.matches_name(link_name) and other.source is not ModelSource.LINK
     ]
-    if conflicts or any(spec.matches_name(link_name) for spec in library.registry.values()):
-        raise UsageError(f"Another model is called {link_name}", "Choose another name with --name")
+    if conflicts or any(spec.matches_name(link_name) for spec in models.registry.values()):
+        raise UsageError(f"Another model is named {link_name}", "Choose another name with --name")
     hashes = []
     with cancel_on_sigint() as cancel:
         for part in model.parts:
-            progress = hash_file(part.path, cancel)
-            while True:
-                try:
-                    diagnostics.show_progress(f"reading {part.path.name} {next(progress):.0%}")
-                except StopIteration as end:
-                    hashes.append(str(end.value))
-                    break
+            for fraction, digest in hash_file(part.path, cancel):
+                diagnostics.show_progress(f"reading {part.path.name} {fraction:.0%}")
+                hashes += [digest] if digest else []
     diagnostics.clear_progress()
-    if not all(hashes):
+    if len(hashes) < len(model.parts):
         return ExitCode.INTERRUPTED
     for part, digest in zip(model.parts, hashes, strict=True):
-        library.hash_cache.store(part.path, digest)
-    LinkStore(library.locations.links_file).add_link(Link(link_name, model.path, tuple(hashes)))
-    diagnostics.print_notice(f"{link_name} is {model.path}, sha256 {hashes[0]}.")
+        models.hash_cache.store(part.path, digest)
+    LinkStore(models.locations.links_file).add_link(Link(link_name, model.path, tuple(hashes)))
+    diagnostics.print_notice(f"Linked {link_name} to {model.path}, SHA-256 {hashes[0]}.")
     return ExitCode.DONE

@@ -1,9 +1,10 @@
-"""`phichat path`: where phichat keeps things."""
+"""`phichat path`: where phichat stores its files."""
 
 from __future__ import annotations
 
 import click
 
+from phichat.cli.support.options import json_option
 from phichat.cli.support.output import Output
 from phichat.paths import Paths
 
@@ -15,20 +16,19 @@ _PATH_NAMES = {
     "logs": "logs",
     "states": "kv_store",
 }
-"""What the user calls each place, and the property of Paths that holds it."""
+"""The argument of the command, and the property of Paths that it means."""
 
 
 @click.command()
 @click.argument("place", type=click.Choice(list(_PATH_NAMES)), required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 def path(place: str | None, as_json: bool) -> None:
-    """Print where settings, transcripts, models and KV states are kept."""
+    """Print where settings, transcripts, models and KV states are stored."""
     paths = Paths.from_environment()
-    paths_by_name = {name: str(getattr(paths, field)) for name, field in _PATH_NAMES.items()}
-    output = Output()
-    if as_json:
-        output.write_json(paths_by_name if place is None else {place: paths_by_name[place]})
-    elif place is not None:
-        output.write_text(paths_by_name[place])
-    else:
-        output.write_text("\n".join(f"{name:<8}{path_text}" for name, path_text in paths_by_name.items()))
+    names = _PATH_NAMES if place is None else {place: _PATH_NAMES[place]}
+    document = {name: str(getattr(paths, attribute)) for name, attribute in names.items()}
+    Output().write_result(
+        document,
+        lambda: document[place] if place else "\n".join(f"{name:<8}{value}" for name, value in document.items()),
+        as_json=as_json,
+    )

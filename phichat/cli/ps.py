@@ -1,4 +1,4 @@
-"""`phichat ps`: the engines that stay."""
+"""`phichat ps`: the running engines."""
 
 from __future__ import annotations
 
@@ -7,30 +7,51 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.diagnostics import Diagnostics
+from phichat.cli.support.options import create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
     from phichat.engine.daemon.running_engines import RunningEngine
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @debug_option
-def ps(as_json: bool) -> int:
-    """List the engines that stay for the next question."""
-    from phichat.cli.support.tables import format_size, format_table
-    from phichat.services.composition import list_background_engines
+def ps(as_json: bool) -> None:
+    """List running engines."""
+    from phichat.services.daemon_service import DaemonService
 
-    documents = [_to_document(one) for one in list_background_engines(Paths.from_environment())]
-    if as_json:
-        Output().write_json(documents)
-        return ExitCode.DONE
-    if not documents:
-        Diagnostics().print_notice("No engine is there; `phichat ask` leaves one for the next question.")
-        return ExitCode.DONE
+    documents = [_to_document(engine) for engine in DaemonService(create_default_context()).list_engines()]
+    if not documents and not as_json:
+        Diagnostics().print_notice("No engine is running. `phichat ask` starts one and keeps it for the next question.")
+    else:
+        Output().write_result(documents, lambda: _format_engines(documents), as_json=as_json)
+
+
+def _to_document(engine: RunningEngine) -> dict[str, Any]:
+    status, loaded = engine.status, engine.loaded_model
+    expires_at = None
+    if status and loaded and status.expires_in_s is not None:
+        expires_at = f"{datetime.now(UTC) + timedelta(seconds=status.expires_in_s):%Y-%m-%dT%H:%M:%SZ}"
+    return {
+        "pid": engine.pid,
+        "model": loaded.model.name if loaded else None,
+        "path": loaded.path if loaded else None,
+        "memory": loaded.memory if loaded else None,
+        "placement": loaded.placement if loaded else None,
+        "n_ctx": loaded.model.n_ctx if loaded else None,
+        "idle_s": round(status.idle_s, 1) if status else None,
+        "expires_at": expires_at,
+        "clients": status.clients if status else None,
+        "state": "too busy to answer" if status is None else "ready" if loaded else "loading",
+    }
+
+
+def _format_engines(documents: list[dict[str, Any]]) -> str:
+    from phichat.cli.support.tables import format_table
+    from phichat.units import format_size
+
     rows = [
         [
             document["model"] or "?",
@@ -42,28 +63,7 @@ def ps(as_json: bool) -> int:
         ]
         for document in documents
     ]
-    Output().write_text(format_table(["model", "pid", "memory", "placement", "idle", "until"], rows))
-    return ExitCode.DONE
-
-
-def _to_document(engine: RunningEngine) -> dict[str, Any]:
-    status, model_info = engine.status, engine.loaded_model
-    expires_in_s = status.expires_in_s if status else None
-    expires_at = (
-        None if expires_in_s is None or model_info is None else datetime.now(UTC) + timedelta(seconds=expires_in_s)
-    )
-    return {
-        "pid": engine.pid,
-        "model": model_info.model.name if model_info else None,
-        "path": model_info.path if model_info else None,
-        "memory": model_info.memory if model_info else None,
-        "placement": model_info.placement if model_info else None,
-        "n_ctx": model_info.model.n_ctx if model_info else None,
-        "idle_s": round(status.idle_s, 1) if status else None,
-        "expires_at": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if expires_at else None,
-        "clients": status.clients if status else None,
-        "state": "too busy to answer" if status is None else "ready" if model_info else "loading",
-    }
+    return format_table(["model", "pid", "memory", "placement", "idle", "until"], rows)
 
 
 def _format_duration(seconds: float | None) -> str:

@@ -1,94 +1,77 @@
-"""`phichat search`: GGUF repositories of the hub, with sizes and whether they fit."""
+"""`phichat search`: GGUF repositories of the hub."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
+
+if TYPE_CHECKING:
+    from phichat.services.model_catalog import CatalogEntry
 
 
 @click.command()
 @click.argument("words", nargs=-1, required=True)
-@click.option("-n", "--limit", type=click.IntRange(1, 50), default=12, show_default=True, help="Hits at most.")
-@click.option("--offline", is_flag=True, help="Connect nowhere, which finds nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("-n", "--limit", type=click.IntRange(1, 50), default=12, show_default=True, help="Maximum results.")
+@click.option("--offline", is_flag=True, hidden=True)
+@json_option
 @debug_option
 def search(words: tuple[str, ...], limit: int, offline: bool, as_json: bool) -> int:
-    """Look on the hub for GGUF repositories that WORDS fit, the most downloaded first.
+    """Search Hugging Face for GGUF repositories, most downloaded first.
 
-    The size is that of the file that `phichat pull` would take. Whether it fits is judged by size
-    alone; pull and fit look into its header.
+    The size is that of the file that `phichat pull` would take. Whether it fits is estimated from the size; pull and
+    fit read the header.
     """
-    from phichat.engine.planner.hardware import probe_memory
-    from phichat.errors import AmbiguousModelError
-    from phichat.models.download.file_selection import select_files
-    from phichat.models.download.hub_client import HubClient
+    from phichat.services.model_catalog import ModelCatalog
 
-    Paths.from_environment()
     diagnostics, output = Diagnostics(), Output()
-    hub = HubClient(is_offline=offline)
-    diagnostics.show_progress("asking the hub")
-    hits = hub.search_models(" ".join(words), limit)
-    listings = hub.fetch_listings([hit.repository for hit in hits])
+    diagnostics.show_progress("searching the hub")
+    entries = ModelCatalog(create_default_context()).search_hub(" ".join(words), limit, is_offline=offline)
     diagnostics.clear_progress()
-    free_memory = probe_memory().available
-    documents = []
-    for hit in hits:
-        document: dict[str, object] = {
-            "repository": hit.repository,
-            "file": None,
-            "quantization": None,
-            "size": None,
-            "fits": None,
-            "licence": "",
-            "gated": None,
-            "downloads": hit.downloads,
-            "likes": hit.likes,
-        }
-        if listing := listings.get(hit.repository):
-            document |= {"licence": listing.licence, "gated": listing.is_gated}
-            try:
-                choice = select_files(listing.files, hit.repository)
-            except AmbiguousModelError:
-                pass
-            else:
-                document |= {
-                    "file": choice.parts[0].path,
-                    "quantization": choice.quantization,
-                    "size": choice.size,
-                    "fits": choice.size < free_memory,
-                }
-        documents.append(document)
     if as_json:
-        output.write_json(documents)
-    elif documents:
-        output.write_text(_format_hits(documents))
-        diagnostics.print_notice(f"Get one with `phichat pull {documents[0]['repository']}`.")
+        output.write_json([_to_json(entry) for entry in entries])
+    elif entries:
+        output.write_text(_format_hits(entries))
+        diagnostics.print_notice(f"Download one with `phichat pull {entries[0].name}`.")
     else:
-        diagnostics.print_notice("The hub has no GGUF repository like that; try fewer words.")
+        diagnostics.print_notice("No matching GGUF repositories. Try fewer words.")
     return ExitCode.DONE
 
 
-def _format_hits(documents: list[dict[str, object]]) -> str:
-    from phichat.cli.support.tables import format_size, format_table
+def _to_json(entry: CatalogEntry) -> dict[str, object]:
+    return {
+        "repository": entry.name,
+        "file": entry.file or None,
+        "quantization": entry.quantization if entry.file else None,
+        "size": entry.size or None,
+        "fits": entry.fits,
+        "licence": entry.licence,
+        "gated": entry.is_gated,
+        "downloads": entry.downloads,
+        "likes": entry.likes,
+    }
 
-    fits = {True: "fits", False: "too large", None: ""}
-    rows = []
-    for each in documents:
-        total, fits_memory = each["size"], each["fits"]
-        assert fits_memory is None or isinstance(fits_memory, bool)
-        rows.append(
-            [
-                str(each["repository"]),
-                format_size(total) if isinstance(total, int) else "no single choice",
-                str(each["quantization"] or ""),
-                fits[fits_memory],
-                "gated" if each["gated"] else "",
-                str(each["licence"]),
-                f"{each['downloads']:,}",
-            ]
-        )
+
+def _format_hits(entries: Sequence[CatalogEntry]) -> str:
+    from phichat.cli.support.tables import format_table
+    from phichat.units import format_size
+
+    fits = {True: "fits", False: "does not fit", None: ""}
+    rows = [
+        [
+            entry.name,
+            format_size(entry.size) if entry.size else "several files",
+            entry.quantization,
+            fits[entry.fits],
+            "gated" if entry.is_gated else "",
+            entry.licence,
+            f"{entry.downloads:,}",
+        ]
+        for entry in entries
+    ]
     return format_table(["repository", "size", "quantization", "here", "access", "licence", "downloads"], rows)

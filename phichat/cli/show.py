@@ -1,4 +1,4 @@
-"""`phichat show`: everything about one model."""
+"""`phichat show`: details of one model."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from phichat.cli.support.diagnostics import ExitCode
-from phichat.cli.support.options import build_config, debug_option
+from phichat.cli.support.options import create_context, debug_option, json_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 if TYPE_CHECKING:
-    from phichat.services.composition import FitReport
+    from phichat.services.fit_service import FitReport
 
 
 @click.command()
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @debug_option
 def show(model: str, as_json: bool) -> int:
-    """Show what MODEL is: its file, what its header says, its licence, and whether it fits this machine.
+    """Show details of MODEL: file, header, licence, and whether it fits.
 
-    Where its parts would go says `phichat fit MODEL`.
+    `phichat fit MODEL` shows where its parts would go.
     """
     from phichat.cancel import CancelToken
-    from phichat.cli.support.tables import format_pairs, format_size
+    from phichat.cli.support.tables import format_pairs
     from phichat.gguf.header import read_model_header
     from phichat.models.local.local_models import LocalModels
-    from phichat.services.composition import estimate_fit
+    from phichat.services.fit_service import FitService
+    from phichat.services.model_catalog import ModelCatalog
+    from phichat.units import format_size
 
-    paths = Paths.from_environment()
-    library = LocalModels.from_paths(paths)
-    model_file = library.resolve_model(model)
-    header = read_model_header(model_file.path)
-    problem = library.get_summary(model_file).problem
-    report = None if problem else estimate_fit(build_config(paths, model=str(model_file.path)), paths, CancelToken())
-    verified_hash, spec = library.hash_cache.get(model_file.path), model_file.spec
+    context = create_context()
+    models = LocalModels.from_paths(context.paths)
+    file = models.resolve_model(model)
+    header = read_model_header(file.path)
+    entry, spec = ModelCatalog(context).installed_entry(file, models), file.spec
+    fit_service = FitService(context.with_config(model=entry.path))
+    report = None if entry.problem else fit_service.estimate(CancelToken())
     document: dict[str, Any] = {
-        "name": model_file.name,
-        "also_called": [*model_file.aliases],
+        "name": file.name,
+        "also_called": [*file.aliases],
         "title": (spec.title if spec else "") or header.name,
         "summary": spec.summary if spec else "",
-        "source": model_file.source,
-        "repository": model_file.repository,
-        "path": str(model_file.path),
-        "parts": len(model_file.parts),
-        "size": model_file.size,
-        "sha256": verified_hash.sha256 if verified_hash else model_file.parts[0].sha256 or None,
-        "verified_at": verified_hash.verified_at if verified_hash else None,
-        "last_used_at": library.usage_log.last_used_at(model_file.path),
-        "problem": problem or None,
+        "source": file.source,
+        "repository": file.repository,
+        "path": entry.path,
+        "parts": len(file.parts),
+        "size": entry.size,
+        "sha256": entry.sha256,
+        "verified_at": entry.verified_at,
+        "last_used_at": entry.last_used_at,
+        "problem": entry.problem or None,
         "fits": report.plan.fits if report else None,
         "memory": report.plan.total if report else None,
         "max_ctx": report.plan.max_ctx if report else None,
@@ -61,26 +62,26 @@ def show(model: str, as_json: bool) -> int:
         "layers": header.block_count,
         "embedding_length": header.embedding_length,
         "vocabulary": header.vocab_size,
-        "licence": (spec.licence if spec else "") or header.get_str("general.license"),
+        "licence": entry.licence or header.get_str("general.license"),
         "sampling": dict(spec.sampling) if spec else {},
         "chat_template": header.chat_template or None,
     }
     if as_json:
         Output().write_json(document)
         return ExitCode.DONE
-    parts = f" in {len(model_file.parts)} parts" if len(model_file.parts) > 1 else ""
+    parts = f" in {len(file.parts)} parts" if len(file.parts) > 1 else ""
     rows = [
-        ("name", model_file.name),
-        ("also", ", ".join(model_file.aliases)),
+        ("name", file.name),
+        ("also", ", ".join(file.aliases)),
         ("title", document["title"]),
         ("good for", document["summary"]),
-        ("source", f"{model_file.source} {model_file.repository}".strip()),
-        ("path", document["path"]),
-        ("size", format_size(model_file.size) + parts),
-        ("sha256", document["sha256"] or ""),
-        ("verified", document["verified_at"] or "never"),
-        ("last used", document["last_used_at"] or "never"),
-        ("fits", problem or _format_fit(report)),
+        ("source", f"{file.source} {file.repository}".strip()),
+        ("path", entry.path),
+        ("size", format_size(entry.size) + parts),
+        ("sha256", entry.sha256 or ""),
+        ("verified", entry.verified_at or "never"),
+        ("last used", entry.last_used_at or "never"),
+        ("fits", entry.problem or _format_fit(report)),
         ("architecture", f"{header.architecture}, {header.block_count} layers, {header.quantization}"),
         ("context", f"{header.context_length:,} tokens"),
         ("vocabulary", f"{header.vocab_size:,} tokens"),
@@ -93,12 +94,10 @@ def show(model: str, as_json: bool) -> int:
 
 
 def _format_fit(report: FitReport | None) -> str:
-    from phichat.cli.support.tables import format_size
+    from phichat.units import format_size
 
     if report is None:
         return ""
     plan, rate = report.plan, report.speed.tokens_per_second
-    summary = (
-        f"{'yes' if plan.fits else 'no'}, it takes {format_size(plan.total)} with {plan.n_ctx:,} tokens of context"
-    )
-    return summary + (f", about {rate:.0f} tokens/s" if rate else "")
+    answer = f"{'yes' if plan.fits else 'no'}, needs {format_size(plan.total)} with {plan.n_ctx:,} tokens of context"
+    return answer + (f", about {rate:.0f} tokens/s" if rate else "")

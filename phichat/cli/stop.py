@@ -1,34 +1,31 @@
-"""`phichat stop`: the engines that stay are to leave."""
+"""`phichat stop`: stop running engines."""
 
 from __future__ import annotations
 
 import click
 
-from phichat.cli.support.diagnostics import Diagnostics, ExitCode
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.diagnostics import Diagnostics
+from phichat.cli.support.options import create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
 from phichat.errors import UsageError
-from phichat.paths import Paths
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--all", "all_", is_flag=True, help="All of them, as without MODEL.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--all", "all_", is_flag=True, help="Stop all engines (the default).")
+@json_option
 @debug_option
-def stop(model: str | None, all_: bool, as_json: bool) -> int:
-    """End the engine that stays with MODEL in it, or all of them, whatever they have to do."""
+def stop(model: str | None, all_: bool, as_json: bool) -> None:
+    """Stop the engine running MODEL, or all engines, even if busy."""
     if model is not None and all_:
-        raise UsageError("--all and a model exclude each other", "Give one of them")
-    from phichat.services.composition import stop_engines
+        raise UsageError("--all and a model exclude each other", "Use only one of them")
+    from phichat.services.daemon_service import DaemonService
 
-    stopped_engines = stop_engines(Paths.from_environment(), model)
+    stopped = DaemonService(create_default_context()).stop_engines(model)
     if as_json:
-        Output().write_json([{"pid": one.pid, "model": one.model_name} for one in stopped_engines])
-        return ExitCode.DONE
+        return Output().write_json([{"pid": engine.pid, "model": engine.model_name} for engine in stopped])
     diagnostics = Diagnostics()
-    for one in stopped_engines:
-        diagnostics.print_notice(f"Stopped {one.model_name or 'an engine'} ({one.pid}).")
-    if not stopped_engines:
-        diagnostics.print_notice(f"No engine with {model} is there." if model else "No engine is there.")
-    return ExitCode.DONE
+    for engine in stopped:
+        diagnostics.print_notice(f"Stopped {engine.model_name or 'an engine'} ({engine.pid}).")
+    if not stopped:
+        diagnostics.print_notice(f"No engine is running {model}." if model else "No engine is running.")

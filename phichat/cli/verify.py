@@ -1,4 +1,4 @@
-"""`phichat verify`: whether the files of models are what they should be."""
+"""`phichat verify`: check the files of models against their hashes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import debug_option
+from phichat.cli.support.options import create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 from phichat.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -22,69 +21,57 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--repair", "repair", is_flag=True, help="Fetch what is damaged from the hub again.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--repair", "repair", is_flag=True, help="Download damaged parts from the hub again.")
+@json_option
 @debug_option
 def verify(model: str | None, repair: bool, as_json: bool) -> int:
-    """Read MODEL, or all that are installed, whole and compare with the sha256 that is known.
+    """Verify MODEL (or all models) against the recorded SHA-256.
 
-    Where none is known, the one that is found is remembered for the next time. Connects nowhere without
-    --repair. Exits 1 when a file is not what it should be.
+    If none is known, the current one is recorded. Makes no connection without --repair. Exits with 1 if a file does
+    not match.
     """
+    from phichat.models.download.progress import VerifyProgress
     from phichat.models.local.local_models import LocalModels
     from phichat.models.local.verification import suggest_fix
+    from phichat.services.model_downloads import ModelDownloads
 
-    paths = Paths.from_environment()
-    library = LocalModels.from_paths(paths)
+    context = create_default_context()
+    models = LocalModels.from_paths(context.paths)
     diagnostics, output = Diagnostics(), Output()
     documents = []
     with cancel_on_sigint() as cancel:
-        for model_file in [library.resolve_model(model)] if model else library.models:
-            result = _verify_model(model_file, library, cancel, diagnostics)
+        for file in [models.resolve_model(model)] if model else models.models:
+            result = _verify_model(file, models, cancel, diagnostics)
             if result is not None and not result.ok and repair:
-                diagnostics.print_notice(f"{model_file.name}: {result.reason}.")
-                _repair_model(model_file, library, paths, cancel, diagnostics)
-                result = _verify_model(model_file, library, cancel, diagnostics)
+                diagnostics.print_notice(f"{file.name}: {result.reason}.")
+                for step in ModelDownloads(context).repair(file, models, cancel):
+                    action = "verifying" if isinstance(step, VerifyProgress) else "downloading"
+                    diagnostics.show_progress(f"{action} {file.name} {step.fraction:.0%}")
+                diagnostics.clear_progress()
+                result = _verify_model(file, models, cancel, diagnostics)
             if result is None:
                 return ExitCode.INTERRUPTED
-            documents.append(
-                {"name": model_file.name, "path": str(model_file.path), "ok": result.ok, "reason": result.reason}
-            )
+            documents.append({"name": file.name, "path": str(file.path), "ok": result.ok, "reason": result.reason})
             if not as_json:
-                output.write_text(
-                    f"{'ok' if result.ok else 'NOT OK':<8}{sanitize_line(model_file.name)}  {result.reason}".rstrip()
-                )
+                state = "ok" if result.ok else "NOT OK"
+                output.write_text(f"{state:<8}{sanitize_line(file.name)}  {result.reason}".rstrip())
             if not result.ok:
-                diagnostics.print_notice(f"{model_file.name} is not what it should be; {suggest_fix(model_file)}.")
+                diagnostics.print_notice(f"{file.name} does not match its SHA-256. {suggest_fix(file)}.")
     if as_json:
         output.write_json(documents)
     return ExitCode.DONE if all(document["ok"] for document in documents) else ExitCode.ERROR
 
 
 def _verify_model(
-    model: ModelFile, library: LocalModels, cancel: CancelToken, diagnostics: Diagnostics
+    file: ModelFile, models: LocalModels, cancel: CancelToken, diagnostics: Diagnostics
 ) -> VerifyResult | None:
-    from phichat.models.local.verification import verify_model
+    from phichat.models.local.verification import VerifyResult, verify_model
 
-    progress = verify_model(model, library.hash_cache, cancel)
-    while True:
-        try:
-            diagnostics.show_progress(f"reading {model.name} {next(progress):.0%}")
-        except StopIteration as end:
-            diagnostics.clear_progress()
-            result: VerifyResult | None = end.value
-            return result
-
-
-def _repair_model(
-    model: ModelFile, library: LocalModels, paths: Paths, cancel: CancelToken, diagnostics: Diagnostics
-) -> None:
-    from phichat.models.download.model_download import VerifyProgress
-    from phichat.models.local.repair import repair_model
-
-    for step in repair_model(model, library.registry, paths, library.hash_cache, cancel):
-        if isinstance(step, VerifyProgress):
-            diagnostics.show_progress(f"reading {step.name} {step.fraction:.0%}")
+    result = None
+    for step in verify_model(file, models.hash_cache, cancel):
+        if isinstance(step, VerifyResult):
+            result = step
         else:
-            diagnostics.show_progress(f"fetching {model.name} {step.done_bytes / max(1, step.total_bytes):.0%}")
+            diagnostics.show_progress(f"verifying {file.name} {step:.0%}")
     diagnostics.clear_progress()
+    return result

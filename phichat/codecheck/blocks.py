@@ -1,4 +1,4 @@
-"""The code blocks of a Markdown answer, as CommonMark reads them."""
+"""Code blocks of a Markdown answer, as CommonMark reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _MAX_NESTING = 8
-"""Markdown in Markdown in Markdown: further down nobody looks."""
+"""Of Markdown blocks in Markdown blocks."""
 
 _LABEL = re.compile(r"\{?\s*[.#]?(?:language-|lang(?:uage)?[-=])?\"?([\w+#./\\-]*)")
 _DIRECTIVE = re.compile(r"\{(?:code-cell|code-block|code|sourcecode|jupyter-execute)\}\s*(\w*)")
@@ -26,12 +26,11 @@ _FILE = re.compile(r"[\w./\\-]+\.[A-Za-z]\w{0,9}$")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One piece of code.
+    """One code block.
 
-    language: canonical, "" for what is shown as code but is of no known language, None for data and output.
-    start_line: of its first code line in the answer, from 1. is_open: the answer ends before its fence does,
-    so that a last line without an end is unfinished. is_session: what bears no prompt is output.
-    title: the file it is said to be, "" mostly.
+    language: canonical, "" for code of an unknown language, None for data and output.
+    start_line: of its first code line in the answer, from 1. is_open: the answer ends before the closing fence,
+    so the last line may be incomplete. is_session: lines without a prompt are output. title: file name, mostly "".
     """
 
     language: str | None
@@ -44,41 +43,36 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """A run of text that is no code. start_line: in the answer, from 1."""
+    """A run of text outside code blocks. start_line: in the answer, from 1."""
 
     text: str
     start_line: int
 
 
 def split_answer(text: str) -> tuple[Sequence[Block], Sequence[Prose]]:
-    """The blocks and the prose of an answer, in order of appearance."""
-    blocks: list[Block] = []
-    prose: list[Prose] = []
-    for part in _iter_parts(text.removeprefix("\ufeff"), 1, 0):
-        if isinstance(part, Block):
-            blocks.append(part)
-        else:
-            prose.append(part)
-    # Without fences, an indented block may be the inside of a program that stands there as it is.
+    """Return the blocks and the prose of an answer, in order of appearance."""
+    parts = list(_iter_parts(text.removeprefix("\ufeff"), 1, 0))
+    blocks = [part for part in parts if isinstance(part, Block)]
+    prose = [part for part in parts if isinstance(part, Prose)]
+    # Without fences, an indented block may be the inside of a program that the answer consists of.
     has_fences = "```" in text or "~~~" in text
     if not has_fences or not any(block.language for block in blocks):
         unfenced = _unfenced_code(text)
-        blocks = sorted(
-            (*unfenced, *(one for one in blocks if not _overlaps(one, unfenced))), key=lambda one: one.start_line
-        )
+        fenced = [one for one in blocks if not _overlaps(one, unfenced)]
+        blocks = sorted((*unfenced, *fenced), key=lambda one: one.start_line)
         prose = [one for one in prose if not _overlaps(one, unfenced)]
     return blocks, prose
 
 
 def find_first_code_block(text: str) -> str | None:
-    """The content of the first fenced block, as CommonMark reads it; None when there is none."""
+    """Return the content of the first fenced block, None when there is none."""
     return next((token.content for token in _parse_tokens(text) if token.type == "fence"), None)
 
 
 def _parse_tokens(text: str) -> list[Token]:
     from markdown_it import MarkdownIt
 
-    # Only blocks are wanted, and nobody nests lists deeper: each level costs the parser a pass over its lines.
+    # Only blocks are needed. Each level of nesting costs a pass over its lines, and real answers nest less.
     return MarkdownIt("commonmark", {"maxNesting": 12}).disable(["inline", "text_join"]).parse(text)
 
 
@@ -93,7 +87,9 @@ def _iter_parts(text: str, first_line: int, depth: int) -> Iterator[Block | Pros
             is_open = end - start - 1 == lines and end >= last_line
             block = _parse_fence(token.info, token.content, first_line + start + 1)
             if is_open:
-                block = replace(block, is_open=True, code=_restore_newline(block.code, text))
+                # markdown-it ends every line; the answer may not.
+                ends_line = text.rstrip(" \t").endswith("\n")
+                block = replace(block, is_open=True, code=block.code if ends_line else block.code.removesuffix("\n"))
             if block.language == MARKDOWN:
                 if depth < _MAX_NESTING:
                     yield from _iter_parts(block.code, block.start_line, depth + 1)
@@ -106,21 +102,17 @@ def _iter_parts(text: str, first_line: int, depth: int) -> Iterator[Block | Pros
             yield Prose(token.content, first_line + start)
 
 
-def _restore_newline(code: str, text: str) -> str:
-    """markdown-it ends each line; the answer may not have."""
-    return code if text.rstrip(" \t").endswith("\n") else code.removesuffix("\n")
-
-
 def _parse_fence(info: str, code: str, line: int) -> Block:
     info = info.strip()
     title_match = _TITLE_ATTRIBUTE.search(info)
-    directive = _DIRECTIVE.match(info)
-    label = directive[1] or PYTHON if directive else (label_match[1] if (label_match := _LABEL.match(info)) else "")
     title = title_match[1] if title_match else ""
-    trailing = info[label_match.end() :] if not directive and label_match else ""
-    if trailing.startswith(":") and _FILE.match(path := trailing[1:].split()[0] if trailing[1:].split() else ""):
-        title = title or path
-    elif not title and (words := trailing.strip(" }").split()) and _FILE.match(words[0]):
+    if directive := _DIRECTIVE.match(info):
+        label, trailing = directive[1] or PYTHON, ""
+    else:
+        label_match = _LABEL.match(info)
+        label, trailing = (label_match[1], info[label_match.end() :]) if label_match else ("", "")
+    words = (trailing[1:] if trailing.startswith(":") else trailing.strip(" }")).split()
+    if not title and words and _FILE.match(words[0]):
         title = words[0]
     language = canonical_language(label)
     if language == "" and _FILE.match(label):
@@ -139,9 +131,8 @@ def _detect_block(code: str, line: int, *, may_be_shell: bool = True) -> Block:
 
 
 def _overlaps(part: Block | Prose, blocks: Sequence[Block]) -> bool:
-    return any(
-        block.start_line <= part.start_line < block.start_line + len(block.code.splitlines()) for block in blocks
-    )
+    starts = ((block.start_line, len(block.code.splitlines())) for block in blocks)
+    return any(start <= part.start_line < start + length for start, length in starts)
 
 
 _MAX_UNFENCED_CHARS = 100_000
@@ -155,7 +146,7 @@ _MAX_ATTEMPTS = 24
 
 
 def _unfenced_code(text: str) -> list[Block]:
-    """Python that stands in the answer without any fence: the whole of it, or runs of paragraphs."""
+    """Find Python without any fence: the whole answer, or runs of its paragraphs."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if len(text) > _MAX_UNFENCED_CHARS:
         return []

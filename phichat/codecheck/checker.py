@@ -1,4 +1,4 @@
-"""The one function from an answer to its report: another oracle can stand behind it."""
+"""Check of an answer or a file: from Markdown or code to a report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 
 from phichat.code_report import (
     BadApi,
@@ -43,43 +44,42 @@ from phichat.codecheck.syntax import ParseResult, parse_code, parse_incomplete
 
 RUNNING_VERSION = (sys.version_info.major, sys.version_info.minor)
 _MAX_CLASSIFIED = 1_000
-"""Packages of one block; more are no code that somebody wrote, and comparing names takes its time."""
+"""Packages of one block. Real code has fewer, and comparing names takes time."""
 _SHELL_LANGUAGES = frozenset(("bash", "powershell", "batch", "dockerfile"))
 
 
 def check_answer(
     text: str, *, target: tuple[int, int] = RUNNING_VERSION, scope: TrainingScope | None = None
 ) -> CodeReport:
-    """Check the Markdown of an answer, whole or cut off anywhere.
+    """Check the Markdown of an answer, complete or cut off anywhere.
 
-    target: the version of Python it is for. scope: what the model was trained on, if its card says so.
-    The code is parsed only, and nothing is read but phichat's own lists and what is installed.
+    target: the version of Python the code is for. scope: what the model card says the model was trained on.
+    The code is only parsed; nothing is read but phichat's own lists and the names of installed packages.
     """
     blocks, prose = split_answer(text)
     return _build_report(blocks, prose, target, scope)
 
 
 def check_file(code: str, *, target: tuple[int, int] = RUNNING_VERSION) -> CodeReport:
-    """Check a file of Python: one block that begins at line 1."""
+    """Check a Python file, as one block that begins at line 1."""
     return _build_report([Block(PYTHON, 1, code)], [], target, None)
 
 
 def format_block_warnings(block: CheckedBlock) -> tuple[str, ...]:
-    """The lines of `CodeReport.warnings` that come from one block, the gravest first."""
+    """Return the lines of `CodeReport.warnings` that come from one block, the most severe first."""
     return tuple(warning.text for warning in sort_by_severity(collect_block_warnings(block)))
 
 
 def collect_warnings(report: CodeReport) -> list[CheckWarning]:
-    """The report's warnings with their lines in the answer, the gravest first."""
-    warnings = [remark for block in report.blocks for remark in collect_block_warnings(block)]
+    """Return the report's warnings with their lines in the answer, the most severe first."""
     return sort_by_severity(
-        [*warnings, *(remark for install in report.installs for remark in collect_install_warnings(install))]
+        chain(*map(collect_block_warnings, report.blocks), *map(collect_install_warnings, report.installs))
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _BlockResult:
-    """commands: of shell, with their lines within the block, and whether they stand in a comment."""
+    """A checked block with its shell commands: line within the block, command, whether it is in a comment."""
 
     block: CheckedBlock
     commands: tuple[tuple[int, str, bool], ...] = ()
@@ -104,47 +104,42 @@ def _build_report(
     for line, command, in_prose in sorted(commands):
         for name in find_installs(command, in_prose=in_prose):
             if name.lower() not in installs:
-                is_classified = len(installs) < _MAX_CLASSIFIED
-                status = classify_install(name).status if is_classified else PackageStatus.UNKNOWN
+                known = len(installs) < _MAX_CLASSIFIED
+                status = classify_install(name).status if known else PackageStatus.UNKNOWN
                 installs[name.lower()] = InstallCommand(name, status, line)
     report = CodeReport(
         tuple(_add_scope_notes(one.block, scope) for one in results),
         tuple(dict.fromkeys(one.block.language for one in results if not one.block.python)),
         tuple(installs.values()),
     )
-    return replace(report, warnings=tuple(remark.text for remark in collect_warnings(report)))
+    return replace(report, warnings=tuple(warning.text for warning in collect_warnings(report)))
 
 
 @lru_cache(maxsize=128)
 def _check_block(block: Block, target: tuple[int, int], local_names: frozenset[str]) -> _BlockResult:
-    """One block. Remembered, because a growing answer is checked again whenever a block closes."""
+    """Check one block. Cached, because a growing answer is checked again whenever a block closes."""
     assert block.language
-    code = _drop_open_line(block.code) if block.is_open else block.code
-    if block.language in _SHELL_LANGUAGES:
-        commands = tuple((line, command, False) for line, command in iter_commands(code))
-        return _BlockResult(CheckedBlock(block.language, block.start_line, python=False), commands)
-    if block.language != PYTHON:
-        return _BlockResult(CheckedBlock(block.language, block.start_line, python=False))
-    prepared = normalize_block(code, is_session=block.is_session)
-    if prepared.is_shell:
-        commands = tuple((line, command, False) for line, command in iter_commands(prepared.code))
-        return _BlockResult(CheckedBlock("bash", block.start_line, python=False), commands)
-    parse_function = parse_incomplete if block.is_open else parse_code
-    parsed, source = parse_function(prepared.code, target), prepared.code
-    commands = tuple((line, command, True) for line, command in find_commands_in_comments(source))
+    language, code = block.language, block.code
+    if block.is_open:
+        code = code[: code.rfind("\n") + 1]
+    if language == PYTHON:
+        normalized = normalize_block(code, is_session=block.is_session)
+        language, code = ("bash" if normalized.is_shell else PYTHON), normalized.code
+    if language != PYTHON:
+        shell_commands = iter_commands(code) if language in _SHELL_LANGUAGES else ()
+        commands = tuple((line, command, False) for line, command in shell_commands)
+        return _BlockResult(CheckedBlock(language, block.start_line, python=False), commands)
+    parse = parse_incomplete if block.is_open else parse_code
+    parsed = parse(code, target)
+    commands = tuple((line, command, True) for line, command in find_commands_in_comments(code))
     if not parsed.is_valid:
-        cleaned = replace_magics(source)
+        cleaned = replace_magics(code)
         if cleaned.commands:
-            reparsed = parse_function(cleaned.code, target)
+            reparsed = parse(cleaned.code, target)
             commands += tuple((line, command, False) for line, command in cleaned.commands)
             if reparsed.is_valid or parsed.tree is None:
-                parsed, source = reparsed, cleaned.code
-    return _BlockResult(_check_parsed(block.start_line, source, parsed, target, local_names), commands)
-
-
-def _drop_open_line(code: str) -> str:
-    """Without a last line that has no end yet."""
-    return code[: code.rfind("\n") + 1]
+                parsed, code = reparsed, cleaned.code
+    return _BlockResult(_check_parsed(block.start_line, code, parsed, target, local_names), commands)
 
 
 def _check_parsed(
@@ -152,7 +147,7 @@ def _check_parsed(
 ) -> CheckedBlock:
     imported = scan_imports(code) if parsed.tree is None else find_imports(parsed.tree, code)
     imported = [one for one in imported if one.module.partition(".")[0] not in local_names]
-    notes = [remark for one in imported if (remark := _explain_version(one, target))]
+    notes = [note for one in imported if (note := _explain_version(one, target))]
     if parsed.message:
         notes.append(f"{SYNTAX_NOTE_PREFIX}{max(parsed.line, 1)}: {parsed.message}")
     return CheckedBlock(
@@ -181,17 +176,11 @@ def _classify_packages(imported: Sequence[ImportedModule]) -> tuple[ImportedPack
 
 
 def _explain_version(imported: ImportedModule, target: tuple[int, int]) -> str:
-    """Why a module cannot be imported by that version, "" where it can or the code is prepared for it."""
+    """Return why that version cannot import a module, "" when it can or the code is prepared for it."""
     if imported.is_guarded or not is_stdlib(imported.module):
         return ""
-    return next(
-        (
-            explanation
-            for name in (*imported.names, "")
-            if (explanation := explain_unavailable(f"{imported.module}.{name}", target))
-        ),
-        "",
-    )
+    explanations = (explain_unavailable(f"{imported.module}.{name}", target) for name in (*imported.names, ""))
+    return next(filter(None, explanations), "")
 
 
 def _find_bad_apis(tree: ast.Module | None, target: tuple[int, int], local_names: frozenset[str]) -> tuple[BadApi, ...]:
@@ -205,23 +194,21 @@ def _find_bad_apis(tree: ast.Module | None, target: tuple[int, int], local_names
 
 
 def _add_scope_notes(block: CheckedBlock, scope: TrainingScope | None) -> CheckedBlock:
-    """The block with a note on what the model's card does not vouch for."""
+    """Return the block with a note on the language or modules that the model card does not name."""
     if scope is None:
         return block
-    if not block.python:
-        notes = [] if block.language in scope.languages else [_format_out_of_scope(display_name(block.language), scope)]
+    if block.python:
+        subject = ", ".join(package.module for package in block.non_stdlib)
     else:
-        modules = ", ".join(package.module for package in block.non_stdlib)
-        notes = [_format_out_of_scope(modules, scope)] if modules else []
-    return replace(block, notes=(*block.notes, *notes))
-
-
-def _format_out_of_scope(subject: str, scope: TrainingScope) -> str:
-    return format_scope_warning(subject, ", ".join(display_name(language) for language in scope.languages))
+        subject = "" if block.language in scope.languages else display_name(block.language)
+    if not subject:
+        return block
+    note = format_scope_warning(subject, ", ".join(map(display_name, scope.languages)))
+    return replace(block, notes=(*block.notes, note))
 
 
 def _is_popular(module: str) -> bool:
-    """Whether `NAME.py` in a text means a project, as in discord.py, and no file."""
+    """Return True if `NAME.py` in a text means a project such as discord.py, not a file."""
     classification = classify_module(module)
     same_name = classification.distribution.lower().removesuffix(".py").replace("-", "_") == module.lower()
     return same_name and classification.status in (PackageStatus.KNOWN, PackageStatus.INSTALLED)

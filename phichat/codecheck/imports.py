@@ -1,4 +1,4 @@
-"""What a block imports, wherever in it, and whether it is prepared to do without."""
+"""Imports of a code block, and whether the code is prepared to do without them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from phichat.codecheck.apis.guards import collect_identifiers
+
 _GUARDING_EXCEPTIONS = frozenset(("ImportError", "ModuleNotFoundError", "Exception", "BaseException"))
 _VERSION_TEST_NAMES = frozenset(
     ("version_info", "hexversion", "PY2", "PY3", "PYTHON2", "PYTHON3", "python_version", "platform")
 )
-
-
 _DYNAMIC_IMPORT = re.compile(r"import_module|__import__|importorskip")
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedModule:
-    """module: dotted. line: within the block, from 1. names: what is taken from it.
+    """One import of a module. module: dotted. line: within the block, from 1. names: imported from it.
 
-    guarded: the code tests the version, or catches the failure.
+    is_guarded: the code tests the version or catches the failure.
     """
 
     module: str
@@ -30,7 +30,7 @@ class ImportedModule:
 
 
 def find_imports(tree: ast.Module, code: str) -> list[ImportedModule]:
-    """All absolute imports, by line; with import_module and __import__ where the name is written out."""
+    """Return all absolute imports by line, with those of import_module and __import__ of a literal name."""
     has_dynamic_imports = _DYNAMIC_IMPORT.search(code) is not None
     imports: list[ImportedModule] = []
     stack: list[tuple[ast.AST, bool]] = [(tree, False)]
@@ -44,8 +44,6 @@ def find_imports(tree: ast.Module, code: str) -> list[ImportedModule]:
             case ast.Call(func=function, args=[ast.Constant(value=str(module)), *_]) if _is_dynamic_import(function):
                 if re.fullmatch(r"\w+(?:\.\w+)*", module):
                     imports.append(ImportedModule(module, node.lineno, (), guarded))
-            case _:
-                pass
         children_guarded = guarded or _is_guard(node)
         for child in ast.iter_child_nodes(node):
             if has_dynamic_imports or not isinstance(child, ast.expr):
@@ -55,35 +53,18 @@ def find_imports(tree: ast.Module, code: str) -> list[ImportedModule]:
 
 def _is_dynamic_import(function: ast.expr) -> bool:
     match function:
-        case ast.Name(id=name):
-            return name in ("__import__", "import_module", "importorskip")
-        case ast.Attribute(attr=name):
-            return name in ("import_module", "importorskip", "__import__")
-        case _:
-            return False
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return _DYNAMIC_IMPORT.fullmatch(name) is not None
+    return False
 
 
 def _is_guard(node: ast.AST) -> bool:
     match node:
         case ast.Try(handlers=handlers):
-            return any(
-                handler.type is None or _identifiers(handler.type) & _GUARDING_EXCEPTIONS for handler in handlers
-            )
+            return any(not one.type or collect_identifiers(one.type) & _GUARDING_EXCEPTIONS for one in handlers)
         case ast.If(test=test):
-            return bool(_identifiers(test) & _VERSION_TEST_NAMES)
-        case _:
-            return False
-
-
-def _identifiers(expression: ast.expr) -> set[str]:
-    names = set()
-    for node in ast.walk(expression):
-        match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name):
-                names.add(name)
-            case _:
-                pass
-    return names
+            return bool(collect_identifiers(test) & _VERSION_TEST_NAMES)
+    return False
 
 
 _STRING_OR_COMMENT = re.compile(
@@ -99,7 +80,7 @@ _IMPORT_ITEM = re.compile(r"\s*(\w+(?:\.\w+)*)(?:\s+as\s+\w+)?\s*$")
 
 
 def scan_imports(code: str) -> list[ImportedModule]:
-    """The imports of code that cannot be parsed, by looking at its lines without strings and comments."""
+    """Return the imports of code that cannot be parsed, from its lines without strings and comments."""
     return list(_iter_line_imports(_STRING_OR_COMMENT.sub(lambda found: "''" + "\n" * found[0].count("\n"), code)))
 
 
@@ -112,8 +93,6 @@ def _iter_line_imports(code: str) -> Iterator[ImportedModule]:
                 names = re.findall(r"\w+", re.sub(r"\s+as\s+\w+", "", match[2]))
                 yield ImportedModule(match[1], line_number, tuple(names))
             elif match := _IMPORT.match(statement):
-                parts = [_IMPORT_ITEM.match(part) for part in match[1].split(",")]
-                if all(parts):
-                    for part in parts:
-                        assert part is not None
-                        yield ImportedModule(part[1], line_number)
+                items = [_IMPORT_ITEM.match(item) for item in match[1].split(",")]
+                if None not in items:
+                    yield from (ImportedModule(item[1], line_number) for item in items if item)

@@ -1,6 +1,6 @@
-"""The distributions that commands in an answer install.
+"""Distributions that commands in an answer install.
 
-conda is left out: its packages come from another index, where other names are right.
+conda is left out: its packages come from another index with other names.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _MAX_LINE_CHARS = 20_000
 
 
 def find_installs(command: str, *, in_prose: bool = False) -> Iterator[str]:
-    """Names that a line of shell installs, as they are written, without versions, extras, options and paths.
+    """Yield the names that a shell line installs, as written, without versions, extras, options and paths.
 
-    in_prose: the command stands in a comment or a sentence, which may go on after it.
+    in_prose: the command is in a comment or a sentence, which may continue after it.
     """
     if len(command) > _MAX_LINE_CHARS:
         command = command[:_MAX_LINE_CHARS].rpartition(" ")[0]
@@ -74,35 +74,30 @@ def _parse_package_names(arguments: str, *, in_prose: bool) -> Iterator[str]:
             return
         is_last = in_prose and argument.endswith((".", ",", ":", ")", "`"))
         argument = argument.rstrip("\\").strip() if not in_prose else argument.rstrip(".,:;)`\\")
-        if argument == "@" or argument.startswith("@"):
+        if argument.startswith("@"):
             next(argument_iterator, None)
             continue
         is_path = _PATH_PATTERN.match(argument) or argument.endswith(_FILE_SUFFIXES)
         match = _REQUIREMENT.fullmatch(argument)
         if match is None or (is_path and "@" not in argument.partition("://")[0][1:]):
             continue
-        if (
-            not _PLACEHOLDER.fullmatch(match[1])
-            and match[1].upper() not in ("PACKAGE", "NAME")
-            and not match[1].isdigit()
-        ):
+        if not (_PLACEHOLDER.fullmatch(match[1]) or match[1].upper() == "NAME" or match[1].isdigit()):
             yield match[1]
         if is_last:
             return
 
 
 def iter_commands(shell: str) -> Iterator[tuple[int, str]]:
-    """The lines of a shell script with their numbers, those that go on in the next one joined."""
-    lines = shell.split("\n")
-    index = 0
-    while index < len(lines):
-        first_index, parts = index, [lines[index].strip("\r")]
-        while parts[-1].endswith("\\") and index + 1 < len(lines):
-            index += 1
-            parts[-1] = parts[-1][:-1]
-            parts.append(lines[index].strip("\r"))
-        yield first_index + 1, " ".join(parts)
-        index += 1
+    """Yield the lines of a shell script with their numbers, continued lines joined."""
+    lines = [line.strip("\r") for line in shell.split("\n")]
+    parts: list[str] = []
+    for number, line in enumerate(lines, 1):
+        parts.append(line)
+        if line.endswith("\\") and number < len(lines):
+            parts[-1] = line[:-1]
+            continue
+        yield number + 1 - len(parts), " ".join(parts)
+        parts = []
 
 
 _INLINE_CODE = re.compile(r"(?<!`)`([^`\n]{4,400})`(?!`)")
@@ -110,7 +105,7 @@ _COMMENTED_INSTALL = re.compile(r"#[ \t]*(.{0,80}?\b(?:pip[\d.]*|uv|uv pip|poetr
 
 
 def find_commands_in_prose(text: str) -> Iterator[tuple[int, str]]:
-    """Inline code and lines of their own that are install commands, with their lines in the text, from 1."""
+    """Yield inline code, and install commands on lines of their own, with their lines in the text from 1."""
     for line_number, line in enumerate(text.split("\n"), 1):
         if len(line) > _MAX_LINE_CHARS:
             continue
@@ -122,7 +117,7 @@ def find_commands_in_prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def find_commands_in_comments(code: str) -> Iterator[tuple[int, str]]:
-    """Install commands in the comments of Python code, with their lines."""
+    """Yield install commands in the comments of Python code, with their lines."""
     if "install" not in code and " add " not in code:
         return
     for line_number, line in enumerate(code.split("\n"), 1):

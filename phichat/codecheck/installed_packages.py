@@ -1,4 +1,4 @@
-"""Which distributions are installed beside this interpreter, found by the names of files: nothing is imported."""
+"""Distributions installed for this interpreter, found by the names of files; nothing is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phichat.codecheck.typos import normalize_name
 
 
 def find_distribution(name: str) -> str:
-    """How an installed distribution spells its name, "" when none bears it. name: normalised."""
+    """Return an installed distribution's name as its project spells it, "" when not installed. name: normalised."""
     for _, folders in _scan_site_folders():
         if name in folders:
             return _read_name(folders[name])
@@ -19,16 +19,14 @@ def find_distribution(name: str) -> str:
 
 
 def find_module_distribution(module: str, likely_distribution: str) -> str:
-    """The installed distribution that brings a top-level module, "" when none does. likely: tried first."""
+    """Return the installed distribution of a top-level module, "" when there is none; the likely one is tried first."""
     for files, folders in _scan_site_folders():
-        if not any(file in files for file in (module, f"{module}.py")) and not any(
+        if not files.intersection((module, f"{module}.py")) and not any(
             file.startswith(f"{module}.") and file.endswith((".so", ".pyd")) for file in files
         ):
             continue
-        likely_folders = [
-            folders[name] for name in (normalize_name(likely_distribution), normalize_name(module)) if name in folders
-        ]
-        for folder in (*likely_folders, *folders.values()):
+        likely_names = (normalize_name(likely_distribution), normalize_name(module))
+        for folder in (*(folders[name] for name in likely_names if name in folders), *folders.values()):
             if _provides(folder, module):
                 return _read_name(folder)
     return ""
@@ -36,26 +34,24 @@ def find_module_distribution(module: str, likely_distribution: str) -> str:
 
 @cache
 def _scan_site_folders() -> list[tuple[frozenset[str], dict[str, Path]]]:
-    """Of each folder that packages are installed in: its files, and its distributions' metadata by normalised name."""
+    """Return the files of each site-packages folder, and its metadata folders by normalised name."""
     site_folders = []
     for folder in _iter_site_packages():
         try:
             files = frozenset(entry.name for entry in folder.iterdir())
         except OSError:
             continue
-        suffix = ".dist-info"
-        metadata = {
-            normalize_name(file.split("-", 1)[0]): folder / file for file in sorted(files) if file.endswith(suffix)
-        }
+        infos = [file for file in sorted(files) if file.endswith(".dist-info")]
+        metadata = {normalize_name(file.split("-", 1)[0]): folder / file for file in infos}
         site_folders.append((files, metadata))
     return site_folders
 
 
 def _iter_site_packages() -> Iterator[Path]:
-    """Where installers put packages, of what Python searches: never the working directory or a checkout.
+    """Yield the folders of sys.path that installers write to, never the working directory or a checkout.
 
-    By their names, on every system `site-packages` or Debian's `dist-packages`: asking sysconfig costs more than
-    all the rest of the check."""
+    They are recognised by name, since asking sysconfig takes longer than the rest of the check.
+    """
     for entry in dict.fromkeys(sys.path):
         folder = Path(entry)
         if folder.is_absolute() and folder.name in ("site-packages", "dist-packages"):
@@ -72,7 +68,7 @@ def _provides(folder: Path, module: str) -> bool:
 
 
 def _read_name(folder: Path) -> str:
-    """The name as its project spells it; that of the folder where the metadata cannot be read."""
+    """Return the name as its project spells it, or the folder's when the metadata cannot be read."""
     try:
         with (folder / "METADATA").open(encoding="utf-8", errors="replace") as lines:
             names = (line.removeprefix("Name:").strip() for line in lines if line.startswith("Name:"))

@@ -1,10 +1,11 @@
-"""What a block without a label is: decided only where it is certain."""
+"""Languages of blocks without a label, decided only where they are certain."""
 
 from __future__ import annotations
 
 import ast
 import re
-import warnings
+
+from phichat.codecheck.syntax import try_parse
 
 _COMMANDS = frozenset((
     "pip", "pip3", "pipx", "python", "python3", "py", "uv", "uvx", "poetry", "conda", "mamba", "cd", "git", "npm",
@@ -16,7 +17,7 @@ _COMMANDS = frozenset((
 _AMBIGUOUS_COMMANDS = frozenset((
     "make", "source", "export", "touch", "echo", "python", "py", "flask", "rm", "cp", "mv", "ls",
 ))  # fmt: skip
-"""Also words of prose, or of other languages: they need company."""
+"""Also words of prose or of other languages: one of the other commands must accompany them."""
 
 _SHELL_PROMPT = re.compile(r"(?:\([\w.-]+\) ?)?(?:[\w.@~/:-]+)?[$%] (?=\S)")
 _FOREIGN_IMPORT = re.compile(
@@ -35,11 +36,16 @@ _PYTHON_CALLS = frozenset((
     "print", "len", "range", "sorted", "open", "input", "sum", "list", "dict", "set", "int", "str", "float", "zip",
     "enumerate", "map",
 ))  # fmt: skip
+_STATEMENTS = (
+    ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.With,
+    ast.AsyncWith, ast.Try, ast.If, ast.Match,
+)  # fmt: skip
+_PYTHON_EXPRESSIONS = (ast.ListComp, ast.DictComp, ast.SetComp, ast.Lambda)
 _MAX_CHARS = 100_000
 
 
 def looks_like_python(code: str, *, unmarked: bool = True) -> bool:
-    """Whether unlabelled text is Python beyond doubt. alone: nothing else says that it is code at all."""
+    """Return True for unlabelled text that is certainly Python; unmarked: no fence marks it as code either."""
     if len(code) > _MAX_CHARS or _PROGRAM_OUTPUT.search(code):
         return False
     lines = [line for line in code.splitlines() if line.strip()]
@@ -51,67 +57,37 @@ def looks_like_python(code: str, *, unmarked: bool = True) -> bool:
     other_lines = sum(1 for line in lines if _NON_PYTHON_LINE.match(line) or _FOREIGN_IMPORT.match(line))
     if other_lines * 3 > len(lines):
         return False
-    tree = _try_parse(code)
+    margin = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+    tree, _ = try_parse("\n".join(line.removeprefix(margin) for line in code.splitlines()))
     if tree is None:
         imports = sum(1 for line in lines if _PLAIN_IMPORT.match(line))
         return not other_lines and (python_lines >= 2 or (python_lines >= 1 and imports >= 1)) and not unmarked
     return _is_meaningful(tree)
 
 
-def _try_parse(code: str) -> ast.Module | None:
-    lines = code.splitlines()
-    first = next(line for line in lines if line.strip())
-    margin = first[: len(first) - len(first.lstrip())]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.parse("\n".join(line.removeprefix(margin) for line in lines))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
-
-
 def _is_meaningful(tree: ast.Module) -> bool:
-    """Whether a module that parses was meant as one: logs, tables and other languages sometimes parse too."""
+    """Return True for a module that was meant as one: logs, tables and other languages sometimes parse too."""
     assigned: set[str] = set()
     for node in tree.body:
+        if isinstance(node, _STATEMENTS):
+            return True
         match node:
-            case (
-                ast.Import()
-                | ast.ImportFrom()
-                | ast.FunctionDef()
-                | ast.AsyncFunctionDef()
-                | ast.ClassDef()
-                | ast.For()
-                | ast.While()
-                | ast.With()
-                | ast.AsyncWith()
-                | ast.Try()
-                | ast.If()
-                | ast.Match()
-            ):
-                return True
             case ast.Assign(targets=[ast.Name(id=name), *_], value=value):
                 assigned.add(name)
-                if any(
-                    isinstance(part, ast.ListComp | ast.DictComp | ast.SetComp | ast.Lambda) for part in ast.walk(value)
-                ):
+                if any(isinstance(part, _PYTHON_EXPRESSIONS) for part in ast.walk(value)):
                     return True
                 if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in _PYTHON_CALLS:
                     return True
             case ast.Expr(value=ast.Call(func=ast.Name(id=name), args=args)):
-                if name in _PYTHON_CALLS and args:
-                    return True
-                if name in assigned:
+                if name in assigned or (name in _PYTHON_CALLS and args):
                     return True
             case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))) if name in assigned:
                 return True
-            case _:
-                pass
     return False
 
 
 def looks_like_shell(code: str) -> bool:
-    """Whether unlabelled text is a list of commands."""
+    """Return True for unlabelled text that is a list of shell commands."""
     lines = [line.strip() for line in code.splitlines() if line.strip()]
     if not lines or len(code) > _MAX_CHARS:
         return False
@@ -119,9 +95,7 @@ def looks_like_shell(code: str) -> bool:
         return True
     commands = [line for line in lines if not line.startswith("#")]
     words = [line.split()[0].removeprefix("!") for line in commands]
-    unambiguous = [word for word in words if word in _COMMANDS - _AMBIGUOUS_COMMANDS]
-    return (
-        bool(commands)
-        and all(word in _COMMANDS for word in words)
-        and (bool(unambiguous) or any(re.match(r"python3? (?:-m )?[\w./-]+", line) for line in commands))
-    )
+    if not commands or not _COMMANDS.issuperset(words):
+        return False
+    is_certain = not _AMBIGUOUS_COMMANDS.issuperset(words)
+    return is_certain or any(re.match(r"python3? (?:-m )?[\w./-]+", line) for line in commands)

@@ -1,4 +1,4 @@
-"""Which modules are files of the answer itself."""
+"""Modules that are files of the answer itself."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from phichat.codecheck.languages import PYTHON
 _PATH = r"(?<![\w.-])((?:[\w.-]{1,60}[/\\]){0,8}\w{1,60})\.pyi?\b(?![\w(])"
 _MENTIONED_PATH = re.compile(_PATH)
 _PATH_HEADING = re.compile(
-    r"\s*(?:#{1,6}\s+|[-*+]\s+|\d{1,3}[.)]\s+)?[*_`(\[\"' ]*(?:\w+\s*:?\s*)?[*_`(\[\"']*"
-    + _PATH
-    + r"[*_`)\]\"': ]*\s*$"
+    rf"\s*(?:#{{1,6}}\s+|[-*+]\s+|\d{{1,3}}[.)]\s+)?[*_`(\[\"' ]*(?:\w+\s*:?\s*)?[*_`(\[\"']*{_PATH}[*_`)\]\"': ]*\s*$"
 )
 _PATH_COMMENT = re.compile(
     r"\s*(?:#|//|\"\"\")[\s:*-]*(?:file(?:name)?|path|in|save as)?[\s:`*]*"
-    + _PATH
-    + r"[`*\"']*\s*(?:\(.*|[-:–—].*|\"\"\")?$",
-    re.I,
+    rf"{_PATH}[`*\"']*\s*(?:\(.*|[-:–—].*|\"\"\")?$",
+    re.IGNORECASE,
 )
 _TREE_LINE = re.compile(r"[├└│|`+][^\w\n]{0,80}([\w-]{1,60})(/|\.pyi?)?[ \t]*(?:#.*|\(.*|<-.*|←.*)?$", re.MULTILINE)
 _WRITTEN_PATH = re.compile(r"(?:>|\btouch|\bnano|\bvim|\bcode|\btee)[ \t]+" + _PATH)
@@ -34,47 +31,39 @@ _MAX_CHARS = 300_000
 def find_local_modules(
     blocks: Sequence[Block], prose: Sequence[Prose], is_popular: Callable[[str], bool]
 ) -> frozenset[str]:
-    """Top-level names of the modules that the answer shows or names as files of the same project.
+    """Return the names of modules and packages that the answer shows or names as files of the same project.
 
-    A file that is only mentioned is no module when a popular project bears its name: by `discord.py`
-    nobody means a file.
+    A file that is only mentioned does not count if a popular project has its name, as in `discord.py`.
     """
     paths: set[str] = set()
     mentioned: set[str] = set()
     for block in blocks:
-        head = block.code[:2000].lstrip("\n ").split("\n", 2)[:2]
+        code = block.code[:_MAX_CHARS]
         paths.update(_MENTIONED_PATH.findall(block.title))
         if block.language == PYTHON:
+            head = code[:2000].lstrip("\n ").split("\n", 2)[:2]
             paths.update(match[1] for line in head if (match := _PATH_COMMENT.match(line)))
-            paths.update(re.findall(r"%%(?:writefile|file)\s+(?:-a\s+)?" + _PATH, block.code[:2000]))
-        elif not block.language and re.search("[├└│]", block.code[:_MAX_CHARS]):
-            paths.update(
-                name for name, ending in _TREE_LINE.findall(block.code[:_MAX_CHARS]) if ending or "." not in name
-            )
-            paths.update(_MENTIONED_PATH.findall(block.code[:_MAX_CHARS]))
+            paths.update(re.findall(r"%%(?:writefile|file)\s+(?:-a\s+)?" + _PATH, code[:2000]))
+        elif not block.language and re.search("[├└│]", code):
+            paths.update(name for name, ending in _TREE_LINE.findall(code) if ending or "." not in name)
+            paths.update(_MENTIONED_PATH.findall(code))
         elif block.language == "bash":
-            paths.update(_WRITTEN_PATH.findall(block.code[:_MAX_CHARS]))
-            mentioned.update(_MENTIONED_PATH.findall(block.code[:_MAX_CHARS]))
-    for part_of_prose in prose:
-        text = part_of_prose.text[:_MAX_CHARS]
-        if ".py" not in text:
-            continue
-        for line in text.split("\n"):
-            if len(line) > 1000:
-                continue
+            paths.update(_WRITTEN_PATH.findall(code))
+            mentioned.update(_MENTIONED_PATH.findall(code))
+    lines = [line for part in prose for line in part.text[:_MAX_CHARS].split("\n")]
+    for line in lines:
+        if ".py" in line and len(line) <= 1000:
             if match := _PATH_HEADING.match(line):
                 paths.add(match[1])
             mentioned.update(_MENTIONED_PATH.findall(line))
-    names = {part for path in paths for part in _module_names(path)}
-    return frozenset(
-        names | {part for path in mentioned for part in _module_names(path) if part in names or not is_popular(part)}
-    )
+    names = _module_names(paths)
+    return frozenset(names | {name for name in _module_names(mentioned) if not is_popular(name)})
 
 
 def is_placeholder(module: str) -> bool:
-    """Whether a name stands for a module of the reader's: `your_module`, `my_app`."""
+    """Return True for a name that stands for a module of the reader's: `your_module`, `my_app`."""
     return _PLACEHOLDER_NAMES.fullmatch(module) is not None
 
 
-def _module_names(path: str) -> list[str]:
-    return [part for part in re.split(r"[/\\]", path) if part.isidentifier()]
+def _module_names(paths: set[str]) -> set[str]:
+    return {part for path in paths for part in re.split(r"[/\\]", path) if part.isidentifier()}

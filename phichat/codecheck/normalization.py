@@ -1,4 +1,4 @@
-"""From a block as it was written to Python that can be parsed, every line where it was."""
+"""Normalisation of a block to Python that can be parsed, with every line in its place."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _OTHER_CELL_MAGIC = re.compile(
     r"%%(?:html|HTML|javascript|js|latex|markdown|svg|SVG|sql|bigquery|R|ruby|perl|cython|script|writefile|file|julia|pypy|python2)\b"
 )
 _WRITEFILE_PYTHON = re.compile(r"%%(?:writefile|file)\s+(?:-a\s+)?\S+\.py\b")
-_IPYTHON_PROMPT = re.compile(r"\s*In ?\[[\d ]*\]: ?")
-_IPYTHON_CONTINUATION = re.compile(r"\s*\.{3,}: ?")
+_PROMPT = re.compile(r"\s*(?:In ?\[[\d ]*\]: ?|>>> ?)")
+_CONTINUATION = re.compile(r"\s*(?:\.{3,}: ?|\.{3} ?)")
 _MAGIC = re.compile(
     r"(?P<margin>[ \t]*+)(?P<target>[A-Za-z_]\w*+(?:, ?\w++)*+ *= *)?"
     r"(?P<command>!!?\s*\S.*|%{1,2}[A-Za-z].*|\?{1,2}[\w.]+\s*|[\w.]+(?:\([^()?]*\))?\?{1,2}\s*"
@@ -22,10 +22,7 @@ _MAGIC = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class NormalizedCode:
-    """code: Python, or shell when is_shell; each line stands at its place.
-
-    commands: shell commands that stood among the Python, with their lines, from 1.
-    """
+    """Python code, or shell if is_shell. commands: shell commands among the Python, with their lines from 1."""
 
     code: str
     is_shell: bool = False
@@ -33,7 +30,7 @@ class NormalizedCode:
 
 
 def normalize_block(code: str, *, is_session: bool = False) -> NormalizedCode:
-    """Dedent, take prompts and outputs out, and tell magics and shell lines from Python."""
+    """Dedent a block, remove prompts and output, and recognise cells of other languages."""
     lines = code.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ").split("\n")
     first = next((line.strip() for line in lines if line.strip()), "")
     if first.startswith("%%"):
@@ -49,13 +46,13 @@ def normalize_block(code: str, *, is_session: bool = False) -> NormalizedCode:
 
 
 def replace_magics(code: str) -> NormalizedCode:
-    """The same with notebook magics and shell lines replaced by statements that do nothing."""
+    """Replace notebook magics and shell lines by statements that do nothing."""
     lines, commands = code.split("\n"), []
     for index, line in enumerate(lines):
         if not (match := _MAGIC.match(line)) or len(line) > 10_000:
             continue
         command = match["command"]
-        # `% name` and `? ...` may go on with an expression of the line before.
+        # `% name` may continue an expression of the line before.
         if command.startswith("%") and index and lines[index - 1].rstrip().endswith(("(", ",", '"', "'")):
             continue
         commands.append((index + 1, command.lstrip("!%$ ")))
@@ -65,33 +62,21 @@ def replace_magics(code: str) -> NormalizedCode:
 
 
 def _has_prompts(lines: list[str], first: str, *, is_session: bool) -> bool:
-    if first.startswith(">>>") or _IPYTHON_PROMPT.match(first):
+    if _PROMPT.match(first):
         return True
-    stripped = (line.lstrip() for line in lines)
     if is_session:
-        return any(line.startswith(">>>") or _IPYTHON_PROMPT.match(line) for line in stripped)
+        return any(_PROMPT.match(line) for line in lines)
     return first.startswith(("#", "Python ")) and any(line.startswith(">>> ") for line in lines)
 
 
 def _strip_prompts(lines: list[str]) -> list[str]:
-    """Statements of a session; outputs become blank lines."""
+    """Return the statements of a session; output becomes blank lines."""
     statements: list[str] = []
     in_statement = False
     for line in lines:
-        stripped = line.lstrip()
-        if match := _IPYTHON_PROMPT.match(line):
-            statements.append(line[match.end() :])
-            in_statement = True
-        elif in_statement and (match := _IPYTHON_CONTINUATION.match(line)):
-            statements.append(line[match.end() :])
-        elif stripped.startswith(">>>"):
-            statements.append(stripped[3:].removeprefix(" "))
-            in_statement = True
-        elif in_statement and stripped.startswith("..."):
-            statements.append(stripped[3:].removeprefix(" "))
-        else:
-            statements.append("")
-            in_statement = False
+        match = _PROMPT.match(line) or (_CONTINUATION.match(line) if in_statement else None)
+        in_statement = match is not None
+        statements.append(line[match.end() :] if match else "")
     return statements
 
 

@@ -1,4 +1,4 @@
-"""The code check's place in the stream."""
+"""Code check of an answer while its events stream by."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from phichat.code_report import CodeReport, TrainingScope
 from phichat.events import CodeChecked, Event, TextDelta, TurnFinished
 
 _NO_CODE_LINE = re.compile(r"(?!.*(?:import|install|add|uvx|pipx))[^\n`~(){}\[\]=;:_#<>|&$/\\\t]{0,200}", re.IGNORECASE)
-"""A line that can hold no code: answers of a word or two are not worth a parser."""
+"""A single line without code: short answers are not worth loading a parser."""
 
 _FENCE = re.compile(r"[ >\t]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*(`{3,}|~{3,})(.*)")
 
 
 def check_code(events: Iterator[Event], scope: TrainingScope | None = None) -> Iterator[Event]:
-    """The same events, with a CodeChecked right after the text that closed a code block.
+    """Yield the events, with a CodeChecked right after the text that closes a code block.
 
-    Before the TurnFinished comes one more where the whole answer has another report than what was there
-    before, and none where there is nothing to report. scope: what the model's card vouches for.
+    Another precedes the TurnFinished if the report on the whole answer differs; there is none without findings.
+    scope: what the model card says the model was trained on.
     """
     fences = FenceTracker()
     deltas: list[str] = []
@@ -33,7 +33,7 @@ def check_code(events: Iterator[Event], scope: TrainingScope | None = None) -> I
                 deltas.append(text)
                 if is_plain and not _is_plain("".join(deltas)):
                     is_plain = False
-                    # The check and its lists take 0.1 s to come up, in which the model can go on.
+                    # Loading the check takes 0.1 s, in which the model can continue.
                     Thread(target=import_module, args=("phichat.codecheck.checker",), daemon=True).start()
                 if not fences.feed_text(text):
                     continue
@@ -61,7 +61,7 @@ def _check_text(text: str, scope: TrainingScope | None) -> CodeReport:
 
 
 class FenceTracker:
-    """Tells when a fenced block may have closed: cheap, so that the real reading happens only then.
+    """Cheap detector of closing fences, so that the Markdown is parsed only then.
 
     Containers are not followed: a fence in a list or a quote counts like any other.
     """
@@ -71,12 +71,11 @@ class FenceTracker:
         self._open_fence = ""
 
     def feed_text(self, text: str) -> bool:
-        """Take in a piece of the answer; True when a block has closed in it."""
+        """Add a piece of the answer; return True when a block closed in it."""
         if "\n" not in text:
             self._partial_line += text
             return False
-        *lines, partial = (self._partial_line + text).split("\n")
-        self._partial_line = partial
+        *lines, self._partial_line = (self._partial_line + text).split("\n")
         closed = [self._closes_fence(line) for line in lines]
         return any(closed)
 
@@ -84,12 +83,12 @@ class FenceTracker:
         match = _FENCE.match(line)
         if match is None:
             return False
-        fence, info = match[1], match[2]
+        fence, info = match.groups()
         if not self._open_fence:
             if "`" not in info or fence[0] == "~":
                 self._open_fence = fence
             return False
-        if fence[0] == self._open_fence[0] and len(fence) >= len(self._open_fence) and not info.strip():
+        closes = fence.startswith(self._open_fence) and not info.strip()
+        if closes:
             self._open_fence = ""
-            return True
-        return False
+        return closes

@@ -1,4 +1,4 @@
-"""Parse Python of any version with the Python that runs, whatever it is given."""
+"""Parse Python of any version with the running Python, whatever the text is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import warnings
 from dataclasses import dataclass
 
 _ALLOW_INCOMPLETE_INPUT = 0x4000
-"""PyCF_ALLOW_INCOMPLETE_INPUT of CPython's compile.h: an error that only the end of the input made says so."""
+"""PyCF_ALLOW_INCOMPLETE_INPUT of CPython's compile.h: errors at the end of the input say "incomplete input"."""
 
 _MAX_CHARS = 4_000_000
 _MAX_DROPPED_LINES = 40
 _MAX_TOTAL_CHARS = 1_000_000
-"""Characters, in all attempts to parse what has no end yet."""
+"""In all attempts to parse one incomplete block."""
 _MAX_NESTED_FIELDS = 4
 """Replacement fields of one f-string that repeat its quotes."""
 
@@ -27,9 +27,9 @@ _NESTED_QUOTES = re.compile(r"""f(["'])((?:(?!\1)[^\n{])*)\{[^{}\n]*\1[^{}\n]*\}
 
 @dataclass(frozen=True, slots=True)
 class ParseResult:
-    """tree: None when the code cannot be parsed. ok: whether it is valid for the target.
+    """Outcome of parsing a block for a target version.
 
-    remark: why it is not, or which Python it needs; "" mostly. line: of the error, 0 when there is none.
+    tree: None when the code cannot be parsed. message: why it is not valid, mostly "". line: of the error, or 0.
     """
 
     tree: ast.Module | None
@@ -41,22 +41,22 @@ class ParseResult:
 def parse_code(code: str, target: tuple[int, int]) -> ParseResult:
     """Parse a whole block."""
     if len(code) > _MAX_CHARS:
-        return ParseResult(None, message="too long to be checked", is_valid=True)
-    tree, error = _try_parse(code)
+        return ParseResult(None, message="too long to check", is_valid=True)
+    tree, error = try_parse(code)
     if tree is None and target > sys.version_info[:2]:
         tree = _downgrade_grammar(code, target)
     if tree is None:
-        return ParseResult(None, is_valid=False, message=_format_error(error, code, target), line=_error_line(error))
-    if target >= sys.version_info[:2]:
-        return ParseResult(tree, is_valid=True)
-    needed, construct = _find_minimum_version(tree, code)
-    if needed > target:
-        return ParseResult(tree, is_valid=False, message=f"{construct} need Python {needed[0]}.{needed[1]}")
+        line = (error.lineno or 0) if isinstance(error, SyntaxError) else 0
+        return ParseResult(None, is_valid=False, message=_format_error(error, code, target), line=line)
+    if target < sys.version_info[:2]:
+        needed, construct = _find_minimum_version(tree, code)
+        if needed > target:
+            return ParseResult(tree, is_valid=False, message=f"{construct} need Python {needed[0]}.{needed[1]}")
     return ParseResult(tree, is_valid=True)
 
 
 def parse_incomplete(code: str, target: tuple[int, int]) -> ParseResult:
-    """Parse a block that ends in the middle: what its end leaves open is no error."""
+    """Parse a block that is still being written, without errors for what its end leaves open."""
     complete_result = parse_code(code, target)
     if complete_result.tree is not None or len(code) > _MAX_CHARS:
         return complete_result
@@ -64,13 +64,14 @@ def parse_incomplete(code: str, target: tuple[int, int]) -> ParseResult:
     is_incomplete = _is_incomplete(code)
     attempts = max(2, min(_MAX_DROPPED_LINES, _MAX_TOTAL_CHARS // (len(code) + 1)))
     for count in range(len(lines), max(0, len(lines) - attempts), -1):
-        tree, _ = _try_parse("\n".join(_complete_lines(lines[:count])))
+        tree, _ = try_parse("\n".join(_complete_lines(lines[:count])))
         if tree is not None:
             return ParseResult(tree, is_valid=True) if is_incomplete or count >= len(lines) - 2 else complete_result
     return ParseResult(None, is_valid=True) if is_incomplete else complete_result
 
 
-def _try_parse(code: str) -> tuple[ast.Module | None, BaseException | None]:
+def try_parse(code: str) -> tuple[ast.Module | None, BaseException | None]:
+    """Parse code of any content without warnings; return the tree, or None and the error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -92,7 +93,7 @@ def _is_incomplete(code: str) -> bool:
 
 
 def _complete_lines(lines: list[str]) -> list[str]:
-    """The lines with a body for a last line that wants one, and handlers for each `try` that has none yet."""
+    """Return the lines with a body for a last line that needs one, and a handler for each unfinished `try`."""
     lines = [line for line in lines if line.strip()]
     if not lines:
         return []
@@ -100,24 +101,21 @@ def _complete_lines(lines: list[str]) -> list[str]:
     margin = len(last) - len(last.lstrip())
     added_lines = []
     if last.rstrip().endswith(":"):
-        added_lines.append(" " * (margin + 1) + "pass")
         margin += 1
+        added_lines.append(" " * margin + "pass")
     elif last.lstrip().startswith("@"):
         added_lines.append(" " * margin + "def _(): pass")
     for line in reversed(lines):
         indent = len(line) - len(line.lstrip())
-        stripped = line.strip()
-        if indent < margin and re.match(r"(?:except|finally)\b", stripped):
+        if indent < margin:
             margin = indent
-        elif indent < margin:
-            margin = indent
-            if re.match(r"try\s*:", stripped):
+            if re.match(r"\s*try\s*:", line):
                 added_lines += [" " * indent + "except Exception:", " " * indent + " pass"]
     return [*lines, *added_lines]
 
 
 def _downgrade_grammar(code: str, target: tuple[int, int]) -> ast.Module | None:
-    """Grammar that is newer than the running Python, said in the words of older ones."""
+    """Parse code after rewriting grammar that is newer than the running Python to older grammar."""
     if target >= (3, 12):
         code = _TYPE_STATEMENT.sub(r"\1\2\3", code)
         code = _TYPE_PARAMETERS.sub(r"\1", code)
@@ -126,32 +124,29 @@ def _downgrade_grammar(code: str, target: tuple[int, int]) -> ast.Module | None:
     if target >= (3, 14):
         code = _BARE_EXCEPT.sub(r"\1(\2):", code)
         code = _TEMPLATE_PREFIX.sub("f", code)
-    return _try_parse(code)[0]
+    return try_parse(code)[0]
 
 
 def _find_minimum_version(tree: ast.Module, code: str) -> tuple[tuple[int, int], str]:
-    """The first Python 3 whose grammar has all that is there, and what it is that asks for it."""
-    needed, construct = (3, 0), ""
-    for node in ast.walk(tree):
-        version, name = (3, 0), ""
-        match node:
-            case ast.Match():
-                version, name = (3, 10), "match statements"
-            case ast.TryStar():
-                version, name = (3, 11), "except* clauses"
-            case ast.NamedExpr():
-                version, name = (3, 8), "assignment expressions"
-            case _ if getattr(node, "type_params", None) or type(node).__name__ == "TypeAlias":
-                version, name = (3, 12), "type parameters and type statements"
-            case _ if type(node).__name__ == "TemplateStr":
-                version, name = (3, 14), "template strings"
-            case ast.JoinedStr() if sys.version_info >= (3, 12) and _has_nested_quotes(node, code):
-                version, name = (3, 12), "f-strings that repeat their quotes"
-            case _:
-                continue
-        if version > needed:
-            needed, construct = version, name
-    return needed, construct
+    """Return the first Python 3 whose grammar has all that the code uses, and the construct that needs it."""
+    return max((_required_version(node, code) for node in ast.walk(tree)), key=lambda required: required[0])
+
+
+def _required_version(node: ast.AST, code: str) -> tuple[tuple[int, int], str]:
+    match node:
+        case ast.Match():
+            return (3, 10), "match statements"
+        case ast.TryStar():
+            return (3, 11), "except* clauses"
+        case ast.NamedExpr():
+            return (3, 8), "assignment expressions"
+        case _ if getattr(node, "type_params", None) or type(node).__name__ == "TypeAlias":
+            return (3, 12), "type parameters and type statements"
+        case _ if type(node).__name__ == "TemplateStr":
+            return (3, 14), "template strings"
+        case ast.JoinedStr() if sys.version_info >= (3, 12) and _has_nested_quotes(node, code):
+            return (3, 12), "f-strings that repeat their quotes"
+    return (3, 0), ""
 
 
 def _has_nested_quotes(node: ast.JoinedStr, code: str) -> bool:
@@ -172,12 +167,8 @@ def _format_error(error: BaseException | None, code: str, target: tuple[int, int
         if "Missing parentheses in call to" in str(error.msg) or (
             "multiple exception types" in str(error.msg) and _PYTHON_2_STATEMENT.search(code)
         ):
-            return f"this is Python 2 and no valid {version}"
-        return f"no valid {version} ({error.msg.split(chr(10))[0][:100]})"
+            return f"this is Python 2, not valid {version}"
+        return f"not valid {version} ({error.msg.split(chr(10))[0][:100]})"
     if isinstance(error, RecursionError | MemoryError):
-        return "nested too deeply to be checked"
-    return f"no valid {version}"
-
-
-def _error_line(error: BaseException | None) -> int:
-    return (error.lineno or 0) if isinstance(error, SyntaxError) else 0
+        return "nested too deeply to check"
+    return f"not valid {version}"

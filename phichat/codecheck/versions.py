@@ -1,22 +1,21 @@
-"""Which Python a project is for."""
+"""Python version of a project, from its pyproject.toml."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 MIN_VERSION, MAX_VERSION = (3, 8), (3, 15)
-"""The versions that can be checked for; of older ones too little is known."""
+"""The versions that can be checked for; too little is known of older ones."""
 
 _CLAUSE = re.compile(r"\s*(~=|===?|!=|<=?|>=?)\s*(\d+)(?:\.(\d+|\*))?(?:\.\S*)?\s*")
 
 
 def find_project_version(file: Path) -> tuple[int, int] | None:
-    """The lowest version that satisfies `requires-python` of the nearest pyproject.toml above a file.
+    """Return the lowest version that satisfies `requires-python` of the nearest pyproject.toml above a file.
 
-    None when there is none, or when it cannot be read: it is somebody else's file.
+    None when there is no such file, or it cannot be read: it may belong to another tool.
     """
     for folder in file.absolute().parents:
         try:
@@ -32,28 +31,28 @@ def find_project_version(file: Path) -> tuple[int, int] | None:
 
 
 def find_lowest_version(specifier: str) -> tuple[int, int] | None:
-    """The lowest Python 3 that a specifier such as `>=3.10,<4` allows, of those that can be checked for."""
+    """Return the lowest checkable Python 3 that a specifier such as `>=3.10,<4` allows."""
     clauses = [_CLAUSE.fullmatch(clause) for clause in specifier.split(",") if clause.strip()]
     if not clauses or None in clauses:
         return None
-    for minor in range(MIN_VERSION[1], MAX_VERSION[1] + 1):
-        if all(_satisfies_clause(found[1], found[2], found[3], (MIN_VERSION[0], minor)) for found in clauses if found):
-            return (MIN_VERSION[0], minor)
-    return None
+    versions = ((MIN_VERSION[0], minor) for minor in range(MIN_VERSION[1], MAX_VERSION[1] + 1))
+    return next((one for one in versions if all(_satisfies_clause(clause, one) for clause in clauses if clause)), None)
 
 
-def _satisfies_clause(operator: str, major: str, minor: str | None, version: tuple[int, int]) -> bool:
-    length = 2 if minor not in (None, "*") else 1
-    clause_version = (int(major), int(minor))[:length] if minor not in (None, "*") else (int(major),)
-    compared = version[:length]
-    compare: dict[str, Callable[[], bool]] = {
-        "==": lambda: compared == clause_version,
-        "===": lambda: compared == clause_version,
-        "!=": lambda: compared != clause_version or length == 2,
-        "<": lambda: version < (*clause_version, 0)[:2],
-        "<=": lambda: compared <= clause_version,
-        ">": lambda: compared >= clause_version,
-        ">=": lambda: compared >= clause_version,
-        "~=": lambda: compared >= clause_version and version[0] == clause_version[0],
-    }
-    return compare[operator]()
+def _satisfies_clause(clause: re.Match[str], version: tuple[int, int]) -> bool:
+    operator, *numbers = clause.groups()
+    wanted = tuple(int(number) for number in numbers if number not in (None, "*"))
+    compared = version[: len(wanted)]
+    match operator:
+        case "==" | "===":
+            return compared == wanted
+        case "!=":
+            # `!=3.9.1` excludes a patch release of 3.9, not all of it.
+            return compared != wanted or len(wanted) == 2
+        case "<":
+            return version < (*wanted, 0)[:2]
+        case "<=":
+            return compared <= wanted
+        case "~=":
+            return compared >= wanted and version[0] == wanted[0]
+    return compared >= wanted  # `>3.9` too: patch releases of 3.9 satisfy it

@@ -14,13 +14,12 @@ from phichat.events import PromptProgress, ReasoningDelta, SampleFinished, Sampl
 from phichat.types import FinishReason, Message, SamplingParams
 
 _SEED_COUNT = 2**32 - 1
-"""llama.cpp takes the one above for a wish to have it drawn."""
+"""llama.cpp takes the number above as a request for a random seed (LLAMA_DEFAULT_SEED)."""
 
 
 def derive_seeds(params: SamplingParams, n: int) -> tuple[int, ...]:
-    """The seeds of so many samples: the one given or drawn, and those that follow it."""
-    drawn = int.from_bytes(os.urandom(4), "big") % _SEED_COUNT
-    first = params.seed if params.seed is not None else drawn
+    """Return the seeds of n replies: the given or a random one, and those that follow it."""
+    first = params.seed if params.seed is not None else int.from_bytes(os.urandom(4), "big") % _SEED_COUNT
     return tuple((first + offset) % _SEED_COUNT for offset in range(n))
 
 
@@ -32,9 +31,9 @@ def sample_sequentially(
     cancel: CancelToken,
     total: int,
 ) -> Iterator[SampleEvent]:
-    """Samples by a backend that gives one reply at a time. seeds: by the numbers of the samples, of `total`.
+    """Generate several replies with a backend that gives one at a time.
 
-    Raises what generate raises.
+    seeds: by the index of the reply, of `total` replies. Raises what `generate` raises.
     """
     delta_count = 0
     for completed, (index, seed) in enumerate(seeds.items(), total - len(seeds)):
@@ -54,16 +53,13 @@ def sample_sequentially(
 
 
 def finish_sample(index: int, reply: TurnFinished) -> Iterator[SampleFinished]:
-    """The end of a sample, unless it failed before it had begun."""
+    """Yield the end of a reply, unless it failed before it began."""
     if reply.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) or reply.text or reply.reasoning:
         yield SampleFinished(index, reply)
 
 
 class SamplesAccumulator:
-    """Several replies as they grow; as `GrowingReply`, it loses nothing that was said.
-
-    seeds: of the samples, by number.
-    """
+    """Several growing replies, by the index of their seed."""
 
     def __init__(self, n_ctx: int, seeds: Sequence[int], load_s: float) -> None:
         self._n_ctx, self._seeds, self._load_s = n_ctx, seeds, load_s
@@ -71,31 +67,28 @@ class SamplesAccumulator:
         self._open_replies: dict[int, ReplyAccumulator] = {}
         self._completed = self._tokens = 0
 
-    def feed(self, engine_reply: protocol.EngineReply) -> Iterator[SampleEvent]:
-        """The events that one reply of the engine process amounts to."""
-        match engine_reply:
-            case protocol.PrefillProgress():
-                self._prefill_progress = engine_reply
-                yield PromptProgress(engine_reply.done, engine_reply.total, engine_reply.cached)
-            case protocol.SampleOutput():
-                accumulator = self._open_replies.get(engine_reply.index) or self._start_reply(engine_reply.index)
-                list(accumulator.feed(engine_reply.output))
-                if isinstance(engine_reply.output, protocol.GenerationFinished):
-                    self._completed += 1
-                    yield SampleFinished(engine_reply.index, self._open_replies.pop(engine_reply.index).finish())
-                else:
-                    self._tokens += engine_reply.output.tokens
-                yield SamplingProgress(self._completed, len(self._seeds), self._tokens)
-            case _:
-                pass
+    def feed(self, reply: protocol.EngineReply) -> Iterator[SampleEvent]:
+        """Yield the events for one reply of the engine process."""
+        if isinstance(reply, protocol.PrefillProgress):
+            self._prefill_progress = reply
+            yield PromptProgress(reply.done, reply.total, reply.cached)
+        elif isinstance(reply, protocol.SampleOutput):
+            accumulator = self._open_replies.get(reply.index) or self._start_reply(reply.index)
+            list(accumulator.feed(reply.output))
+            if isinstance(reply.output, protocol.GenerationFinished):
+                self._completed += 1
+                yield SampleFinished(reply.index, self._open_replies.pop(reply.index).finish())
+            else:
+                self._tokens += reply.output.tokens
+            yield SamplingProgress(self._completed, len(self._seeds), self._tokens)
 
     def _start_reply(self, index: int) -> ReplyAccumulator:
-        reply = self._open_replies[index] = ReplyAccumulator(self._n_ctx, self._seeds[index], self._load_s)
+        accumulator = self._open_replies[index] = ReplyAccumulator(self._n_ctx, self._seeds[index], self._load_s)
         if self._prefill_progress:
-            list(reply.feed(self._prefill_progress))
-        return reply
+            list(accumulator.feed(self._prefill_progress))
+        return accumulator
 
     def finish_remaining(self, reason: FinishReason | None = None) -> Iterator[SampleFinished]:
-        """Those whose end did not come. reason: instead of that they were cancelled."""
-        for index, reply in self._open_replies.items():
-            yield from finish_sample(index, reply.finish(reason))
+        """Yield the ends of replies that the engine did not finish; reason: instead of CANCELLED."""
+        for index, accumulator in self._open_replies.items():
+            yield from finish_sample(index, accumulator.finish(reason))

@@ -1,31 +1,34 @@
-"""What can be asked of a loaded model, whoever loaded it."""
+"""Base of the backends whose model is loaded in an engine process."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import TypeVar, assert_never
 
-from phichat.engine.backend import CancelToken, GenerationEvent, SampleEvent
+from phichat.engine.backend import CancelToken, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection
-from phichat.engine.ipc.protocol import EngineReply, ErrorCode, ErrorReply
+from phichat.engine.ipc.protocol import EngineReply, ErrorCode
 from phichat.engine.parallel_sampling import SamplesAccumulator, derive_seeds
 from phichat.engine.reply_accumulator import ReplyAccumulator
-from phichat.errors import (
-    ContextOverflow,
-    EngineError,
-    EngineLoadFailed,
-    ModelDoesNotFit,
-    PhichatError,
-    TemplateError,
-)
+from phichat.errors import ContextOverflow, EngineError, EngineLoadFailed, ModelDoesNotFit, PhichatError, TemplateError
+from phichat.events import ModelReady
 from phichat.types import FinishReason, Message, SamplingParams
+
+_T = TypeVar("_T")
+
+
+def require_loaded(value: _T | None) -> _T:
+    """Return the value. Raises EngineError for None, which stands for a model that is not loaded."""
+    if value is None:
+        raise EngineError("No model is loaded", "Load one first")
+    return value
 
 
 class ProcessBackend(ABC):
-    """The part of a backend that comes after loading. Imports nothing that reads or plans."""
+    """Requests to a loaded model; subclasses load it. Imports nothing that reads files or plans."""
 
     def __init__(self, name: str, path: Path) -> None:
         self._name, self._path = name, path
@@ -33,24 +36,34 @@ class ProcessBackend(ABC):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The model's file."""
         return self._path
 
     @property
     @abstractmethod
     def n_ctx(self) -> int:
-        """As `Backend.n_ctx`."""
+        """See `Backend.n_ctx`."""
 
     @abstractmethod
     def _require_connection(self) -> EngineConnection:
-        """To the engine with the model in it. Raises EngineError when there is none."""
+        """Return the connection to the loaded model. Raises EngineError when there is none."""
 
     @abstractmethod
     def _on_disconnected(self) -> None:
-        """The link has ended; the next load begins anew."""
+        """Forget the connection, which has ended; the next load starts afresh."""
+
+    @abstractmethod
+    def _load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
+        """See `Backend.load`."""
+
+    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
+        """See `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
+        for event in self._load(cancel):
+            if isinstance(event, ModelReady):
+                self._unreported_load_s = event.load_s
+            yield event
 
     def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
-        """As `Backend.count`."""
         for reply in self._request(protocol.CountTokens(tuple(messages)), cancel):
             if isinstance(reply, protocol.TokenCount):
                 return reply.tokens
@@ -59,15 +72,12 @@ class ProcessBackend(ABC):
     def generate(
         self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
     ) -> Iterator[GenerationEvent]:
-        """As `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
+        """See `Backend.generate`. Raises EngineError kinds, ContextOverflow and TemplateError."""
         (seed,) = derive_seeds(params, 1)
-        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        accumulator = ReplyAccumulator(self.n_ctx, seed, load_s)
+        accumulator = ReplyAccumulator(self.n_ctx, seed, self._take_load_s())
         try:
-            for engine_reply in self._request(
-                protocol.Generate(tuple(messages), params, seed, conversation_id), cancel
-            ):
-                yield from accumulator.feed(engine_reply)
+            for reply in self._request(protocol.Generate(tuple(messages), params, seed, conversation_id), cancel):
+                yield from accumulator.feed(reply)
         except PhichatError:
             yield accumulator.finish(FinishReason.ERROR)
             raise
@@ -76,51 +86,53 @@ class ProcessBackend(ABC):
     def generate_n(
         self, messages: Sequence[Message], params: SamplingParams, n: int, cancel: CancelToken
     ) -> Iterator[SampleEvent]:
-        """As `Backend.sample`. Raises what `generate` does."""
+        """See `Backend.generate_n`. Raises what `generate` does."""
         seeds = derive_seeds(params, n)
-        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
-        accumulator = SamplesAccumulator(self.n_ctx, seeds, load_s)
+        accumulator = SamplesAccumulator(self.n_ctx, seeds, self._take_load_s())
         try:
-            for engine_reply in self._request(protocol.GenerateN(tuple(messages), params, seeds), cancel):
-                yield from accumulator.feed(engine_reply)
+            for reply in self._request(protocol.GenerateN(tuple(messages), params, seeds), cancel):
+                yield from accumulator.feed(reply)
         except PhichatError:
             yield from accumulator.finish_remaining(FinishReason.ERROR)
             raise
         yield from accumulator.finish_remaining()
 
+    def _take_load_s(self) -> float:
+        load_s, self._unreported_load_s = self._unreported_load_s, 0.0
+        return load_s
+
     def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
-        """Replies without Failed: that is raised, or the end when it was cancelled."""
+        """Yield the replies but ErrorReply: its error is raised, or a cancelled request just ends."""
         connection = self._require_connection()
         try:
             for reply in connection.request(request, cancel):
-                if isinstance(reply, ErrorReply):
-                    if reply.code is not ErrorCode.CANCELLED:
-                        raise self._to_exception(reply)
-                    return
-                yield reply
+                if not isinstance(reply, protocol.ErrorReply):
+                    yield reply
+                elif reply.code is not ErrorCode.CANCELLED:
+                    raise self._to_exception(reply)
         finally:
             if not connection.is_alive:
                 self._on_disconnected()
 
-    def _to_exception(self, error_reply: ErrorReply) -> PhichatError:
-        match error_reply.code:
+    def _to_exception(self, reply: protocol.ErrorReply) -> PhichatError:
+        match reply.code:
             case ErrorCode.OVERFLOW:
-                return ContextOverflow(error_reply.prompt_tokens, self.n_ctx)
+                return ContextOverflow(reply.prompt_tokens, self.n_ctx)
             case ErrorCode.TEMPLATE:
                 return TemplateError(
-                    f"The model's chat template refuses these messages ({error_reply.message})", "Try another model"
+                    f"The model's chat template refuses these messages ({reply.message})", "Try another model"
                 )
             case ErrorCode.MEMORY:
                 return ModelDoesNotFit(
-                    f"{self._name} needs more memory than is free ({error_reply.message})",
+                    f"{self._name} needs more memory than is free ({reply.message})",
                     "Try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
                 )
             case ErrorCode.LOAD | ErrorCode.LIBRARY:
                 return EngineLoadFailed(
-                    f"llama.cpp cannot load {self._path} ({error_reply.message})",
+                    f"llama.cpp cannot load {self._path} ({reply.message})",
                     "Download it again, or update llama-cpp-python if the model is newer",
                 )
             case ErrorCode.DECODE | ErrorCode.CANCELLED:
-                return EngineError(f"llama.cpp could not evaluate the prompt ({error_reply.message})", "Ask again")
+                return EngineError(f"llama.cpp could not evaluate the prompt ({reply.message})", "Ask again")
             case _:
-                assert_never(error_reply.failure)
+                assert_never(reply.code)

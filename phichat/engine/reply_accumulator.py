@@ -1,4 +1,4 @@
-"""A reply as it grows: what the engine says, as events, and the end of it whenever it comes."""
+"""Reply of an engine process as it grows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from phichat.types import FinishReason, Timings, Usage
 
 
 class ReplyAccumulator:
-    """Keeps everything that was said, so that an engine which dies takes none of it along.
+    """One growing reply in this process, so that an engine which dies takes none of its text along.
 
-    n_ctx: the context in tokens. seed: the one that is sampled with. load_s: seconds that loading
-    took for this turn.
+    n_ctx: context in tokens. seed: used for sampling. load_s: seconds that loading took for this turn.
     """
 
     def __init__(self, n_ctx: int, seed: int, load_s: float) -> None:
@@ -24,12 +23,12 @@ class ReplyAccumulator:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._usage, self._timings = Usage(), Timings()
-        # Until the engine says more: a request that is cancelled ends without another word.
+        # A cancelled request ends without a GenerationFinished.
         self._finish_reason = FinishReason.CANCELLED
         self._requested_at, self._first_token_at = monotonic(), 0.0
 
     def feed(self, reply: protocol.EngineReply) -> Iterator[GenerationEvent]:
-        """The events that one reply of the engine process amounts to."""
+        """Yield the events for one reply of the engine process."""
         match reply:
             case protocol.PrefillProgress():
                 self._usage = Usage(reply.total, reply.cached, 0)
@@ -44,11 +43,9 @@ class ReplyAccumulator:
                     yield TextDelta(reply.text)
             case protocol.GenerationFinished():
                 self._usage, self._timings, self._finish_reason = reply.usage, reply.timings, reply.finish_reason
-            case _:
-                pass
 
     def _estimate_timings(self, tokens: int) -> None:
-        """Figures as seen from here, for a reply whose engine dies before it gives its own."""
+        # For a reply whose engine dies before it sends its own figures.
         now = monotonic()
         self._first_token_at = self._first_token_at or now
         wait_s = self._first_token_at - self._requested_at
@@ -56,7 +53,7 @@ class ReplyAccumulator:
         self._timings = Timings(prompt_s=wait_s, first_token_s=wait_s, generation_s=now - self._first_token_at)
 
     def finish(self, reason: FinishReason | None = None) -> TurnFinished:
-        """The end; reason: instead of the engine's own."""
+        """Return the end of the reply; reason: instead of the engine's."""
         return TurnFinished(
             text="".join(self._text),
             reasoning="".join(self._reasoning),

@@ -1,4 +1,4 @@
-"""A backend that says what it was told to: the seam for tests and documentation."""
+"""Backend that replays scripted replies, for tests and documentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from phichat.types import FinishReason, Message, ModelInfo, SamplingParams, Usag
 
 @dataclass(frozen=True, slots=True)
 class FakeReply:
-    """One scripted reply: reasoning, then pieces of text, then an error if one is given.
+    """One scripted reply: reasoning, then pieces of text, then an error if given.
 
     delay_s: seconds before each piece.
     """
@@ -28,9 +28,9 @@ class FakeReply:
 
 @dataclass
 class FakeBackend:
-    """Gives its replies in order, the last one again and again. A token is a word.
+    """Backend that gives its replies in order, the last one repeatedly. A token is a word.
 
-    prompts: what it was asked, for a test to look at.
+    prompts: the messages of each request so far.
     """
 
     replies: Sequence[FakeReply]

@@ -1,4 +1,4 @@
-"""From token pieces to text: pure, incremental, and constant in cost per token."""
+"""Incremental filters from token pieces to text; pure, and constant in cost per token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ THINK_END = "</think>"
 
 
 class Utf8Decoder:
-    """Bytes to text, a character at the earliest when it is whole.
+    """Decoder of bytes to text that emits complete characters only.
 
     Invalid bytes become U+FFFD at once and never hold back what follows them.
     """
@@ -19,12 +19,12 @@ class Utf8Decoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, chunk: bytes) -> str:
-        """The characters that piece completes."""
+        """Return the characters that a chunk completes."""
         return self._decoder.decode(chunk)
 
 
 def _partial_match_length(text: str, markers: Sequence[str]) -> int:
-    """The length of the longest end of text that begins one of marks without completing it."""
+    """Return the length of the longest end of text that begins one of the markers without completing it."""
     longest = 0
     for marker in markers:
         for size in range(min(len(marker) - 1, len(text)), longest, -1):
@@ -35,7 +35,7 @@ def _partial_match_length(text: str, markers: Sequence[str]) -> int:
 
 
 class StopStringFilter:
-    """Cuts the text before the first stop string, wherever the tokens break it."""
+    """Cuts the text before the first stop string, however tokens split it."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
@@ -43,7 +43,7 @@ class StopStringFilter:
         self.is_stopped = False
 
     def feed(self, text: str) -> str:
-        """What may be shown: never a part of a stop string."""
+        """Return the text that can be shown: never a part of a stop string."""
         if not self._stops or self.is_stopped:
             return "" if self.is_stopped else text
         text = self._buffer + text
@@ -56,17 +56,16 @@ class StopStringFilter:
         return text[:safe_length]
 
     def flush(self) -> str:
-        """What was held back and turned out to be no stop string."""
+        """Return the text that was held back and is not a stop string."""
         buffered, self._buffer = self._buffer, ""
         return buffered
 
 
 class ReasoningSplitter:
-    """Tells what the model thinks from what it says.
+    """Separates a model's reasoning from its answer.
 
-    Reasoning stands between <think> and </think> at the very beginning of a reply; a prompt that
-    ends with <think> has opened it already. The same words later in an answer are text.
-    White space around the marks belongs to neither.
+    Reasoning stands between <think> and </think> at the very beginning of a reply; a prompt that ends with <think> has
+    opened it already. The same words later in an answer are text. White space around the markers belongs to neither.
     """
 
     def __init__(self, prompt_suffix: str) -> None:
@@ -76,7 +75,7 @@ class ReasoningSplitter:
         self._at_start = True
 
     def feed(self, text: str) -> tuple[str, str]:
-        """(reasoning, text) that the piece adds."""
+        """Return the (reasoning, text) that a piece adds."""
         if self._state == "text":
             return "", text
         self._buffer += text
@@ -92,7 +91,7 @@ class ReasoningSplitter:
             end = self._buffer.find(THINK_END)
             if end < 0:
                 safe_text = self._buffer[: len(self._buffer) - _partial_match_length(self._buffer, (THINK_END,))]
-                # White space may be the last before the closing mark: it waits until something follows.
+                # White space before the closing marker is not reasoning: it waits until more text follows.
                 return self._lstrip_once(self._consume(len(safe_text.rstrip()))), ""
             reasoning = self._lstrip_once(self._consume(end).rstrip())
             self._consume(len(THINK_END))
@@ -104,7 +103,7 @@ class ReasoningSplitter:
         return "", answer
 
     def flush(self) -> tuple[str, str]:
-        """(reasoning, text) that was held back."""
+        """Return the (reasoning, text) that was held back."""
         buffered, self._buffer = self._buffer, ""
         if self._state == "thinking":
             return self._lstrip_once(buffered), ""

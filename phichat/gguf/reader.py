@@ -1,8 +1,8 @@
-"""A cursor that reads the primitive types of GGUF from a source it does not trust.
+"""Reader of GGUF's primitive types from an untrusted source.
 
-The cursor holds a window of the file, steps over long arrays (the vocabulary) keeping only their length,
-and bounds every count before it loops or allocates, so that a hostile file costs at most seconds and a
-few megabytes. Types are numbered as in `enum gguf_type` of gguf.h; llama.cpp refuses nested arrays too.
+It holds a window of the file, skips long arrays (the vocabulary) and keeps their length, and bounds every count
+before it loops or allocates, so that a hostile file costs at most seconds and a few megabytes. Types are numbered as
+in `enum gguf_type` of gguf.h; llama.cpp refuses nested arrays too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ ReadAt = Callable[[int, int], bytes]
 """read(offset, length) -> bytes; returns fewer only at the end of the file."""
 
 MetadataValue = int | float | bool | str | tuple[int | float | bool | str, ...]
-
-DOWNLOAD_AGAIN = "download it again"
 
 _WINDOW_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 28
@@ -36,7 +34,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 
 @dataclass(slots=True)
 class HeaderReader:
-    """Position in a GGUF of file_size bytes; where names the file in errors, which are ModelFileError."""
+    """Position in a GGUF of file_size bytes, which errors (ModelFileError) call source_name."""
 
     read_at: ReadAt
     file_size: int
@@ -48,11 +46,11 @@ class HeaderReader:
     skipped_strings: int = 0
     array_lengths: dict[str, int] = field(default_factory=dict)
 
-    def make_error(self, problem: str) -> ModelFileError:
-        return ModelFileError(f"{self.source_name} {problem}", DOWNLOAD_AGAIN)
+    def make_error(self, problem: str, next_step: str = "Download it again") -> ModelFileError:
+        return ModelFileError(f"{self.source_name} {problem}", next_step)
 
     def require_bytes(self, length: int) -> int:
-        """Brings that many bytes at the cursor into the window and moves on; the index where they begin."""
+        """Load that many bytes into the window and move past them; return their index in the window."""
         if length > self.file_size - self.position:
             raise self.make_error(f"ends at {self.file_size:,} bytes, inside its header: it is cut off or damaged")
         index = self.position - self.window_start
@@ -62,7 +60,7 @@ class HeaderReader:
             self.window = self.read_at(self.position, max(length, min(_WINDOW_BYTES, self.file_size - self.position)))
             self.window_start, index = self.position, 0
             if len(self.window) < length:
-                raise self.make_error("became shorter while it was read")
+                raise self.make_error("shrank while being read")
         self.position += length
         return index
 
@@ -75,13 +73,13 @@ class HeaderReader:
         return int(self.read_scalar(code))
 
     def charge_memory(self, size: int) -> None:
-        """Counts what stays in memory, in bytes."""
+        """Count bytes that stay in memory, up to a limit."""
         self.charged_bytes += size
         if self.charged_bytes > _MAX_METADATA_BYTES:
             raise self.make_error(f"is damaged: its metadata takes more than {_MAX_METADATA_BYTES:,} bytes")
 
     def read_string(self, limit: int, label: str) -> str:
-        """A string of at most limit bytes; what names it in the error."""
+        """Read a string of at most limit bytes, which the error calls label."""
         length = self.read_int()
         if length > limit:
             raise self.make_error(f"is damaged: {label} of {length:,} bytes")
@@ -95,7 +93,7 @@ class HeaderReader:
         self.position += length
 
     def skip_strings(self, count: int) -> None:
-        """Steps over strings by their lengths alone."""
+        """Skip strings by their lengths alone."""
         self.skipped_strings += count
         if self.skipped_strings > _MAX_ARRAY_STRINGS:
             raise self.make_error(f"is damaged: its arrays claim {self.skipped_strings:,} strings")
@@ -114,7 +112,7 @@ class HeaderReader:
             self.position = end
 
     def read_value(self, key: str, kind: int) -> MetadataValue | None:
-        """The value of a metadata key; None when it is too long to be kept."""
+        """Read the value of a metadata key; None when it is too long to be stored."""
         if kind in _SCALARS:
             return self.read_scalar(_SCALARS[kind])
         if kind == _ARRAY:

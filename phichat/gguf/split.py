@@ -1,4 +1,4 @@
-"""The names of GGUF files that are parts of one model."""
+"""Names of GGUF files that are parts of one model, as llama.cpp's gguf-split writes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gg
 
 
 def list_split_paths(path: Path) -> tuple[Path, ...]:
-    """All files of the model that the name says this one belongs to, the first part first."""
+    """Return all files of the model that a file belongs to by its name, in order."""
     match = _SPLIT_NAME.match(path.name)
     if match is None or not 1 <= int(match["part"]) <= int(match["parts"]):
         return (path,)

@@ -1,8 +1,7 @@
-"""Numbers that the GGUF format and llama.cpp give to quantizations.
+"""Numbers of the quantization types in GGUF files, and llama.cpp's architectures that cannot chat.
 
-A quantized tensor is stored in blocks: `GGML_TYPES` says how many weights a block holds and how many
-bytes it takes (the `block_*` structs of ggml-common.h). `FILE_TYPES` names the mixture that a whole
-file was quantized with (`enum llama_ftype` of llama.h).
+`GGML_TYPES`: `enum ggml_type` of ggml.h; weights and bytes per block are those of the `block_*` structs of
+ggml-common.h. `FILE_TYPES`: the mixture that a whole file was quantized with, `enum llama_ftype` of llama.h.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from typing import NamedTuple
 
 
 class GgmlType(NamedTuple):
-    """name: as ggml spells it. block: weights in a block. size: bytes of a block."""
+    """A quantization type. block_size: weights in a block. type_size: bytes of a block."""
 
     name: str
     block_size: int
     type_size: int
 
     def row_bytes(self, weights: int) -> int:
-        """Bytes of a row of that many weights, rounded up to whole blocks."""
+        """Return the bytes of a row of that many weights, rounded up to whole blocks."""
         return -(-weights // self.block_size) * self.type_size
 
 
@@ -59,9 +58,5 @@ ENCODER_DECODER_ARCHITECTURES = frozenset({"t5"})
 
 
 def find_type(name: str) -> GgmlType:
-    """The type that ggml calls so, upper or lower case; KeyError for a name that ggml does not have."""
-    upper_name = name.upper()
-    for kind in GGML_TYPES.values():
-        if kind.name == upper_name:
-            return kind
-    raise KeyError(name)
+    """Return the type with ggml's name, in upper or lower case. Raises KeyError."""
+    return {kind.name: kind for kind in GGML_TYPES.values()}[name.upper()]

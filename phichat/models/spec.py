@@ -1,4 +1,4 @@
-"""What a user can write for a model, taken apart; nothing is looked up."""
+"""References to models as users write them, parsed; nothing is looked up."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _QUANTIZATION = re.compile(r"[\w.-]{1,40}", re.ASCII)
 _PATH_LIKE = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PAGE_KINDS = ("blob", "resolve", "raw", "tree")
-_ACCEPTED_FORMS = "give a registry name, owner/repo, owner/repo:QUANT, owner/repo/file.gguf, an https address or a path"
+_ACCEPTED_FORMS = "Give a registry name, owner/repo, owner/repo:QUANT, owner/repo/file.gguf, an https URL or a path"
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryName:
-    """A name or an alias from models.toml; quantization is "" for the one that the entry names."""
+    """Name or alias from models.toml. quantization: "" for the one that the entry names."""
 
     name: str
     quantization: str = ""
@@ -28,9 +28,9 @@ class RegistryName:
 
 @dataclass(frozen=True, slots=True)
 class RepoSpec:
-    """Something in a hub repository; what was not said is "".
+    """Model in a hub repository; parts that were not given are "".
 
-    file: a path in the repository; one that ends in a slash is a folder.
+    file: a path in the repository; a folder if it ends in a slash.
     """
 
     repository: str
@@ -41,14 +41,14 @@ class RepoSpec:
 
 @dataclass(frozen=True, slots=True)
 class UrlSpec:
-    """A GGUF file on any server."""
+    """GGUF file on any server."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class PathSpec:
-    """A file on this machine."""
+    """File on this machine."""
 
     path: str
 
@@ -57,13 +57,10 @@ ModelReference = RegistryName | RepoSpec | UrlSpec | PathSpec
 
 
 def parse_reference(text: str, endpoint: str = "") -> ModelReference:
-    """What text means. endpoint: the base URL of the hub where it is not the usual one.
-
-    Raises UsageError.
-    """
+    """Parse a reference. endpoint: base URL of the hub if it is not the default. Raises UsageError."""
     text = text.strip()
     if not text or any(ord(char) < 32 or ord(char) == 127 for char in text):
-        raise UsageError(f"{text!r} is no model", _ACCEPTED_FORMS)
+        raise UsageError(f"{text!r} is not a model", _ACCEPTED_FORMS)
     scheme = _SCHEME.match(text)
     endpoint_host = urlsplit(endpoint).netloc.lower()
     if scheme is None:
@@ -79,12 +76,12 @@ def parse_reference(text: str, endpoint: str = "") -> ModelReference:
             if parts.netloc.lower().removeprefix("www.") in (*_HUB_HOSTS, endpoint_host):
                 return _parse_hub_url(text)
             if not parts.hostname:
-                raise UsageError(f"{text!r} names no server", _ACCEPTED_FORMS)
+                raise UsageError(f"{text!r} has no host", _ACCEPTED_FORMS)
             return UrlSpec(text)
         case "file":
             return PathSpec(unquote(urlsplit(text).path))
         case other:
-            raise UsageError(f"Nothing can be fetched with {other}://", _ACCEPTED_FORMS)
+            raise UsageError(f"{other}:// is not supported", _ACCEPTED_FORMS)
 
 
 def _parse_name(text: str) -> ModelReference:
@@ -95,7 +92,7 @@ def _parse_name(text: str) -> ModelReference:
     if len(segments) == 1:
         name, _, quantization = text.partition(":")
         return RegistryName(name, _parse_quantization(quantization))
-    # A revision stands behind the repository or behind everything: both are in use.
+    # A revision follows the repository or the whole path: both are in use.
     owner, repository, path = segments[0], segments[1], "/".join(segments[2:])
     if path and "@" in path:
         path, _, revision = path.rpartition("@")
@@ -114,15 +111,15 @@ def _parse_name(text: str) -> ModelReference:
 
 
 def _parse_hub_url(url: str) -> RepoSpec:
-    """What a browser shows for a repository or a file of it."""
+    """Parse the URL of a page of a repository or of a file in it."""
     parts = urlsplit(url)
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
     if len(segments) < 2 or segments[0] in ("datasets", "spaces", "collections", "api"):
-        raise UsageError(f"{url} is no page of a model", "Give the address of the model's page or of its GGUF file")
+        raise UsageError(f"{url} is not a model page", "Give the URL of the model's page or of its GGUF file")
     owner, (repository, _, quantization), rest = segments[0], segments[1].partition(":"), segments[2:]
     file, revision = "", ""
     if len(rest) >= 2 and rest[0] in _PAGE_KINDS:
-        # A revision with a slash in it (refs/pr/1) comes as one escaped segment.
+        # A revision with a slash in it (refs/pr/1) is one escaped segment.
         revision, file = rest[1], "/".join(rest[2:])
         if rest[0] == "tree" and file:
             file += "/"
@@ -135,28 +132,26 @@ def _parse_hub_url(url: str) -> RepoSpec:
 
 def _build_repo_spec(owner: str, repository: str, file: str, revision: str, quantization: str) -> RepoSpec:
     if not _SEGMENT.fullmatch(owner) or not _SEGMENT.fullmatch(repository):
-        raise UsageError(f"{f'{owner}/{repository}'!r} is no name of a repository", _ACCEPTED_FORMS)
+        raise UsageError(f"{f'{owner}/{repository}'!r} is not a repository name", _ACCEPTED_FORMS)
     if revision and not _REVISION.fullmatch(revision):
-        raise UsageError(f"{revision!r} is no revision", "Give a branch, a tag or a commit after the @")
+        raise UsageError(f"{revision!r} is not a revision", "Give a branch, a tag or a commit after the @")
     if file and not is_safe_path(file.removesuffix("/")):
-        raise UsageError(f"{file!r} is no path in a repository", _ACCEPTED_FORMS)
+        raise UsageError(f"{file!r} is not a path in a repository", _ACCEPTED_FORMS)
     if file and not file.endswith("/") and not file.lower().endswith(".gguf"):
-        raise UsageError(f"{file!r} is no GGUF file", "Name a file that ends in .gguf, or the repository alone")
+        raise UsageError(f"{file!r} is not a GGUF file", "Name a file that ends in .gguf, or only the repository")
     return RepoSpec(f"{owner}/{repository}", _parse_quantization(quantization), file, revision)
 
 
 def _parse_quantization(text: str) -> str:
     if text and not _QUANTIZATION.fullmatch(text):
-        raise UsageError(f"{text!r} is no quantization", "Give one such as Q4_K_M after the colon")
+        raise UsageError(f"{text!r} is not a quantization", "Give one such as Q4_K_M after the colon")
     return "" if text.lower() == "latest" else text
 
 
 def is_safe_path(path: str) -> bool:
-    """Whether a path from a stranger stays inside of the folder that it is joined to, on every system."""
-    segments = path.split("/")
+    """Return whether an untrusted path stays inside the folder that it is joined to, on every system."""
     return (
         0 < len(path) < 1024
-        and not any(char in path for char in '\\:*?"<>|')
-        and not any(ord(char) < 32 or ord(char) == 127 for char in path)
-        and all(segment not in ("", ".", "..") and segment[-1] not in ". " for segment in segments)
+        and not any(char in '\\:*?"<>|\x7f' or ord(char) < 32 for char in path)
+        and all(segment and segment[-1] not in ". " for segment in path.split("/"))
     )

@@ -1,1 +1,1 @@
-"""The models of this machine behind the OpenAI HTTP API: the only user of starlette and uvicorn."""
+"""OpenAI HTTP API for the models of this machine: the only user of starlette and uvicorn."""

@@ -1,13 +1,14 @@
-"""Who is let in: the programs of this machine's user, and whoever has the key; no page of a browser."""
+"""Access policy: programs on this machine and clients with the key are served, pages in a browser never."""
 
 from __future__ import annotations
 
 import hmac
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,16 +16,17 @@ from phichat.errors import ApiError
 from phichat.server.responses import encode_json, error_document
 
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_PUBLIC_PATHS = "/health"
-"""Needs no key: it says nothing but that the server is there."""
+_PUBLIC_PATH = "/health"
+"""Needs no key: it reveals only that the server runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """Where is listened. names: under which a client may speak of it, in lower case, IPv6 addresses in brackets.
+    """Conditions that a request must meet.
 
-    also: `NAME`, at any port, or `NAME:PORT`, that the user allows beside them. any_address: whether a number will
-    do for a name: a page whose name was made to lead here (DNS rebinding) has a name. key: "" for none.
+    host_names: accepted in the Host header with this port; in lower case, IPv6 addresses in brackets.
+    allowed_hosts: added by the user, as `NAME` (any port) or `NAME:PORT`. allow_any_address: accept every IP address
+    as a host, since DNS rebinding needs a name. api_key: "" for none.
     """
 
     port: int
@@ -34,14 +36,11 @@ class AccessPolicy:
     api_key: str = ""
 
 
-def access_policy(
-    host: str, bound_address: tuple[str, int], allowed_hosts: Iterable[str], api_key: str
-) -> AccessPolicy:
-    """The one that a socket was bound for: host as it was asked for, address as it came out."""
-    bound_host, port = bound_address
+def access_policy(host: str, bound: tuple[str, int], allowed_hosts: Iterable[str], api_key: str) -> AccessPolicy:
+    """Return the policy of a listening socket. host: as the user gave it. bound: address of the socket."""
+    bound_host, port = bound
     host_names = dict.fromkeys((*_LOOPBACK_HOSTS, _bracket_ipv6(host.lower()), _bracket_ipv6(bound_host)))
-    is_any = ip_address(bound_host.partition("%")[0]).is_unspecified
-    if is_any:
+    if is_any := ip_address(bound_host.partition("%")[0]).is_unspecified:
         host_names |= dict.fromkeys((socket.gethostname().lower(), socket.getfqdn().lower()))
     return AccessPolicy(port, tuple(host_names), tuple(name.lower() for name in allowed_hosts), is_any, api_key)
 
@@ -50,43 +49,27 @@ def _bracket_ipv6(host: str) -> str:
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
-def check_access(path: str, headers: Sequence[tuple[bytes, bytes]], policy: AccessPolicy) -> ApiError | None:
-    """Why a request is not let in. headers: names in lower case."""
-    first_headers: dict[bytes, bytes] = {}
-    for name, value in headers:
-        first_headers.setdefault(name, value)
-    if sum(name == b"host" for name, _ in headers) != 1 or not _is_allowed_host(first_headers[b"host"], policy):
-        return ApiError(
-            "The Host of this request is not this server's",
-            "Use the address that `phichat serve` has printed, or allow the name with --allow-host",
-            status=421,
-            code="wrong_host",
-        )
-    if b"origin" in first_headers or first_headers.get(b"sec-fetch-site", b"none") != b"none":
-        return ApiError(
-            "phichat serve does not answer pages in a browser", "Ask from a program", status=403, code="browser"
-        )
-    if (
-        policy.api_key
-        and path != _PUBLIC_PATHS
-        and not _has_key(first_headers.get(b"authorization", b""), policy.api_key)
-    ):
-        return ApiError(
-            "The API key is missing or wrong",
-            "Send it as `Authorization: Bearer KEY`",
-            status=401,
-            code="invalid_api_key",
-        )
-    return None
+def check_access(path: str, headers: Headers, policy: AccessPolicy) -> ApiError | None:
+    """Return the error of a request that is refused, else None."""
+    hosts = headers.getlist("host")
+    if len(hosts) != 1 or not _is_allowed_host(hosts[0].strip().lower(), policy):
+        next_step = "Use the address that `phichat serve` printed, or allow this name with --allow-host"
+        return ApiError("The request has an unexpected Host header", next_step, status=421, code="wrong_host")
+    if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
+        message = "phichat serve refuses requests of pages in a browser"
+        return ApiError(message, "Send the request from a program", status=403, code="browser")
+    scheme, _, sent_key = headers.get("authorization", "").partition(" ")
+    has_key = scheme.lower() == "bearer" and hmac.compare_digest(sent_key.strip().encode(), policy.api_key.encode())
+    if has_key or not policy.api_key or path == _PUBLIC_PATH:
+        return None
+    next_step = "Send it as `Authorization: Bearer KEY`"
+    return ApiError("The API key is missing or wrong", next_step, status=401, code="invalid_api_key")
 
 
-def _is_allowed_host(host: bytes, policy: AccessPolicy) -> bool:
-    text = host.decode("latin-1").strip().lower()
+def _is_allowed_host(text: str, policy: AccessPolicy) -> bool:
     bracket_end = text.rfind("]") + 1
-    name, colon, port = (
-        text[:bracket_end] + text[bracket_end:].partition(":")[0],
-        *text[bracket_end:].partition(":")[1:],
-    )
+    rest, colon, port = text[bracket_end:].partition(":")
+    name = text[:bracket_end] + rest
     if name in policy.allowed_hosts or text in policy.allowed_hosts:
         return not colon or port.isdecimal()
     if (port if colon else "80") != str(policy.port):
@@ -102,26 +85,21 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _has_key(authorization: bytes, key: str) -> bool:
-    scheme, _, sent_key = authorization.partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(sent_key.strip(), key.encode())
-
-
 class AccessMiddleware:
-    """Asks for the door's conditions before anything else is done, the reading of a body too."""
+    """Middleware that applies the policy before anything else, the reading of a body included."""
 
     def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
         self._app, self._policy = app, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI."""
-        if scope["type"] == "http" and (error := check_access(scope["path"], scope["headers"], self._policy)):
+        """Handle one ASGI request."""
+        if scope["type"] == "http" and (error := check_access(scope["path"], Headers(scope=scope), self._policy)):
             return await error_response(error)(scope, receive, send)
         await self._app(scope, receive, send)
 
 
 def error_response(error: ApiError) -> Response:
-    """An error as HTTP."""
+    """Return the HTTP response for an error."""
     headers = {"cache-control": "no-store"}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)

@@ -1,41 +1,34 @@
-"""The OpenAI HTTP API, as far as a model of text can answer it."""
+"""ASGI application: the part of the OpenAI HTTP API that a text model can answer."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message as AsgiMessage
 from starlette.types import Receive, Scope, Send
 
-from phichat.chat.completion import complete
+from phichat.chat.pipeline import MessageHistory, TurnPipeline
+from phichat.chat.presenter import TurnPresenter, present
 from phichat.engine.backend import Backend, CancelToken
 from phichat.errors import ApiError, PhichatError
 from phichat.events import (
-    CodeChecked,
-    ContextTrimmed,
     Event,
-    ModelLoading,
     ModelReady,
-    ModelVerifying,
     PromptProgress,
     ReasoningDelta,
     SampleFinished,
-    SamplingProgress,
     TextDelta,
     TranscriptUnavailable,
     TurnFinished,
-    TurnStarted,
-    VoteResult,
 )
 from phichat.server import chat_request
 from phichat.server.access import AccessMiddleware, AccessPolicy, error_response
@@ -51,18 +44,19 @@ from phichat.server.responses import (
     model_document,
     to_api_error,
 )
+from phichat.transcript.recorder import Recorder
 from phichat.types import FinishReason, Message
 
 _DRAIN_TIMEOUT_S, _DRAIN_IDLE_TIMEOUT_S = 5.0, 0.5
-"""How long a client may go on sending what is too large, and how long a pause in it may be."""
+"""How long a client may continue to send a body that is too large, and how long it may pause."""
 
-EventRecorder = Callable[[ServedModel, tuple[Message, ...], Iterator[Event]], Iterator[Event]]
-"""Writes the events of an exchange into the transcripts as they pass."""
+RecorderFactory = Callable[[ServedModel, Sequence[Message]], AbstractContextManager[Recorder]]
+"""Makes the recorder of one request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds: for an answer, for a request to arrive, and between two signs of life in a silent stream."""
+    """Time limits of a request; keepalive_interval_s is between two signs of life in a silent stream."""
 
     time_limit_s: float = 600.0
     body_timeout_s: float = 30.0
@@ -71,21 +65,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """What the server is made of. tell: says a line to whoever runs it, from any thread. kept: None keeps nothing."""
+    """Parts of the server. log: prints a line for its operator, from any thread. open_recorder: None saves nothing."""
 
     models: ModelProvider
     dispatcher: Dispatcher
     log: Callable[[str], None]
-    recorder: EventRecorder | None = None
+    open_recorder: RecorderFactory | None = None
     limits: Limits = field(default_factory=Limits)
 
 
 def create_app(context: ServerContext, policy: AccessPolicy) -> Starlette:
-    """The server for those that the door lets in."""
+    """Return the application for clients that the policy admits."""
 
     async def list_models(request: Request) -> Response:
         served_models = await asyncio.to_thread(context.models.list_models)
-        return _json_response({"object": "list", "data": [model_document(offer) for offer in served_models]})
+        return _json_response({"object": "list", "data": [model_document(model) for model in served_models]})
 
     async def get_model(request: Request) -> Response:
         return _json_response(
@@ -122,28 +116,27 @@ async def _handle_phichat_error(request: Request, error: Exception) -> Response:
 
 async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    hint = "there are /v1/chat/completions, /v1/models and /health"
-    api_error = ApiError(
-        f"{request.method} {request.scope['path'][:100]} is not served", hint, status=error.status_code
-    )
-    response = error_response(api_error)
+    message = f"Unknown route {request.method} {request.scope['path'][:100]}"
+    next_step = "Use one of /v1/chat/completions, /v1/models and /health"
+    response = error_response(ApiError(message, next_step, status=error.status_code))
     response.headers.update(error.headers or {})
     return response
 
 
 async def _handle_unexpected_error(request: Request, error: Exception) -> Response:
-    return error_response(ApiError("phichat itself failed", "Ask again", status=500, code="internal_error"))
+    message, next_step = "Internal server error", "Try again, or look at the log of phichat serve"
+    return error_response(ApiError(message, next_step, status=500, code="internal_error"))
 
 
 class _CompletionsEndpoint:
-    """Answers a chat completion, as an ASGI application: it has to notice when the client leaves."""
+    """ASGI endpoint of chat completions, because it has to notice when the client disconnects."""
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI."""
-        request = chat_request.parse_request(await _read_body(scope, receive, self._context.limits.body_timeout_s))
+        """Handle one ASGI request."""
+        request = chat_request.parse_request(await _read_body(Request(scope, receive), self._context.limits))
         response_task = asyncio.create_task(self._respond(request, send))
         disconnect_task = asyncio.create_task(_wait_for_disconnect(receive))
         try:
@@ -161,12 +154,7 @@ class _CompletionsEndpoint:
         task = await context.dispatcher.submit(model.name, self._make_task(request, model))
         timer = asyncio.get_running_loop().call_later(context.limits.time_limit_s, task.stop, StopCause.TIMEOUT)
         try:
-            if request.stream:
-                await _send_stream(
-                    task, model, send, ChunkBuilder(model.name, request.n, request.include_usage), context
-                )
-            else:
-                await _send_completion(task, model, send, request.n, context)
+            await _CompletionResponse(context, request, model, task, send).send_all()
         finally:
             timer.cancel()
             task.stop(StopCause.DISCONNECTED)
@@ -174,198 +162,160 @@ class _CompletionsEndpoint:
     def _make_task(
         self, request: chat_request.ChatCompletionRequest, model: ServedModel
     ) -> Callable[[Backend, CancelToken], Iterator[Event]]:
-        recorder = self._context.recorder
+        open_recorder, history = self._context.open_recorder, MessageHistory(request.messages)
 
         def generate(backend: Backend, cancel: CancelToken) -> Iterator[Event]:
-            events = complete(backend, request.messages, request.sampling_params(model.params), cancel, request.n)
-            return recorder(model, request.messages, events) if recorder else events
+            params = request.sampling_params(model.params)
+            with open_recorder(model, request.messages) if open_recorder else nullcontext() as recorder:
+                pipeline = TurnPipeline(backend, recorder, model.training_scope, checks_code=recorder is not None)
+                yield from pipeline.run(history, params, cancel, n=request.n)
 
         return generate
 
 
-async def _read_body(scope: Scope, receive: Receive, timeout_s: float) -> bytes:
-    """Raises RequestRefused."""
-    headers = dict(scope["headers"])
-    if int(headers.get(b"content-length", b"0")) > chat_request.MAX_BODY_BYTES:
-        if b"expect" not in headers:
-            await _drain_body(receive)
-        raise _too_large_error()
-    body = bytearray()
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """Raises ApiError."""
+    body, max_bytes = bytearray(), chat_request.MAX_BODY_BYTES
+    is_too_large = int(request.headers.get("content-length", 0)) > max_bytes
     try:
-        async with asyncio.timeout(timeout_s):
-            while len(body) <= chat_request.MAX_BODY_BYTES:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError("The request has no end", "Send all of it")
-                body += message.get("body", b"")
-                if not message.get("more_body"):
-                    break
+        async with asyncio.timeout(limits.body_timeout_s):
+            chunks = request.stream()
+            while not is_too_large and (chunk := await anext(chunks, None)) is not None:
+                body += chunk
+                is_too_large = len(body) > max_bytes
     except TimeoutError:
         raise ApiError("The request did not arrive in time", "Send it again", status=408) from None
-    if len(body) > chat_request.MAX_BODY_BYTES:
-        await _drain_body(receive)
-        raise _too_large_error()
-    return bytes(body)
-
-
-async def _drain_body(receive: Receive) -> None:
-    """Let a client finish what nobody wants: one whose connection is closed while it sends sees no answer."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-            more = True
-            while more:
-                async with asyncio.timeout(_DRAIN_IDLE_TIMEOUT_S):
-                    more = (await receive()).get("more_body", False)
-
-
-def _too_large_error() -> ApiError:
-    limit = f"{chat_request.MAX_BODY_BYTES >> 20} MiB"
-    return ApiError(f"The request is larger than {limit}", "Send less", status=413, code="request_too_large")
+    except ClientDisconnect:
+        raise ApiError("The request body is incomplete", "Send all of it") from None
+    if not is_too_large:
+        return bytes(body)
+    if body or "expect" not in request.headers:
+        # Let the client finish sending: one whose connection is closed while it sends sees no response.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+                more = True
+                while more:
+                    async with asyncio.timeout(_DRAIN_IDLE_TIMEOUT_S):
+                        more = (await request.receive()).get("more_body", False)
+    message = f"The request is larger than {max_bytes >> 20} MiB"
+    raise ApiError(message, "Send a smaller request", status=413, code="request_too_large")
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _send_stream(
-    task: GenerationTask, model: ServedModel, send: Send, chunks: ChunkBuilder, context: ServerContext
-) -> None:
-    """Raises PhichatError kinds while nothing has been sent; later ones are sent."""
-    started = False
-    replies: list[TurnFinished] = []
-    try:
-        while (events := await task.next_events(context.limits.keepalive_interval_s)) is not None:
-            _handle_notices(events, model, context)
-            replies += _finished_replies(events, chunks.n)
-            frames = [part for event in events if (part := _event_to_frame(event, task, chunks))]
-            if not started and _has_started(events):
-                started = True
-                await send(_response_start("text/event-stream"))
-                frames.insert(0, chunks.role_chunks())
-            if started:
-                await send(_response_body(b"".join(frames) or SSE_KEEPALIVE))
-    except PhichatError as error:
-        if not started:
-            raise to_api_error(error, model.hide_path) from error
-        final_frame = encode_sse(error_document(to_api_error(error, model.hide_path)))
-    else:
-        final_frame = (
-            encode_sse(error_document(shutting_down_error()))
-            if task.stop_cause is StopCause.SHUTDOWN or not replies
-            else chunks.final_chunks(replies)
-        )
-    if not started:
-        # It was ended before the model had read the prompt.
-        raise _ended_early_error(task)
-    await send(_response_body(final_frame, more_body=False))
+class _CompletionResponse(TurnPresenter):
+    """Response to one chat completion, streamed or whole, made from the events of its turn."""
 
+    def __init__(
+        self,
+        context: ServerContext,
+        request: chat_request.ChatCompletionRequest,
+        model: ServedModel,
+        task: GenerationTask,
+        send: Send,
+    ) -> None:
+        self._context, self._request, self._model, self._task, self._send = context, request, model, task, send
+        self._chunks = ChunkBuilder(model.name, request.n, request.include_usage)
+        self._frames: list[bytes] = [self._chunks.role_chunks()]
+        self._replies: dict[int, TurnFinished] = {}
+        self._logged_notices: set[str] = set()
+        self._has_output = self._is_sending = False
 
-def _event_to_frame(event: Event, task: GenerationTask, chunks: ChunkBuilder) -> bytes:
-    match event:
-        case ReasoningDelta():
-            return chunks.reasoning_chunk(event.text)
-        case TextDelta():
-            return chunks.text_chunk(event.text)
-        case SampleFinished():
-            return b"" if _ends_in_error(event.reply, task) else chunks.sample_chunks(event.index, event.reply)
-        case TurnFinished():
-            return b"" if _ends_in_error(event, task) or chunks.n > 1 else chunks.finish_chunk(event)
-        case (
-            TurnStarted()
-            | ModelVerifying()
-            | ModelLoading()
-            | ModelReady()
-            | ContextTrimmed()
-            | PromptProgress()
-            | CodeChecked()
-            | TranscriptUnavailable()
-            | SamplingProgress()
-            | VoteResult()
-        ):
-            return b""
-        case _:
-            assert_never(event)
+    async def send_all(self) -> None:
+        """Send the response. Raises PhichatError kinds while nothing has been sent; later errors are sent."""
+        try:
+            while (events := await self._task.next_events(self._context.limits.keepalive_interval_s)) is not None:
+                for event in events:
+                    present(event, self)
+                if self._request.stream and self._has_output:
+                    await self._send_frames()
+        except PhichatError as exc:
+            error: ApiError | None = to_api_error(exc, self._model.hide_path)
+        else:
+            error = self._find_end_error()
+        replies = [self._replies[index] for index in sorted(self._replies)]
+        if error and not self._is_sending:
+            raise error
+        if self._is_sending:
+            end = encode_sse(error_document(error)) if error else self._chunks.final_chunks(replies)
+            await self._send({"type": "http.response.body", "body": end})
+        else:
+            body = encode_json(completion_document(self._model.name, replies))
+            await self._send_head("application/json", (b"content-length", str(len(body)).encode()))
+            await self._send({"type": "http.response.body", "body": body})
 
+    def _find_end_error(self) -> ApiError | None:
+        """Return the error of a turn that was stopped too early for a response."""
+        cause, has_text = self._task.stop_cause, any(reply.text for reply in self._replies.values())
+        is_complete = bool(self._replies) and cause is not StopCause.SHUTDOWN
+        if self._is_sending:
+            return None if is_complete else shutting_down_error()
+        if is_complete and not self._request.stream and (cause is None or has_text):
+            return None
+        if cause is not StopCause.TIMEOUT:
+            return shutting_down_error()
+        next_step = "Ask for less, or start phichat serve with a larger --time-limit"
+        return ApiError("The time limit ended before the answer began", next_step, status=504, code="time_limit")
 
-def _ends_in_error(reply: TurnFinished, task: GenerationTask) -> bool:
-    """Whether an error follows instead of an end."""
-    return reply.finish_reason is FinishReason.ERROR or task.stop_cause is StopCause.SHUTDOWN
+    async def _send_frames(self) -> None:
+        if not self._is_sending:
+            self._is_sending = True
+            await self._send_head("text/event-stream")
+        body, self._frames = b"".join(self._frames) or SSE_KEEPALIVE, []
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
+    async def _send_head(self, content_type: str, *extra_headers: tuple[bytes, bytes]) -> None:
+        headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store"), *extra_headers]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
-def _finished_replies(events: list[Event], n: int) -> list[TurnFinished]:
-    """Those that have ended: of several not the turn's end, which says once more what one of them was."""
-    if n == 1:
-        return [event for event in events if isinstance(event, TurnFinished)]
-    return [event.reply for event in events if isinstance(event, SampleFinished)]
+    def _finish_reply(self, index: int, reply: TurnFinished) -> None:
+        self._replies[index] = reply
+        if reply.finish_reason is not FinishReason.ERROR and self._task.stop_cause is not StopCause.SHUTDOWN:
+            self._frames.append(self._chunks.finish_chunk(index, reply))  # else an error follows
 
+    def _log_notices(self, notices: Sequence[str]) -> None:
+        for notice in notices:
+            if notice not in self._logged_notices:
+                self._logged_notices.add(notice)
+                self._context.log(notice)
 
-async def _send_completion(
-    task: GenerationTask, model: ServedModel, send: Send, n: int, context: ServerContext
-) -> None:
-    """Raises PhichatError kinds."""
-    all_events: list[Event] = []
-    try:
-        while (events := await task.next_events(context.limits.keepalive_interval_s)) is not None:
-            _handle_notices(events, model, context)
-            all_events += events
-    except PhichatError as error:
-        raise to_api_error(error, model.hide_path) from error
-    all_events.sort(key=lambda event: event.index if isinstance(event, SampleFinished) else 0)
-    replies = _finished_replies(all_events, n)
-    if (
-        not replies
-        or task.stop_cause is StopCause.SHUTDOWN
-        or (task.stop_cause and not any(reply.text for reply in replies))
-    ):
-        raise _ended_early_error(task)
-    body = encode_json(completion_document(model.name, replies))
-    await send(_response_start("application/json", (b"content-length", str(len(body)).encode())))
-    await send(_response_body(body, more_body=False))
+    def on_model_ready(self, event: ModelReady) -> None:
+        """Log the notices that this server has not logged before."""
+        self._log_notices(self._context.models.on_model_loaded(self._model.name, event))
 
+    def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
+        """Log that nothing is saved."""
+        self._context.log(f"This conversation is not being saved: {event.reason}.")
 
-def _has_started(events: list[Event]) -> bool:
-    """Whether the model has begun: from there on, only the engine can fail."""
-    for event in events:
-        match event:
-            case PromptProgress() | ReasoningDelta() | TextDelta():
-                return True
-            case TurnFinished(finish_reason=FinishReason.STOP | FinishReason.LENGTH):
-                return True
-            case _:
-                pass
-    return False
+    def on_prompt_progress(self, event: PromptProgress) -> None:
+        """Begin the stream: from here on only the engine can fail."""
+        self._has_output = True
 
+    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
+        """Add a piece of reasoning."""
+        self._has_output = True
+        self._frames.append(self._chunks.delta_chunk(0, reasoning_content=event.text))
 
-def _handle_notices(events: list[Event], model: ServedModel, context: ServerContext) -> None:
-    """Take what concerns the server, and whoever runs it."""
-    for event in events:
-        match event:
-            case ModelReady():
-                for notice in context.models.on_model_loaded(model.name, event):
-                    context.log(notice)
-            case TranscriptUnavailable():
-                context.log(f"This conversation is not being kept: {event.reason}.")
-            case _:
-                pass
+    def on_text_delta(self, event: TextDelta) -> None:
+        """Add a piece of text."""
+        self._has_output = True
+        self._frames.append(self._chunks.delta_chunk(0, content=event.text))
 
+    def on_sample_finished(self, event: SampleFinished) -> None:
+        """Add one of several replies, whole."""
+        self._log_notices(event.reply.notices)
+        if event.reply.reasoning:
+            self._frames.append(self._chunks.delta_chunk(event.index, reasoning_content=event.reply.reasoning))
+        if event.reply.text:
+            self._frames.append(self._chunks.delta_chunk(event.index, content=event.reply.text))
+        self._finish_reply(event.index, event.reply)
 
-def _ended_early_error(task: GenerationTask) -> ApiError:
-    if task.stop_cause is StopCause.TIMEOUT:
-        return ApiError(
-            "The time for an answer was over before it began",
-            "Ask for less, or start phichat serve with a larger --time-limit",
-            status=504,
-            code="time_limit",
-        )
-    return shutting_down_error()
-
-
-def _response_start(content_type: str, *extra_headers: tuple[bytes, bytes]) -> AsgiMessage:
-    headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store"), *extra_headers]
-    return {"type": "http.response.start", "status": 200, "headers": headers}
-
-
-def _response_body(body: bytes, *, more_body: bool = True) -> AsgiMessage:
-    return {"type": "http.response.body", "body": body, "more_body": more_body}
+    def on_turn_finished(self, event: TurnFinished) -> None:
+        """End the only reply; several have ended before, and the first of them is repeated here."""
+        self._log_notices(event.notices)
+        self._has_output |= event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        if self._request.n == 1:
+            self._finish_reply(0, event)

@@ -1,43 +1,33 @@
-"""What a client asks for: the body of a chat completion, read strictly."""
+"""Parser of chat completion requests: strict, and every error names the field."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from phichat.config.settings import parse_option
 from phichat.errors import ApiError, UsageError
 from phichat.types import Message, Role, SamplingParams
 
 MAX_BODY_BYTES = 8 << 20
-"""Bytes."""
 
 _MAX_STOP_STRINGS = 16
 _MAX_N = 16
 _MAX_SHOWN_CHARS = 80
 _SEED_MODULUS = 2**32 - 1
 _NO_LIMIT = -1
-"""How clients of llama.cpp and LM Studio say that they set none."""
+"""Sent for max_tokens by clients of llama.cpp and LM Studio that set no limit."""
 
-_ROLE_BY_NAME = {
-    "system": Role.SYSTEM,
-    "developer": Role.SYSTEM,
-    "user": Role.USER,
-    "assistant": Role.ASSISTANT,
-}
 _OPTION_BY_FIELD = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "min_p": "min_p",
-    "repeat_penalty": "repeat_penalty",
+    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens")},
     "repetition_penalty": "repeat_penalty",
-    "max_tokens": "max_tokens",
     "max_completion_tokens": "max_tokens",
 }
-"""Fields that are numbers, and the options they set; the first three of the API, the others of llama.cpp and vLLM."""
+"""Numeric fields of the API, of llama.cpp and of vLLM, and the options that they set."""
 
 _UNSUPPORTED_FIELDS = {
     "tools": ([],),
@@ -48,8 +38,6 @@ _UNSUPPORTED_FIELDS = {
     "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
     "logit_bias": ({},),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
@@ -58,26 +46,24 @@ _UNSUPPORTED_FIELDS = {
     "grammar": ("",),
     "json_schema": ({},),
     "structured_outputs": ({},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "chat_template": (),
     "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
     "add_generation_prompt": (True,),
     "ignore_eos": (False,),
     "min_tokens": (0,),
+    **dict.fromkeys(("audio", "web_search_options", "chat_template"), ()),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ()),
 }
-"""Fields that phichat does not do, and that would give another answer than the one asked for; with the values
-that ask for nothing. Every other unknown field is for the service, not for the answer, and is left alone."""
+"""Fields that change the answer in ways that phichat does not support, with the values that change nothing. Other
+unknown fields concern the service, not the answer, and are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCompletionRequest:
-    """A chat completion. model: "" leaves it to the server. options: of GenerationParams, those that were given.
+    """A chat completion request.
 
-    replies: how many."""
+    model: "" for the default model. options: of SamplingParams, those that the client set. n: number of replies.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -87,95 +73,93 @@ class ChatCompletionRequest:
     n: int
 
     def sampling_params(self, defaults: SamplingParams) -> SamplingParams:
-        """How to sample; usual: where nothing was asked for. Its max_tokens is the most that anybody gets."""
+        """Return the defaults with the client's options; the default max_tokens is also the upper limit."""
         params = replace(defaults, **self.options)
         if defaults.max_tokens is not None and params.max_tokens is not None:
             params = replace(params, max_tokens=min(params.max_tokens, defaults.max_tokens))
         return params
 
 
+class _RequestMessage(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _TextPart(msgspec.Struct):
+    text: str
+
+
 def parse_request(body: bytes) -> ChatCompletionRequest:
-    """What the body asks for. Raises RequestRefused."""
+    """Parse the body of a request. Raises ApiError."""
     fields = {name: value for name, value in _parse_json(body).items() if value is not None}
-    _reject_unsupported(fields)
-    model = fields.get("model", "")
-    if not isinstance(model, str):
-        raise _invalid_value("model", "a text")
-    stream_options = fields.get("stream_options", {})
-    if not isinstance(stream_options, dict):
-        raise _invalid_value("stream_options", "an object")
+    for name, neutral_values in _UNSUPPORTED_FIELDS.items():
+        if name in fields and not any(_strictly_equal(fields[name], value) for value in neutral_values):
+            raise ApiError(f"{name} isn't supported", "Omit it", code="unsupported_parameter", param=name)
+    messages = _convert(fields.get("messages", []), Annotated[list[Any], msgspec.Meta(min_length=1)], "messages")
+    stream_options = _convert(fields.get("stream_options", {}), dict[str, Any], "stream_options")
     return ChatCompletionRequest(
-        model,
-        _parse_messages(fields.get("messages")),
+        _convert(fields.get("model", ""), str, "model"),
+        tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(messages)),
         _parse_options(fields),
-        _parse_bool(fields, "stream"),
-        _parse_bool({name: value for name, value in stream_options.items() if value is not None}, "include_usage"),
-        _parse_n(fields.get("n", 1)),
+        _convert(fields.get("stream", False), bool, "stream"),
+        bool(_convert(stream_options.get("include_usage"), bool | None, "stream_options.include_usage")),
+        _convert(fields.get("n", 1), Annotated[int, msgspec.Meta(ge=1, le=_MAX_N)], "n"),
     )
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
+    # Not by msgspec, which accepts no lone surrogates: clients send them.
+    next_step = "Send a chat completion as a JSON object"
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_reject_constant)
     except UnicodeDecodeError:
-        raise ApiError("The body is not UTF-8", "Send JSON in UTF-8") from None
+        raise ApiError("The body isn't UTF-8", "Send JSON in UTF-8") from None
     except RecursionError:
-        raise ApiError("The body is nested too deeply", "Send a chat completion") from None
+        raise ApiError("The body is nested too deeply", next_step) from None
     except ValueError as error:
         position = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ApiError(f"The body is no valid JSON{position}", "Send a chat completion as a JSON object") from None
+        raise ApiError(f"The body isn't valid JSON{position}", next_step) from None
     if not isinstance(document, dict):
-        raise ApiError("The body is no JSON object", "Send a chat completion as a JSON object")
+        raise ApiError("The body must be a JSON object", next_step)
     return document
 
 
 def _reject_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are no JSON
-
-
-def _reject_unsupported(fields: Mapping[str, Any]) -> None:
-    for name, neutral_values in _UNSUPPORTED_FIELDS.items():
-        if name in fields and not any(_strictly_equal(fields[name], value) for value in neutral_values):
-            raise ApiError(f"phichat serve cannot do {name}", "Leave it out", code="unsupported_parameter", param=name)
+    raise ValueError(name)  # NaN and Infinity are not JSON
 
 
 def _strictly_equal(value: object, neutral: object) -> bool:
-    """Equal, but that true is not 1."""
+    """Compare as JSON does: true is not 1."""
     return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def _parse_n(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_N:
-        raise _invalid_value("n", f"a whole number from 1 to {_MAX_N}")
-    return value
+def _convert(value: object, kind: Any, param: str) -> Any:
+    """Check a value against a type. Raises ApiError, which names the field."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$")
+        raise _invalid_value(param + path.removesuffix("`"), f": {reason[:1].lower()}{reason[1:]}") from None
 
 
-def _parse_bool(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields.get(name, False)
-    if not isinstance(value, bool):
-        raise _invalid_value(name, "true or false")
-    return value
+def _invalid_value(param: str, problem: str, next_step: str = "Correct this field") -> ApiError:
+    return ApiError(param + problem, next_step, code="invalid_value", param=param)
 
 
 def _parse_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, option in _OPTION_BY_FIELD.items():
-        value = fields.get(name)
-        if value is None or (option == "max_tokens" and value == _NO_LIMIT):
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise _invalid_value(name, "a number")
-        options[option] = _parse_option(name, option, value)
+        if name in fields and (option != "max_tokens" or fields[name] != _NO_LIMIT):
+            options[option] = _parse_option(name, option, _convert(fields[name], int | float, name))
     if "seed" in fields:
-        seed = fields["seed"]
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise _invalid_value("seed", "a whole number")
-        options["seed"] = seed % _SEED_MODULUS  # others take 64 bits, llama.cpp 32
+        # Other servers take 64 bits, llama.cpp 32.
+        options["seed"] = _convert(fields["seed"], int, "seed") % _SEED_MODULUS
     if "stop" in fields:
-        stop = _parse_option("stop", "stop", fields["stop"])
-        if len(stop) > _MAX_STOP_STRINGS:
-            raise _invalid_value("stop", f"{_MAX_STOP_STRINGS} texts at most")
-        options["stop"] = stop
+        options["stop"] = _parse_option("stop", "stop", fields["stop"])
+        if len(options["stop"]) > _MAX_STOP_STRINGS:
+            raise _invalid_value("stop", f" has more than {_MAX_STOP_STRINGS} strings", "Send fewer")
     return options
 
 
@@ -183,59 +167,29 @@ def _parse_option(name: str, option: str, value: object) -> Any:
     try:
         return parse_option(option, value)[1]
     except UsageError as error:
-        raise ApiError(
-            f"{name} cannot be {_shorten_json(value)}", error.next_step, code="invalid_value", param=name
-        ) from None
-
-
-def _parse_messages(value: object) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise _invalid_value("messages", "a list of at least one message")
-    return tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(value))
+        raise _invalid_value(name, f" cannot be {_shorten_json(value)}", error.next_step) from None
 
 
 def _parse_message(param: str, value: object) -> Message:
-    if not isinstance(value, dict):
-        raise _invalid_value(param, 'an object such as {"role": "user", "content": "Hello"}')
-    role = value.get("role")
-    if role in ("tool", "function") or value.get("tool_calls") or value.get("function_call"):
-        raise ApiError(
-            f"{param} is about a tool, and phichat serve cannot do tools",
-            "Send messages of text only",
-            code="unsupported_parameter",
-            param=param,
-        )
-    if not isinstance(role, str) or role not in _ROLE_BY_NAME:
-        raise _invalid_value(f"{param}.role", "one of " + ", ".join(_ROLE_BY_NAME))
-    return Message(_ROLE_BY_NAME[role], _parse_content(f"{param}.content", value.get("content")))
-
-
-def _parse_content(param: str, content: object) -> str:
+    message: _RequestMessage = _convert(value, _RequestMessage, param)
+    if message.role in ("tool", "function") or message.tool_calls or message.function_call:
+        problem = f"{param} uses tools, which aren't supported"
+        raise ApiError(problem, "Send text messages only", code="unsupported_parameter", param=param)
+    content, param = message.content, f"{param}.content"
+    if content is None:
+        raise _invalid_value(param, " is missing", "Send a string, or a list of text parts")
+    role = Role.SYSTEM if message.role == "developer" else Role(message.role)
     if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence):
-        raise _invalid_value(param, "a text, or a list of parts of type text")
-    return "".join(_parse_content_part(f"{param}[{at}]", part) for at, part in enumerate(content))
+        return Message(role, content)
+    return Message(role, "".join(_parse_part(f"{param}[{at}]", part) for at, part in enumerate(content)))
 
 
-def _parse_content_part(param: str, part: object) -> str:
-    if not isinstance(part, dict):
-        raise _invalid_value(param, 'an object such as {"type": "text", "text": "Hello"}')
-    kind, text = part.get("type"), part.get("text")
-    if kind != "text":
-        raise ApiError(
-            f"{param} is of type {_shorten_json(kind)}, and phichat serve reads text only",
-            "Leave it out",
-            code="unsupported_content",
-            param=param,
-        )
-    if not isinstance(text, str):
-        raise _invalid_value(f"{param}.text", "a text")
+def _parse_part(param: str, part: dict[str, Any]) -> str:
+    if part.get("type") != "text":
+        problem = f"{param} has the type {_shorten_json(part.get('type'))}, and only text is supported"
+        raise ApiError(problem, "Omit it", code="unsupported_content", param=param)
+    text: str = _convert(part, _TextPart, param).text
     return text
-
-
-def _invalid_value(param: str, expected: str) -> ApiError:
-    return ApiError(f"{param} cannot be used as it is", f"Give it {expected}", code="invalid_value", param=param)
 
 
 def _shorten_json(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Who is answered when: a bounded line in front of a number of backends, and a thread for each answer."""
+"""Dispatcher of requests: a bounded queue in front of a pool of backends, and a thread for each generation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from enum import StrEnum
+from enum import Enum, auto
 from threading import Lock, Thread
 
 from phichat.engine.backend import Backend, CancelToken
@@ -14,48 +14,44 @@ from phichat.errors import ApiError, PhichatError
 from phichat.events import Event
 
 GenerateFn = Callable[[Backend, CancelToken], Iterator[Event]]
-"""Asks a backend."""
 
 _RETRY_AFTER_S = 5
 
 logger = logging.getLogger(__name__)
 
 
-class StopCause(StrEnum):
-    """Why an answer was ended before its end."""
+class StopCause(Enum):
+    """Why a generation was stopped."""
 
-    DISCONNECTED = "the client has left"
-    TIMEOUT = "the time was over"
-    SHUTDOWN = "the server was stopped"
+    DISCONNECTED = auto()
+    TIMEOUT = auto()
+    SHUTDOWN = auto()
 
 
 def shutting_down_error() -> ApiError:
-    """The server ends."""
+    """Return the error for clients that wait while the server stops."""
     return ApiError("phichat serve was stopped", "Ask again when it is back", status=503, code="server_stopped")
 
 
-def _queue_full_error(waiting_count: int) -> ApiError:
-    return ApiError(
-        f"{waiting_count} requests are waiting already",
-        "Ask again later",
-        status=429,
-        code="queue_full",
-        retry_after=_RETRY_AFTER_S,
-    )
+def _queue_full_error(waiting: int) -> ApiError:
+    message = f"The queue is full ({waiting} requests waiting)"
+    return ApiError(message, "Ask again later", status=429, code="queue_full", retry_after=_RETRY_AFTER_S)
 
 
 class BackendPool:
-    """Those that are not answering, by the model they are for. From any thread."""
+    """Pool of idle backends, by model. Thread-safe.
+
+    backend_factory: makes a backend by the name of its model; raises PhichatError kinds.
+    """
 
     def __init__(self, backend_factory: Callable[[str], Backend]) -> None:
-        """backend_for: makes one by the name of its model. Raises PhichatError kinds."""
         self._backend_factory = backend_factory
         self._idle: list[tuple[str, Backend]] = []
         self._lock = Lock()
 
     @contextlib.contextmanager
     def acquire(self, model: str) -> Iterator[Backend]:
-        """One for that model: the one used last, else a new one for which those of other models make room.
+        """Lend a backend for a model: the one used last, else a new one, for which those of other models are unloaded.
 
         Raises PhichatError kinds.
         """
@@ -77,7 +73,7 @@ class BackendPool:
         return self._backend_factory(model)
 
     def release_idle(self) -> None:
-        """Of the engines behind those that are idle; they can be lent again."""
+        """Release the engines of idle backends, which can be lent again."""
         with self._lock:
             idle, self._idle = self._idle, []
         for _, backend in idle:
@@ -87,12 +83,14 @@ class BackendPool:
 
 
 class GenerationTask:
-    """One that is being made. All methods belong to the event loop; a thread of its own does the work."""
+    """One generation: a thread does the work, every public method belongs to the event loop.
+
+    on_ended: called on the loop when the backend is free again.
+    """
 
     def __init__(
         self, backends: BackendPool, model: str, generate: GenerateFn, on_ended: Callable[[GenerationTask], None]
     ) -> None:
-        """ended: called on the loop when the backend is free again."""
         self._backends, self._model, self._generate, self._on_ended = backends, model, generate, on_ended
         self._loop = asyncio.get_running_loop()
         self._cancel = CancelToken()
@@ -104,13 +102,13 @@ class GenerationTask:
         Thread(target=self._run, name="answer", daemon=True).start()
 
     def stop(self, cause: StopCause) -> None:
-        """End it; only the first reason counts."""
+        """Stop the generation; only the first cause counts."""
         if self.stop_cause is None and not self._is_finished:
             self.stop_cause = cause
             self._cancel.set()
 
     async def next_events(self, timeout_s: float) -> list[Event] | None:
-        """What has come since the last call, once there is something or the patience is over; None at the end.
+        """Return the events since the last call, [] when none came within timeout_s, None at the end.
 
         Raises PhichatError kinds, after the events.
         """
@@ -133,18 +131,18 @@ class GenerationTask:
         try:
             with self._backends.acquire(self._model) as backend:
                 for event in self._generate(backend, self._cancel):
-                    self._call_on_loop(lambda event=event: self._append_event(event))  # type: ignore[misc]
+                    self._call_on_loop(self._append_event, event)
         except PhichatError as exc:
             error = exc
         except Exception as exc:
-            # The thread ends here: whoever waits for the answer has to be told.
-            logger.exception("phichat itself failed")
-            error = PhichatError(f"phichat itself failed ({type(exc).__name__})", "Ask again")
-        self._call_on_loop(lambda: self._finish(error))
+            # The outermost frame of the thread: the client has to be told.
+            logger.exception("Internal server error")
+            error = PhichatError(f"Internal server error ({type(exc).__name__})", "Ask again")
+        self._call_on_loop(self._finish, error)
 
-    def _call_on_loop(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever would listen
-            self._loop.call_soon_threadsafe(callback)
+    def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     # On the loop again
 
@@ -159,9 +157,12 @@ class GenerationTask:
 
 
 class Dispatcher:
-    """at_once: how many requests are answered at the same time, each by a backend of its own; waiting: how many
-    may stand in line behind them; patience_s: for how long. pause_s: without any request, after which engines are
-    let go of, None for never: an engine that stays for a while counts from there."""
+    """Queue of requests for the backends of a pool.
+
+    max_concurrent: generations at the same time, each on a backend of its own. max_waiting: further requests, each of
+    which waits for at most queue_timeout_s. idle_release_s: after the last generation, when idle engines are
+    released, None for never; the keep-alive of a background engine counts from there.
+    """
 
     def __init__(
         self,
@@ -181,7 +182,7 @@ class Dispatcher:
         self._is_stopping = False
 
     async def submit(self, model: str, generate: GenerateFn) -> GenerationTask:
-        """Begin one when it is its turn. Raises RequestRefused."""
+        """Start a generation when a backend is free. Raises ApiError."""
         if self._slots.locked() and self._waiting_count >= self._max_waiting:
             raise _queue_full_error(self._waiting_count)
         self._waiting_count += 1
@@ -215,12 +216,12 @@ class Dispatcher:
             )
 
     def stop(self) -> None:
-        """End every answer, and begin no other."""
+        """Stop all generations, and start no other."""
         self._is_stopping = True
         for task in self._tasks:
             task.stop(StopCause.SHUTDOWN)
 
     async def wait_until_idle(self) -> None:
-        """Wait until no thread is at work."""
+        """Wait until no generation runs."""
         while self._tasks:
             await asyncio.sleep(0.02)

@@ -1,34 +1,33 @@
-"""A run of the server, put together."""
+"""Composition of a running server."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from phichat.config.settings import Config
 from phichat.errors import UsageError
-from phichat.paths import Paths
 from phichat.server.access import access_policy
-from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.app import Limits, RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import bind_socket, create_server, forward_logs, resolve_address
-from phichat.services.composition import background_engines_supported, create_chat_backend
+from phichat.services.app_context import AppContext
+from phichat.services.backend_factory import BackendFactory
+from phichat.services.daemon_service import DaemonService
+from phichat.services.transcript_service import TranscriptService
 
 _MAX_CONCURRENT_GENERATIONS = 4
-"""Requests that an engine which takes several is asked at the same time. It gives each a batch or a token in turn."""
+"""Requests that share a background engine, which evaluates a batch or a token of each in turn."""
 
 _IDLE_RELEASE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """What was asked for.
+    """Settings of `phichat serve`.
 
-    key: "" for none. waiting: requests that may stand in line behind those that are being answered. keeps: in the
-    transcripts.
+    api_key: "" for none. max_waiting: length of the queue. record: save requests in the transcripts.
     """
 
     host: str = "127.0.0.1"
@@ -41,19 +40,19 @@ class ServeSettings:
     debug: bool = False
 
 
-def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, log: Callable[[str], None]) -> None:
-    """Serve until a signal. tell: says a line to whoever runs it, from any thread, and makes foreign text harmless.
+def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Callable[[str], None]) -> None:
+    """Serve until a signal. log: prints a line for the operator, from any thread, and sanitizes it.
 
-    Raises ServeError, UsageError, ModelNotInstalled and ConfigError before anything is served.
+    Raises ServerBindError, UsageError, ModelNotInstalled and ConfigError before anything is served.
     """
-    models = ModelProvider(config, paths, partial(create_chat_backend, explicit=False))
+    models = ModelProvider(context, lambda one: BackendFactory(one).create_chat_backend(explicit=False))
     pool = BackendPool(models.create_backend)
-    use_background = background_engines_supported(config, paths)
+    use_background = DaemonService(context).is_enabled
     bind_address = resolve_address(settings.host, settings.port)
     if not settings.api_key and not bind_address.is_loopback:
         raise UsageError(
-            f"At {settings.host} others could reach phichat serve, and there is no key",
-            "Put one into an environment variable and name that with --api-key-env",
+            f"Other machines can reach {settings.host}, but no API key is set",
+            "Put a key in an environment variable and pass its name with --api-key-env",
         )
     with bind_socket(bind_address) as listener:
         if models.notice:
@@ -61,19 +60,16 @@ def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, l
         policy = access_policy(settings.host, listener.getsockname()[:2], settings.allowed_hosts, settings.api_key)
 
         async def run() -> None:
-            time_limit_s = settings.time_limit_s
             dispatcher = Dispatcher(
                 pool,
                 max_concurrent=_MAX_CONCURRENT_GENERATIONS if use_background else 1,
                 max_waiting=settings.max_waiting,
-                queue_timeout_s=time_limit_s,
+                queue_timeout_s=settings.time_limit_s,
                 idle_release_s=_IDLE_RELEASE_S if use_background else None,
             )
-            limits = Limits(time_limit_s=time_limit_s)
-            context = ServerContext(
-                models, dispatcher, log, _create_recorder(paths) if settings.record else None, limits
-            )
-            app = create_app(context, policy)
+            recorder = _create_recorder(context) if settings.record else None
+            parts = ServerContext(models, dispatcher, log, recorder, Limits(settings.time_limit_s))
+            app = create_app(parts, policy)
             await create_server(app, listener, dispatcher, log, debug=settings.debug).serve([listener])
 
         try:
@@ -83,11 +79,7 @@ def serve_until_stopped(settings: ServeSettings, config: Config, paths: Paths, l
             pool.release_idle()
 
 
-def _create_recorder(paths: Paths) -> EventRecorder:
+def _create_recorder(context: AppContext) -> RecorderFactory:
     from phichat.server.transcripts import ConversationTracker
-    from phichat.services.composition import RECORDER_LOCK_TIMEOUT_S
-    from phichat.transcript.store import TranscriptStore
 
-    return ConversationTracker(
-        lambda: TranscriptStore.open_file(paths.logs, busy_timeout_s=RECORDER_LOCK_TIMEOUT_S)
-    ).record_events
+    return ConversationTracker(TranscriptService(context).open_recorder_store).open_recorder

@@ -1,17 +1,17 @@
-"""Requests in the transcripts: a client sends a whole conversation each time, and it is kept once."""
+"""Recorder of requests: clients send their whole conversation each time, and it is saved once."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Lock
 
-from phichat.chat.completion import system_prompt
-from phichat.codecheck.stream import check_code
-from phichat.events import Event, ModelReady, TurnFinished
+from phichat.chat.pipeline import MessageHistory
+from phichat.events import ModelReady
 from phichat.server.model_provider import ServedModel
 from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.recorder import Recorder
@@ -21,57 +21,51 @@ from phichat.transcript.turn_writer import derive_title
 from phichat.types import FinishReason, Message, Role
 
 _MAX_TRACKED = 1_000
-"""Conversations that a client may go on with; an older one is kept again as a new one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _StoredPosition:
-    """Where a conversation stands in the store."""
-
-    conversation_id: str
-    turn_id: str
+"""Conversations that a client can continue; an older one is saved again as a new one."""
 
 
 class ConversationTracker:
-    """Recognises a conversation by all that was said in it. From any thread."""
+    """Recognises a conversation by the text of its messages. Thread-safe."""
 
     def __init__(self, open_store: Callable[[], TranscriptStore]) -> None:
         self._open_store = open_store
-        self._positions: OrderedDict[bytes, _StoredPosition] = OrderedDict()
+        self._positions: OrderedDict[bytes, tuple[str, str]] = OrderedDict()
+        """By the hash of its messages: id and last turn of a saved conversation."""
         self._loaded_models: dict[str, ModelReady] = {}
         self._lock = Lock()
 
-    def record_events(
-        self, model: ServedModel, messages: tuple[Message, ...], events: Iterator[Event]
-    ) -> Iterator[Event]:
-        """The events of one exchange, each written down before it is passed on."""
-        system, (earlier, current) = system_prompt(messages), to_turns(messages)
-        recorder = self._create_recorder(system, earlier)
-        if loaded_model := self._loaded_models.get(model.name):
-            recorder.on_model_loaded(loaded_model)
+    @contextmanager
+    def open_recorder(self, model: ServedModel, messages: Sequence[Message]) -> Iterator[Recorder]:
+        """Yield a recorder that continues the saved conversation of these messages, or begins one."""
+        system, (earlier, current) = MessageHistory(tuple(messages)).system, to_turns(messages)
+
+        def on_saved(turn: TurnRecord) -> None:
+            assert recorder.conversation_id is not None
+            key = _history_key(system, (*earlier, replace(current, reply=turn.text)))
+            with self._lock:
+                self._positions[key] = recorder.conversation_id, turn.id
+                self._positions.move_to_end(key)
+                while len(self._positions) > _MAX_TRACKED:
+                    self._positions.popitem(last=False)
+
+        recorder = self._create_recorder(system, earlier, on_saved)
+        recorder.loaded_model = self._loaded_models.get(model.name)
         try:
-            for event in recorder.record_events(check_code(events, model.training_scope)):
-                match event:
-                    case ModelReady():
-                        self._loaded_models[model.name] = event
-                    case TurnFinished() if recorder.conversation_id and recorder.parent_id:
-                        turns = (*earlier, replace(current, reply=event.text))
-                        self._track_position(
-                            _history_key(system, turns), _StoredPosition(recorder.conversation_id, recorder.parent_id)
-                        )
-                    case _:
-                        pass
-                yield event
+            yield recorder
         finally:
+            if recorder.loaded_model is not None:
+                self._loaded_models[model.name] = recorder.loaded_model
             recorder.close()
 
-    def _create_recorder(self, system: str | None, earlier: Sequence[TurnText]) -> Recorder:
+    def _create_recorder(
+        self, system: str | None, earlier: Sequence[TurnText], on_saved: Callable[[TurnRecord], None]
+    ) -> Recorder:
         with self._lock:
             position = self._positions.get(_history_key(system, earlier)) if earlier else None
         if position is not None:
-            return Recorder(self._open_store, position.conversation_id, position.turn_id)
+            return Recorder(self._open_store, *position, on_saved)
         if not earlier:
-            return Recorder(self._open_store)
+            return Recorder(self._open_store, on_saved=on_saved)
         record = _build_record(system, earlier)
 
         def open_with_history() -> TranscriptStore:
@@ -79,14 +73,7 @@ class ConversationTracker:
             store.add_conversation(record)
             return store
 
-        return Recorder(open_with_history, record.id, record.head)
-
-    def _track_position(self, key: bytes, position: _StoredPosition) -> None:
-        with self._lock:
-            self._positions[key] = position
-            self._positions.move_to_end(key)
-            while len(self._positions) > _MAX_TRACKED:
-                self._positions.popitem(last=False)
+        return Recorder(open_with_history, record.id, record.head, on_saved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +85,7 @@ class TurnText:
 
 
 def to_turns(messages: Sequence[Message]) -> tuple[tuple[TurnText, ...], TurnText]:
-    """The turns before the last message of a user, and that one, with what may stand behind it already."""
+    """Return the turns before the last message of the user, and that one, with a reply that may follow it already."""
     turns: list[TurnText] = []
     for message in messages:
         match message.role:
@@ -119,7 +106,7 @@ def _history_key(system: str | None, turns: Sequence[TurnText]) -> bytes:
 
 
 def _build_record(system: str | None, turns: Sequence[TurnText]) -> ConversationRecord:
-    """What a client says was said before; phichat was not there."""
+    """Return the earlier turns that a client sent as a conversation; phichat did not generate them."""
     now, new_id = datetime.now(UTC), make_ascending_ids()
     records: list[TurnRecord] = []
     for turn in turns:

@@ -1,4 +1,4 @@
-"""The server on its socket, from the first connection to a clean end."""
+"""Uvicorn server on a socket of ours, from the first connection to a clean shutdown."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from phichat.server.dispatch import Dispatcher
 _BACKLOG = 128
 _MAX_CONNECTIONS = 256
 _IDLE_TIMEOUT_S = 15.0
-"""How long a connection may ask nothing."""
+"""How long a connection may stay without a request."""
 
 _WRITE_TIMEOUT_S = 60.0
-"""How long a client may read nothing of what is there for it."""
+"""How long a client may leave its response unread."""
 
 _SHUTDOWN_TIMEOUT_S = 3
-"""How long the ends of answers may take on their way, once the server is stopped."""
+"""How long the ends of responses may take to be sent once the server stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class BindAddress:
-    """A resolved address of this machine. socket_address: as the family has it."""
+    """Resolved address of this machine. socket_address: in the form of its family."""
 
     host: str
     family: int
@@ -45,27 +45,26 @@ class BindAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True where only this machine can reach it."""
         return ip_address(self.socket_address[0].partition("%")[0]).is_loopback
 
 
 def resolve_address(host: str, port: int) -> BindAddress:
-    """Where to listen; port 0 takes a free one. Raises ServeError."""
+    """Return the address to listen on; port 0 takes a free one. Raises ServerBindError."""
     try:
         family, *_, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
-        raise ServerBindError(
-            f"{host} is no address ({error})", "Leave --host out to serve this machine only"
-        ) from error
+        message = f"{host} isn't a valid address ({error})"
+        raise ServerBindError(message, "Omit --host to serve this machine only") from error
     return BindAddress(host, family, socket_address)
 
 
 def bind_socket(bind_address: BindAddress) -> socket.socket:
-    """A socket there. Raises ServeError."""
+    """Return a listening socket. Raises ServerBindError."""
     listener = socket.socket(bind_address.family, socket.SOCK_STREAM)
     try:
         if sys.platform == "win32":
-            # The other option means there that two programs may listen at one port.
+            # SO_REUSEADDR would let two programs listen on one port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -73,36 +72,35 @@ def bind_socket(bind_address: BindAddress) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise ServerBindError(
-            f"phichat serve cannot listen at port {bind_address.socket_address[1]} of {bind_address.host} ({error.strerror or error})",
-            "Choose another --port, or 0 for any that is free",
-        ) from error
+        where = f"port {bind_address.socket_address[1]} of {bind_address.host}"
+        message = f"phichat serve cannot listen on {where} ({error.strerror or error})"
+        raise ServerBindError(message, "Choose another --port, or 0 for any free one") from error
     return listener
 
 
 def server_url(listener: socket.socket) -> str:
-    """Where a client of this machine finds it."""
+    """Return the URL for clients on this machine."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class PhichatServer(uvicorn.Server):
-    """Ends by a signal like any verb, and lets go of connections that only take up room."""
+    """Uvicorn server that ends by a signal like any command, and drops idle and stuck connections."""
 
     def __init__(self, config: uvicorn.Config, dispatcher: Dispatcher, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._dispatcher, self._on_started = dispatcher, on_started
-        self._idle_since: dict[H11Protocol, float] = {}
-        self._stuck_since: dict[H11Protocol, tuple[int, float]] = {}
+        self._unchanged_since: dict[H11Protocol, tuple[tuple[bool, int], float]] = {}
+        """By connection: that it is idle, its unread bytes, and the time since when both are the same."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's."""
+        """Start, then call on_started."""
         await super().startup(sockets)
         self._on_started()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but a signal that was answered by a clean end is not raised once more."""
+        """Handle signals without raising them once more after a clean shutdown."""
         if current_thread() is not main_thread():
             yield  # only the main thread gets signals
             return
@@ -114,43 +112,40 @@ class PhichatServer(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first one ends what is being answered, the second one does not wait for it."""
+        """Stop gracefully at the first signal, at once at the second."""
         self.force_exit = self.should_exit
         self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second."""
+        """Drop stale connections once a second; uvicorn calls this ten times a second."""
         if counter % 10 == 0:
             self._abort_stale()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell everybody who waits for an answer, and end."""
+        """End all responses, then the server."""
         self._dispatcher.stop()
-        abort_timer = asyncio.get_running_loop().call_later(
-            _SHUTDOWN_TIMEOUT_S, self._abort, self.server_state.connections
-        )
+        loop = asyncio.get_running_loop()
+        abort_timer = loop.call_later(_SHUTDOWN_TIMEOUT_S, self._abort, self.server_state.connections)
         await super().shutdown(sockets)
         abort_timer.cancel()
         await self._dispatcher.wait_until_idle()
 
     def _abort_stale(self) -> None:
         now = monotonic()
-        connections = [one for one in self.server_state.connections if isinstance(one, H11Protocol)]
-        self._idle_since = {
-            one: self._idle_since.get(one, now)
-            for one in connections
-            if one.cycle is None or one.cycle.response_complete
-        }
-        buffer_sizes = {one: one.transport.get_write_buffer_size() for one in connections}
-        self._stuck_since = {
-            one: previous if (previous := self._stuck_since.get(one)) and previous[0] == size else (size, now)
-            for one, size in buffer_sizes.items()
-            if size
-        }
-        overdue = [one for one, since in self._idle_since.items() if now - since > _IDLE_TIMEOUT_S]
-        overdue += [one for one, (_, since) in self._stuck_since.items() if now - since > _WRITE_TIMEOUT_S]
-        self._abort(overdue)
+        unchanged_since = {}
+        for connection in self.server_state.connections:
+            if isinstance(connection, H11Protocol):
+                is_idle = connection.cycle is None or connection.cycle.response_complete
+                state = is_idle, connection.transport.get_write_buffer_size()
+                previous = self._unchanged_since.get(connection)
+                unchanged_since[connection] = previous if previous and previous[0] == state else (state, now)
+        self._unchanged_since = unchanged_since
+        self._abort(
+            connection
+            for connection, ((is_idle, unread), since) in unchanged_since.items()
+            if (is_idle or unread) and now - since > (_IDLE_TIMEOUT_S if is_idle else _WRITE_TIMEOUT_S)
+        )
 
     @staticmethod
     def _abort(connections: Iterable[Any]) -> None:
@@ -159,24 +154,23 @@ class PhichatServer(uvicorn.Server):
 
 
 class _CallbackLogHandler(logging.Handler):
-    """What libraries log, as lines of ours."""
+    """Handler that passes the log of libraries to a callback, line by line."""
 
     def __init__(self, log: Callable[[str], None], *, with_tracebacks: bool) -> None:
         super().__init__()
         self._log, self._with_tracebacks = log, with_tracebacks
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As logging.Handler."""
-        self._log(record.getMessage())
-        if self._with_tracebacks and record.exc_info:
-            for line in logging.Formatter().formatException(record.exc_info).splitlines():
-                self._log(line)
+        """Pass one record on."""
+        text = self.format(record) if self._with_tracebacks else record.getMessage()
+        for line in text.splitlines():
+            self._log(line)
 
 
 def create_server(
     app: Starlette, listener: socket.socket, dispatcher: Dispatcher, log: Callable[[str], None], *, debug: bool
 ) -> PhichatServer:
-    """What serves the app at that socket. debug: each request is logged."""
+    """Return the server of an app. debug: log each request."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -190,15 +184,16 @@ def create_server(
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
     )
-    return PhichatServer(config, dispatcher, lambda: log(f"Listening at {server_url(listener)}/v1; Ctrl-C ends it."))
+    message = f"Listening on {server_url(listener)}/v1. Press Ctrl-C to stop."
+    return PhichatServer(config, dispatcher, lambda: log(message))
 
 
 @contextmanager
 def forward_logs(log: Callable[[str], None], *, debug: bool) -> Iterator[None]:
-    """What libraries log goes to `tell`: with debug all of it and tracebacks, else only what is wrong here."""
+    """Send the log of libraries to a callback: everything with debug, else only errors of this side."""
     handler, root = _CallbackLogHandler(log, with_tracebacks=debug), logging.getLogger()
     root.addHandler(handler)
-    # What clients send in a wrong form is theirs to know.
+    # Malformed requests are the clients' own business.
     logging.getLogger("uvicorn").setLevel(logging.INFO if debug else logging.ERROR)
     try:
         yield

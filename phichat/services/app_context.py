@@ -1,8 +1,10 @@
-"""What one run of phichat works with."""
+"""Settings and locations of one run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from phichat.config.settings import Config
@@ -11,10 +13,11 @@ from phichat.paths import Paths
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """Settings and locations of one run; made once by a command and handed to every service."""
+    """Settings, locations and environment variables of one run; made once by a command and handed to every service."""
 
     config: Config
     paths: Paths
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def with_config(self, **changes: Any) -> Self:
         """Return a context whose settings differ in `changes`, names of fields of Config."""

@@ -1,135 +1,182 @@
-"""The models a chat offers: what is here, what the registry and the hub have, and bringing one here."""
+"""The catalogue of models: installed ones, those of the registry, and those of the hub, and which of them fit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from time import monotonic
+from typing import TYPE_CHECKING
 
-from phichat.engine.backend import CancelToken
-from phichat.paths import Paths
+from phichat.cancel import CancelToken
+from phichat.services.app_context import AppContext
+from phichat.units import format_size
 
-RUNTIME_OVERHEAD_BYTES = 400_000_000
-"""Bytes that a small context and the engine take beside the weights; the planner says it exactly."""
-_SEARCH_LIMIT = 12
+if TYPE_CHECKING:
+    from phichat.gguf.header import GgufHeader
+    from phichat.models.local.discovery import ModelFile
+    from phichat.models.local.local_models import LocalModels
+    from phichat.models.local.usage_log import GenerationSpeed
+    from phichat.models.registry import ModelSpec
+    from phichat.services.model_downloads import Confirm
+
+_RUNTIME_OVERHEAD_BYTES = 400_000_000
+"""Memory of the engine and a small context, besides the weights; the planner computes it exactly."""
 _RECOMMENDED_MODEL = "phi-4-mini"
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A model that is here, or could be. fits: None when nobody knows. Texts not yet sanitised."""
+    """A model that is installed or can be downloaded. Texts are "" and numbers 0 or None where unknown, and are not
+    sanitised.
+
+    fits: by its size and the memory that is free now. speed: measured here. size: bytes. repository, file, downloads,
+    likes, is_gated: on the hub. problem: why it cannot chat; is_damaged: because of the file itself.
+    """
 
     name: str
-    details: str
     installed: bool
+    size: int = 0
     fits: bool | None = None
+    quantization: str = ""
+    architecture: str = ""
+    context_length: int = 0
+    licence: str = ""
+    summary: str = ""
+    source: str = ""
+    path: str = ""
+    aliases: tuple[str, ...] = ()
+    sha256: str | None = None
+    verified_at: str | None = None
+    last_used_at: str | None = None
+    speed: GenerationSpeed | None = None
+    problem: str = ""
+    is_damaged: bool = False
+    file: str = ""
+    is_gated: bool | None = None
+    downloads: int = 0
+    likes: int = 0
+
+    @property
+    def details(self) -> str:
+        """One line on the model."""
+        source = "built in" if self.source == "package" else self.source
+        downloads = f"{self.downloads:,} downloads" if self.downloads else ""
+        size = format_size(self.size) if self.size else ""
+        parts = (size, self.quantization, source, downloads, self.summary)
+        return self.problem or " · ".join(part for part in parts if part)
 
 
 def recommend(entries: Sequence[CatalogEntry]) -> CatalogEntry | None:
-    """The one to begin with: phi-4-mini where it fits, else the first that does, else the first."""
-    available = [offer for offer in entries if not offer.installed]
-    recommended = (offer for offer in available if offer.name == _RECOMMENDED_MODEL and offer.fits)
-    return next(recommended, None) or next((offer for offer in available if offer.fits), next(iter(available), None))
+    """Return the model to download first: phi-4-mini if it fits, else the first that fits, else the first."""
+    available = [entry for entry in entries if not entry.installed]
+    fitting = sorted((entry for entry in available if entry.fits), key=lambda entry: entry.name != _RECOMMENDED_MODEL)
+    return next(iter((*fitting, *available)), None)
 
 
 class ModelCatalog:
-    """Looks anew whenever it is asked."""
+    """Reads folders and asks the hub anew at every call."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._paths = paths
+    def __init__(self, context: AppContext) -> None:
+        self._context, self._paths = context, context.paths
 
     def entries(self) -> Sequence[CatalogEntry]:
-        """What is here, and what the registry has beside it. Connects nowhere. Raises ConfigError."""
+        """Return the installed models, then the others of the registry. Makes no connection. Raises ConfigError."""
         from phichat.models.local.local_models import LocalModels
 
-        library = LocalModels.from_paths(self._paths)
-        installed = []
-        for model in library.models:
-            facts = library.get_summary(model)
-            details = facts.problem or " · ".join(
-                part for part in (_format_size(model.size), facts.quantization, str(model.source)) if part
-            )
-            installed.append(CatalogEntry(model.name, details, installed=True, fits=self._fits_memory(model.size)))
-        names = {offer.name for offer in installed}
-        available = [
-            CatalogEntry(
-                spec.name,
-                f"{_format_size(spec.size)} · {spec.summary}" if spec.size else spec.summary,
-                installed=False,
-                fits=self._fits_memory(spec.size) if spec.size else None,
-            )
-            for spec in library.registry.values()
-            if spec.name not in names
-        ]
-        return [*installed, *available]
+        models = LocalModels.from_paths(self._paths)
+        installed = [self.installed_entry(model, models) for model in models.models]
+        names = {entry.name for entry in installed}
+        return [*installed, *(_spec_entry(spec) for spec in models.registry.values() if spec.name not in names)]
 
-    def search_hub(self, words: str) -> Sequence[CatalogEntry]:
-        """What the hub has, the most downloaded first. Raises HubError."""
+    def installed_entry(self, model: ModelFile, models: LocalModels) -> CatalogEntry:
+        """Return the entry of one installed model."""
+        summary, verified, size = models.get_summary(model), models.hash_cache.get(model.path), model.size
+        return CatalogEntry(
+            model.name,
+            installed=True,
+            size=size,
+            fits=_fits_memory(size),
+            quantization=summary.quantization,
+            architecture=summary.architecture,
+            context_length=summary.context_length,
+            licence=model.spec.licence if model.spec else "",
+            source=model.source,
+            path=str(model.path),
+            aliases=model.aliases,
+            sha256=verified.sha256 if verified else model.parts[0].sha256 or None,
+            verified_at=verified.verified_at if verified else None,
+            last_used_at=models.usage_log.last_used_at(model.path),
+            speed=models.usage_log.last_speed(model.path),
+            problem=summary.problem,
+            is_damaged=summary.damaged,
+        )
+
+    def search_hub(self, query: str, limit: int = 12, *, is_offline: bool = False) -> Sequence[CatalogEntry]:
+        """Return repositories of the hub, most downloaded first, each with the file that a pull takes.
+
+        Raises HubError.
+        """
         from phichat.errors import AmbiguousModelError
         from phichat.models.download.file_selection import select_files
         from phichat.models.download.hub_client import HubClient
 
-        hub = HubClient(is_offline=False)
-        hits = hub.search_models(words, _SEARCH_LIMIT)
+        hub = HubClient(is_offline=is_offline)
+        hits = hub.search_models(query, limit)
         listings = hub.fetch_listings([hit.repository for hit in hits])
         entries = []
         for hit in hits:
-            details, fits = f"{hit.downloads:,} downloads", None
+            facts: dict[str, object] = {}
             if listing := listings.get(hit.repository):
+                facts = {"licence": listing.licence, "is_gated": listing.is_gated}
                 try:
                     choice = select_files(listing.files, hit.repository)
                 except AmbiguousModelError:
                     pass
                 else:
-                    details, fits = (
-                        f"{_format_size(choice.size)} · {choice.quantization} · {details}",
-                        self._fits_memory(choice.size),
-                    )
-            entries.append(CatalogEntry(hit.repository, details, installed=False, fits=fits))
+                    facts |= {"file": choice.parts[0].path, "quantization": choice.quantization}
+                    facts |= {"size": choice.size, "fits": _fits_memory(choice.size)}
+            entry = CatalogEntry(hit.repository, installed=False, downloads=hit.downloads, likes=hit.likes, **facts)  # type: ignore[arg-type]
+            entries.append(entry)
         return entries
 
-    def download_model(self, name: str, cancel: CancelToken) -> Iterator[str]:
-        """Download a model, saying how far it is. Raises PhichatError kinds."""
-        import os
+    def download_model(self, name: str, confirm: Confirm, cancel: CancelToken) -> Iterator[str]:
+        """Download a model, yielding a line on the progress. Raises PhichatError.
 
-        from phichat.errors import UsageError
-        from phichat.gguf.header import check_usable
+        confirm: called once with the facts, in the thread of the caller; False ends the download.
+        """
+        from phichat.models.download.progress import DownloadProgress, RateMeter, VerifyProgress
+        from phichat.services.model_downloads import ModelDownloads
+
+        meter = RateMeter()
+        for event in ModelDownloads(self._context).download(name, confirm, cancel):
+            if isinstance(event, VerifyProgress):
+                yield f"verifying {name} {event.fraction:.0%}"
+            elif isinstance(event, DownloadProgress):
+                yield f"downloading {name} {event.fraction:.0%}{meter.update(event)}"
+
+    def read_remote_header(self, reference: str) -> GgufHeader:
+        """Return the header of a model that is not installed. Raises PhichatError."""
         from phichat.models.download.hub_client import HubClient
-        from phichat.models.download.model_download import ModelDownload, VerifyProgress
-        from phichat.models.download.plan import plan_hub_download
-        from phichat.models.local.local_models import LocalModels
-        from phichat.models.spec import PathSpec, UrlSpec, parse_reference
+        from phichat.models.download.remote_header import read_remote_header
+        from phichat.models.registry import read_registry
 
-        library = LocalModels.from_paths(self._paths)
-        spec = parse_reference(name, os.environ.get("HF_ENDPOINT", ""))
-        if isinstance(spec, (PathSpec, UrlSpec)):
-            raise UsageError(f"{name} is no name of the registry or the hub", "Use `phichat pull` for it")
-        target = plan_hub_download(spec, library.registry, HubClient(is_offline=False), self._paths)
-        with ModelDownload(target, self._paths, library.hash_cache, cancel) as download:
-            for step in download.prepare_files():
-                if isinstance(step, VerifyProgress):
-                    yield f"proving {name} {step.fraction:.0%}"
-            if download.is_complete:
-                return
-            download.check_disk_space()
-            check_usable(download.fetch_header(), download.path)
-            started_at, missing = monotonic(), download.missing_bytes
-            for progress in download.fetch_files():
-                if cancel.is_set():
-                    return
-                if isinstance(progress, VerifyProgress):
-                    yield f"proving {name} {progress.fraction:.0%}"
-                    continue
-                fetched = missing - download.missing_bytes
-                speed = fetched / max(0.001, monotonic() - started_at)
-                eta = f", {download.missing_bytes / speed / 60:.0f} min left" if speed > 1 else ""
-                yield f"pulling {name} {1 - download.missing_bytes / max(1, target.size):.0%}{eta}"
-
-    def _fits_memory(self, size: int) -> bool:
-        from phichat.engine.planner.hardware import probe_memory
-
-        return size + RUNTIME_OVERHEAD_BYTES <= probe_memory().available
+        return read_remote_header(reference, read_registry(self._paths.user_registry), HubClient(), self._paths)
 
 
-def _format_size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def _spec_entry(spec: ModelSpec) -> CatalogEntry:
+    return CatalogEntry(
+        spec.name,
+        installed=False,
+        size=spec.size,
+        fits=_fits_memory(spec.size) if spec.size else None,
+        quantization=spec.quantization,
+        context_length=spec.context_length,
+        licence=spec.licence,
+        summary=spec.summary,
+        aliases=spec.aliases,
+    )
+
+
+def _fits_memory(size: int) -> bool:
+    from phichat.engine.planner.hardware import probe_memory
+
+    return size + _RUNTIME_OVERHEAD_BYTES <= probe_memory().available

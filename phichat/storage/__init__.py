@@ -1,1 +1,1 @@
-"""Small files of our own: JSON caches, fingerprints."""
+"""Files of phichat's own: atomic writes, JSON files, locks, fingerprints."""

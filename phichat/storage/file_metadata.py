@@ -1,71 +1,50 @@
-"""Small facts about files, remembered: a folder with one JSON file for each file they are about.
-
-One each, so that processes which write at once cannot lose each other's. What cannot be read is not
-known, and what cannot be written costs only the time to find it out again.
-"""
+"""Metadata of files, remembered in a folder."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from phichat.paths import write_atomically
-
-Fingerprint = list[int]
+from phichat.storage.json_file import JsonFile
 
 
 class FileMetadataCache:
-    """What is known of files. Links are followed: a file is known under all its names."""
+    """Folder with one JSON file per described file, so that processes writing at once lose nothing of each other.
+
+    Links are followed: a file has one entry under all its names. What cannot be read counts as unknown, and what
+    cannot be written only costs the time to compute it again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def read_entry(self, path: Path) -> dict[str, Any]:
-        """What is known of it, empty when nothing is."""
-        return _read_json(self._entry_path(path))
+        """Return the metadata of a file, {} where there is none."""
+        return self._entry_file(path).load()
 
-    def write_entry(self, path: Path, document: Mapping[str, Any]) -> None:
-        """Replace what is known of it."""
-        try:
-            content = json.dumps({"path": str(path), **document}).encode("utf-8", "surrogateescape")
-            write_atomically(self._entry_path(path), content)
-        except OSError:
-            return
+    def write_entry(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata of a file."""
+        with contextlib.suppress(OSError):
+            self._entry_file(path).save({"path": str(path), **metadata})
 
     def remove_entry(self, path: Path) -> None:
-        """Know nothing of it any more."""
-        try:
-            self._entry_path(path).unlink(missing_ok=True)
-        except OSError:
-            return
+        """Remove the metadata of a file."""
+        with contextlib.suppress(OSError):
+            self._entry_file(path).path.unlink(missing_ok=True)
 
     def iter_entries(self) -> Iterator[dict[str, Any]]:
-        """Everything that is known; each with the "path" it was noted under."""
-        try:
+        """Yield every entry; its "path" is the one it was written under."""
+        entries: list[Path] = []
+        with contextlib.suppress(OSError):
             entries = sorted(self._folder.glob("*.json"))
-        except OSError:
-            return
         for entry in entries:
-            if (document := _read_json(entry)) and isinstance(document.get("path"), str):
-                yield document
+            if isinstance((metadata := JsonFile(entry).load()).get("path"), str):
+                yield metadata
 
-    def _entry_path(self, path: Path) -> Path:
+    def _entry_file(self, path: Path) -> JsonFile:
         name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-        return self._folder / f"{name}.json"
-
-
-def fingerprint(status: os.stat_result) -> Fingerprint:
-    """Changes when a file is written to or replaced, also when its modification time is set back."""
-    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _read_json(entry: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(entry.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        return JsonFile(self._folder / f"{name}.json")

@@ -1,19 +1,27 @@
-"""Whether a file is still the one it was, at the price of a look."""
+"""Tell from the metadata of a file that it was replaced or written to."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+
+Fingerprint = tuple[int, ...]
+"""Device, inode, size, and the times of the last modification and of the last status change in nanoseconds;
+() where there is no file. The last one cannot be set, so it also changes when the modification time is set back."""
+
+FileFingerprints = tuple[tuple[str, Fingerprint], ...]
+"""Paths of files, each with its fingerprint."""
 
 
-def compute_fingerprint(path: str | os.PathLike[str]) -> str:
-    """Another text when the file at that path was replaced or written to; "" when there is none."""
+def compute_fingerprint(file: str | os.PathLike[str] | int) -> Fingerprint:
+    """Return the fingerprint of the file at a path or behind a descriptor."""
     try:
-        status = os.stat(path)  # noqa: PTH116  (whatever can be a path)
+        status = os.stat(file)  # noqa: PTH116  (also a descriptor)
     except (OSError, ValueError):
-        return ""
-    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def are_unchanged(fingerprints: tuple[tuple[str, str], ...]) -> bool:
-    """Whether every file still has its stamp."""
-    return all(compute_fingerprint(path) == expected for path, expected in fingerprints)
+def are_unchanged(fingerprints: Iterable[tuple[str, Fingerprint]]) -> bool:
+    """Return whether every file still has its fingerprint."""
+    return all(compute_fingerprint(path) == fingerprint for path, fingerprint in fingerprints)

@@ -1,1 +1,1 @@
-"""Transcripts: what was said, kept."""
+"""Transcripts: saved conversations, their search, export and import."""

@@ -1,4 +1,4 @@
-"""The SQLite file of the transcripts: making it, opening it, and what its errors mean."""
+"""The SQLite file of the transcripts: creating and opening it, transactions, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUSY_TIMEOUT_S = 5.0
 
 
 class Database:
-    """One connection, for any thread. Its methods raise TranscriptError."""
+    """One connection; thread-safe. Its methods raise TranscriptError."""
 
     def __init__(
         self, path: Path, migrations: Sequence[Migration] = MIGRATIONS, busy_timeout_s: float = BUSY_TIMEOUT_S
@@ -38,20 +38,20 @@ class Database:
 
     @contextlib.contextmanager
     def read_transaction(self) -> Iterator[sqlite3.Connection]:
-        """The connection, at one moment of the store."""
+        """Yield the connection with a consistent view of the store."""
         with self._transaction("BEGIN") as connection:
             yield connection
 
     @contextlib.contextmanager
     def write_transaction(self) -> Iterator[sqlite3.Connection]:
-        """The connection, with what is done committed at the end, or none of it."""
+        """Yield the connection; all changes are committed at the end, or none."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
     @contextlib.contextmanager
     def write_transaction_no_fsync(self) -> Iterator[sqlite3.Connection]:
-        """As `writing`, without waiting for the disk: what is done survives the death of the process at once,
-        but a power cut only when a later commit has waited. A disk that stalls holds nothing up."""
+        """Like `write_transaction` without fsync: the changes survive the death of the process, but a power cut
+        only once a later commit has waited for the disk. A disk that stalls delays nothing."""
         with self._lock, self._translate_errors():
             self._connection.execute("PRAGMA synchronous = NORMAL")
             try:
@@ -62,12 +62,12 @@ class Database:
 
     @contextlib.contextmanager
     def autocommit(self) -> Iterator[sqlite3.Connection]:
-        """The connection outside of any transaction."""
+        """Yield the connection outside of any transaction."""
         with self._lock, self._translate_errors():
             yield self._connection
 
     def copy_to_file(self, target: Path) -> None:
-        """A copy as of one moment, put in place in one step, readable by its owner only."""
+        """Write a consistent copy, atomically, readable by its owner only."""
         from tempfile import mkstemp
 
         if (target.exists() and target.samefile(self.path)) or target.with_name(f"{target.name}-wal").exists():
@@ -79,13 +79,13 @@ class Database:
             try:
                 with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
                     self._connection.backup(copy)
-                    copy.execute("PRAGMA journal_mode = DELETE")  # one file, whatever becomes of it
+                    copy.execute("PRAGMA journal_mode = DELETE")  # the copy is one file, without a log
                 partial.replace(target)
             finally:
                 partial.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing more can be done with it."""
+        """Close the connection."""
         with self._lock, self._translate_errors():
             self._connection.close()
 
@@ -110,15 +110,14 @@ class Database:
 
 
 def _create_file(path: Path) -> None:
-    """The folder and the file, readable by their owner only from the first moment; SQLite gives its
-    other files the same mode."""
+    """Create the folder and the file, readable by their owner only; SQLite gives its other files the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
-    """A connection that writes, or where the folder forbids it one that only reads."""
+    """Return a connection that writes, or one that only reads where the folder is not writable."""
     try:
         return _open_connection(str(path), busy_timeout_s)
     except sqlite3.OperationalError as error:
@@ -158,7 +157,7 @@ def _retry_while_busy(operation: Callable[[], object], busy_timeout_s: float) ->
 
 
 def _decode_text(stored: bytes) -> str:
-    """Command lines can hold lone surrogates, and every word is kept."""
+    """Decode text that may hold lone surrogates, as command lines do."""
     try:
         return stored.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -166,7 +165,7 @@ def _decode_text(stored: bytes) -> str:
 
 
 def encode_text(text: str) -> bytes:
-    """For CAST(? AS TEXT): sqlite3 refuses a str with lone surrogates."""
+    """Encode for CAST(? AS TEXT): sqlite3 refuses a str with lone surrogates."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -176,7 +175,7 @@ _ERROR_KIND_BY_ERRNO = {
     errno.EPERM: "READONLY",
     errno.EROFS: "READONLY",
 }
-"""SQLite's words for what the system says."""
+"""SQLite's error names for errors of the system."""
 
 
 def _to_transcript_error(error: sqlite3.Error | OSError, path: Path) -> TranscriptError:
@@ -189,12 +188,12 @@ def _to_transcript_error(error: sqlite3.Error | OSError, path: Path) -> Transcri
             reason = str(error)
     match kind:
         case "FULL":
-            return TranscriptError("The disk of the transcripts is full", f"Make room for {path}")
+            return TranscriptError("The disk of the transcripts is full", f"Free some space for {path}")
         case "BUSY" | "LOCKED":
-            return TranscriptError("Another program holds the transcripts locked", f"End what uses {path}")
+            return TranscriptError("Another program has locked the transcripts", f"Close the program that uses {path}")
         case "READONLY" | "CANTOPEN" | "PERM":
             return TranscriptError(f"{path} cannot be written", "Check its permissions and those of its folder")
         case "CORRUPT" | "NOTADB":
-            return TranscriptError(f"{path} is damaged", "Move it away, and put a backup in its place if there is one")
+            return TranscriptError(f"{path} is damaged", "Move it away, and restore a backup if you have one")
         case _:
             return TranscriptError(f"{path} cannot be used ({reason})", "Check the disk and the permissions")

@@ -1,4 +1,4 @@
-"""A step that follows its cause a moment later, in a thread of its own."""
+"""A background operation that runs a moment after it is triggered."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 DEBOUNCE_S = 0.1
-"""From the first cause to the step. Streamed text has to be on disk after 250 ms, and a commit takes its time."""
+"""From a trigger to the operation. Streamed text has to be on disk after 250 ms, and a commit takes time."""
 
 _RETRY_INTERVAL_S = 1.0
 
 
 class DebouncedWorker:
-    """Runs a step, until it is stopped, a moment after it was woken, once for all that came in between.
+    """Runs an operation in a thread, a moment after it was triggered, once for all triggers in between.
 
-    Waking it costs nothing while it is awake: the token path does it for every token.
+    A trigger is cheap while one is pending: the token path triggers for every token.
     """
 
     def __init__(self, operation: Callable[[], bool]) -> None:
-        """step: False when it failed and is to be tried again."""
+        """operation: returns False where it failed and has to be tried again."""
         self._operation = operation
         self._trigger_event, self._stop_event = Event(), Event()
         self._thread: Thread | None = None
 
     def trigger(self) -> None:
-        """There is something to do."""
+        """Run the operation soon."""
         if self._thread is None:
             self._thread = Thread(target=self._run, name="transcript", daemon=True)
             self._thread.start()
@@ -32,7 +32,7 @@ class DebouncedWorker:
             self._trigger_event.set()
 
     def stop(self) -> None:
-        """Waits for a step in progress; none follows."""
+        """Wait for the operation in progress, and run no more."""
         self._stop_event.set()
         self._trigger_event.set()
         if self._thread is not None:

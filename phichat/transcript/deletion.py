@@ -1,4 +1,4 @@
-"""Taking turns out so that nothing of them stays, neither in tables nor in free pages nor in the full text."""
+"""Deleting turns without traces in tables, free pages, or the full-text index."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from phichat.errors import TranscriptError
 from phichat.transcript.database import Database
 
 _MERGE_PAGES = 500
-"""Of the full-text index in one transaction: others write in between."""
+"""Pages of the full-text index that are merged per transaction, so that other processes can write in between."""
 
 
 def delete_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
-    """Take out turns; no others may follow them. Raises sqlite3.Error kinds."""
+    """Delete turns that no other turns follow. Raises sqlite3.Error kinds."""
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS leaving (n INTEGER PRIMARY KEY)")
     connection.execute("DELETE FROM leaving")
     connection.executemany("INSERT INTO leaving VALUES (?)", ((row,) for row in rows))
@@ -27,7 +27,7 @@ def delete_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
         """SELECT copied_from, min(n) FROM turn
         WHERE copied_from IN (SELECT n FROM leaving) AND n NOT IN (SELECT n FROM leaving) GROUP BY copied_from"""
     ).fetchall()
-    for source, successor in successors:  # what a fork has copied can now be found there
+    for source, successor in successors:  # the copy in a fork is indexed instead
         connection.execute("UPDATE turn SET copied_from = NULL WHERE n = ?", (successor,))
         connection.execute("UPDATE turn SET copied_from = ? WHERE copied_from = ?", (successor, source))
         connection.execute("INSERT INTO pending (turn) VALUES (?)", (successor,))
@@ -40,10 +40,10 @@ def delete_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
 
 
 def purge_deleted(database: Database) -> bool:
-    """Make unreadable what removed turns have left: their words in older parts of the full-text index,
-    and their pages in the write-ahead log.
+    """Remove the traces of deleted turns: words in older segments of the full-text index, and pages in the
+    write-ahead log.
 
-    False when another process reads the log just now; it goes when the last process ends. Raises TranscriptError.
+    Return False where another process reads the log; it is removed when the last one ends. Raises TranscriptError.
     """
     pages = -_MERGE_PAGES  # a negative number begins a merge of everything
     while True:

@@ -1,4 +1,4 @@
-"""Where words begin and end in scripts that put no spaces between them."""
+"""Word breaks for the full-text index in scripts that put no spaces between words."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _INVALID_CHARS = re.compile("[\x00\ud800-\udfff]")
 
 
 def insert_word_breaks(text: bytes | str) -> str:
-    """text as the full-text index takes it: each character of such a script apart, so that every run of
-    them can be found, and nothing that SQLite's text functions stumble over."""
+    """Return text for the full-text index: each character of such a script is a word, so that every run of
+    them can be found, and characters that SQLite's text functions cannot handle are replaced."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogatepass")
     if text.isascii():
         return text.replace("\0", _WORD_BREAK)
-    # Compiled where it is first needed: that takes 2 ms, and most questions are asked in ASCII.
+    # Compiled on first use: that takes 2 ms, and most prompts are ASCII.
     return re.sub(_UNSPACED_SCRIPTS, f"{_WORD_BREAK}\\1{_WORD_BREAK}", _INVALID_CHARS.sub(_WORD_BREAK, text))
 
 
 def remove_word_breaks(text: str) -> str:
-    """What `spaced` was given, but for what it could not take."""
+    """Undo `insert_word_breaks`, except for replaced characters."""
     return text.replace(_WORD_BREAK, "")

@@ -1,4 +1,4 @@
-"""Names of conversations and turns: short, and in the order of time."""
+"""Ids of conversations and turns: short, and sorted by time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32: no letter that is read as a digit or as another letter."""
 
 _TIME_LETTERS, _RANDOM_LETTERS = 9, 5
-"""Letters for the milliseconds since 1970 (enough until the year 3084) and for telling apart what they do not."""
+"""Letters for the milliseconds since 1970 (enough until the year 3084), and random ones."""
 
 
 def new_id(created_at: datetime) -> str:
-    """An id that sorts by `when`, among others at least a millisecond away."""
+    """Return an id that sorts by time among ids at least a millisecond apart."""
     random_bits = int.from_bytes(os.urandom(4), "big") % (1 << 5 * _RANDOM_LETTERS)
     number = max(0, int(created_at.timestamp() * 1000)) << 5 * _RANDOM_LETTERS | random_bits
     return "".join(
@@ -23,7 +23,7 @@ def new_id(created_at: datetime) -> str:
 
 
 def make_ascending_ids() -> Callable[[datetime], str]:
-    """Like `new_id`, each id after the one before it, whatever the times: for the turns of a conversation."""
+    """Return a `new_id` whose ids always ascend, whatever the times: for the turns of a conversation."""
     last = ""
 
     def next_id(created_at: datetime) -> str:
@@ -38,6 +38,6 @@ def make_ascending_ids() -> Callable[[datetime], str]:
 
 
 def _increment_id(letters: str) -> str:
-    """The next id in the order."""
+    """Return the next id in sort order."""
     stem = letters.rstrip("z")
     return stem[:-1] + _ALPHABET[_ALPHABET.index(stem[-1]) + 1] + "0" * (len(letters) - len(stem))

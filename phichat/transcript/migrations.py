@@ -1,7 +1,7 @@
-"""The schema, as the steps that make it. A released step never changes; new ones go to the end.
+"""The schema, as the migrations that create it. A released one never changes; new ones are appended.
 
-Rowids of turns are the time they began, in tenths of a second since 1970 (or the next free number): the
-full-text index then gives the newest first, and takes a span of time, without looking at the turns.
+The rowid of a turn is the time it began, in tenths of a second since 1970 (or the next free number): the
+full-text index can then sort by time, and filter by it, without reading the turns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from phichat.errors import TranscriptError
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step. name: kept in the store for good."""
+    """One migration. name: recorded in the store, never to be changed."""
 
     name: str
     statements: Sequence[str]
@@ -25,9 +25,9 @@ MIGRATIONS = (
     Migration(
         "conversations, turns and their full text",
         (
-            # What many turns have in common: sampling parameters and system prompts.
+            # Values that many turns share: sampling parameters and system prompts.
             "CREATE TABLE shared (n INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE)",
-            # path: where its file was when it was last used, so that a conversation can go on with it.
+            # path: where its file was when it was last used, so that a conversation can continue with it.
             "CREATE TABLE model (n INTEGER PRIMARY KEY, name TEXT NOT NULL, info TEXT NOT NULL UNIQUE, path TEXT)",
             """CREATE TABLE conversation (
                 n INTEGER PRIMARY KEY,
@@ -77,7 +77,7 @@ MIGRATIONS = (
             "CREATE INDEX turn_model ON turn (model) WHERE model IS NOT NULL",
             "CREATE INDEX turn_params ON turn (params) WHERE params IS NOT NULL",
             "CREATE INDEX turn_system ON turn (system) WHERE system IS NOT NULL",
-            # What has been streamed of a reply, until its end puts it into the turn.
+            # Streamed pieces of a reply, until its end writes the whole into the turn.
             """CREATE TABLE piece (
                 n INTEGER PRIMARY KEY,
                 turn INTEGER NOT NULL REFERENCES turn (n) ON DELETE CASCADE,
@@ -85,9 +85,9 @@ MIGRATIONS = (
                 reasoning TEXT NOT NULL
             )""",
             "CREATE INDEX piece_turn ON piece (turn)",
-            # Turns that the full-text index does not have yet.
+            # Turns that are not yet in the full-text index.
             "CREATE TABLE pending (turn INTEGER PRIMARY KEY REFERENCES turn (n) ON DELETE CASCADE)",
-            # spaced() is search.spaced.
+            # spaced() is fts_segmentation.insert_word_breaks.
             """CREATE VIEW searchable AS
                 SELECT n, spaced(CAST(prompt AS BLOB)) AS prompt, spaced(CAST(text AS BLOB)) AS text FROM turn""",
             """CREATE VIRTUAL TABLE words USING fts5 (
@@ -96,13 +96,15 @@ MIGRATIONS = (
             )""",
         ),
     ),
+    # Since 0.2. JSON: the parts that the prompt was rendered from, NULL where it is only text.
+    Migration("parts of prompts", ("ALTER TABLE turn ADD COLUMN prompt_parts TEXT",)),
 )
 
 
 def migrate_schema(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring a store up to date, in one transaction.
+    """Apply the missing migrations in one transaction.
 
-    Raises TranscriptError when a newer phichat has made it, sqlite3.Error kinds otherwise.
+    Raises TranscriptError for a store of a newer phichat, and sqlite3.Error kinds.
     """
     names = [migration.name for migration in migrations]
     if _applied_names(connection) == names:
@@ -111,7 +113,7 @@ def migrate_schema(connection: sqlite3.Connection, migrations: Sequence[Migratio
     try:
         applied = _applied_names(connection)  # another process may have been faster
         if applied != names[: len(applied)]:
-            raise TranscriptError("A newer phichat has written these transcripts", "Update phichat to read them")
+            raise TranscriptError("These transcripts were written by a newer phichat", "Update phichat to read them")
         if not applied:
             connection.execute("CREATE TABLE migration (n INTEGER PRIMARY KEY, name TEXT NOT NULL)")
         for migration in migrations[len(applied) :]:

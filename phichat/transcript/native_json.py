@@ -1,9 +1,9 @@
-"""Conversations as phichat's own JSON, loss-free in both directions.
+"""phichat's own JSON format of conversations, lossless in both directions.
 
     {"format": "phichat", "version": 1, "conversations": [...]}
 
-The fields are those of `ConversationRecord` and what it holds, by name; one that has its default is left
-out. Times are ISO 8601 in UTC. Whatever adds something that must not be lost gets a new version.
+The fields are those of `ConversationRecord` and its parts, by name; one that has its default is left
+out. Times are ISO 8601 in UTC. A change that older readers must not ignore needs a new version.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from phichat.errors import TranscriptFileError
 from phichat.sanitize import to_json
 from phichat.transcript import codec
 from phichat.transcript.records import ConversationRecord
+from phichat.types import render_parts
 
 FORMAT, VERSION = "phichat", 1
-_EXPORT_AGAIN = "export it again"
+_EXPORT_AGAIN = "Export it again"
 
 
 def write_native_json(conversations: Iterable[ConversationRecord]) -> Iterator[str]:
-    """The document in pieces, one conversation each. It has no character that could steer a terminal."""
+    """Yield the document in pieces, one conversation each, without control characters."""
     yield f'{{"format": "{FORMAT}", "version": {VERSION}, "conversations": ['
     separator = "\n"
     for conversation in conversations:
-        # Who writes a reply at this moment is nothing to keep.
+        # `live` only holds at this moment.
         exported = replace(conversation, turns=tuple(replace(turn, live=False) for turn in conversation.turns))
         yield separator + to_json(codec.to_document(exported), indent=1)
         separator = ",\n"
@@ -34,27 +35,29 @@ def write_native_json(conversations: Iterable[ConversationRecord]) -> Iterator[s
 
 
 def is_native_document(document: object) -> bool:
-    """Whether this JSON is phichat's, of whatever version."""
+    """Return whether a JSON document is in this format, of any version."""
     return isinstance(document, dict) and document.get("format") == FORMAT
 
 
 def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
-    """The conversations of a parsed document. Raises TranscriptFileError."""
+    """Yield the conversations of a parsed document. Raises TranscriptFileError."""
     version = document.get("version")
     if version != VERSION:
         raise TranscriptFileError(
-            f"It is a phichat document of version {version!r}, and this phichat reads version {VERSION}",
-            "Update phichat",
+            f"It is a phichat document of version {version!r}; this phichat reads version {VERSION}", "Update phichat"
         )
     conversations = document.get("conversations")
     if not isinstance(conversations, list):
         raise TranscriptFileError("It has no list of conversations", _EXPORT_AGAIN)
     for number, conversation in enumerate(conversations, 1):
         try:
-            yield codec.from_document(ConversationRecord, conversation)
+            record = codec.from_document(ConversationRecord, conversation)
+            if any(render_parts(turn.parts) != turn.prompt for turn in record.turns):
+                raise ValueError("the parts of a prompt differ from the prompt")
+            yield record
         except ValueError as error:
             raise TranscriptFileError(
-                f"Conversation {number} of it is damaged ({_shorten_error(error)})", _EXPORT_AGAIN
+                f"Its conversation {number} is damaged ({_shorten_error(error)})", _EXPORT_AGAIN
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""The one place that writes the transcript while it is made."""
+"""Writes turns to the transcript while they are made."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from phichat.errors import PhichatError, TranscriptError
 from phichat.events import (
-    CodeChecked,
-    ContextTrimmed,
     Event,
     ModelReady,
     ReasoningDelta,
@@ -25,7 +23,8 @@ from phichat.events import (
 from phichat.transcript.debounce import DebouncedWorker
 from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.records import TurnRecord
-from phichat.types import FinishReason, ModelInfo
+from phichat.transcript.turn_builder import TurnRecordBuilder, with_reply
+from phichat.types import FinishReason
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -33,24 +32,22 @@ if TYPE_CHECKING:
     from phichat.transcript.store import TranscriptStore
 
 _FSYNC_INTERVAL_S = 1.0
-"""Between two commits of streamed text that wait for the disk."""
+"""Between two commits of streamed text that wait for fsync."""
 
 
 @dataclass(eq=False)
 class _RecordedTurn:
-    """A turn that is recorded. row: where it stands in the store, None while it does not.
+    """A turn that is being recorded.
 
-    texts, reasonings: the pieces so far, the first `written` of each in the store. The thread that
-    gets the events only appends to them, the other one only reads.
-    path: of the model's file, as long as the store does not have the model.
-    samples: other replies to the prompt, by number, which stand beside it; sample_rows: where in the store. winner:
-    the one of them that is the turn's own.
+    record: the turn as it was started or ended. row_id: in the store, None until it is written. stored_counts: the
+    pieces of text and reasoning in the store. model_path: of the model's file, until the store has the model.
+    samples: other replies to the prompt, by index; sample_row_ids: of those in the store. winner_index: of the
+    sample that is the turn's own reply.
     """
 
+    builder: TurnRecordBuilder
     record: TurnRecord
     row_id: int | None = None
-    texts: list[str] = field(default_factory=list)
-    reasonings: list[str] = field(default_factory=list)
     stored_counts: tuple[int, int] = (0, 0)
     model_path: str | None = None
     samples: dict[int, TurnRecord] = field(default_factory=dict)
@@ -60,13 +57,14 @@ class _RecordedTurn:
 
 
 class Recorder:
-    """Records turns of one conversation, one after the other.
+    """Records the turns of one conversation, one after the other.
 
-    A store that fails takes nothing from the answer: a NotKept event tells it once, and what is not in
+    A store that fails does not interrupt the answer: one TranscriptUnavailable event reports it, and what is not in
     the store is tried again with the end of the turn and with every later one.
 
-    conversation: its id, None as long as nothing of it is kept.
-    parent: the turn that the next one follows, afterwards that one. Set it to stand elsewhere in the tree.
+    conversation_id: None as long as nothing is saved.
+    parent_id: the turn that the next one follows, afterwards that one. Set it to branch off elsewhere.
+    on_saved: called with the record of a turn that has ended, before its TurnFinished is passed on.
     """
 
     def __init__(
@@ -74,15 +72,14 @@ class Recorder:
         open_store: Callable[[], TranscriptStore],
         conversation_id: str | None = None,
         parent_id: str | None = None,
+        on_saved: Callable[[TurnRecord], None] = lambda record: None,
     ) -> None:
         """open_store: called when the first turn begins; may raise TranscriptError."""
-        self.conversation_id = conversation_id
-        self.parent_id = parent_id
-        self._open_store = open_store
+        self.conversation_id, self.parent_id = conversation_id, parent_id
+        self._open_store, self._on_saved = open_store, on_saved
         self._store: TranscriptStore | None = None
         self._new_id = make_ascending_ids()
-        self._model: ModelInfo | None = None
-        self._model_path: str | None = None
+        self.loaded_model: ModelReady | None = None
         self._current: _RecordedTurn | None = None
         self._unsaved: list[_RecordedTurn] = []
         self._last_error: TranscriptError | None = None
@@ -90,13 +87,13 @@ class Recorder:
         self._last_fsync_at = monotonic()
 
     def on_model_loaded(self, event: ModelReady) -> None:
-        """What answers from now on, where it was loaded outside a turn."""
-        self._model, self._model_path = event.model, event.path
+        """Set the model that answers from now on."""
+        self.loaded_model = event
 
     def record_events(self, events: Iterator[Event]) -> Iterator[Event]:
-        """The events of one turn, each written down before it is passed on; text at most 250 ms after.
+        """Write each event of one turn before passing it on; text within 250 ms after.
 
-        Whoever stops listening has cancelled the turn. Raises what `events` raises.
+        A consumer that stops iterating has cancelled the turn. Raises what `events` raises.
         """
         turn: _RecordedTurn | None = None
         try:
@@ -105,7 +102,7 @@ class Recorder:
                     turn = self._start_turn(event)
                 elif turn is not None:
                     self._handle_event(turn, event)
-                if isinstance(event, TurnFinished):  # nothing comes after it
+                if isinstance(event, TurnFinished):  # it must be the last event
                     yield from self._iter_notices()
                     yield event
                 else:
@@ -113,32 +110,24 @@ class Recorder:
                     yield from self._iter_notices()
         except PhichatError as error:
             if turn is not None:
-                self._finish_turn(turn, replace(_with_partial_text(turn, FinishReason.ERROR), error=str(error)))
+                self._finish_turn(turn, replace(turn.builder.build_ended(FinishReason.ERROR), error=str(error)))
             raise
         finally:
-            self._abort_open_turn()
+            self._cancel_open_turn()
 
     def close(self) -> None:
-        """Nothing more will be recorded."""
-        self._abort_open_turn()
+        """End the open turn, and close the store."""
+        self._cancel_open_turn()
         if self._store is not None:
-            with suppress(TranscriptError):  # what was committed stays so
+            with suppress(TranscriptError):  # committed turns are safe
                 self._store.close()
 
     def _start_turn(self, event: TurnStarted) -> _RecordedTurn:
-        now = datetime.now(UTC)
-        turn = _RecordedTurn(
-            TurnRecord(
-                self._new_id(now),
-                self.parent_id,
-                now,
-                event.prompt,
-                system=event.system,
-                model=self._model,
-                params=event.params,
-            )
+        loaded = self.loaded_model
+        builder = TurnRecordBuilder(
+            event, self._new_id(datetime.now(UTC)), self.parent_id, loaded.model if loaded else None
         )
-        turn.model_path = self._model_path
+        turn = _RecordedTurn(builder, builder.record, model_path=loaded.path if loaded else None)
         self.parent_id = turn.record.id
         self._try_write(lambda: self._insert_turn(turn))
         turn.worker = DebouncedWorker(lambda: self._try_write(lambda: self._flush_text(turn)))
@@ -146,36 +135,22 @@ class Recorder:
         return turn
 
     def _handle_event(self, turn: _RecordedTurn, event: Event) -> None:
+        turn.builder.apply(event)
         match event:
-            case TextDelta():
-                turn.texts.append(event.text)
-            case ReasoningDelta():
-                turn.reasonings.append(event.text)
+            case TextDelta() | ReasoningDelta():
+                pass
             case ModelReady():
                 self.on_model_loaded(event)
                 turn.model_path = event.path
-                turn.record = replace(turn.record, model=event.model)
-            case CodeChecked():
-                turn.record = replace(turn.record, code=event.report)
-                return
-            case ContextTrimmed():
-                turn.record = replace(turn.record, dropped_turns=event.dropped_turns, n_ctx=event.n_ctx)
-                return
             case SampleFinished():
                 now = datetime.now(UTC)
-                sample = replace(turn.record, id=self._new_id(now), created_at=now)
-                turn.samples[event.index] = _with_result(sample, event.reply)
+                sample = replace(turn.builder.record, id=self._new_id(now), created_at=now)
+                turn.samples[event.index] = with_reply(sample, event.reply)
             case TurnFinished():
-                answer_key = (event.seed, event.text, event.reasoning)
-                turn.winner_index = next(
-                    (
-                        index
-                        for index, sample_record in turn.samples.items()
-                        if (sample_record.seed, sample_record.text, sample_record.reasoning) == answer_key
-                    ),
-                    None,
-                )
-                self._finish_turn(turn, _with_result(turn.record, event))
+                reply = (event.seed, event.text, event.reasoning)
+                same = (i for i, other in turn.samples.items() if (other.seed, other.text, other.reasoning) == reply)
+                turn.winner_index = next(same, None)
+                self._finish_turn(turn, turn.builder.build())
                 return
             case _:
                 return
@@ -186,17 +161,20 @@ class Recorder:
         if turn.worker is not None:
             turn.worker.stop()
         turn.record = record
-        if not self._try_write(lambda: self._save_finished(turn)) and turn not in self._unsaved:
-            self._unsaved.append(turn)
+        if not self._try_write(lambda: self._save_finished(turn)):
+            if turn not in self._unsaved:
+                self._unsaved.append(turn)
+        else:
+            self._on_saved(record)
         turn.worker = self._current = None
 
-    def _abort_open_turn(self) -> None:
+    def _cancel_open_turn(self) -> None:
         if self._current is not None:
-            self._finish_turn(self._current, _with_partial_text(self._current, FinishReason.CANCELLED))
+            self._finish_turn(self._current, self._current.builder.build_ended(FinishReason.CANCELLED))
 
     def _insert_turn(self, turn: _RecordedTurn) -> None:
-        """Write the beginning of a turn, and before it what could not be written of earlier ones."""
-        # SQLite is not needed before somebody says something.
+        """Write the beginning of a turn, after the earlier turns that could not be written."""
+        # SQLite is not needed before the first turn.
         from phichat.transcript.turn_writer import derive_title, finish_turn, insert_conversation, start_turn
 
         if self._store is None:
@@ -205,7 +183,7 @@ class Recorder:
         with self._store.database.write_transaction() as connection:
             if self.conversation_id is None:
                 first = (self._unsaved[0] if self._unsaved else turn).record
-                insert_conversation(connection, conversation_id, derive_title(first.prompt), first.created_at)
+                insert_conversation(connection, conversation_id, derive_title(first.title_text), first.created_at)
             for unsaved in self._unsaved:
                 row = (
                     unsaved.row_id
@@ -223,12 +201,13 @@ class Recorder:
         if turn.row_id is None:
             self._insert_turn(turn)
         assert self._store is not None and turn.row_id is not None
-        if turn.model_path is not None and turn.record.model is not None:
-            set_turn_model(self._store.database, turn.row_id, turn.record.model, turn.model_path)
+        if turn.model_path is not None and (model := turn.builder.record.model):
+            set_turn_model(self._store.database, turn.row_id, model, turn.model_path)
             turn.model_path = None
-        texts, reasonings = turn.stored_counts
-        counts = len(turn.texts), len(turn.reasonings)
-        text, reasoning = "".join(turn.texts[texts : counts[0]]), "".join(turn.reasonings[reasonings : counts[1]])
+        texts, reasonings = turn.builder.texts, turn.builder.reasonings
+        counts = len(texts), len(reasonings)
+        text = "".join(texts[turn.stored_counts[0] : counts[0]])
+        reasoning = "".join(reasonings[turn.stored_counts[1] : counts[1]])
         if text or reasoning:
             durable = monotonic() - self._last_fsync_at > _FSYNC_INTERVAL_S
             append_text(self._store.database, turn.row_id, text, reasoning, durable=durable)
@@ -241,7 +220,7 @@ class Recorder:
             turn.sample_row_ids |= rows
 
     def _save_samples(self, turn: _RecordedTurn, connection: Connection) -> dict[int, int]:
-        """Write the samples that are not in the store, but for the winner; where they are then."""
+        """Write the samples that are not in the store, but for the winner; return their row ids by index."""
         from phichat.transcript.turn_writer import finish_turn, start_turn
 
         assert self.conversation_id is not None
@@ -279,31 +258,3 @@ class Recorder:
         if last_error is not None and not self._reported:
             self._reported = True
             yield TranscriptUnavailable(str(last_error).removesuffix("."))
-
-
-def _with_result(record: TurnRecord, event: TurnFinished) -> TurnRecord:
-    return replace(
-        record,
-        text=event.text,
-        reasoning=event.reasoning,
-        finished_at=datetime.now(UTC),
-        finish_reason=event.finish_reason,
-        seed=event.seed,
-        usage=event.usage,
-        timings=event.timings,
-        n_ctx=event.n_ctx,
-        dropped_turns=event.dropped_turns,
-    )
-
-
-def _with_partial_text(turn: _RecordedTurn, reason: FinishReason) -> TurnRecord:
-    """A turn whose end did not come, or was not listened to."""
-    if turn.record.finish_reason is not None:
-        return turn.record
-    return replace(
-        turn.record,
-        text="".join(turn.texts),
-        reasoning="".join(turn.reasonings),
-        finished_at=datetime.now(UTC),
-        finish_reason=reason,
-    )

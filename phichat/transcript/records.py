@@ -1,6 +1,6 @@
 """What a transcript holds, as values: what the store gives out, export writes and import reads.
 
-Turns form a tree: a regenerated reply and an edited prompt stand beside what was there before, with
+Turns form a tree: a regenerated reply and an edited prompt are siblings of the turn before, with
 the same parent. Nothing is ever overwritten.
 """
 
@@ -10,19 +10,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from phichat.code_report import CodeReport
-from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.types import FilePart, FinishReason, ModelInfo, Part, SamplingParams, TextPart, Timings, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """A prompt and what came back.
+    """A prompt and its reply.
 
     parent: the id of the turn before it, None for a first one. Times are UTC.
-    finish_reason: None when the reply never ended: it was cut off by a crash, or is being written.
-    seed: the one that was used, None where the source does not say.
+    finish_reason: None where the reply did not end: it was cut off by a crash, or is being written.
+    seed: the one that was used, None where that is not known.
     dropped_turns: the oldest turns of its branch that the model did not see.
-    error: why the reply failed, "" when it did not.
-    live: a process is writing the reply; what there is of it may be up to 250 ms old.
+    error: why the reply failed, "" where it did not.
+    live: a process is writing the reply; its text may be up to 250 ms old.
+    prompt: the text that the model was sent. prompt_parts: what it was rendered from, () where that is the same text.
     """
 
     id: str
@@ -44,10 +45,22 @@ class TurnRecord:
     dropped_turns: int = 0
     code: CodeReport | None = None
     live: bool = False
+    prompt_parts: tuple[Part, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The text and the files of the prompt."""
+        return self.prompt_parts or (TextPart(self.prompt),)
+
+    @property
+    def title_text(self) -> str:
+        """The text that a title is made from: the user's own words, or else the name of the first file."""
+        texts = [part.text for part in self.parts if isinstance(part, TextPart)]
+        return "\n".join(texts) or next((part.name for part in self.parts if isinstance(part, FilePart)), "")
 
     @property
     def is_cut_off(self) -> bool:
-        """The reply ends where its writer died."""
+        """Whether the reply ends where its writer died."""
         return self.finish_reason is None and not self.live
 
 
@@ -55,9 +68,9 @@ class TurnRecord:
 class ConversationRecord:
     """A conversation with all its turns, ordered by id, which sorts by time.
 
-    head: the turn that it stands at, the end of the branch that is shown; None when there are no turns.
-    origin: where an imported one comes from and what it is called there, such as "llm:01jd…"; "" for
-    phichat's own. A store takes each origin once.
+    head: the last turn of the branch that is shown; None where there are no turns.
+    origin: the source of an imported one and its id there, such as "llm:01jd…"; "" for phichat's own.
+    A store holds each origin once.
     """
 
     id: str
@@ -69,7 +82,7 @@ class ConversationRecord:
     origin: str = ""
 
     def get_branch(self, turn: str | None = None) -> tuple[TurnRecord, ...]:
-        """The turns from the first one to `turn`, by default to the head."""
+        """Return the turns from the first one to `turn`, by default to the head."""
         by_id = {record.id: record for record in self.turns}
         path: list[TurnRecord] = []
         current = by_id.get(turn or self.head or "")
@@ -81,7 +94,7 @@ class ConversationRecord:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """A line of a listing. model: the one that answered last, "" when none has; turns: on all branches."""
+    """One line of a list. model: of the head, "" where it has none; turns: on all branches."""
 
     id: str
     title: str
@@ -93,7 +106,7 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class ModelStats:
-    """What one model has answered."""
+    """Turns and tokens of one model."""
 
     model: str
     turns: int
@@ -103,7 +116,7 @@ class ModelStats:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """How much a store holds. size: bytes of its file; cut_off: replies without an end."""
+    """Size of a store. size: bytes of its file; cut_off: replies without an end."""
 
     path: str
     size: int

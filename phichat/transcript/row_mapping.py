@@ -1,4 +1,4 @@
-"""Turns as rows and back."""
+"""Maps turns to rows of the store and back."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from phichat.code_report import CodeReport
 from phichat.transcript import codec
 from phichat.transcript.database import encode_text
 from phichat.transcript.records import TurnRecord
-from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
+from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, Timings, Usage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_micros(time: datetime) -> int:
-    """Microseconds since 1970; a time without a zone counts as UTC."""
+    """Return microseconds since 1970; a time without a zone counts as UTC."""
     return ((time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
-    """What `stamp` was given, in UTC."""
+    """Undo `to_micros`, in UTC."""
     return _EPOCH + micros * _MICROSECOND
 
 
 def to_rowid(micros: int) -> int:
-    """The rowid of a turn that began then, unless it is taken."""
+    """Return the preferred rowid of a turn that began then."""
     return micros // 100_000
 
 
@@ -59,6 +59,9 @@ def insert_turn(
             encode_text(record.prompt),
         ),
     )
+    if record.prompt_parts:
+        parts = codec.dump_json(record.prompt_parts)
+        connection.execute("UPDATE turn SET prompt_parts = ? WHERE n = ?", (parts, rowid))
     if copied_from is None:
         connection.execute("INSERT INTO pending (turn) VALUES (?)", (rowid,))
     update_turn(connection, rowid, record)
@@ -66,7 +69,7 @@ def insert_turn(
 
 
 def _find_free_rowid(connection: sqlite3.Connection, preferred: int) -> int:
-    """The wanted one, or one soon after; imports can hold any number of turns of one moment."""
+    """Return the preferred rowid or a free one soon after; an import may have many turns of one moment."""
     width = 1
     while True:
         (last,) = connection.execute(
@@ -80,7 +83,7 @@ def _find_free_rowid(connection: sqlite3.Connection, preferred: int) -> int:
 
 
 def update_turn(connection: sqlite3.Connection, rowid: int, record: TurnRecord) -> None:
-    """Write all that follows the prompt. Raises sqlite3.Error kinds."""
+    """Write all columns after the prompt. Raises sqlite3.Error kinds."""
     usage = record.usage
     values: dict[str, Any] = {
         "finished_at": None if record.finished_at is None else to_micros(record.finished_at),
@@ -104,7 +107,7 @@ def update_turn(connection: sqlite3.Connection, rowid: int, record: TurnRecord) 
 
 
 def upsert_model(connection: sqlite3.Connection, model: ModelInfo | None, path: str = "") -> int | None:
-    """The row of a model, made if need be. path: where its file is, "" when that is not known."""
+    """Return the row of a model, inserting it where needed. path: of its file, "" where that is not known."""
     if model is None:
         return None
     info = codec.dump_json(model)
@@ -125,7 +128,7 @@ def _upsert_shared(connection: sqlite3.Connection, value: str) -> int:
 
 
 def read_turns(connection: sqlite3.Connection, conversation: int) -> tuple[TurnRecord, ...]:
-    """All turns of a conversation, ordered by id. Raises sqlite3.Error kinds, ValueError for a damaged row."""
+    """Return all turns of a conversation by id. Raises sqlite3.Error kinds, and ValueError for a damaged row."""
     cursor = connection.execute(
         """SELECT turn.*, above.id AS parent_id, info, params.value AS params_json, system.value AS system_text
         FROM turn LEFT JOIN turn AS above ON above.n = turn.parent LEFT JOIN model ON model.n = turn.model
@@ -138,7 +141,7 @@ def read_turns(connection: sqlite3.Connection, conversation: int) -> tuple[TurnR
     seen: dict[tuple[type, str], Any] = {}
 
     def decode_shared(kind: type, text: str | None) -> Any:
-        """Most turns of a conversation have the same model and parameters."""
+        """Decode once what most turns of a conversation share."""
         if text is None:
             return None
         if (kind, text) not in seen:
@@ -180,24 +183,25 @@ def _to_record(
         dropped_turns=row["dropped_turns"],
         code=None if row["code"] is None else codec.load_json(CodeReport, row["code"]),
         live=row["finish_reason"] is None and is_writer_alive(row["writer"], row["created_at"]),
+        prompt_parts=codec.load_json(tuple[Part, ...], row["prompt_parts"]) if row["prompt_parts"] else (),
     )
 
 
 def partial_text(connection: sqlite3.Connection, turn: int) -> tuple[str, str]:
-    """Text and reasoning that a reply without an end has so far."""
+    """Return the text and the reasoning of an unfinished reply so far."""
     parts = connection.execute("SELECT text, reasoning FROM piece WHERE turn = ? ORDER BY n", (turn,)).fetchall()
     return "".join(text for text, _ in parts), "".join(reasoning for _, reasoning in parts)
 
 
 def is_writer_alive(writer: int | None, created_micros: int) -> bool:
-    """Whether the process that began a turn then still runs; another one may have its number by now."""
+    """Return whether the process that began the turn still runs; its PID may have been reused."""
     if writer is None:
         return False
     import psutil
 
     try:
         process = psutil.Process(writer)
-        # The clock may have been set; nobody starts a process and a turn in that span.
+        # The clock may have been adjusted by a little; no process starts a turn that early.
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < created_micros / 1e6 + 2
     except psutil.Error:
         return False

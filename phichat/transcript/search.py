@@ -17,14 +17,14 @@ from phichat.transcript.row_mapping import from_micros, is_writer_alive, partial
 from phichat.types import Role
 
 _MAX_RANKED_MATCHES = 5000
-"""More matches than this are not ranked: what stands everywhere ranks nothing, and it would take long."""
+"""More matches than this are not ranked: a word that is everywhere ranks nothing, and it would take long."""
 
 _MAX_QUERY_CHARS, _MAX_QUERY_TERMS = 2000, 32
-"""Characters and terms of a query that are looked at."""
+"""Characters and terms of a query that are used; the rest is ignored."""
 
 _TERM = re.compile(r'"([^"]*)"?|([^\s"]+)')
 _HIGHLIGHT_MARKS = ("\ufdd0", "\ufdd1")
-"""Noncharacters, which no text holds, around what was found."""
+"""Noncharacters, which no text holds, around a match."""
 
 _HIGHLIGHT_PATTERN = re.compile(f"{_HIGHLIGHT_MARKS[0]}([^{_HIGHLIGHT_MARKS[1]}]*){_HIGHLIGHT_MARKS[1]}?")
 _INDEX_BATCH_SIZE = 200
@@ -32,7 +32,7 @@ _INDEX_BATCH_SIZE = 200
 
 @dataclass(frozen=True, slots=True)
 class SearchFilters:
-    """What to search in. model: a part of its name; since, until: when the turn began, the end excluded."""
+    """Which turns to search. model: a part of its name; since, until: when the turn began, the end excluded."""
 
     model: str | None = None
     since: datetime | None = None
@@ -42,9 +42,9 @@ class SearchFilters:
 
 @dataclass(frozen=True, slots=True)
 class TurnHit:
-    """A turn that was found. number: its place on its branch, from 1. role: whose words were found.
+    """A matching turn. turn_number: on its branch, from 1. role: of the message that matches.
 
-    snippet: what stands around them, each piece with whether it was searched for.
+    snippet: the text around the matches, each piece with whether it is a match.
     """
 
     conversation: str
@@ -65,10 +65,10 @@ class SearchResults:
 
 
 def to_fts_query(query: str, *, prefix_last_word: bool = False) -> str | None:
-    """An FTS5 expression for whatever people type; None when it holds nothing that an index could have.
+    """Return an FTS5 expression for a query as people type it; None when it has no indexed character.
 
-    All words have to be there, in quotation marks one after the other, with a closing * also longer ones.
-    as_typed: the last word may be unfinished.
+    All words must match; words in quotation marks in that order; a word with a closing * also longer words.
+    prefix_last_word: the last word may be unfinished.
     """
     terms: dict[str, None] = {}
     matches = list(_TERM.finditer(query[:_MAX_QUERY_CHARS]))
@@ -93,13 +93,15 @@ def _is_searchable(letter: str) -> bool:
 def search_turns(
     database: Database, query: str, filters: SearchFilters, limit: int, *, prefix_last_word: bool = False
 ) -> SearchResults:
-    """The first hits. Raises TranscriptError."""
+    """Return the best hits. Raises TranscriptError."""
     with contextlib.suppress(TranscriptError):  # locked or not writable: the newest turns are missed, no others
         index_pending_turns(database)
     fts_query = to_fts_query(query, prefix_last_word=prefix_last_word)
     if fts_query is None or limit <= 0:
         return SearchResults(())
-    where, values = _search_conditions(filters)
+    # The rowid is the time, so that the index need not read older turns.
+    since = "words.rowid >= :first AND turn.created_at >= :since"
+    where, values = _build_conditions(filters, since, "turn.created_at < :until", "turn.warnings")
     values["fts_query"] = fts_query
     source = f"""FROM words JOIN turn ON turn.n = words.rowid JOIN conversation ON conversation.n = turn.conversation
         LEFT JOIN model ON model.n = turn.model WHERE words MATCH :fts_query AND NOT hidden {where}"""
@@ -116,36 +118,25 @@ def search_turns(
         return SearchResults(tuple(_read_hit(connection, fts_query, row) for (row,) in rows), is_unranked)
 
 
-def _search_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
-    conditions, values = [""], dict[str, object]()
-    if filters.model is not None:
-        conditions.append("instr(lower(model.name), lower(CAST(:model AS TEXT)))")
-        values["model"] = encode_text(filters.model)
-    if filters.since is not None:
-        conditions.append("words.rowid >= :first AND turn.created_at >= :since")
-        values |= {"since": to_micros(filters.since), "first": to_rowid(to_micros(filters.since))}
-    if filters.until is not None:
-        conditions.append("turn.created_at < :until")
-        values["until"] = to_micros(filters.until)
-    if filters.code_warnings:
-        conditions.append("turn.warnings")
-    return " AND ".join(conditions), values
-
-
 def list_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
-    """The same filters on conversations: when they were spoken in, by what."""
+    """Return a WHERE clause and its values for the same filters on conversations."""
+    warned = "EXISTS (SELECT 1 FROM turn AS one WHERE one.conversation = conversation.n AND one.warnings)"
+    return _build_conditions(filters, "updated_at >= :since", "conversation.created_at < :until", warned)
+
+
+def _build_conditions(filters: SearchFilters, since: str, until: str, warned: str) -> tuple[str, dict[str, object]]:
     where, values = "", dict[str, object]()
     if filters.model is not None:
         where += " AND instr(lower(model.name), lower(CAST(:model AS TEXT)))"
         values["model"] = encode_text(filters.model)
     if filters.since is not None:
-        where += " AND updated_at >= :since"
-        values["since"] = to_micros(filters.since)
+        where += f" AND {since}"
+        values |= {"since": to_micros(filters.since), "first": to_rowid(to_micros(filters.since))}
     if filters.until is not None:
-        where += " AND conversation.created_at < :until"
+        where += f" AND {until}"
         values["until"] = to_micros(filters.until)
     if filters.code_warnings:
-        where += " AND EXISTS (SELECT 1 FROM turn AS one WHERE one.conversation = conversation.n AND one.warnings)"
+        where += f" AND {warned}"
     return where, values
 
 
@@ -181,10 +172,7 @@ def _split_highlights(marked: str) -> Iterator[tuple[str, bool]]:
 
 
 def index_pending_turns(database: Database) -> None:
-    """Put into the full-text index what is not there yet; replies that are being written wait.
-
-    Raises TranscriptError.
-    """
+    """Add new turns to the full-text index, except replies that are being written. Raises TranscriptError."""
     last_row = -(2**63)
     while True:
         with database.read_transaction() as connection:

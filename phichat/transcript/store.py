@@ -1,4 +1,4 @@
-"""Where conversations are kept: one SQLite file."""
+"""The store of conversations: one SQLite file."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _MAX_CANDIDATES = 5
 
 @dataclass(frozen=True, slots=True)
 class TranscriptStore:
-    """Reads and keeps conversations, from any thread. Its methods raise TranscriptError, and those that
-    take the id of a conversation (in full, from `find`) ConversationNotFound when it is not there."""
+    """Reads and writes conversations; thread-safe. All methods raise TranscriptError, and those that take the
+    full id of a conversation (from `find_id`) ConversationNotFound where it does not exist."""
 
     database: Database
 
@@ -36,19 +36,19 @@ class TranscriptStore:
     def open_file(
         cls, path: Path, migrations: Sequence[Migration] = MIGRATIONS, *, busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> TranscriptStore:
-        """The store in this file, made if it is not there.
+        """Open the store in this file, creating it where it does not exist.
 
-        patience_s: how long to wait for other processes that write.
-        Raises TranscriptError when it is damaged, cannot be written, or a newer phichat has made it.
+        busy_timeout_s: how long to wait for other processes that write. Raises TranscriptError where the file is
+        damaged, cannot be written, or was written by a newer phichat.
         """
         return cls(Database(path, migrations, busy_timeout_s))
 
     def close(self) -> None:
-        """Nothing more can be asked of it."""
+        """Close the file."""
         self.database.close()
 
     def find_id(self, prefix: str) -> str:
-        """The id that begins with `prefix`. Raises ConversationNotFound when that is none, or several."""
+        """Return the id that begins with `prefix`. Raises ConversationNotFound for none, or several."""
         prefix = prefix.strip().lower()
         with self.database.read_transaction() as connection:
             matching_ids = [
@@ -60,26 +60,26 @@ class TranscriptStore:
                 )
             ]
         if not matching_ids or not prefix:
-            raise ConversationNotFound(f"There is no conversation {prefix!r}", "`phichat logs` lists them")
+            raise ConversationNotFound(f"There is no conversation {prefix!r}", "List them with `phichat logs`")
         if len(matching_ids) > 1 and matching_ids[0] != prefix:
             candidates = tuple(matching_ids[:_MAX_CANDIDATES])
             more = " and more" if len(matching_ids) > _MAX_CANDIDATES else ""
             raise ConversationNotFound(
                 f"Several conversations begin with {prefix!r}",
-                "give more of the id: " + ", ".join(candidates) + more,
+                "Type more of the id: " + ", ".join(candidates) + more,
                 candidates=candidates,
             )
         return matching_ids[0]
 
     def latest_id(self) -> str | None:
-        """The id of the conversation that was last spoken in."""
+        """Return the id of the conversation with the newest turn, None where there are none."""
         summaries = self.list_conversations(1)
         return summaries[0].id if summaries else None
 
     def list_conversations(
         self, limit: int | None = None, filters: SearchFilters | None = None
     ) -> Sequence[ConversationSummary]:
-        """The newest first. limit: None for all. filters: what to leave out."""
+        """Return the conversations, the newest first. limit: None for all."""
         where, values = "", dict[str, object]()
         if filters:
             from phichat.transcript.search import list_conditions
@@ -98,7 +98,7 @@ class TranscriptStore:
             ]
 
     def get_conversation(self, id_: str) -> ConversationRecord:
-        """A conversation with all its turns."""
+        """Return a conversation with all its turns."""
         with self.database.read_transaction() as connection:
             row = connection.execute(
                 """SELECT conversation.n, title, conversation.created_at, updated_at, origin, turn.id
@@ -111,21 +111,21 @@ class TranscriptStore:
                 turns = read_turns(connection, row[0])
             except ValueError as error:
                 raise TranscriptError(
-                    f"The conversation {id_} is damaged ({error})", "Put a backup in place if there is one"
+                    f"The conversation {id_} is damaged ({error})", "Restore a backup if you have one"
                 ) from error
         _, title, created, updated, origin, head = row
         return ConversationRecord(id_, title, from_micros(created), from_micros(updated), turns, head, origin or "")
 
     def get_model_path(self, model: ModelInfo) -> str:
-        """Where the file of a model was when it last answered; "" when that is not known."""
+        """Return where the file of a model was when it last answered; "" where that is not known."""
         with self.database.read_transaction() as connection:
             row = connection.execute("SELECT path FROM model WHERE info = ?", (codec.dump_json(model),)).fetchone()
         return str(row[0]) if row else ""
 
     def add_conversation(self, record: ConversationRecord) -> bool:
-        """Keep a whole conversation; False when its id or its origin is there already.
+        """Save a whole conversation; return False where its id or its origin exists already.
 
-        Raises TranscriptError also when its turns make no tree.
+        Raises TranscriptError also where its turns are not a tree.
         """
         with self.database.write_transaction() as connection:
             existing = connection.execute(
@@ -137,16 +137,13 @@ class TranscriptStore:
             return True
 
     def fork_conversation(self, id_: str, turn_count: int) -> str:
-        """A new conversation that begins like the shown branch of another, with its first `at` turns.
-
-        They are copies: either can be changed or removed without the other.
-        """
+        """Copy the first turns of the shown branch into a new conversation, and return its id."""
         source = self.get_conversation(id_)
         branch = source.get_branch()
         if not 1 <= turn_count <= len(branch):
             raise TranscriptError(
                 f"The conversation has no turn {turn_count}",
-                f"Its turns are 1 to {len(branch)}" if branch else "It is empty",
+                f"Choose 1 to {len(branch)}" if branch else "Ask something first",
             )
         now = datetime.now(UTC)
         turns = branch[:turn_count]
@@ -163,7 +160,7 @@ class TranscriptStore:
         return record.id
 
     def rename_conversation(self, id_: str, title: str) -> None:
-        """Give a conversation another title."""
+        """Change the title of a conversation."""
         self._update_conversation(id_, "title = CAST(? AS TEXT)", encode_text(title))
 
     def set_head(self, id_: str, turn: str) -> None:
@@ -175,27 +172,27 @@ class TranscriptStore:
                 (turn, id_),
             )
             if not changed.rowcount:
-                raise ConversationNotFound(f"There is no turn {turn} in the conversation {id_}", "See `phichat logs`")
+                raise ConversationNotFound(f"The conversation {id_} has no turn {turn}", "Choose another turn")
 
     def soft_delete(self, id_: str) -> None:
-        """Make a conversation as good as removed, until `unhide` or `remove_hidden`."""
+        """Hide a conversation until `restore` or `purge_soft_deleted`."""
         self._update_conversation(id_, "hidden = ?", 1)
 
     def restore(self, id_: str) -> None:
-        """Take back `hide`."""
+        """Undo `soft_delete`."""
         self._update_conversation(id_, "hidden = ?", 0)
 
     def purge_soft_deleted(self) -> None:
-        """Remove what is hidden for good."""
+        """Delete the hidden conversations for good."""
         with self.database.read_transaction() as connection:
             hidden = [str(id_) for (id_,) in connection.execute("SELECT id FROM conversation WHERE hidden")]
         if hidden:
             self.delete_conversations(hidden)
 
     def delete_conversations(self, ids: Sequence[str]) -> bool:
-        """Remove conversations so that nothing of them can be read in the file.
+        """Delete conversations so that none of their text can be read in the file.
 
-        False when other processes hold on to the write-ahead log: traces in there go when they end.
+        Return False where other processes still use the write-ahead log: its traces are removed when they end.
         """
         with self.database.write_transaction() as connection:
             for id_ in ids:
@@ -210,7 +207,7 @@ class TranscriptStore:
         return purge_deleted(self.database)
 
     def delete_turn(self, id_: str, turn: str) -> bool:
-        """Remove a turn and all that follow it; a head among them goes to the turn before. As `remove`."""
+        """Delete a turn and all that follow it; the head moves before them. Return as `delete_conversations`."""
         with self.database.write_transaction() as connection:
             rows = connection.execute(
                 """WITH RECURSIVE leaving (n) AS (
@@ -234,13 +231,13 @@ class TranscriptStore:
     def search_turns(
         self, query: str, filters: SearchFilters, limit: int, *, prefix_last_word: bool = False
     ) -> SearchResults:
-        """The best hits for whatever people type. as_typed: the last word may be unfinished."""
+        """Search prompts and answers as people type words. prefix_last_word: it may be unfinished."""
         from phichat.transcript.search import search_turns
 
         return search_turns(self.database, query, filters, limit, prefix_last_word=prefix_last_word)
 
     def get_stats(self) -> StoreStats:
-        """How much there is, hidden conversations not counted out: they are still there."""
+        """Return the size of the store, including hidden conversations."""
         with self.database.read_transaction() as connection:
             (conversations,) = connection.execute("SELECT count(*) FROM conversation").fetchone()
             (cut_off,) = connection.execute("SELECT count(*) FROM turn WHERE finish_reason IS NULL").fetchone()
@@ -258,11 +255,11 @@ class TranscriptStore:
         )
 
     def write_backup(self, target: Path) -> None:
-        """Write a copy of the store as it is at one moment; another file of that name is replaced."""
+        """Write a consistent copy of the store; an existing file of that name is replaced."""
         self.database.copy_to_file(target)
 
     def index_pending_turns(self) -> None:
-        """Do now what the next search would begin with: worth it after many were added."""
+        """Index new turns now instead of at the next search: worth it after an import."""
         from phichat.transcript.search import index_pending_turns
 
         index_pending_turns(self.database)
@@ -274,13 +271,13 @@ class TranscriptStore:
 
 
 def _not_found_error(id_: str) -> ConversationNotFound:
-    return ConversationNotFound(f"There is no conversation {id_!r}", "`phichat logs` lists them")
+    return ConversationNotFound(f"There is no conversation {id_!r}", "List them with `phichat logs`")
 
 
 def _insert_conversation(
     connection: sqlite3.Connection, record: ConversationRecord, source_rows: dict[str, int]
 ) -> None:
-    """sources: turn id to the row that it is a copy of."""
+    """source_rows: the row that a turn is a copy of, by turn id."""
     conversation = connection.execute(
         """INSERT INTO conversation (id, title, created_at, updated_at, origin)
         VALUES (?, CAST(? AS TEXT), ?, ?, ?)""",
@@ -298,7 +295,7 @@ def _insert_conversation(
         parent = None if turn.parent is None else rows[turn.parent]
         rows[turn.id] = insert_turn(connection, conversation, turn, parent=parent, copied_from=source_rows.get(turn.id))
     if record.head is not None and record.head not in rows:
-        raise _invalid_tree(f"its head {record.head!r} is none of its turns")
+        raise _invalid_tree(f"its head {record.head!r} is not one of its turns")
     head = None if record.head is None else rows[record.head]
     connection.execute("UPDATE conversation SET head = ? WHERE n = ?", (head, conversation))
 
@@ -317,8 +314,8 @@ def _sort_parents_first(turns: Sequence[TurnRecord]) -> Iterable[TurnRecord]:
         yield turn
         stack.extend(reversed(children.get(turn.id, [])))
     if reached_count < len(turns):
-        raise _invalid_tree("some of its turns follow none that is there")
+        raise _invalid_tree("some of its turns follow a turn that does not exist")
 
 
 def _invalid_tree(reason: str) -> TranscriptError:
-    return TranscriptError(f"The conversation is not whole: {reason}", "Export it again where it comes from")
+    return TranscriptError(f"The conversation is incomplete: {reason}", "Export it again from its source")

@@ -1,4 +1,4 @@
-"""A turn as it is written: its prompt first, then what is streamed, then the whole."""
+"""Writes one turn: its prompt first, then streamed pieces, then the whole reply."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MAX_TITLE_CHARS = 80
 
 
 def derive_title(prompt: str) -> str:
-    """The first line that says something, cut to 80 characters."""
+    """Return the first line with text, cut to 80 characters."""
     lines = (sanitize_line(line) for line in prompt[:10_000].splitlines())
     title = next((line for line in lines if line), "")
     return title if len(title) <= _MAX_TITLE_CHARS else title[: _MAX_TITLE_CHARS - 1].rstrip() + "…"
 
 
 def insert_conversation(connection: sqlite3.Connection, id_: str, title: str, created_at: datetime) -> None:
-    """Make an empty conversation. Raises sqlite3.Error kinds."""
+    """Insert an empty conversation. Raises sqlite3.Error kinds."""
     connection.execute(
         "INSERT INTO conversation (id, title, created_at, updated_at) VALUES (?, CAST(? AS TEXT), ?, ?)",
         (id_, encode_text(title), to_micros(created_at), to_micros(created_at)),
@@ -32,9 +32,9 @@ def insert_conversation(connection: sqlite3.Connection, id_: str, title: str, cr
 
 
 def start_turn(connection: sqlite3.Connection, conversation: str, record: TurnRecord, *, set_head: bool = True) -> int:
-    """Write the prompt, make it the head and return its row.
+    """Insert a turn with its prompt, make it the head, and return its row.
 
-    Raises TranscriptError when the conversation or the turn before it is not there, and sqlite3.Error kinds.
+    Raises TranscriptError where the conversation or the parent does not exist, and sqlite3.Error kinds.
     """
     row = connection.execute(
         """SELECT conversation.n, turn.n FROM conversation
@@ -53,10 +53,7 @@ def start_turn(connection: sqlite3.Connection, conversation: str, record: TurnRe
 
 
 def append_text(database: Database, turn: int, text: str, reasoning: str, *, durable: bool) -> None:
-    """Write what has been streamed since the last time; durably where a power cut shall not take it.
-
-    Raises TranscriptError.
-    """
+    """Write newly streamed text. durable: it has to survive a power cut. Raises TranscriptError."""
     with database.write_transaction() if durable else database.write_transaction_no_fsync() as connection:
         written = connection.execute(
             """INSERT INTO piece (turn, text, reasoning)
@@ -68,14 +65,16 @@ def append_text(database: Database, turn: int, text: str, reasoning: str, *, dur
 
 
 def set_turn_model(database: Database, turn: int, model: ModelInfo, path: str) -> None:
-    """Write what answers, before it has. Raises TranscriptError."""
+    """Write the model that answers, before the reply is complete. Raises TranscriptError."""
     with database.write_transaction() as connection:
         connection.execute("UPDATE turn SET model = ? WHERE n = ?", (upsert_model(connection, model, path), turn))
 
 
 def finish_turn(connection: sqlite3.Connection, turn: int, record: TurnRecord) -> None:
-    """Write the whole reply in place of its pieces. Raises TranscriptError when the turn is gone, and
-    sqlite3.Error kinds."""
+    """Replace the streamed pieces by the whole reply.
+
+    Raises TranscriptError where the turn was deleted, and sqlite3.Error kinds.
+    """
     update_turn(connection, turn, record)
     connection.execute("DELETE FROM piece WHERE turn = ?", (turn,))
     changed = connection.execute(
@@ -88,4 +87,4 @@ def finish_turn(connection: sqlite3.Connection, turn: int, record: TurnRecord) -
 
 
 def _removed_error() -> TranscriptError:
-    return TranscriptError("The conversation was removed meanwhile", "Begin another one")
+    return TranscriptError("The conversation was deleted in the meantime", "Start a new one")

@@ -1,4 +1,4 @@
-"""The app: themes, the screens, and what happens when it fails. What is said is the chat screen's."""
+"""The Textual app: themes, the command palette, and the report of a crash."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from textual.screen import Screen
 from textual.theme import Theme
 
 from phichat.chat.conversation import Conversation
-from phichat.paths import write_atomically
 from phichat.sanitize import sanitize_line
 from phichat.services.chat_service import ChatService
+from phichat.storage.atomic_write import write_atomically
 from phichat.tui.help import iter_palette_commands
 from phichat.tui.screens.chat import ChatScreen
 from phichat.tui.widgets.prompt import PromptInput
@@ -44,15 +44,15 @@ HIGH_CONTRAST = Theme(
 
 
 class PhichatApp(App[None]):
-    """Runs until the user quits; after a crash of the interface return_code is 1, and `report` the file about it."""
+    """Run until the user quits. After a crash return_code is 1 and crash_report_path names the report."""
 
     TITLE = "phichat"
     CSS_PATH = "phichat.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+q", "save_and_quit", "Quit; all is kept", priority=True),
-        # Without priority the prompt's own binding would copy instead of stopping.
+        Binding("ctrl+q", "save_and_quit", "Quit (everything is saved)", priority=True),
+        # Without priority the binding of the prompt box would copy instead.
         Binding("ctrl+c", "interrupt", "Stop the answer; twice quits", show=False, priority=True, system=True),
-        Binding("ctrl+p", "command_palette", "All actions by name", show=False, priority=True),
+        Binding("ctrl+p", "command_palette", "Command palette", show=False, priority=True),
     ]
 
     def __init__(self, chat_service: ChatService, conversation: Conversation | None = None) -> None:
@@ -60,10 +60,12 @@ class PhichatApp(App[None]):
         self.chat_service, self._initial_conversation = chat_service, conversation
         self.crash_report_path: Path | None = None
         self.register_theme(HIGH_CONTRAST)
-        self.theme = chat_service.theme if chat_service.theme in self.available_themes else "textual-dark"
+        self.theme = (
+            chat_service.ui_state.theme if chat_service.ui_state.theme in self.available_themes else "textual-dark"
+        )
 
     def get_driver_class(self) -> type[Driver]:
-        """On Linux and macOS one that knows Esc at once, unless the environment names another."""
+        """Return, on Linux and macOS, a driver that reports Esc at once, unless the environment names another."""
         if sys.platform == "win32" or constants.DRIVER is not None:
             return super().get_driver_class()
         from phichat.tui.terminal_driver import TerminalDriver
@@ -71,41 +73,39 @@ class PhichatApp(App[None]):
         return TerminalDriver
 
     def get_default_screen(self) -> ChatScreen:
-        """The chat itself: a screen beneath it would be styled and drawn before it."""
+        """Return the chat screen itself; a screen beneath it would be styled and drawn first."""
         return ChatScreen(self.chat_service, self._initial_conversation)
 
     def on_mount(self) -> None:
-        self.theme_changed_signal.subscribe(self, lambda theme: self.chat_service.save_theme(theme.name))
+        self.theme_changed_signal.subscribe(self, lambda theme: self.chat_service.ui_state.save_theme(theme.name))
 
     def on_ready(self) -> None:
-        """Something is drawn: now there is time for the model."""
+        """Continue the start-up once the first screen is drawn."""
         if (screen := self._chat_screen) is not None:
             screen.finish_startup()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
-        """What Ctrl+P lists: what the keys and the slash commands do. Textual's own would speak of other things."""
+        """Yield the entries of the command palette, in place of those of Textual."""
         if isinstance(screen, ChatScreen):
             yield from iter_palette_commands(screen)
-        yield SystemCommand("Theme: dark, light or high contrast; remembered", "", self.action_change_theme)
+        yield SystemCommand("Change theme", "", self.action_change_theme)
         yield SystemCommand("Quit (Ctrl+Q)", "", partial(self.run_action, "save_and_quit"))
 
     async def on_event(self, event: Event) -> None:
-        """What is pasted is foreign text; only the prompt can hold it as it is, in a chip."""
+        """Sanitise a paste, which is untrusted text, except for the prompt box, which shows it as a chip."""
         if isinstance(event, Paste) and not isinstance(self.focused, PromptInput):
             event.text = sanitize_line(event.text)
         await super().on_event(event)
 
     async def action_save_and_quit(self) -> None:
-        """Quit, with everything kept."""
-        screen = self._chat_screen
-        if screen is not None:
+        """Save the draft and quit."""
+        if (screen := self._chat_screen) is not None:
             screen.save_and_shut_down()
         self.exit()
 
     def action_interrupt(self) -> None:
-        """Copy what is selected, else stop the answer; twice in a row quits."""
-        screen = self._chat_screen
-        if screen is not None:
+        """Copy the selected text, else stop the answer; twice in a row quits."""
+        if (screen := self._chat_screen) is not None:
             screen.handle_interrupt()
 
     @property
@@ -113,7 +113,7 @@ class PhichatApp(App[None]):
         return next((screen for screen in self.screen_stack if isinstance(screen, ChatScreen)), None)
 
     def _fatal_error(self) -> None:
-        """Textual would print the values of all variables, conversations among them."""
+        """Write a crash report; Textual would print the values of all variables, conversations among them."""
         self._close_messages_no_wait()
         if (screen := self._chat_screen) is not None:
             screen.shut_down()
@@ -126,7 +126,7 @@ class PhichatApp(App[None]):
 
 
 def _format_redacted_traceback(error: BaseException | None) -> Iterator[str]:
-    """Where an exception and what led to it were raised, and their types. What they say may quote a conversation."""
+    """Yield the stack and type of an exception and of its causes, without messages, which may quote a conversation."""
     if error is not None:
         yield from _format_redacted_traceback(error.__cause__ or error.__context__)
         yield from traceback.format_tb(error.__traceback__)

@@ -1,63 +1,62 @@
-"""From the pipeline, which blocks, to the screen, which must not: one thread a turn."""
+"""A thread that consumes blocking events, for a screen that must not block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from threading import Lock, Thread
 
+from phichat.cancel import CancelToken
 from phichat.errors import PhichatError
 from phichat.events import Event, ReasoningDelta, TextDelta
 
-EventSource = Callable[[], Iterator[Event]]
+EventSource = Callable[[CancelToken], Iterator[Event]]
 
 
 class EventPump:
-    """Consumes the events of one turn and hands them over in batches.
+    """Collect events in batches.
 
-    wake is called from the thread, once per batch: there is no second call until `take` was called.
-    Neighbouring deltas of a batch are joined, so that a slow screen never falls behind a fast model.
+    notify is called from the thread once per batch, not again until `drain_events` was called.
+    Consecutive deltas of a batch are joined, so that a slow screen never falls behind a fast model.
     """
 
-    def __init__(self, events: EventSource, notify: Callable[[], None]) -> None:
-        self._events, self._notify = events, notify
+    def __init__(self, events: EventSource, notify: Callable[[], object]) -> None:
+        self._events, self._notify, self._cancel = events, notify, CancelToken()
         self._lock = Lock()
         self._batch: list[Event] = []
-        self._notified = False
         self._error: PhichatError | None = None
         self._done = False
         self._thread = Thread(target=self._run, name="turn", daemon=True)
+        self.cancel = self._cancel.set
 
     def start(self) -> None:
-        """Begin; wake may be called from now on."""
+        """Start the thread, which calls notify from now on."""
         self._thread.start()
 
     @property
     def is_done(self) -> bool:
-        """Whether the last event has come."""
+        """True once all events are in the batches."""
         with self._lock:
             return self._done
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most so many seconds; whether it came."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait up to timeout_s seconds for the end of the thread."""
+        self._thread.join(timeout_s)
 
     def drain_events(self) -> tuple[list[Event], bool, PhichatError | None]:
-        """What came since the last call, whether that was all, and the error it ended in."""
+        """Return the events since the last call, True if there are no more, and the error that ended them."""
         with self._lock:
             batch, self._batch = self._batch, []
-            self._notified = False
             return batch, self._done, self._error
 
     def _run(self) -> None:
         try:
-            for event in self._events():
+            for event in self._events(self._cancel):
                 self._append_event(event)
         except PhichatError as error:
             self._error = error
         except Exception as cause:
-            # Nobody would see the thread die; whoever waits for the answer has to be told.
-            self._error = PhichatError(f"phichat itself failed ({type(cause).__name__})", "Ask again")
+            # The outermost frame of the thread: without this the screen would wait for an answer forever.
+            self._error = PhichatError(f"Internal error in phichat ({type(cause).__name__})", "Please try again")
             raise
         finally:
             with self._lock:
@@ -74,6 +73,5 @@ class EventPump:
                     self._batch[-1] = ReasoningDelta(text + delta)
                 case _:
                     self._batch.append(event)
-            must_notify, self._notified = not self._notified, True
-        if must_notify:
+        if last is None:
             self._notify()

@@ -1,4 +1,4 @@
-"""The keys, as the bindings themselves say them: what is listed is what is bound."""
+"""The help and the command palette, generated from the key bindings and slash commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KEY_COLUMN_WIDTH = 23
 
 
 def iter_sections() -> Iterator[tuple[str, Sequence[Binding]]]:
-    """Where keys are bound, and how."""
+    """Yield the title and the key bindings of each section of the help."""
     from phichat.tui.app import PhichatApp
     from phichat.tui.screens.chat import ChatScreen
     from phichat.tui.screens.model_picker import ModelPicker
@@ -42,7 +42,7 @@ def iter_sections() -> Iterator[tuple[str, Sequence[Binding]]]:
 
 
 def build_help() -> RenderableType:
-    """All keys and slash commands."""
+    """Return a table of all keys and slash commands."""
     table = Table.grid(Column(width=_KEY_COLUMN_WIDTH), Column(), padding=(0, 2, 0, 0))
 
     def add_section(heading: str, rows: Iterable[tuple[str, str]]) -> None:
@@ -54,19 +54,17 @@ def build_help() -> RenderableType:
     for heading, bindings in iter_sections():
         add_section(heading, ((format_keys(binding), binding.description) for binding in bindings))
     add_section("Commands", ((command.usage, command.description) for command in COMMANDS))
-    add_section(
-        "Beginnings", (("@", "and the beginning of a path attach a file"), ("//", "a prompt that begins with /"))
-    )
+    add_section("Prefixes", (("@path", "attaches a file"), ("//text", "sends a prompt that starts with /")))
     return table
 
 
 def format_keys(binding: Binding) -> str:
-    """Its keys, as they are written on a keyboard."""
+    """Return the keys of a binding, as they are labelled on a keyboard."""
     return ", ".join(map(format_key, binding.key.split(",")))
 
 
 def iter_palette_commands(screen: ChatScreen) -> Iterator[SystemCommand]:
-    """What the chat can do, by name: the actions of the keys, and the slash commands."""
+    """Yield the actions of the keys, and the slash commands."""
     from phichat.tui.screens.chat import ChatScreen
     from phichat.tui.widgets.conversation import ConversationView
 
@@ -74,14 +72,14 @@ def iter_palette_commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     for binding in [*_filter_bindings(ChatScreen.BINDINGS), *turn_bindings]:
         title = f"{binding.description} ({format_keys(binding)})"
         yield SystemCommand(title, "", lambda action=binding.action: _run_action(screen, action))
-    yield SystemCommand("Free the memory of the model (Ctrl+U in the list of models)", "", screen.action_unload_model)
+    yield SystemCommand("Unload the model (Ctrl+U in the model list)", "", screen.action_unload_model)
     for command in COMMANDS:
         needs_argument = bool(command.usage_args) and not command.usage_args.startswith("[")
         yield SystemCommand(
             f"{command.description[0].upper()}{command.description[1:]} (/{command.name})",
             "",
             lambda name=command.name, fills=needs_argument: (
-                screen.prompt_input.set_text(f"/{name} ") if fills else screen.run_command(Command(name))
+                screen.context.prompt.set_text(f"/{name} ") if fills else screen.commands.run(Command(name))
             ),
         )
 
@@ -95,8 +93,8 @@ def _filter_bindings(bindings: Iterable[BindingType]) -> list[Binding]:
 
 
 def format_key(key: str) -> str:
-    """One key, as it is written on a keyboard."""
+    """Return a key, as it is labelled on a keyboard."""
     *modifiers, base_key = key.strip().split("+")
-    # A letter with Ctrl is written as it stands on the key; alone, as it is typed.
+    # A letter with Ctrl is a capital, as on the key; alone it is written as it is typed.
     base_key = _KEY_NAMES.get(base_key, base_key.capitalize() if len(base_key) > 1 or modifiers else base_key)
     return "+".join([*map(str.capitalize, modifiers), base_key])

@@ -1,4 +1,4 @@
-"""Input from the terminal on Linux and macOS, where Esc is a key and also the beginning of most others."""
+"""Input from the terminal on Linux and macOS, where Esc is a key and also the first byte of most other keys."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from textual.drivers.linux_driver import LinuxDriver
 
 _READ_BYTES = 4096
 _POLL_INTERVAL_S = 0.1
-"""After which it is looked whether the app has ended."""
+"""Between two checks whether the app has ended."""
 _ESCAPE_WAIT_S = constants.ESCAPE_DELAY + 0.001
 
 
 class TerminalDriver(LinuxDriver):
-    """Knows that Esc was Esc as soon as ESCDELAY has passed.
+    """Report the Esc key as soon as ESCDELAY has passed.
 
-    Textual's own looks ten times a second whether it has: an answer would be stopped 100 ms late at best.
+    Textual's own driver checks ten times a second, so Esc would stop an answer up to 100 ms late.
     """
 
     def run_input_thread(self) -> None:
-        """Pass on what is typed. Raises EOFError and OSError when the terminal is gone."""
+        """Forward keys to the app until it ends. Raises EOFError and OSError when the terminal is closed."""
         parser = XTermParser(self._debug)
         decode = getincrementaldecoder("utf-8")("replace").decode
         timeout_s = _POLL_INTERVAL_S
@@ -32,7 +32,7 @@ class TerminalDriver(LinuxDriver):
             if has_input:
                 data = os.read(self.fileno, _READ_BYTES)
                 if not data:
-                    raise EOFError("the terminal is gone")
+                    raise EOFError("the terminal was closed")
                 for message in parser.feed(decode(data)):
                     self.process_message(message)
             for message in parser.tick():

@@ -1,44 +1,42 @@
-"""One turn as it is shown: what the events, or the transcript, have said of it."""
+"""One turn as it is shown, built from events or from a record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import assert_never
+from typing import TYPE_CHECKING
 
 from phichat.chat.conversation import Conversation
+from phichat.chat.presenter import TurnPresenter, present
 from phichat.code_report import CodeReport
 from phichat.events import (
     CodeChecked,
     ContextTrimmed,
     Event,
-    ModelLoading,
     ModelReady,
-    ModelVerifying,
-    PromptProgress,
     ReasoningDelta,
-    SampleFinished,
-    SamplingProgress,
     TextDelta,
     TranscriptUnavailable,
     TurnFinished,
-    TurnStarted,
-    VoteResult,
 )
 from phichat.tui.render.blocks import AnswerBlock, ItemKind, RenderItem, StreamingBlocks
-from phichat.types import FinishReason, Timings, Usage
+from phichat.types import FilePart, FinishReason, Part, TextPart, Timings, Usage
+from phichat.units import format_size
+
+if TYPE_CHECKING:
+    from phichat.transcript.records import TurnRecord
 
 FOLDED_PROMPT_LINES = 12
-"""Lines of a long prompt that are shown before somebody unfolds it."""
+"""Lines of a long prompt that are shown while it is folded."""
 
 
 @dataclass(slots=True, eq=False)
-class TurnView:
-    """A prompt and its reply, growing while events are applied.
+class TurnView(TurnPresenter):
+    """A prompt and its answer, which grows while events are applied.
 
-    model, day: what answered, and when, where that was not just now.
-    sibling, siblings: which of how many replies at this place it is, from 1.
+    model, created_at: "" while the turn is running. sibling_number: from 1, of sibling_count answers to one place.
+    version: changes whenever the turn has to be rendered again.
     """
 
     prompt: str
@@ -56,41 +54,45 @@ class TurnView:
     sibling_number: int = 1
     sibling_count: int = 1
     is_unfolded: bool = False
+    parts: Sequence[Part] = ()
     version: int = 0
     _answer_blocks: StreamingBlocks = field(default_factory=StreamingBlocks)
     _reasoning_start: float | None = None
 
+    def __post_init__(self) -> None:
+        self.parts = self.parts or (TextPart(self.prompt),)
+
     def apply_event(self, event: Event) -> None:
         """Take in one event of the turn."""
         self.version += 1
-        match event:
-            case ContextTrimmed():
-                turns = "turn was" if event.dropped_turns == 1 else f"{event.dropped_turns} turns were"
-                self.notices.append(
-                    f"The oldest {turns} left out here: the context of {event.n_ctx:,} tokens is too small for them."
-                )
-            case ReasoningDelta():
-                self._reasoning_start = self._reasoning_start or monotonic()
-                self.reasoning += event.text
-            case TextDelta():
-                self._end_reasoning()
-                self.text += event.text
-            case CodeChecked():
-                self.code_report = event.report
-            case TurnFinished():
-                self._end_reasoning()
-                self.text, self.reasoning, self.finish_event = event.text, event.reasoning, event
-                self.notices += event.notices
-            case ModelReady():
-                self.notices += event.notices
-            case TranscriptUnavailable():
-                self.notices.append(f"This is not being kept: {event.reason}.")
-            case TurnStarted() | ModelVerifying() | ModelLoading() | PromptProgress():
-                pass
-            case SamplingProgress() | SampleFinished() | VoteResult():
-                pass
-            case _:
-                assert_never(event)
+        present(event, self)
+
+    def on_context_trimmed(self, event: ContextTrimmed) -> None:
+        count = event.dropped_turns
+        turns, they = ("turn was", "it doesn't") if count == 1 else (f"{count:,} turns were", "they don't")
+        self.notices.append(f"The oldest {turns} left out: {they} fit the {event.n_ctx:,}-token context.")
+
+    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
+        self._reasoning_start = self._reasoning_start or monotonic()
+        self.reasoning += event.text
+
+    def on_text_delta(self, event: TextDelta) -> None:
+        self._end_reasoning()
+        self.text += event.text
+
+    def on_code_checked(self, event: CodeChecked) -> None:
+        self.code_report = event.report
+
+    def on_model_ready(self, event: ModelReady) -> None:
+        self.notices += event.notices
+
+    def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
+        self.notices.append(f"This conversation isn't being saved: {event.reason}.")
+
+    def on_turn_finished(self, event: TurnFinished) -> None:
+        self._end_reasoning()
+        self.text, self.reasoning, self.finish_event = event.text, event.reasoning, event
+        self.notices += event.notices
 
     def _end_reasoning(self) -> None:
         if self._reasoning_start is not None:
@@ -98,25 +100,31 @@ class TurnView:
             self._reasoning_start = None
 
     def set_error(self, error: str) -> None:
-        """The turn ended in an error; what was said stays."""
+        """Show the error that ended the turn, after the answer so far."""
         self.version += 1
         self.error = error
 
+    def set_record(self, conversation: Conversation, record: TurnRecord) -> None:
+        """Take over the place of the turn in the conversation, and the model that answered."""
+        self.version += 1
+        self.id, self.model = record.id, record.model.name if record.model else ""
+        sibling_ids = conversation.sibling_ids(record.id)
+        self.sibling_number, self.sibling_count = sibling_ids.index(record.id) + 1, len(sibling_ids)
+
     def toggle_fold(self) -> None:
-        """Fold or unfold the reasoning and a long prompt."""
+        """Fold or unfold the reasoning, attached files and a long prompt."""
         self.version += 1
         self.is_unfolded = not self.is_unfolded
 
     @property
     def blocks(self) -> Sequence[AnswerBlock]:
-        """The blocks of the answer."""
+        """Return the blocks of the answer."""
         self._answer_blocks.update(self.text)
         return self._answer_blocks.blocks
 
     def render_items(self) -> list[RenderItem]:
-        """What is shown, from top to bottom."""
-        items = [*self._prompt_items()]
-        items += [RenderItem(ItemKind.NOTICE, notice) for notice in self.notices]
+        """Return everything that is shown, from top to bottom."""
+        items = [*self._prompt_items(), *(RenderItem(ItemKind.NOTICE, notice) for notice in self.notices)]
         items += self._reasoning_items()
         for block in self.blocks:
             items += block.items
@@ -125,32 +133,38 @@ class TurnView:
         return items
 
     def drop_cache(self) -> None:
-        """Keep no blocks until somebody wants to see them again."""
+        """Free the blocks; they are parsed again when the turn is shown."""
         self._answer_blocks = StreamingBlocks()
 
-    def _prompt_items(self) -> list[RenderItem]:
-        lines = self.prompt.split("\n", FOLDED_PROMPT_LINES)
-        if self.is_unfolded or len(lines) <= FOLDED_PROMPT_LINES:
-            return [RenderItem(ItemKind.PROMPT, self.prompt)]
-        hidden_lines = lines[-1].count("\n") + 1
-        return [
-            RenderItem(ItemKind.PROMPT, "\n".join(lines[:FOLDED_PROMPT_LINES])),
-            RenderItem(ItemKind.META, f"… {hidden_lines:,} more lines (space unfolds)"),
-        ]
+    def _prompt_items(self) -> Iterator[RenderItem]:
+        for part in self.parts:
+            if isinstance(part, FilePart):
+                mark = "▾" if self.is_unfolded else "▸"
+                yield RenderItem(ItemKind.META, f"{mark} {part.name} · {format_size(part.size)}")
+                if self.is_unfolded:
+                    yield RenderItem(ItemKind.PROMPT, part.text.rstrip("\n"))
+                continue
+            lines = part.text.split("\n", FOLDED_PROMPT_LINES)
+            if self.is_unfolded or len(lines) <= FOLDED_PROMPT_LINES:
+                yield RenderItem(ItemKind.PROMPT, part.text)
+                continue
+            hidden_lines = lines[-1].count("\n") + 1
+            yield RenderItem(ItemKind.PROMPT, "\n".join(lines[:FOLDED_PROMPT_LINES]))
+            yield RenderItem(ItemKind.META, f"… {hidden_lines:,} more lines (Ctrl+T, Space to expand)")
 
     def _reasoning_items(self) -> list[RenderItem]:
         if not self.reasoning:
             return []
         if self.reasoning_s is None and self.finish_event is None:
             last = self.reasoning[-300:].rpartition("\n")[2] if not self.is_unfolded else self.reasoning
-            return [RenderItem(ItemKind.META, "▾ thinking"), RenderItem(ItemKind.REASONING, last)]
+            return [RenderItem(ItemKind.META, "▾ Thinking"), RenderItem(ItemKind.REASONING, last)]
         duration = "" if self.reasoning_s is None else f" for {self.reasoning_s:.1f} s"
         if self.is_unfolded:
-            return [RenderItem(ItemKind.META, f"▾ thought{duration}"), RenderItem(ItemKind.REASONING, self.reasoning)]
-        return [RenderItem(ItemKind.META, f"▸ thought{duration} (space unfolds)")]
+            return [RenderItem(ItemKind.META, f"▾ Thought{duration}"), RenderItem(ItemKind.REASONING, self.reasoning)]
+        return [RenderItem(ItemKind.META, f"▸ Thought{duration} (Ctrl+T, Space to expand)")]
 
     def block_warning_lines(self, block: AnswerBlock) -> list[str]:
-        """What the code check says of a block."""
+        """Return the warnings of the code check about a block."""
         from phichat.codecheck.checker import format_block_warnings
 
         return [
@@ -168,7 +182,7 @@ class TurnView:
         if self.sibling_count > 1:
             details.append(f"‹ {self.sibling_number} of {self.sibling_count} ›")
         if self.is_cut_off:
-            details.append("cut off: phichat ended while it was being written")
+            details.append("cut off: phichat was closed while answering")
         if self.finish_event is not None:
             details += _format_finish(self.finish_event)
         details += [part for part in (self.model, self.created_at) if part]
@@ -178,50 +192,36 @@ class TurnView:
 
 
 def build_turn_views(conversation: Conversation) -> list[TurnView]:
-    """The turns of a conversation, from the first to where it stands."""
-    turns = []
-    for record in conversation.branch:
-        sibling_ids = conversation.sibling_ids(record.id)
-        turn = TurnView(
-            record.prompt,
-            record.id,
-            record.text,
-            record.reasoning,
-            code_report=record.code or CodeReport(),
-            is_cut_off=record.finish_reason is None,
-            model=record.model.name if record.model else "",
-            created_at=f"{record.created_at.astimezone():%Y-%m-%d %H:%M}",
-            error=record.error,
-            sibling_number=sibling_ids.index(record.id) + 1,
-            sibling_count=len(sibling_ids),
+    """Return views of the turns from the first one to the conversation's head."""
+    return [_build_turn_view(conversation, record) for record in conversation.branch]
+
+
+def _build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView:
+    turn = TurnView(
+        record.prompt,
+        text=record.text,
+        reasoning=record.reasoning,
+        code_report=record.code or CodeReport(),
+        is_cut_off=record.finish_reason is None,
+        created_at=f"{record.created_at.astimezone():%Y-%m-%d %H:%M}",
+        error=record.error,
+        parts=record.parts,
+    )
+    turn.set_record(conversation, record)
+    if record.finish_reason is not None:
+        usage, timings = record.usage or Usage(), record.timings or Timings()
+        turn.finish_event = TurnFinished(
+            record.text, record.reasoning, record.finish_reason, usage, timings, record.n_ctx, record.dropped_turns
         )
-        if record.finish_reason is not None:
-            turn.finish_event = TurnFinished(
-                record.text,
-                record.reasoning,
-                record.finish_reason,
-                record.usage or Usage(),
-                record.timings or Timings(),
-                record.n_ctx,
-                record.dropped_turns,
-            )
-        if record.dropped_turns:
-            turn.apply_event(ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
-        turns.append(turn)
-    return turns
+    if record.dropped_turns:
+        turn.apply_event(ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
+    return turn
 
 
 def _format_finish(event: TurnFinished) -> list[str]:
-    parts = []
-    match event.finish_reason:
-        case FinishReason.CANCELLED:
-            parts.append("stopped")
-        case FinishReason.LENGTH:
-            parts.append("ended at the limit of tokens")
-        case FinishReason.STOP | FinishReason.ERROR:
-            pass
-    if event.usage.completion_tokens:
-        count = event.usage.completion_tokens
+    labels = {FinishReason.CANCELLED: "stopped", FinishReason.LENGTH: "stopped at the token limit"}
+    parts = [labels[event.finish_reason]] if event.finish_reason in labels else []
+    if count := event.usage.completion_tokens:
         parts.append(f"{count:,} {'token' if count == 1 else 'tokens'}")
     if event.timings.tokens_per_second:
         parts.append(f"{event.timings.tokens_per_second:.1f} tokens/s")

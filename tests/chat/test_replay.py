@@ -9,8 +9,8 @@ import pytest
 
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import Turn
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.chat.replay import ReplayResult, find_first_difference, replay_turns
-from phichat.chat.session import Session
 from phichat.config.settings import EngineOptions
 from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
 from phichat.engine.backend import Backend
@@ -34,7 +34,7 @@ def said(home: Path, *prompts: str, is_talk: bool = True, system: str | None = N
     history: list[Turn] = []
     for number, prompt in enumerate(prompts):
         params = SamplingParams(max_tokens=24)
-        for event in Session(engine, system, history).send(prompt, params, CancelToken()):
+        for event in TurnPipeline(engine).run(TurnHistory(system, history, prompt), params, CancelToken()):
             if isinstance(event, ModelReady):
                 model = event.model
             if isinstance(event, TurnFinished):

@@ -52,7 +52,7 @@ def test_each_warning_is_a_line_with_its_place(run: Run, answer: Path) -> None:
     done = run(answer)
     assert done.returncode == 6
     first, second = done.stdout.splitlines()
-    assert first.startswith(f"{answer}:4: requests is not in the standard library: pip install requests")
+    assert first.startswith(f"{answer}:4: needs requests (")
     assert second.startswith(f"{answer}:11: ")
     assert "scikit-learn" in second
 
@@ -90,7 +90,7 @@ def test_a_python_file_is_code_as_a_whole(run: Run, tmp_path: Path) -> None:
     script.write_bytes("# -*- coding: latin-1 -*-\n'''é\n```\n'''\nimport requests\n".encode("latin-1"))
     done = run(script)
     assert done.returncode == 6
-    assert done.stdout.startswith(f"{script}:5: requests")
+    assert done.stdout.startswith(f"{script}:5: needs requests")
 
 
 def test_the_version_of_a_project_is_the_lowest_that_it_allows(run: Run, tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ def test_what_cannot_be_checked_is_told_in_one_sentence(
 
 
 def test_the_age_of_the_lists_is_told(run: Run, answer: Path) -> None:
-    assert "lists of 20" in run(answer).stderr
-    assert "lists of 20" in " ".join(run("--help").stdout.split())
+    assert "lists from 20" in run(answer).stderr
+    assert "lists from 20" in " ".join(run("--help").stdout.split())
 
 
 def test_an_answer_steers_no_terminal(run: Run) -> None:

@@ -48,7 +48,7 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
     def start(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "phichat", *arguments]
         done = subprocess.run(
-            command, input="", capture_output=True, text=True, env=environment, timeout=60, encoding="utf-8"
+            command, input="", capture_output=True, text=True, env=environment, timeout=120, encoding="utf-8"
         )
         seen.extend((done.stdout, done.stderr))
         return done
@@ -70,7 +70,7 @@ def test_ask_and_go_on(run: Run, server: EndpointServer) -> None:
     assert "Hello, you." in run("export").stdout
     replayed = run("logs", "replay", document["conversation_id"])
     assert replayed.stdout.count("identical") == 2
-    assert "cannot be promised" in replayed.stderr
+    assert "can't be guaranteed" in replayed.stderr
 
 
 def test_the_code_of_an_answer_is_checked(run: Run, server: EndpointServer) -> None:
@@ -93,10 +93,10 @@ def test_what_the_server_has(run: Run, server: EndpointServer) -> None:
 @pytest.mark.parametrize(
     ("answer", "code", "said", "words"),
     [
-        (Answer((chunk(content="Once upon"),), then="reset"), 1, "Once upon\n", "before it was complete"),
+        (Answer((chunk(content="Once upon"),), then="reset"), 1, "Once upon\n", "cut its answer short"),
         (Answer(status=404, body={"error": {"message": "model tiny not found"}}), 3, "\n", "has no model tiny"),
         (Answer(status=400, body={"error": {"message": "maximum context length is 9 tokens"}}), 5, "\n", "holds 9"),
-        (Answer(status=400, body={"error": {"message": f"odd \x1b[31m{KEY}"}}), 1, "\n", "refuses the request"),
+        (Answer(status=400, body={"error": {"message": f"odd \x1b[31m{KEY}"}}), 1, "\n", "rejected the request"),
     ],
 )
 def test_a_fault_is_one_sentence_and_an_exit_code(
@@ -117,7 +117,7 @@ def test_a_wrong_key(run: Run, server: EndpointServer) -> None:
     server.key = "another"
     done = run("ask", "--debug", "-m", "lab", "Hello?")
     assert done.returncode == 1
-    assert "Check what the variable LAB_KEY holds" in done.stderr
+    assert "Check the key that comes from the variable LAB_KEY" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
@@ -126,22 +126,17 @@ def test_ctrl_c_keeps_what_was_said(environment: dict[str, str], server: Endpoin
     command = [sys.executable, "-m", "phichat", "ask", "-m", "lab", "Hello?"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment)
     assert process.stdout is not None
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while not server.asked and time.monotonic() < until:
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=120)
     assert (said, process.returncode) == (b"Once upon\n", 130)
 
 
-def test_without_the_extra_it_says_what_to_install(environment: dict[str, str], server: EndpointServer) -> None:
+def test_an_endpoint_needs_no_extra(environment: dict[str, str]) -> None:
     program = "import sys; sys.modules['openai'] = None; from phichat.cli import main; main()"
     command = [sys.executable, "-c", program, "ask", "-m", "lab", "Hello?"]
-    done = subprocess.run(command, input="", capture_output=True, text=True, env=environment, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr == (
-        "phichat: Endpoints need the package openai, which is not installed. "
-        "Install it with `pip install 'phichat-cli[remote]'`.\n"
-    )
-    assert server.asked == []
+    done = subprocess.run(command, input="", capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello, you.\n", "")

@@ -145,7 +145,7 @@ def test_a_search(run: Run, filled: TranscriptStore) -> None:
 def test_a_conversation_to_read(run: Run, filled: TranscriptStore) -> None:
     shown = run("logs", "show", "abc").stdout
     assert "A striped horse." in shown and "Flies" in shown and "[beware]" in shown
-    assert "beside it: t2" in shown
+    assert "alternatives: t2" in shown
     assert "cut off" in shown
     assert "\x1b" not in shown
     assert "In Africa." in run("logs", "show", "abc", "--branch", "t2").stdout

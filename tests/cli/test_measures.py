@@ -55,7 +55,9 @@ def test_bench_tunes_and_what_it_found_is_used_and_shown(tmp_path: Path) -> None
     measured = json.loads(run(tmp_path, "bench", model, *short, "--threads", "2").stdout)
     assert (measured["threads"], measured["prompt_threads"]) == (2, 2)
     findings = json.loads(run(tmp_path, "doctor", "-m", model, "--json").stdout)
-    assert any("1 threads to write and 3 to read" in one["found"] for one in findings if one["subject"] == "tuned")
+    assert any(
+        "1 threads for generation and 3 for prompts" in one["found"] for one in findings if one["subject"] == "tuned"
+    )
 
 
 def test_threads_that_are_given_are_not_tuned(tmp_path: Path) -> None:

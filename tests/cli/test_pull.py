@@ -76,7 +76,7 @@ def test_json_ends_with_what_is_there_now(run: Run, server: StandIn) -> None:
     asked = len(server.asked)
     offline = run("pull", NAME, "--offline")
     assert (offline.returncode, len(server.asked)) == (0, asked)
-    assert "there already" in offline.stderr
+    assert "already downloaded and verified" in offline.stderr
     listed = json.loads(run("list", "--json").stdout)
     assert last["sha256"] in [model["sha256"] for model in listed]
 
@@ -88,7 +88,7 @@ def test_people_are_told_what_is_to_come_before_it_comes(run: Run) -> None:
     assert "licence mit" in said[0]
     assert "fits this machine" in said[1]
     assert "\x1b" not in done.stderr
-    assert "in its place and proven" in said[-1]
+    assert "downloaded and verified: " in said[-1]
 
 
 def test_mistakes_are_one_sentence_each(run: Run, server: StandIn, tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_mistakes_are_one_sentence_each(run: Run, server: StandIn, tmp_path: Pat
         ([NAME], {"HF_ENDPOINT": "http://127.0.0.1:9"}, 1, "cannot be reached"),
         ([NAME], {"HF_HUB_OFFLINE": "1"}, 1, "offline"),
         ([NAME], {"HF_HUB_CACHE": str(blocked)}, 1, "cannot be written"),
-        (["no/such\x1b[31m"], {}, 2, "is no model"),
-        (["./no.gguf"], {}, 3, "no file"),
+        (["no/such\x1b[31m"], {}, 2, "is not a model"),
+        (["./no.gguf"], {}, 3, "No such file"),
     ):
         done = run("pull", *arguments, **more)
         assert done.returncode == code, done.stderr
@@ -127,15 +127,15 @@ def test_what_does_not_fit_is_not_downloaded_unless_it_is_wanted(run: Run, serve
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_kill_and_ctrl_c_lose_nothing(environment: dict[str, str], run: Run, server: StandIn, tmp_path: Path) -> None:
-    server.rate = 12e6
+    server.rate = 3e6  # so slow that most of the file is left when the signal comes, on a busy machine too
     for number in (signal.SIGKILL, signal.SIGINT):
         before = server.sent
         command = [sys.executable, "-m", "phichat", "pull", LARGE]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-            while server.sent < before + 6_000_000 and process.poll() is None:
+            while server.sent < before + 1_500_000 and process.poll() is None:
                 time.sleep(0.01)
             process.send_signal(number)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=120)
         assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
         assert b"Traceback" not in errors
     server.rate = 0
@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_keeps_what_came(environment: dict[str, str], run: 
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "may not get this large" in done.stderr.splitlines()[-1]
+    assert "cannot be this large" in done.stderr.splitlines()[-1]
     last = json.loads(run("pull", LARGE, "--json").stdout.splitlines()[-1])
     assert last["fetched"] <= last["size"] - 9_000_000
 
@@ -199,7 +199,7 @@ def test_a_path_is_used_where_it_is(run: Run, tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "mine.gguf")
     done = run("pull", str(path))
     assert done.returncode == 0
-    assert "used where it is" in done.stderr
+    assert "needs no download" in done.stderr
 
 
 def test_fit_reads_the_header_of_what_is_not_here(run: Run, server: StandIn, tmp_path: Path) -> None:

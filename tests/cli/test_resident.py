@@ -27,7 +27,7 @@ def run() -> Iterator[Run]:
 
         def start(*arguments: str) -> subprocess.CompletedProcess[str]:
             command = [sys.executable, "-m", "phichat", *arguments]
-            return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+            return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
         yield start
         engines = DaemonRegistry.for_cache(Path(folder, "cache"))
@@ -62,7 +62,7 @@ def test_stop_ends_them_and_is_content_where_none_is(run: Run) -> None:
     assert (done.returncode, listed(run)) == (0, [])
     assert done.stderr.startswith("phichat: Stopped smollm2-135m")
     again = run("stop")
-    assert (again.returncode, again.stdout, again.stderr) == (0, "", "phichat: No engine is there.\n")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "phichat: No engine is running.\n")
 
 
 def test_nothing_stays_where_nothing_shall(run: Run) -> None:

@@ -30,7 +30,7 @@ def seen(home: Path, *arguments: str, typed: str = "", **extra: str) -> str:
                 content += piece
         except OSError:
             pass  # Linux's way to say that the other side has closed
-        process.wait(30)
+        process.wait(120)
     os.close(ours)
     return content.decode("utf-8")
 
@@ -55,12 +55,12 @@ def test_reasoning_is_dim_unless_colours_are_off(tmp_path: Path) -> None:
 
 
 def test_nothing_to_say_is_told_not_waited_for(tmp_path: Path) -> None:
-    assert "There is no prompt" in seen(tmp_path, "ask")
+    assert "No prompt given" in seen(tmp_path, "ask")
 
 
 def test_a_check_of_the_file_is_shown(tmp_path: Path) -> None:
     shown = seen(tmp_path, "ask", "-m", str(embedded_model()), "--max-tokens", "1", "hi")
-    assert "checking smollm2-135m" in shown
+    assert "verifying smollm2-135m" in shown
     assert "checking" not in seen(tmp_path, "ask", "-m", str(embedded_model()), "--max-tokens", "1", "hi")
 
 
@@ -90,7 +90,7 @@ def test_the_last_line_says_how_to_go_on(tmp_path: Path) -> None:
     usual = ("ask", "-m", model, "--max-tokens", "2")
     last = seen(tmp_path / "home", *usual, "hello").splitlines()[-1]
     conversation = last.rpartition("--cid ")[2].strip("`.")
-    assert last == f"phichat: Go on with `phichat ask --cid {conversation}`."
+    assert last == f"phichat: Continue with `phichat ask --cid {conversation}`."
     assert seen(tmp_path / "home", *usual, "--cid", conversation[:9], "again").splitlines()[-1] == last
     assert "--cid" not in seen(tmp_path / "home", *usual, "-n", "hello")
 
@@ -105,7 +105,7 @@ def test_what_was_found_is_bold(tmp_path: Path) -> None:
 def test_removing_asks(tmp_path: Path) -> None:
     model = str(write_tiny_llama(tmp_path / "t.gguf"))
     seen(tmp_path, "ask", "-m", model, "--max-tokens", "1", "hello")
-    assert "Remove? [y/N]" in seen(tmp_path, "logs", "rm", "1", typed="n\n")
+    assert "Delete? [y/N]" in seen(tmp_path, "logs", "rm", "1", typed="n\n")
     assert "hello" in seen(tmp_path, "logs")
     seen(tmp_path, "logs", "rm", "1", typed="y\n")
     assert seen(tmp_path, "logs") == ""

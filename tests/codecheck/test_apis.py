@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 
-from phichat.codecheck.apis import find_bad_apis, module_versions
+from phichat.codecheck.apis import find_bad_apis
 
 
 def found(code: str, target: tuple[int, int] = (3, 12)) -> dict[str, str]:
@@ -121,12 +121,7 @@ def test_a_removed_name_says_since_when(code: str, name: str, gone: int) -> None
         assert found(code, (3, gone - 1)) == {}
 
 
-def test_modules_know_their_versions() -> None:
-    assert module_versions("tomllib") == ((3, 11), (3, 14))
-    assert module_versions("distutils") == ((3, 10), (3, 11))
-    assert module_versions("requests") is None
-
-
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "code",
     [

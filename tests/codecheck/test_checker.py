@@ -112,7 +112,7 @@ def test_a_project_that_is_called_like_a_file_is_no_file() -> None:
 
 
 @pytest.mark.parametrize("module", ["urllib2", "ConfigParser", "distutils.core"])
-def test_a_module_of_an_older_python_is_told_and_not_installed(module: str) -> None:
+def test_a_module_of_an_older_python_is_reported_and_not_installed(module: str) -> None:
     report = check_answer(BLOCK.format(f"import {module}"), target=(3, 13))
     (block,) = report.blocks
     assert block.non_stdlib == ()
@@ -120,7 +120,7 @@ def test_a_module_of_an_older_python_is_told_and_not_installed(module: str) -> N
     assert not any("pip install" in line for line in report.warnings)
 
 
-def test_a_module_that_the_code_is_prepared_to_miss_gets_no_remark() -> None:
+def test_a_module_that_the_code_is_prepared_to_miss_gets_no_warning() -> None:
     guarded = "try:\n    import tomllib\nexcept ImportError:\n    import tomli as tomllib\n"
     tested = "import sys\nif sys.version_info >= (3, 11):\n    import tomllib\nelse:\n    import tomli\n"
     for code in (guarded, tested):
@@ -155,7 +155,7 @@ def test_install_commands(answer: str, names: list[str]) -> None:
     assert installs(answer) == names
 
 
-def test_what_does_not_exist_is_told_by_its_whole_name() -> None:
+def test_what_does_not_exist_is_reported_by_its_full_name() -> None:
     report = check_answer(BLOCK.format("import math as m\nm.nope\nprint(1, ends='')"))
     assert report.warnings == ("math.nope does not exist", "print(ends=) does not exist")
 
@@ -244,12 +244,12 @@ def test_a_block_that_breaks_off_within_a_statement_is_no_broken_code() -> None:
         assert [package.module for package in block.non_stdlib] == ["numpy"], ending
 
 
-def test_what_the_models_card_does_not_vouch_for_is_told_last() -> None:
+def test_what_the_model_card_does_not_name_is_reported_last() -> None:
     scope = TrainingScope(("python",), ("math",))
     report = check_answer(BLOCK.format("import requests") + "```bash\nls\n```\n", scope=scope)
-    assert [line.partition(":")[0].partition(" ")[0] for line in report.warnings] == ["requests", "requests", "bash"]
-    assert "pip install requests" in report.warnings[0]
-    assert report.warnings[2] == "bash: outside what this model was mostly trained to write (Python), verify by hand"
+    assert [line.partition(":")[0].partition(" ")[0] for line in report.warnings] == ["needs", "requests", "bash"]
+    assert report.warnings[0].startswith("needs requests (")
+    assert report.warnings[2] == "bash: outside this model's main training (Python); verify by hand"
     assert check_answer("```bash\nls\n```\n").warnings == ()
 
 

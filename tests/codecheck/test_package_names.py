@@ -40,17 +40,17 @@ def test_a_misspelt_module_is_suspicious(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "remark"),
+    ("module", "warning"),
     [
-        ("Datetime", "very like datetime of the standard library"),
-        ("Flask", "very like flask"),
-        ("flask_jwt_extennded", "very like flask_jwt_extended"),
-        ("scikit_learn", "the module of scikit-learn is sklearn"),
-        ("python_telegram_bot", "the module of python-telegram-bot is telegram"),
+        ("Datetime", "very similar to the standard library's datetime"),
+        ("Flask", "very similar to flask"),
+        ("flask_jwt_extennded", "very similar to flask_jwt_extended"),
+        ("scikit_learn", "scikit-learn's module is called sklearn"),
+        ("python_telegram_bot", "python-telegram-bot's module is called telegram"),
     ],
 )
-def test_a_suspicious_module_says_what_was_meant(module: str, remark: str) -> None:
-    assert classify_module(module).warning == remark
+def test_a_suspicious_module_says_what_was_meant(module: str, warning: str) -> None:
+    assert classify_module(module).warning == warning
 
 
 @pytest.mark.parametrize("module", ["", "\ud800", "x" * 100_000, "--", "\N{SNOWMAN}"])

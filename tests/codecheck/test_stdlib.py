@@ -18,7 +18,7 @@ def test_other_modules_are_not_standard(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "target", "remark"),
+    ("module", "target", "explanation"),
     [
         ("tomllib", (3, 10), "tomllib needs Python 3.11"),
         ("tomllib", (3, 11), ""),
@@ -27,9 +27,9 @@ def test_other_modules_are_not_standard(module: str) -> None:
         ("distutils.core", (3, 12), "distutils was removed in Python 3.12, use setuptools"),
         ("distutils", (3, 11), ""),
         ("cgi", (3, 13), "cgi was removed in Python 3.13"),
-        ("urllib2", (3, 12), "urllib2 is Python 2's name of urllib.request"),
+        ("urllib2", (3, 12), "urllib2 is Python 2's name for urllib.request"),
         ("os.path", (3, 10), ""),
     ],
 )
-def test_a_module_that_a_version_lacks_is_said_so(module: str, target: tuple[int, int], remark: str) -> None:
-    assert explain_unavailable(module, target) == remark
+def test_a_module_that_a_version_lacks_is_said_so(module: str, target: tuple[int, int], explanation: str) -> None:
+    assert explain_unavailable(module, target) == explanation

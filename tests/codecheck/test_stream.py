@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phichat.chat.session import Session
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.codecheck.checker import check_answer
-from phichat.codecheck.stream import check_code
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.events import CodeChecked, Event, TextDelta, TurnFinished
@@ -24,8 +23,8 @@ ANSWER = (
 
 
 def turn(pieces: Iterable[str]) -> list[Event]:
-    session = Session(FakeBackend([FakeReply(list(pieces))]))
-    return list(check_code(session.send("?", SamplingParams(), Flag())))
+    pipeline = TurnPipeline(FakeBackend([FakeReply(list(pieces))]))
+    return list(pipeline.run(TurnHistory(prompt="?"), SamplingParams(), Flag()))
 
 
 def split(text: str, places: Iterable[int]) -> list[str]:
@@ -66,9 +65,9 @@ def test_a_turn_that_fails_is_still_checked_and_still_fails() -> None:
         for event in events:
             seen.append(event)
 
-    session = Session(FakeBackend([reply]))
+    pipeline = TurnPipeline(FakeBackend([reply]))
     with pytest.raises(EngineCrashed):
-        consume(check_code(session.send("?", SamplingParams(), Flag())))
+        consume(pipeline.run(TurnHistory(prompt="?"), SamplingParams(), Flag()))
     assert isinstance(seen[-1], TurnFinished)
     assert seen[-1].finish_reason is FinishReason.ERROR
     assert any(isinstance(event, CodeChecked) for event in seen)

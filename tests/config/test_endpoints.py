@@ -33,22 +33,22 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ('model = "x"', "endpoints.lab has no base_url"),
-        ('base_url = "lab:8000"', "endpoints.lab.base_url cannot be this"),
-        ('base_url = "ftp://lab"', "endpoints.lab.base_url cannot be this"),
+        ('base_url = "lab:8000"', "endpoints.lab.base_url has an invalid value"),
+        ('base_url = "ftp://lab"', "endpoints.lab.base_url has an invalid value"),
         ('base_url = "http://me:sk-secret@lab/v1"', "without a user"),
         ('base_url = "http://lab/v1?key=sk-secret"', "without a user"),
         ('base_url = "http://lab"\napi_key = "sk-secret"', "api_key_env"),
         ('base_url = "http://lab"\napi_key_env = "sk-secret"', "not the key itself"),
         ('base_url = "http://lab"\nheaders = {Authorization = "Bearer sk-secret"}', "api_key_env"),
-        ('base_url = "http://lab"\nheaders = {X = "sk-secret\\n"}', "endpoints.lab.headers cannot be this"),
+        ('base_url = "http://lab"\nheaders = {X = "sk-secret\\n"}', "endpoints.lab.headers has an invalid value"),
         ('base_url = "http://lab"\ntimeout = "soon"', "endpoints.lab.timeout cannot be 'soon'"),
         ('base_url = "http://lab"\ntimeout = 0', "from 1 to"),
-        ('base_url = "http://lab"\nmodels = "x"', "endpoints.lab.models is no setting"),
-        ('base_url = "http://[::1"', "endpoints.lab.base_url cannot be this"),
-        ('base_url = "http://lab:99999"', "endpoints.lab.base_url cannot be this"),
+        ('base_url = "http://lab"\nmodels = "x"', "endpoints.lab.models is not a setting"),
+        ('base_url = "http://[::1"', "endpoints.lab.base_url has an invalid value"),
+        ('base_url = "http://lab:99999"', "endpoints.lab.base_url has an invalid value"),
         ('base_url = "http://lab"\napi_key_command = "echo \'sk-secret"', "with quotes closed"),
-        ('base_url = "http://lab"\napi_key_command = ["echo", "sk-secret"]', "cannot be this"),
-        ('base_url = "http://lab"\napi_key_env = "K"\napi_key_command = "echo sk-secret"', "Keep one of them"),
+        ('base_url = "http://lab"\napi_key_command = ["echo", "sk-secret"]', "api_key_command has an invalid value"),
+        ('base_url = "http://lab"\napi_key_env = "K"\napi_key_command = "echo sk-secret"', "Use only one of them"),
     ],
 )
 def test_what_cannot_be_used_is_named_and_no_key_is_repeated(tmp_path: Path, text: str, words: str) -> None:
@@ -83,7 +83,7 @@ def test_the_key_of_a_variable() -> None:
     assert resolve_api_key(lab, {"LAB_KEY": " sk-secret\n"}) == "sk-secret"
     assert resolve_api_key(lab, {}) == resolve_api_key(Endpoint("lab", "http://lab/v1"), {"LAB_KEY": "sk-secret"}) == ""
     for odd in ("sk-\nsecret", "sk-sécret", "sk-\x00secret"):
-        with pytest.raises(ConfigError, match="The variable LAB_KEY gives something") as raised:
+        with pytest.raises(ConfigError, match="The variable LAB_KEY does not give a usable API key") as raised:
             resolve_api_key(lab, {"LAB_KEY": odd})
         assert "secret" not in str(raised.value)
 
@@ -110,11 +110,11 @@ def test_the_key_of_a_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (python("print('sk-secret'); exit(3)"), "has ended with status 3. Run it by hand"),
-        (python("pass"), "has written no key"),
-        (python("print('sk-\\x07secret')"), "no server takes as a key"),
+        (python("print('sk-secret'); exit(3)"), "failed with status 3. Run it by hand"),
+        (python("pass"), "printed no key"),
+        (python("print('sk-\\x07secret')"), "does not give a usable API key"),
         ("no-such-command sk-secret", "cannot be run ("),
-        (f"{shlex.quote(sys.executable)} -c 'print()' && echo sk-secret", "has written no key"),
+        (f"{shlex.quote(sys.executable)} -c 'print()' && echo sk-secret", "printed no key"),
     ],
 )
 def test_a_command_that_gives_no_key_is_told_and_nothing_of_it(

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -14,8 +14,8 @@ import pytest
 
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import Turn
-from phichat.chat.pipeline import run_turn
-from phichat.chat.session import Session
+from phichat.chat.conversation import Conversation
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.code_report import TrainingScope
 from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.config.settings import EngineOptions
@@ -82,45 +82,55 @@ def backend(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     made.close()
 
 
-def turn(session: Session, prompt: str, params: SamplingParams = GREEDY, **more: Any) -> list[Any]:
-    return list(run_turn(session, prompt, params, CancelToken(), **more))
+def turn(
+    backend: Backend,
+    prompt: str,
+    params: SamplingParams = GREEDY,
+    *,
+    system: str | None = None,
+    before: Sequence[Turn] = (),
+    **more: Any,
+) -> list[Any]:
+    return list(TurnPipeline(backend, **more).run(TurnHistory(system, before, prompt), params, CancelToken()))
 
 
 def test_stream(backend: Backend) -> None:
-    events = turn(Session(backend), "What is 2 + 2? Answer with a number.")
+    events = turn(backend, "What is 2 + 2? Answer with a number.")
     assert isinstance(events[0], TurnStarted)
     pieces = [event.text for event in events if isinstance(event, TextDelta)]
     assert len(pieces) > 1
     assert "".join(pieces) == events[-1].text
     assert "4" in events[-1].text
     assert events[-1].finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
-    short = turn(Session(backend), "Count to ten.", SamplingParams(temperature=0.0, max_tokens=2))[-1]
+    short = turn(backend, "Count to ten.", SamplingParams(temperature=0.0, max_tokens=2))[-1]
     assert short.finish_reason is FinishReason.LENGTH
 
 
 def test_cancel(backend: Backend) -> None:
-    session, cancel, said = Session(backend), CancelToken(), ""
-    for event in session.send("Tell me a very long story.", SamplingParams(temperature=0.0), cancel):
+    conversation, cancel, said = Conversation(lambda: backend), CancelToken(), ""
+    for event in conversation.send("Tell me a very long story.", SamplingParams(temperature=0.0), cancel):
         if isinstance(event, TextDelta):
             said += event.text
             cancel.set()
     assert isinstance(event, TurnFinished)
     assert (event.finish_reason, event.text) == (FinishReason.CANCELLED, said)
     assert said
-    assert turn(session, "Go on.")[-1].text
+    *_, finished = conversation.send("Go on.", GREEDY, CancelToken())
+    assert isinstance(finished, TurnFinished)
+    assert finished.text
 
 
 def test_system_prompt(backend: Backend) -> None:
     asked = "Who are you?"
     system = "You are a French teacher named Claire. Introduce yourself as Claire."
-    assert "Claire" in turn(Session(backend, system), asked)[-1].text
-    assert "Claire" not in turn(Session(backend), asked)[-1].text
+    assert "Claire" in turn(backend, asked, system=system)[-1].text
+    assert "Claire" not in turn(backend, asked)[-1].text
 
 
 def test_overflow(backend: Backend) -> None:
-    session, events = Session(backend), []
+    events: list[Any] = []
     with pytest.raises(ContextOverflow) as raised:
-        for event in session.send("word " * 2000, GREEDY, CancelToken()):
+        for event in Conversation(lambda: backend).send("word " * 2000, GREEDY, CancelToken()):
             events.append(event)
     assert events[-1].finish_reason is FinishReason.ERROR
     assert raised.value.n_ctx == 1024
@@ -130,7 +140,7 @@ def test_overflow(backend: Backend) -> None:
 def test_code_warning(backend: Backend) -> None:
     scope = TrainingScope(("python",), ("typing", "math"))
     before = [Turn("Show a line of Python.", "```python\nimport numpy\n```")] * 2
-    events = turn(Session(backend, history=before), "Show a line of Python.", training_scope=scope)
+    events = turn(backend, "Show a line of Python.", before=before, training_scope=scope)
     reports = [event.report for event in events if isinstance(event, CodeChecked)]
     assert reports
     assert reports[-1].warnings
@@ -139,7 +149,7 @@ def test_code_warning(backend: Backend) -> None:
 def test_transcript_and_export(backend: Backend, tmp_path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(tmp_path / "logs.db"))
     backend.close()
-    finished = turn(Session(backend, "Be brief."), "Say hello.", recorder=recorder)[-1]
+    finished = turn(backend, "Say hello.", system="Be brief.", recorder=recorder)[-1]
     recorder.close()
     store = TranscriptStore.open_file(tmp_path / "logs.db")
     kept = store.get_conversation(recorder.conversation_id or "")
@@ -155,7 +165,7 @@ def test_transcript_and_export(backend: Backend, tmp_path: Path) -> None:
 
 def test_reasoning(backend: Backend) -> None:
     before = [Turn(f"What is {n} + 1?", f"<think>That is easy.</think>It is {n + 1}.") for n in (2, 3, 4, 6)]
-    events = turn(Session(backend, history=before), "What is 7 + 1?")
+    events = turn(backend, "What is 7 + 1?", before=before)
     assert any(isinstance(event, ReasoningDelta) for event in events)
     assert "easy" in events[-1].reasoning
     assert "think" not in events[-1].text
@@ -164,6 +174,5 @@ def test_reasoning(backend: Backend) -> None:
 
 def test_one_model_ready(backend: Backend) -> None:
     backend.close()
-    session = Session(backend)
-    both = [*turn(session, "Hi."), *turn(session, "Hi again.")]
+    both = [*turn(backend, "Hi."), *turn(backend, "Hi again.")]
     assert sum(isinstance(event, ModelReady) for event in both) == 1

@@ -1,4 +1,4 @@
-"""The engine process with a real model in it, and what happens when either is taken away."""
+"""The local backend with a real engine process, and with one that fails."""
 
 import os
 import signal
@@ -17,6 +17,7 @@ from phichat.config.settings import EngineOptions
 from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeOutcome
 from phichat.engine.autotune.tuning_cache import StaticTuning
 from phichat.engine.ipc.connection import EnginePhase, EngineTimeouts, make_crash_error
+from phichat.engine.ipc.process import EngineProcess
 from phichat.engine.local import LocalBackend
 from phichat.errors import (
     ContextOverflow,
@@ -89,7 +90,7 @@ def test_greedy_and_seeded_answers_repeat(engine: LocalBackend) -> None:
     assert ask(engine, HAIKU, SamplingParams(temperature=1.5, seed=12, max_tokens=24)).text != first.text
 
 
-def test_the_next_turn_finds_its_past_in_the_cache(engine: LocalBackend) -> None:
+def test_the_next_turn_reuses_the_cache(engine: LocalBackend) -> None:
     first = ask(engine, HAIKU)
     messages = [*HAIKU, Message(Role.ASSISTANT, first.text), Message(Role.USER, "Another one.")]
     second = ask(engine, messages)
@@ -126,7 +127,7 @@ def test_a_prompt_beyond_the_context(tiny: LocalBackend) -> None:
     assert ask(tiny, HAIKU).text
 
 
-def test_cancel_in_the_prompt_and_the_engine_stays(engine: LocalBackend) -> None:
+def test_cancel_during_prefill_keeps_the_engine(engine: LocalBackend) -> None:
     cancel, pid = CancelToken(), engine.pid
     seen = []
     for event in engine.generate([Message(Role.USER, "word " * 1500)], GREEDY, cancel):
@@ -179,7 +180,7 @@ def test_a_hanging_engine_is_given_up(tmp_path: Path) -> None:
     load(stuck)
     os.kill(stuck.pid, signal.SIGSTOP)
     pid = stuck.pid
-    with pytest.raises(EngineTimedOut, match="no sign of life"):
+    with pytest.raises(EngineTimedOut, match="stopped responding"):
         ask(stuck, HAIKU)
     assert not psutil.pid_exists(pid)
     stuck.close()
@@ -194,6 +195,7 @@ def test_an_engine_that_does_not_read_is_given_up(tmp_path: Path) -> None:
         ask(deaf, [Message(Role.USER, "word " * 1_000_000)])
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_an_engine_that_ignores_cancel_is_killed(tiny: LocalBackend) -> None:
     cancel = CancelToken()
@@ -214,13 +216,13 @@ def test_a_template_that_never_ends_is_given_up(tmp_path: Path) -> None:
         load(backend(path, tmp_path, EngineTimeouts(template_s=1.0)))
 
 
-def test_a_template_that_refuses_everything_is_told(tmp_path: Path) -> None:
+def test_a_template_that_rejects_everything_is_reported(tmp_path: Path) -> None:
     path = write_tiny_llama(tmp_path / "t.gguf", template="{{ raise_exception('not today') }}")
     with pytest.raises(TemplateError, match="not today"):
         load(backend(path, tmp_path))
 
 
-def test_a_file_without_a_template_is_given_one_and_says_so(tmp_path: Path) -> None:
+def test_a_file_without_a_template_gets_one_and_a_notice(tmp_path: Path) -> None:
     bare = backend(write_tiny_llama(tmp_path / "t.gguf", vocab="spm", template=None), tmp_path)
     ready = load(bare)[-1]
     assert isinstance(ready, ModelReady)
@@ -248,28 +250,38 @@ def test_the_reason_of_a_failed_load_is_llama_cpps_own(tmp_path: Path) -> None:
 
 
 CRASHES_IN_ITS_BUFFERS = """
-import faulthandler, os, signal, sys
-from phichat.engine.ipc import protocol
-from phichat.engine.worker.server import EngineServer, _open_connection
-real = EngineServer._load_model
-def load(self, request, send):
-    if request.extra_buffers:
-        send(protocol.WarmingUp())
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return real(self, request, send)
-EngineServer._load_model = load
+import json, os, signal, sys
+from phichat.engine.worker.__main__ import open_connection
+from phichat.engine.worker.server import EngineServer
+class Crashing:
+    def __init__(self, connection):
+        self.connection, self.close, self.crashes = connection, connection.close, False
+    def recv_bytes(self, limit):
+        content = self.connection.recv_bytes(limit)
+        self.crashes = self.crashes or json.loads(content).get("extra_buffers", False)
+        return content
+    def send_bytes(self, content):
+        self.connection.send_bytes(content)
+        if self.crashes and b"WarmingUp" in content:
+            os.kill(os.getpid(), signal.SIGSEGV)
 server = EngineServer()
-server.add_client(_open_connection(int(sys.argv[1])), buffered=False)
+server.clients.add(Crashing(open_connection(int(sys.argv[1]))), buffered=False)
 server.run()
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_cpu_that_cannot_run_its_own_buffer_types_is_found_out_once(tmp_path: Path) -> None:
+def test_a_crash_in_cpu_buffer_types_is_probed_once(tmp_path: Path) -> None:
     path, verdicts = write_tiny_llama(tmp_path / "t.gguf"), ProbeCache(tmp_path / "engine.json")
     command = (sys.executable, "-c", CRASHES_IN_ITS_BUFFERS)
     for told in (True, False):
-        wounded = LocalBackend("t", path, EngineOptions(ctx_size=512), verdicts, command=command)
+        wounded = LocalBackend(
+            "t",
+            path,
+            EngineOptions(ctx_size=512),
+            verdicts,
+            start_process=lambda timeouts, spin: EngineProcess(timeouts, command, spin_count=spin),
+        )
         ready = load(wounded)[-1]
         assert isinstance(ready, ModelReady)
         assert any("doctor" in notice for notice in ready.notices) == told
@@ -278,14 +290,14 @@ def test_a_cpu_that_cannot_run_its_own_buffer_types_is_found_out_once(tmp_path: 
     assert [entry["verdict"] for entry in verdicts.load_entries().values()] == [ProbeOutcome.CRASHES]
 
 
-def test_deaths_are_explained() -> None:
+def test_crash_messages() -> None:
     cases = [
-        (-9, "", "killed while loading"),
+        (-9, "", "was killed while loading"),
         (-11, "", "SIGSEGV"),
         (-6, "x.cpp:1: GGML_ASSERT(n > 0) failed", "GGML_ASSERT"),
         (-6, "terminate called after throwing an instance of 'std::bad_alloc'", "out of memory"),
         (1, "Traceback\nValueError: no", "ValueError: no"),
-        (None, "", "closed its connection"),
+        (None, "", "The engine stopped while loading"),
     ]
     for code, stderr, expected in cases:
         error = make_crash_error(code, EnginePhase.LOADING, stderr)
@@ -316,7 +328,7 @@ for _ in engine.generate([Message(Role.USER, "word " * 1500)], SamplingParams(),
 
 
 @pytest.mark.parametrize("params", [GREEDY, SamplingParams(temperature=0.9, seed=5, max_tokens=24)])
-def test_guessing_does_not_change_the_answer(tmp_path: Path, params: SamplingParams) -> None:
+def test_speculation_does_not_change_the_answer(tmp_path: Path, params: SamplingParams) -> None:
     text = "One two three four five six seven eight nine ten. " * 3
     prompt, texts = [Message(Role.USER, f"Repeat this word by word: {text}")], []
     for draft in ("off", "lookup"):
@@ -348,7 +360,7 @@ def test_no_engine_outlives_its_parent(tmp_path: Path) -> None:
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while psutil.pid_exists(pid) and time.monotonic() < until:
         time.sleep(0.01)
     assert not psutil.pid_exists(pid)
@@ -364,6 +376,7 @@ def test_a_failure_leaves_nothing_running(tmp_path: Path) -> None:
     assert not set(psutil.Process().children()) - before
 
 
+@pytest.mark.timing
 def test_cancel_while_a_huge_prompt_is_tokenized(tmp_path: Path) -> None:
     engine, cancel = backend(embedded_model(), tmp_path), CancelToken()
     load(engine)

@@ -86,7 +86,7 @@ def test_tables_agree_with_ggml() -> None:
     assert FILE_TYPES[15] == "Q4_K_M"
 
 
-def test_keeps_short_arrays_and_steps_over_long_ones(tmp_path: Path) -> None:
+def test_keeps_short_arrays_and_skips_long_ones(tmp_path: Path) -> None:
     metadata: dict[str, Any] = {
         "llama.block_count": 3,
         "llama.attention.head_count": 8,
@@ -117,6 +117,7 @@ def test_keys_of_another_type_than_expected_are_as_absent() -> None:
     assert header.quantization == ""
 
 
+@pytest.mark.timing
 def test_long_vocabulary_is_quick() -> None:
     tokens = b"".join(text(b"token") for _ in range(200_000))
     data = header_bytes((entry(b"tokenizer.ggml.tokens", ARRAY, struct.pack("<IQ", STRING, 200_000) + tokens),))
@@ -126,9 +127,9 @@ def test_long_vocabulary_is_quick() -> None:
 
 
 def _seconds(data: bytes) -> float:
-    started = time.perf_counter()
+    started = time.process_time()  # other processes do not add to it
     read_bytes(data)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def test_strings_across_the_window() -> None:
@@ -163,11 +164,11 @@ def test_strings_across_the_window() -> None:
         (header_bytes((), (tensor(b"t", (1,) * 5),)), "5 dimensions"),
         (header_bytes((), (tensor(b"t", (1 << 40, 1 << 40)),)), "impossible size"),
         (header_bytes((), (tensor(b"t", (32,), kind=4),)), "unknown quantization type 4"),
-        (header_bytes((), (tensor(b"t", (33,), kind=2),)), "no whole blocks of Q4_0"),
+        (header_bytes((), (tensor(b"t", (33,), kind=2),)), "aren't a multiple of the Q4_0 block size"),
         (header_bytes((), (tensor(b"t", (1024,)),)), "its tensors need 4,160: the download was cut off"),
     ],
 )
-def test_says_what_is_wrong(data: bytes, words: str) -> None:
+def test_error_messages(data: bytes, words: str) -> None:
     assert words in refusal(data)
 
 
@@ -176,7 +177,7 @@ def test_an_array_of_long_strings_is_cut_off() -> None:
     assert "inside its header" in refusal(header_bytes((entry(b"k", ARRAY, claimed),)))
 
 
-def test_kept_metadata_is_bounded() -> None:
+def test_stored_metadata_is_bounded() -> None:
     numbers = struct.pack("<IQ", 0, 1024) + bytes(1024)
     entries = tuple(entry(b"k%d" % number, ARRAY, numbers) for number in range(1000))
     assert "takes more than" in refusal(header_bytes(entries))
@@ -200,7 +201,7 @@ def test_long_strings_are_left_out() -> None:
     assert header.get_int("after") == 1 << 40
 
 
-def test_paths_that_are_no_file(tmp_path: Path) -> None:
+def test_paths_that_are_not_files(tmp_path: Path) -> None:
     with pytest.raises(ModelNotInstalled):
         read_model_header(tmp_path / "absent.gguf")
     with pytest.raises(ModelFileError, match="directory"):
@@ -210,13 +211,13 @@ def test_paths_that_are_no_file(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions and pipes are POSIX")
 def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
-    with pytest.raises(ModelFileError, match="no regular file"):
+    with pytest.raises(ModelFileError, match="isn't a regular file"):
         read_model_header(tmp_path / "pipe.gguf")
     locked = tmp_path / "locked.gguf"
     locked.write_bytes(b"GGUF")
     locked.chmod(0)
     if not os.access(locked, os.R_OK):
-        with pytest.raises(ModelFileError, match="may not be read"):
+        with pytest.raises(ModelFileError, match="isn't readable"):
             read_model_header(locked)
 
 
@@ -247,7 +248,7 @@ def test_missing_part_is_named(tmp_path: Path, lost: int) -> None:
 
 def test_renamed_part_is_refused(tmp_path: Path) -> None:
     renamed = _write_parts(tmp_path)[0].rename(tmp_path / "renamed.gguf")
-    with pytest.raises(ModelFileError, match="one of 3 parts"):
+    with pytest.raises(ModelFileError, match="3 parts according to its header"):
         read_model_header(renamed)
 
 
@@ -265,7 +266,7 @@ def test_renamed_part_is_refused(tmp_path: Path) -> None:
         ("llama", {}, "no tokenizer"),
     ],
 )
-def test_what_one_cannot_chat_with(tmp_path: Path, architecture: str, metadata: dict[str, Any], words: str) -> None:
+def test_models_that_cannot_chat(tmp_path: Path, architecture: str, metadata: dict[str, Any], words: str) -> None:
     path = tiny_gguf.write_gguf(tmp_path / "other.gguf", metadata, {"a.weight": (2, 32)}, architecture)
     with pytest.raises(ModelFileError, match=words):
         check_usable(read_model_header(path), path)

@@ -37,6 +37,12 @@ def test_what_is_pinned_has_a_size_and_a_hash() -> None:
     assert all(read_registry()[name].size and len(read_registry()[name].sha256) == 64 for name in pinned)
 
 
+def test_the_shipped_file_passes_the_checks_of_a_users_file(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_bytes((Path(__file__).parents[2] / "models.toml").read_bytes())
+    assert read_registry(file) == read_registry()
+
+
 def test_no_name_or_alias_stands_for_two_models() -> None:
     names = [name.lower() for spec in read_registry().values() for name in {spec.name, *spec.aliases}]
     assert len(names) == len(set(names))
@@ -76,13 +82,13 @@ def test_no_own_list_is_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("bytes = 0", "bytes cannot be 0. Give it a whole number above 0"),
+        ("bytes = 0", "bytes cannot be 0. It must be a whole number above 0"),
         ('sha256 = "abc"', "64 hexadecimal"),
         ('revision = "main"', "commit"),
         ("aliases = [1]", "list of texts"),
         ("sampling = { temperature = 2000 }", "temperature"),
         ("sampling = { ctx_size = 5 }", "sampling"),
-        ('colour = "red"', "no key of a model"),
+        ('colour = "red"', "is not a model setting"),
         ("code = { words = [] }", "languages and modules"),
     ],
 )
@@ -98,7 +104,7 @@ def test_other_mistakes(tmp_path: Path) -> None:
     assert "line 2: [a] repository" in mistake(tmp_path, '[a]\nrepository = "https://x"\nfile = "x.gguf"\n')
     assert "line 2" in mistake(tmp_path, "[a]\nrepository = \n")
     assert "line 2: [a] has no file" in mistake(tmp_path, '\n[a]\nrepository = "a/b"\n')
-    assert "line 1: x stands outside of any model" in mistake(tmp_path, "x = 1\n")
+    assert "line 1: x is not under a [NAME] table" in mistake(tmp_path, "x = 1\n")
     (tmp_path / "models.toml").write_bytes(b"[a]\n# \xff\n")
     with pytest.raises(ConfigError, match="line 2"):
         read_registry(tmp_path / "models.toml")

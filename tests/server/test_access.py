@@ -1,6 +1,7 @@
-"""Who is let in."""
+"""Access policy of the server."""
 
 import pytest
+from starlette.datastructures import Headers
 
 from phichat.server.access import AccessPolicy, access_policy, check_access
 
@@ -8,16 +9,16 @@ HERE = AccessPolicy(1618)
 KEYED = AccessPolicy(1618, api_key="sekrit")
 
 
-def status(door: AccessPolicy, path: str = "/v1/models", **headers: str) -> int:
-    """0 when it is let in."""
+def status(policy: AccessPolicy, path: str = "/v1/models", **headers: str) -> int:
+    """Return the status of the refusal, 0 for none."""
     given = {"host": "localhost:1618", **{name.replace("_", "-"): value for name, value in headers.items()}}
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in given.items()]
-    error = check_access(path, pairs, door)
+    error = check_access(path, Headers(raw=pairs), policy)
     return error.status if error else 0
 
 
 @pytest.mark.parametrize("host", ["localhost:1618", "127.0.0.1:1618", "[::1]:1618", "LOCALHOST:1618"])
-def test_the_names_of_this_machine_are_let_in(host: str) -> None:
+def test_names_of_this_machine_are_accepted(host: str) -> None:
     assert status(HERE, host=host) == 0
 
 
@@ -29,13 +30,13 @@ def test_the_names_of_this_machine_are_let_in(host: str) -> None:
         *("", ":1618", "evil@localhost:1618", "localhost:1618:1618", "[::1", "::1", "[::1]x:1618", "\xff"),
     ],
 )
-def test_a_name_that_was_made_to_lead_here_is_not(host: str) -> None:
+def test_other_names_are_refused(host: str) -> None:
     assert status(HERE, host=host) == 421
 
 
 def test_one_host_is_needed() -> None:
     for headers in ([], [(b"host", b"localhost:1618"), (b"host", b"evil.example")]):
-        error = check_access("/health", headers, HERE)
+        error = check_access("/health", Headers(raw=headers), HERE)
         assert error is not None
         assert error.status == 421
 
@@ -50,7 +51,7 @@ def test_names_that_the_user_allows() -> None:
     assert [status(allowed, host=host) for host in ("proxy.lan", "proxy.lan:1", "models.lan:x")] == [421, 421, 421]
 
 
-def test_at_every_address_numbers_are_let_in_and_other_names_are_not() -> None:
+def test_at_every_address_ip_addresses_are_accepted_and_other_names_are_not() -> None:
     everywhere = access_policy("0.0.0.0", ("0.0.0.0", 1618), (), "k")
     key = "Bearer k"
     assert status(everywhere, host="192.168.1.9:1618", authorization=key) == 0
@@ -68,11 +69,11 @@ def test_at_every_address_numbers_are_let_in_and_other_names_are_not() -> None:
         {"sec_fetch_site": "same-site"},
     ],
 )
-def test_pages_are_not_answered(headers: dict[str, str]) -> None:
+def test_pages_in_a_browser_are_refused(headers: dict[str, str]) -> None:
     assert status(HERE, **headers) == 403
 
 
-def test_who_types_the_address_into_a_browser_is_no_page() -> None:
+def test_an_address_typed_into_a_browser_is_accepted() -> None:
     assert status(HERE, sec_fetch_site="none") == 0
 
 
@@ -86,6 +87,6 @@ def test_the_key_is_needed(given: str) -> None:
     assert status(KEYED, authorization="bearer sekrit") == 0
 
 
-def test_whether_the_server_is_there_needs_no_key_but_a_name() -> None:
+def test_health_needs_a_valid_host_but_no_key() -> None:
     assert status(KEYED, "/health") == 0
     assert status(KEYED, "/health", host="evil.example") == 421

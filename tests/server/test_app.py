@@ -5,6 +5,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from phichat.config.settings import Config
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed, ModelDoesNotFit
+from phichat.events import TurnFinished
 from phichat.models.local.links import Link, LinkStore
 from phichat.paths import Paths
 from phichat.server.app import Limits
@@ -212,7 +214,7 @@ def test_a_request_that_does_not_arrive(tmp_path: Path, made: Callable[[Config, 
         assert read_until(connection, b"\r\n").split()[1] == b"408"
 
 
-def test_doors(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
+def test_access_is_checked_before_everything(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
     with serving(tmp_path, made, key="sekrit") as served:
         right = {"Authorization": "Bearer sekrit"}
         assert served.post(HELLO, **right)[0] == 200
@@ -227,7 +229,7 @@ def test_doors(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> 
         assert served.get("/health")[0] == 200
 
 
-def test_a_line_that_is_full(tmp_path: Path) -> None:
+def test_a_full_queue_refuses_requests(tmp_path: Path) -> None:
     backend = FakeBackend([SLOW])
     with serving(tmp_path, lambda config, paths: backend, waiting=1) as served:
         with served.connect() as first, served.connect() as second, served.connect() as third:
@@ -246,7 +248,7 @@ def test_a_line_that_is_full(tmp_path: Path) -> None:
         assert served.post(HELLO)[0] == 200
 
 
-def test_who_stands_in_line_is_not_kept_for_ever(tmp_path: Path) -> None:
+def test_a_queued_request_times_out(tmp_path: Path) -> None:
     with (
         serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), patience_s=0.2) as served,
         served.connect() as first,
@@ -267,21 +269,23 @@ def test_an_answer_ends_when_its_client_leaves(tmp_path: Path, streams: bool) ->
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "next"
 
 
+@pytest.mark.timing
 def test_the_time_is_over(tmp_path: Path) -> None:
-    limits = Limits(time_limit_s=0.2)
+    limits = Limits(time_limit_s=0.5)
     with serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), limits=limits) as served:
         document = served.post(HELLO)[2]
         assert document["choices"][0]["finish_reason"] == "length"
-        assert "word word" in document["choices"][0]["message"]["content"]
+        assert "word " in document["choices"][0]["message"]["content"]
         assert streamed(served)[-2]["choices"][0]["finish_reason"] == "length"
-    silent = FakeBackend([FakeReply(["late"], delay_s=0.5)])
+    silent = FakeBackend([FakeReply(["late"], delay_s=0.8)])
     with serving(tmp_path / "2", lambda config, paths: silent, limits=limits) as served:
         assert error_of(served.post(HELLO)) == (504, "time_limit")
 
 
+@pytest.mark.timing
 def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
     backend = FakeBackend([FakeReply(["late"], delay_s=0.4)])
-    limits = Limits(keepalive_interval_s=0.05)
+    limits = Limits(keepalive_interval_s=0.01)
     with serving(tmp_path, lambda config, paths: backend, limits=limits) as served, served.connect() as connection:
         connection.sendall(request(served.port, {**HELLO, "stream": True}))
         answer = read_until(connection, b"[DONE]")
@@ -390,15 +394,31 @@ def test_the_limits_of_this_server_are_everybodys(tmp_path: Path) -> None:
     class Noting(FakeBackend):
         params: SamplingParams
 
-        def generate(self, messages: Any, params: SamplingParams, cancel: Any) -> Any:
+        def generate(self, messages: Any, params: SamplingParams, *arguments: Any) -> Any:
             self.params = params
-            return super().generate(messages, params, cancel)
+            return super().generate(messages, params, *arguments)
 
     backend = Noting([FakeReply(["x"])])
     config = Config(sampling=SamplingParams(max_tokens=50, temperature=0.3))
     with serving(tmp_path, lambda config, paths: backend, config=config) as served:
         served.post({**HELLO, "max_tokens": 99, "top_k": 7})
     assert backend.params == SamplingParams(max_tokens=50, temperature=0.3, top_k=7)
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"n": 2}])
+def test_notices_of_a_turn_are_logged_once_for_the_operator(tmp_path: Path, fields: dict[str, Any]) -> None:
+    class NoticingBackend(FakeBackend):
+        def generate(self, *arguments: Any) -> Any:
+            for event in super().generate(*arguments):
+                is_last = isinstance(event, TurnFinished)
+                yield replace(event, notices=("The prompt was cut.",)) if is_last else event
+
+    backend = NoticingBackend([FakeReply(["x"])])
+    with serving(tmp_path, lambda config, paths: backend) as served:
+        with served.connect() as connection:
+            connection.sendall(request(served.port, {**HELLO, **fields}))
+            read_until(connection, b"[DONE]" if "stream" in fields else b'"total_tokens"')
+        assert served.told.count("The prompt was cut.") == 1
 
 
 @given(

@@ -8,7 +8,7 @@ import pytest
 
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
-from phichat.server.app import EventRecorder
+from phichat.server.app import RecorderFactory
 from phichat.server.transcripts import ConversationTracker
 from phichat.transcript.records import ConversationRecord
 from phichat.transcript.store import TranscriptStore
@@ -18,8 +18,8 @@ from support.api_server import HELLO, Served, request, serving, wait_until
 SAID = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
 
 
-def kept(paths: Paths) -> EventRecorder:
-    return ConversationTracker(lambda: TranscriptStore.open_file(paths.logs)).record_events
+def kept(paths: Paths) -> RecorderFactory:
+    return ConversationTracker(lambda: TranscriptStore.open_file(paths.logs)).open_recorder
 
 
 @pytest.fixture
@@ -96,4 +96,4 @@ def test_a_store_that_cannot_be_written_takes_no_answer_away(tmp_path: Path) -> 
     (tmp_path / "data" / "logs.db").mkdir()
     with serving(tmp_path, lambda config, paths: FakeBackend([FakeReply(["Hello"])]), kept=kept) as served:
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "Hello"
-        assert any("not being kept" in line for line in served.told)
+        assert any("not being saved" in line for line in served.told)

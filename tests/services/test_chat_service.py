@@ -7,6 +7,7 @@ from phichat.config.settings import Config
 from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.types import SamplingParams
 
@@ -14,7 +15,7 @@ from phichat.types import SamplingParams
 def test_what_is_removed_in_a_chat_leaves_no_kv_state(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path)
     desk, folder = (
-        ChatService(Config(), paths, lambda model: FakeBackend([FakeReply(["So."])])),
+        ChatService(AppContext(Config(), paths), lambda model: FakeBackend([FakeReply(["So."])])),
         KvStore(paths.kv_store),
     )
     paths.kv_store.mkdir()
@@ -26,6 +27,6 @@ def test_what_is_removed_in_a_chat_leaves_no_kv_state(tmp_path: Path) -> None:
     shortened, deleted, stays = talks
     shortened.remove_turn(shortened.branch[0].id)
     assert deleted.id is not None
-    desk.delete_conversation(deleted.id)
+    desk.transcripts.soft_delete(deleted.id)
     assert [file.conversation_key for file in folder.list_files()] == [stays.id]
     desk.close()

@@ -17,10 +17,11 @@ from phichat.config.settings import Config
 from phichat.engine.backend import Backend
 from phichat.paths import Paths
 from phichat.server.access import access_policy
-from phichat.server.app import EventRecorder, Limits, ServerContext, create_app
+from phichat.server.app import Limits, RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import PhichatServer, bind_socket, create_server, resolve_address
+from phichat.services.app_context import AppContext
 from support.tiny_gguf import write_tiny_llama
 
 HELLO: Mapping[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -38,7 +39,7 @@ class Served:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=120)
 
     def exchange(self, request: bytes) -> bytes:
         """What comes back for these bytes until the server closes or says no more for a while."""
@@ -87,7 +88,7 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
     return bytes(got)
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until
@@ -105,27 +106,32 @@ def serving(
     key: str = "",
     also: tuple[str, ...] = (),
     limits: Limits | None = None,
-    kept: Callable[[Paths], EventRecorder] | None = None,
+    kept: Callable[[Paths], RecorderFactory] | None = None,
     config: Config | None = None,
 ) -> Iterator[Served]:
     """The model is called `tiny`, and a file `tiny.gguf` in the folder."""
     paths = Paths(folder / "config", folder / "data", folder / "cache", folder / "hub")
     folder.mkdir(exist_ok=True, parents=True)
     model = write_tiny_llama(folder / "tiny.gguf")
-    menu = ModelProvider(replace(config or Config(), model=str(model)), paths, backend_for)
-    backends = BackendPool(menu.create_backend)
-    engines = Dispatcher(backends, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
-    listening = bind_socket(resolve_address("127.0.0.1", 0))
-    served = Served(listening.getsockname()[1])
-    house = ServerContext(menu, engines, served.told.append, kept(paths) if kept else None, limits or Limits())
-    let_in = access_policy("127.0.0.1", listening.getsockname(), also, key)
-    runs: PhichatServer = create_server(create_app(house, let_in), listening, engines, served.told.append, debug=False)
-    thread = threading.Thread(target=lambda: asyncio.run(runs.serve([listening])), daemon=True)
+    models = ModelProvider(
+        AppContext(replace(config or Config(), model=str(model)), paths),
+        lambda context: backend_for(context.config, context.paths),
+    )
+    pool = BackendPool(models.create_backend)
+    dispatcher = Dispatcher(pool, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
+    listener = bind_socket(resolve_address("127.0.0.1", 0))
+    served = Served(listener.getsockname()[1])
+    context = ServerContext(models, dispatcher, served.told.append, kept(paths) if kept else None, limits or Limits())
+    policy = access_policy("127.0.0.1", listener.getsockname(), also, key)
+    server: PhichatServer = create_server(
+        create_app(context, policy), listener, dispatcher, served.told.append, debug=False
+    )
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:
         yield served
     finally:
-        runs.should_exit = True
+        server.should_exit = True
         thread.join(20)
-        backends.release_idle()
+        pool.release_idle()
         assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""Engines that stay, in a home of the test's own."""
+"""Daemons in a cache folder of the test's own."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ ENDLESS = SamplingParams(temperature=0.0, max_tokens=400, stop=("\0",))
 
 
 class Home:
-    """A home, and ways to get at its engines."""
+    """A cache folder, and access to its daemons."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
@@ -46,7 +46,7 @@ class Home:
         return [one.pid for one in list_running(self.engines)]
 
     def used_once(self, model: Path, keep_alive: float = 60) -> int:
-        """Start an engine that stays, leave it, and tell its process id."""
+        """Start a daemon or connect to it, disconnect, and return its process id."""
         engine = self.backend(model, keep_alive)
         load(engine)
         engine.close()
@@ -56,7 +56,7 @@ class Home:
 
 @contextmanager
 def home(cache: Path) -> Iterator[Home]:
-    """No engine of it survives."""
+    """Yield a home, and end all its daemons after the test."""
     made = Home(cache)
     try:
         yield made
@@ -68,7 +68,7 @@ def home(cache: Path) -> Iterator[Home]:
 
 
 def load(engine: DaemonBackend) -> ModelReady | None:
-    """What was ready; None when it was there already."""
+    """Load a model; return the last event, None if the model was loaded already."""
     last = None
     for event in engine.load(CancelToken()):
         last = event
@@ -82,9 +82,9 @@ def answer(engine: DaemonBackend, params: SamplingParams = GREEDY) -> TurnFinish
     return last
 
 
-def becomes(true: Callable[[], bool], within_s: float = 8.0) -> bool:
-    """Whether it does, in that time."""
-    until = time.monotonic() + within_s
-    while not (is_true := true()) and time.monotonic() < until:
+def becomes(condition: Callable[[], bool], within_s: float = 120.0) -> bool:
+    """Wait until a condition holds; return False if it does not in that time, long enough for a busy machine."""
+    deadline = time.monotonic() + within_s
+    while not (holds := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return is_true
+    return holds

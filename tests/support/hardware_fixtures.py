@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from phichat.engine.planner.hardware import Device, DeviceKind, Hardware
+from phichat.engine.ipc.protocol import DeviceInfo
+from phichat.engine.planner.hardware import DeviceKind, Hardware
 from phichat.gguf.header import GgufHeader, TensorInfo
 from phichat.gguf.types import GGML_TYPES, find_type
 
@@ -63,9 +64,9 @@ PHI3_MINI = phi(32, 3072, 8192, 32, 32, 32064, 4096)
 PHI4_MINI_LOGGED = phi(32, 3072, 8192, 24, 8, 100352, 131072)
 
 
-def card(gigabytes: float, name: str = "CUDA0", used: float = 0.3) -> Device:
-    return Device(name, "NVIDIA", DeviceKind.GPU, int(gigabytes * GIB), int((gigabytes - used) * GIB))
+def card(gigabytes: float, name: str = "CUDA0", used: float = 0.3) -> DeviceInfo:
+    return DeviceInfo(name, "NVIDIA", DeviceKind.GPU, int(gigabytes * GIB), int((gigabytes - used) * GIB))
 
 
-def machine(*devices: Device, ram: float = 32, free: float = 26) -> Hardware:
+def machine(*devices: DeviceInfo, ram: float = 32, free: float = 26) -> Hardware:
     return Hardware(8, int(ram * GIB), int(free * GIB), devices, offload_supported=bool(devices))

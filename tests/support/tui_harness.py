@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +17,13 @@ import phichat.tui.app
 from phichat.cancel import CancelToken
 from phichat.config.settings import Config
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.errors import ModelDoesNotFit
+from phichat.models.download.plan import DownloadPlan
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.services.model_catalog import CatalogEntry, ModelCatalog
+from phichat.services.model_downloads import Confirm, DownloadFacts
 from phichat.transcript.ids import make_ascending_ids
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.tui.app import PhichatApp
@@ -27,11 +32,11 @@ from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usag
 DAY = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
 OFFERS = (
-    CatalogEntry("phi-4-mini", "2.5 GB · Q4_K_M · hub", installed=True, fits=True),
-    CatalogEntry("smollm2-135m", "98 MB · Q4_1 · package", installed=True, fits=True),
-    CatalogEntry("phi-4", "9.1 GB · the best of the family at explaining and Python", installed=False, fits=False),
-    CatalogEntry("phi-4-mini-reasoning", "2.5 GB · thinks before it answers", installed=False, fits=True),
-    CatalogEntry("phi-2", "1.8 GB · completes texts", installed=False, fits=True),
+    CatalogEntry("phi-4-mini", installed=True, fits=True, summary="2.5 GB · Q4_K_M · hub"),
+    CatalogEntry("smollm2-135m", installed=True, fits=True, summary="98 MB · Q4_1 · built in"),
+    CatalogEntry("phi-4", installed=False, fits=False, summary="9.1 GB · best at explaining and Python"),
+    CatalogEntry("phi-4-mini-reasoning", installed=False, fits=True, summary="2.5 GB · thinks before it answers"),
+    CatalogEntry("phi-2", installed=False, fits=True, summary="1.8 GB · completes texts"),
 )
 
 FLATTEN = """There are two common ways.
@@ -84,14 +89,16 @@ class ScriptedShelf(ModelCatalog):
         return list(self._offers)
 
     def search_hub(self, words: str) -> Sequence[CatalogEntry]:
-        return [CatalogEntry("bartowski/phi-4-GGUF", "9.1 GB · Q4_K_M · 12,345 downloads", installed=False)]
+        return [CatalogEntry("bartowski/phi-4-GGUF", installed=False, summary="9.1 GB · Q4_K_M · 12,345 downloads")]
 
-    def download_model(self, name: str, cancel: CancelToken) -> Iterator[str]:
-        yield f"pulling {name} 40%"
-        self._offers = [
-            CatalogEntry(one.name, one.details, installed=True, fits=one.fits) if one.name == name else one
-            for one in self._offers
-        ]
+    def download_model(self, name: str, confirm: Confirm, cancel: CancelToken) -> Iterator[str]:
+        size, problem = 2_000_000_000, ModelDoesNotFit(f"{name} needs 9.1 GB", "Choose a smaller model")
+        plan = DownloadPlan(name, "owner/repo", (), licence="mit")
+        fits = next(one.fits for one in self._offers if one.name == name)
+        if not confirm(DownloadFacts(plan, size, False, None, does_not_fit=None if fits else problem)):
+            return
+        yield f"downloading {name} 40%"
+        self._offers = [replace(one, installed=one.installed or one.name == name) for one in self._offers]
 
 
 class DrawnApp(PhichatApp):
@@ -108,7 +115,7 @@ class DrawnApp(PhichatApp):
     def steady(self) -> None:
         """Whether a cursor that blinks is seen is chance."""
         for screen in self.screen_stack:
-            for widget in screen.query("Prompt, Input"):
+            for widget in screen.query("PromptInput, Input"):
                 widget.cursor_blink = False  # type: ignore[attr-defined]
 
 
@@ -124,7 +131,7 @@ def desk(
     def backend(model: str | None) -> FakeBackend:
         return FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
 
-    made = ChatService(config or Config(), Paths(home, home, home, home), backend)
+    made = ChatService(AppContext(config or Config(), Paths(home, home, home, home)), backend)
     made.catalog = ScriptedShelf(offers)
     return made
 
@@ -148,7 +155,9 @@ def keep(desk: ChatService) -> None:
             timings=Timings(generation_s=len(text.split()) / 12.5),
             n_ctx=8192,
         )
-        desk.get_store().add_conversation(ConversationRecord(following(began), title, began, began, (turn,), turn.id))
+        desk.transcripts.get_store().add_conversation(
+            ConversationRecord(following(began), title, began, began, (turn,), turn.id)
+        )
 
 
 @contextmanager
@@ -167,13 +176,22 @@ def clock_of_utc() -> Iterator[None]:
 
 
 def seen(pilot: Pilot[None]) -> str:
-    """The text of the screen."""
+    """Return the text of the screen."""
     lines = pilot.app.screen._compositor.render_strips()
     return "\n".join(line.text.rstrip() for line in lines)
 
 
+async def settle(pilot: Pilot[None]) -> None:
+    """Wait until the screen has not changed for three looks, as a busy machine draws late."""
+    same, shown = 0, seen(pilot)
+    while same < 3:
+        await pilot.pause(0.05)
+        before, shown = shown, seen(pilot)
+        same = same + 1 if shown == before else 0
+
+
 async def until(pilot: Pilot[None], text: str) -> str:
-    """Wait for a text to be seen. The whole screen."""
+    """Wait until the screen shows a text; return the whole screen."""
     for _ in range(150):
         await pilot.pause(0.02)
         shown = seen(pilot)

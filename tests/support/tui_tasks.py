@@ -56,40 +56,40 @@ TWO = (FakeReply(["the first answer"]), FakeReply(["the second answer"]))
 THREE = ("one?", "two?", "three?")
 
 TASKS = (
-    Task("Start, and try a prompt that is offered", ["1", "enter", "enter", Sees("quadratic")]),
+    Task("Start, and try one of the examples", ["1", "enter", "enter", Sees("quadratic")]),
     Task("Ask something", [Text("How, please?"), "enter", Sees("quadratic")]),
     Task("Stop the answer", [Text("Go"), "enter", Sees("word word"), "escape", Sees("stopped")], replies=SLOW),
-    Task("Go on with yesterday's conversation", ["f2", "enter", Sees("quadratic")]),
+    Task("Continue yesterday's conversation", ["f2", "enter", Sees("quadratic")]),
     Task("Find last week's answer", ["f2", Text("scatter"), "enter", Sees("Rayleigh")]),
     Task(
-        "Delete a conversation, and take it back",
-        ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("It is back")],
-        came_true=lambda app, folder: len(app.chat_service.list_conversations("")) == len(tui_harness.KEPT),
+        "Delete a conversation, and undo",
+        ["f2", Sees("sky blue"), "down", "d", Sees("Deleted"), "u", Sees("Restored")],
+        came_true=lambda app, folder: len(app.chat_service.transcripts.list_entries("")) == len(tui_harness.KEPT),
     ),
     Task(
         "Switch to another model",
         ["ctrl+o", Text("smol"), "enter", Sees("smollm2-135m  0 of")],
         came_true=lambda app, folder: app.chat_service.model_name == "smollm2-135m",
     ),
-    Task("Download a model", ["ctrl+o", Text("phi-2"), "enter", Sees("phi-2 is here")]),
+    Task("Download a model", ["ctrl+o", Text("phi-2"), "enter", Sees("phi-2 downloaded")]),
     Task("Attach a file", [Text("Sum up @notes"), "tab", Sees("⟦notes.txt: 11 tokens⟧")]),
     Task(
         "Change the second question",
         ["ctrl+t", "up", "e", Text(", put better"), "enter", Sees("2 of 2")],
         asked=THREE,
         came_true=lambda app, folder: (
-            [turn.prompt for turn in _chat(app).conversation.branch] == [THREE[0], THREE[1] + ", put better"]
+            [turn.prompt for turn in _chat(app).context.conversation.branch] == [THREE[0], THREE[1] + ", put better"]
         ),
     ),
     Task(
-        "Have another answer, and compare the two",
+        "Regenerate the answer, and compare the two",
         ["ctrl+r", Sees("second answer"), "ctrl+t", "left", Sees("first answer"), "right", Sees("second answer")],
         asked=["Why?"],
         replies=TWO,
     ),
     Task(
         "Copy the code",
-        ["ctrl+t", "y", Sees("copy")],
+        ["ctrl+t", "y", Sees("Copied the code")],
         asked=["Total it"],
         replies=WARNED,
         came_true=lambda app, folder: app.clipboard.startswith("import pandas"),
@@ -102,8 +102,8 @@ TASKS = (
         came_true=lambda app, folder: "import pandas" in (folder / "code.py").read_text(),
     ),
     Task(
-        "See why the code was warned about",
-        ["ctrl+down", Sees("pandas is not in the standard library: pip install pandas")],
+        "See the code warnings",
+        ["ctrl+down", Sees("needs pandas (pip install pandas)")],
         asked=["Total it"],
         replies=WARNED,
     ),
@@ -115,19 +115,19 @@ TASKS = (
     ),
     Task(
         "Change the theme",
-        ["ctrl+p", Text("theme"), Sees("Theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
-        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.theme,
+        ["ctrl+p", Text("theme"), Sees("Change theme"), "enter", Text("high"), Sees("high-contrast"), "enter"],
+        came_true=lambda app, folder: app.theme == "high-contrast" == app.chat_service.ui_state.theme,
     ),
     Task(
         "Set the system prompt",
-        [Text("/system Be brief"), "enter", Sees("The system prompt is set")],
-        came_true=lambda app, folder: _chat(app).conversation.system == "Be brief",
+        [Text("/system Be brief"), "enter", Sees("System prompt set")],
+        came_true=lambda app, folder: _chat(app).context.conversation.system == "Be brief",
     ),
     Task(
         "See what the model sees",
-        [Text("/context"), "enter", Sees("about 1 + 46 tokens, seen")],
+        [Text("/context"), "enter", Sees("answer: 46 tokens")],
         asked=THREE,
     ),
-    Task("Free the memory", ["ctrl+o", "ctrl+u", Sees("not loaded")]),
-    Task("Quit, with all kept", ["ctrl+q"], came_true=lambda app, folder: not app.is_running),
+    Task("Unload the model", ["ctrl+o", "ctrl+u", Sees("unloaded")]),
+    Task("Quit (everything is saved)", ["ctrl+q"], came_true=lambda app, folder: not app.is_running),
 )

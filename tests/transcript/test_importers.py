@@ -332,7 +332,7 @@ def whole_log(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_a_database_of_something_else(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "x.db") as database:
         database.execute("create table t (a)")
-    with pytest.raises(TranscriptFileError, match="no log of llm"):
+    with pytest.raises(TranscriptFileError, match="a log of llm"):
         list(read_file(tmp_path / "x.db"))
     with pytest.raises(TranscriptFileError, match="cannot be read"):
         list(read_file(tmp_path / "missing"))

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 from phichat.cancel import CancelToken
-from phichat.chat.completion import complete
-from phichat.chat.pipeline import run_turn
-from phichat.chat.session import Session
+from phichat.chat.pipeline import MessageHistory, TurnHistory, TurnPipeline
 from phichat.chat.vote.majority import VoteConfig
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
@@ -51,11 +49,16 @@ def turns_in(path: Path) -> tuple[TurnRecord, ...]:
 
 
 def speak(recorder: Recorder, *replies: FakeReply, prompts: int = 1) -> list[Event]:
-    session = Session(FakeBackend(replies), "be kind")
-    events = []
+    pipeline = TurnPipeline(FakeBackend(replies), recorder)
+    events: list[Event] = []
     for at in range(prompts):
-        events += run_turn(session, f"prompt {at}", SamplingParams(seed=7), CancelToken(), recorder)
+        events += pipeline.run(TurnHistory("be kind", (), f"prompt {at}"), SamplingParams(seed=7), CancelToken())
     return events
+
+
+def ask(recorder: Recorder, prompt: str, *replies: FakeReply) -> Iterator[Event]:
+    pipeline = TurnPipeline(FakeBackend(replies), recorder)
+    return pipeline.run(TurnHistory(None, (), prompt), SamplingParams(), CancelToken())
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -92,13 +95,7 @@ def test_only_the_owner_can_read_it_from_the_first_moment(path: Path) -> None:
 
 
 def test_the_prompt_is_kept_before_anything_else_happens(path: Path) -> None:
-    events = run_turn(
-        Session(FakeBackend([FakeReply(["x"])])),
-        "hello",
-        SamplingParams(),
-        CancelToken(),
-        Recorder(lambda: TranscriptStore.open_file(path)),
-    )
+    events = ask(Recorder(lambda: TranscriptStore.open_file(path)), "hello", FakeReply(["x"]))
     assert isinstance(next(events), TurnStarted)
     (turn,) = turns_in(path)
     assert (turn.prompt, turn.finish_reason, turn.live, turn.is_cut_off) == ("hello", None, True, False)
@@ -136,8 +133,7 @@ def test_an_error_is_kept_with_what_was_said(path: Path) -> None:
 
 def test_who_stops_listening_has_cancelled(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    session = Session(FakeBackend([FakeReply(["one ", "two ", "three"])]))
-    for event in run_turn(session, "p", SamplingParams(), CancelToken(), recorder):
+    for event in ask(recorder, "p", FakeReply(["one ", "two ", "three"])):
         if isinstance(event, TextDelta):
             break
     recorder.close()
@@ -162,8 +158,8 @@ def test_regenerated_replies_stand_beside_each_other(path: Path) -> None:
 def test_each_of_several_samples_is_kept_once_as_soon_as_it_is_complete(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
     replies = [FakeReply(["41"]), FakeReply(["42"]), FakeReply(["42"]), FakeReply(["43"], delay_s=0.5)]
-    session, params = Session(FakeBackend(replies)), SamplingParams(seed=7)
-    for event in run_turn(session, "How many?", params, CancelToken(), recorder, vote_config=VoteConfig(4)):
+    pipeline, params = TurnPipeline(FakeBackend(replies), recorder), SamplingParams(seed=7)
+    for event in pipeline.run(TurnHistory(prompt="How many?"), params, CancelToken(), vote=VoteConfig(4)):
         if isinstance(event, SampleFinished) and event.index == 2:
             until(lambda: sorted(turn.text for turn in turns_in(path)) == ["", "41", "42", "42"])
     recorder.close()
@@ -177,9 +173,9 @@ def test_each_of_several_samples_is_kept_once_as_soon_as_it_is_complete(path: Pa
 
 def test_several_replies_without_a_vote_are_kept_once_too(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    asked = (Message(Role.USER, "How many?"),)
-    backend = FakeBackend([FakeReply(["41"]), FakeReply(["42"])])
-    list(recorder.record_events(complete(backend, asked, SamplingParams(seed=7), CancelToken(), 2)))
+    asked = MessageHistory((Message(Role.USER, "How many?"),))
+    pipeline = TurnPipeline(FakeBackend([FakeReply(["41"]), FakeReply(["42"])]), recorder)
+    list(pipeline.run(asked, SamplingParams(seed=7), CancelToken(), n=2))
     recorder.close()
     assert sorted(turn.text for turn in turns_in(path)) == ["41", "42"]
 
@@ -198,7 +194,7 @@ def test_a_store_that_cannot_be_had_is_told_once_and_takes_nothing(tmp_path: Pat
 
 def test_a_store_that_locks_in_the_middle_is_told_once_and_written_later(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path, busy_timeout_s=0.05))
-    events = run_turn(Session(FakeBackend([FakeReply(["a ", "b"])])), "p", SamplingParams(), CancelToken(), recorder)
+    events = ask(recorder, "p", FakeReply(["a ", "b"]))
     seen = [next(events)]
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -212,7 +208,7 @@ def test_a_store_that_locks_in_the_middle_is_told_once_and_written_later(path: P
 
 def test_a_conversation_that_is_removed_meanwhile_stays_removed(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    events = run_turn(Session(FakeBackend([FakeReply(["a"])])), "p", SamplingParams(), CancelToken(), recorder)
+    events = ask(recorder, "p", FakeReply(["a"]))
     next(events)
     store = TranscriptStore.open_file(path)
     store.delete_conversations([str(store.latest_id())])

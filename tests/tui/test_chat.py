@@ -15,6 +15,7 @@ from phichat.config.settings import Config
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
@@ -24,7 +25,7 @@ from phichat.tui.widgets.prompt import PromptInput
 
 def desk(home: Path, *replies: FakeReply, context: int = 1_000_000) -> ChatService:
     backend = FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context)
-    return ChatService(Config(), Paths(home, home, home, home), lambda model: backend)
+    return ChatService(AppContext(Config(), Paths(home, home, home, home)), lambda model: backend)
 
 
 @asynccontextmanager
@@ -197,7 +198,7 @@ def test_a_slash_command_is_completed_and_run(tmp_path: Path) -> None:
     async def play() -> None:
         async with running(desk(tmp_path)) as pilot:
             await pilot.press(*"/hel")
-            await until(pilot, "what can be typed")
+            await until(pilot, "list the commands")
             await pilot.press("enter", "enter")
             await until(pilot, "Ctrl+J")
 

@@ -77,20 +77,37 @@ def test_a_click_on_a_prompt_fills_it_in(tmp_path: Path) -> None:
 
 def test_without_a_model_one_that_fits_is_offered(tmp_path: Path) -> None:
     there = [
-        CatalogEntry("phi-4", "9.1 GB", installed=False, fits=False),
-        CatalogEntry("phi-2", "1.8 GB", installed=False, fits=True),
+        CatalogEntry("phi-4", installed=False, fits=False, summary="9.1 GB"),
+        CatalogEntry("phi-2", installed=False, fits=True, summary="1.8 GB"),
     ]
 
     async def act(pilot: Pilot[None]) -> None:
         shown = await tui_harness.until(pilot, "○ phi-2  fits")
-        assert "No model is on this machine yet" in shown
+        assert "No model installed yet" in shown
         pilot.app.screen.query_one("#models", OptionList).focus()
         await pilot.press("down", "enter")
         await pilot.pause()
         assert isinstance(pilot.app.screen, ModelPicker)
         await tui_harness.until(pilot, "○ phi-2  fits")
         await pilot.press("enter")
-        await tui_harness.until(pilot, "phi-2 is here")
+        await tui_harness.until(pilot, "phi-2 downloaded")
+
+    play(tmp_path, act, offers=there)
+
+
+@pytest.mark.parametrize(("answer", "then"), [("y", "phi-4 downloaded"), ("n", "○ phi-4  does not fit")])
+def test_a_model_that_does_not_fit_is_only_downloaded_after_a_yes(tmp_path: Path, answer: str, then: str) -> None:
+    there = [CatalogEntry("phi-4", installed=False, fits=False)]
+
+    async def act(pilot: Pilot[None]) -> None:
+        await pilot.press("ctrl+o")
+        await tui_harness.until(pilot, "○ phi-4  does not fit")
+        await pilot.press("enter")
+        shown = await tui_harness.until(pilot, "Download it anyway?")
+        assert "phi-4 needs 9.1 GB. Choose a smaller model." in shown
+        assert "licence mit" in shown
+        await pilot.press(answer)
+        await tui_harness.until(pilot, then)
 
     play(tmp_path, act, offers=there)
 
@@ -126,10 +143,10 @@ def test_the_palette_finds_what_keys_and_commands_do(tmp_path: Path) -> None:
         titles = [command.title for command in pilot.app.get_system_commands(pilot.app.screen)]
         assert all(any(f"(/{command.name})" in title for title in titles) for command in COMMANDS)
         assert len(titles) == len(set(titles))
-        await pilot.press("ctrl+p", *"free the mem")
-        await tui_harness.until(pilot, "Free the memory")
+        await pilot.press("ctrl+p", *"unload the")
+        await tui_harness.until(pilot, "Unload the model")
         await pilot.press("enter")
-        await tui_harness.until(pilot, "not loaded")
+        await tui_harness.until(pilot, "unloaded")
         await pilot.press(*"Go", "enter")
         await tui_harness.until(pilot, "It is so.")
 
@@ -156,7 +173,7 @@ def test_without_colours_everything_is_still_said(tmp_path: Path, monkeypatch: p
         await pilot.press("ctrl+o")
         await tui_harness.until(pilot, "does not fit")
         await pilot.press("escape", *"Go", "enter")
-        await tui_harness.until(pilot, "⚠ pandas")
+        await tui_harness.until(pilot, "⚠ needs pandas")
         for line in pilot.app.screen._compositor.render_strips():
             for segment in line:
                 for colour in (segment.style and segment.style.color, segment.style and segment.style.bgcolor):

@@ -77,6 +77,6 @@ def test_it_looks_as_it_did(
             await tui_harness.until(pilot, "CPU")
             await play(pilot)
             app.steady()
-            await pilot.pause(0.1)
+            await tui_harness.settle(pilot)
 
         assert snap_compare(app, terminal_size=size, run_before=before)

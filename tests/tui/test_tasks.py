@@ -53,5 +53,5 @@ def test_none_takes_more_than_four_keys_beyond_its_text() -> None:
 async def _answered(pilot: Pilot[None]) -> None:
     await pilot.pause()
     screen = pilot.app.screen
-    while screen.is_busy:  # type: ignore[attr-defined]
+    while screen.context.is_busy:  # type: ignore[attr-defined]
         await pilot.pause(0.02)

@@ -175,7 +175,7 @@ def test_ctrl_c_stops_once_and_quits_twice(tmp_path: Path) -> None:
         terminal.until("stopped")
         time.sleep(1.6)
         terminal.type(CTRL_C)
-        terminal.until("once more quits")
+        terminal.until("again to quit")
         terminal.type(CTRL_C)
         assert terminal.end() == 0
         assert terminal.is_as_before()
@@ -202,6 +202,7 @@ from pathlib import Path
 import phichat.tui.app
 from phichat.cli.chat import run_app
 from phichat.config.settings import Config
+from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.paths import Paths
@@ -212,10 +213,10 @@ class Failing(PhichatApp):
     BINDINGS = [("f9", "fail", "Fail")]
 
     def action_fail(self):
-        raise ValueError(f"it quotes {self.screen.conversation.branch} and a secret word")
+        raise ValueError(f"it quotes {self.screen.context.conversation.branch} and a secret word")
 
 backend = FakeBackend([FakeReply(["secret "] * 4000, delay_s=0.005)], 100_000)
-sys.exit(run_app(Failing(ChatService(Config(), Paths.from_environment(), lambda model: backend))))
+sys.exit(run_app(Failing(ChatService(AppContext(Config(), Paths.from_environment()), lambda model: backend))))
 """
 
 
@@ -230,13 +231,13 @@ def test_a_crash_of_the_interface_leaves_the_terminal_and_the_transcript_whole(t
         assert terminal.end() == 1
         assert terminal.is_as_before()
         last = " ".join(terminal.seen.split())
-        assert "The interface failed and the transcript is whole" in last
+        assert "phichat crashed; your conversation is safe" in last
         report = next((tmp_path / "data").glob("crash-*.txt"))
         assert report.name in last.replace(" ", "")
     about = report.read_text("utf-8")
     assert "action_fail" in about
     assert "ValueError" in about
-    assert "secret" not in about.replace('"it quotes {self.screen.conversation.branch} and a secret word"', "")
+    assert "secret" not in about.replace('"it quotes {self.screen.context.conversation.branch} and a secret word"', "")
     said = subprocess.run(
         [sys.executable, "-m", "phichat", "export", "--last"],
         env={**os.environ, "PHICHAT_HOME": str(tmp_path)},

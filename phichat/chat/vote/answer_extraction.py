@@ -1,7 +1,7 @@
-"""The answer that a reply comes to, in a form that can be compared: pure.
+"""Extracts the answer of a reply in a form that can be compared.
 
-Each kind of answer has a reader: a text to an `Answer`, or None where the text has none of that kind. Whatever a
-model writes is read in time linear in its length, and raises nothing.
+Each kind of answer has an extractor: it returns an `Answer`, or None where the text has none of that kind. An
+extractor takes time linear in the length of the text, and raises nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
 _MAX_SCANNED_CHARS = 20_000
-"""Characters from the end of a reply that are looked through for a number or a choice."""
+"""Characters at the end of a reply that are searched for a number or a choice."""
 
 
 class AnswerKind(StrEnum):
-    """What answers are compared by."""
+    """How answers are compared."""
 
     AUTO = "auto"
-    """By what they look like."""
+    """Guessed from the form of the answers."""
     NUMBER = "number"
     CHOICE = "choice"
     LINE = "line"
@@ -35,14 +36,14 @@ class AnswerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """key: the same for answers that mean the same. shown: for people and for `--json`."""
+    """An answer. key: equal for answers that mean the same. display: for people and for `--json`."""
 
     key: str
     display: str
 
 
 def extract_answer(text: str, kind: AnswerKind) -> Answer | None:
-    """The answer of that kind; by is not AUTO."""
+    """Return the answer of that kind, which is not AUTO."""
     return _EXTRACTORS[kind](text)
 
 
@@ -81,7 +82,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 _EQUALS = re.compile(r"(?:=|≈|\bequals\b)\s*")
 _CALCULATION = re.compile(r"[^\w\n]{0,5}[\d(][\d\s.,()+\-−–*/×·÷^]{0,100}[=≈]\s*")
 _DATE_OR_TIME = re.compile(r"\b\d{1,4}([-/.])\d{1,2}\1\d{1,4}\b(?!\.\d)|\b\d{1,2}:\d\d(?::\d\d)?\b")
-_NUMBER_WORDS = (
+_NUMBER_WORDS = [
     "zero",
     "one",
     "two",
@@ -95,7 +96,7 @@ _NUMBER_WORDS = (
     "ten",
     "eleven",
     "twelve",
-)
+]
 _SINGLE_NUMBER_WORD = re.compile(rf"\W*({'|'.join(_NUMBER_WORDS)})\b\W*", re.IGNORECASE)
 
 
@@ -117,7 +118,7 @@ def _extract_number(text: str) -> Answer | None:
 
 
 def _find_first_number(text: str) -> Answer | None:
-    """The first one, or what comes out where it is worked out."""
+    """Return the first number, or the result where the text begins with a calculation."""
     numbers = _find_numbers(text[calculation.end() :] if (calculation := _CALCULATION.match(text)) else text)
     if numbers:
         return numbers[0][1]
@@ -125,7 +126,7 @@ def _find_first_number(text: str) -> Answer | None:
 
 
 def _find_numbers(text: str) -> list[tuple[int, Answer]]:
-    """Each with its place."""
+    """Return each number with its offset."""
     return [(found.start(), value) for found in _NUMBER.finditer(text) if (value := _parse_number(found))]
 
 
@@ -147,7 +148,7 @@ def _parse_number(match: re.Match[str]) -> Answer | None:
 
 
 def _parse_magnitude(match: re.Match[str]) -> Fraction | None:
-    """The number without its sign and what follows it; None for one that is none, or beyond all measure."""
+    """Return the number without its sign and suffix; None for an invalid or a huge one."""
     if match["top"]:
         return _parse_fraction(match["top"], match["bottom"])
     if match["over"]:
@@ -173,9 +174,9 @@ def _parse_fraction(top: str, bottom: str) -> Fraction | None:
 
 
 def _strip_digit_groups(number: str) -> str:
-    """With a decimal point and nothing else between its digits.
+    """Return the number with a decimal point as its only mark.
 
-    One comma before three digits parts thousands, unless nothing but a zero stands before it.
+    One comma before three digits separates thousands, unless only a zero precedes it.
     """
     number = re.sub(r"['’_\u00a0\u2009\u202f]", "", number)
     commas, points = number.count(","), number.count(".")
@@ -190,7 +191,7 @@ def _strip_digit_groups(number: str) -> str:
 
 
 def _format_decimal(value: Fraction) -> str:
-    """A whole number, a decimal that ends, or a fraction."""
+    """Return an integer, a finite decimal, or a fraction."""
     if value.denominator == 1:
         return str(value.numerator)
     remainder, twos, fives = value.denominator, 0, 0
@@ -222,7 +223,7 @@ def _extract_choice(text: str) -> Answer | None:
 
 
 def extract_strict_choice(text: str) -> Answer | None:
-    """A choice where the text is plainly one."""
+    """Return the choice of a text that is clearly one."""
     text = _strip_emphasis(text[-_MAX_SCANNED_CHARS:])
     for part in _explicit_answers(text):
         if (letter := _LETTER.match(part)) and not (letter["letter"] in "aI" and part[letter.end() :].strip()):
@@ -236,7 +237,7 @@ def extract_strict_choice(text: str) -> Answer | None:
         return None
     for line in (lines[-1], lines[0]):
         if line_match := _OPTION_LINE.match(line):
-            # Options that are only listed are no choice.
+            # A list of options isn't a choice.
             if sum(bool(_OPTION_LINE.match(other)) for other in lines) == 1:
                 return _parse_letter(line_match)
         elif option := next(_OPTION.finditer(line), None):
@@ -281,7 +282,7 @@ def _extract_line(text: str) -> Answer | None:
     answers = [answer for line in text.splitlines() if (answer := _normalize_line(line))]
     if not answers:
         return None
-    # An answer may stand above its reasons, or below them.
+    # An answer may come before its reasons, or after them.
     return answers[0 if len(answers[-1].display) > _MAX_SHORT_LINE_CHARS >= len(answers[0].display) else -1]
 
 
@@ -292,7 +293,7 @@ def _normalize_line(line: str) -> Answer | None:
 
 
 def has_short_answer(text: str) -> bool:
-    """Whether a text is a line or has one that could be all of its answer."""
+    """Return whether a text has a line that could be its whole answer."""
     answer = _extract_line(text)
     return answer is not None and len(answer.display) <= _MAX_SHORT_LINE_CHARS
 
@@ -315,12 +316,12 @@ def _extract_code(text: str) -> Answer | None:
 
 
 def _normalized_ast(code: str) -> str | None:
-    """What a Python program does, whatever its comments, docstrings and layout; None for what is none."""
+    """Return Python code without comments, docstrings and layout; None where it cannot be parsed."""
     if len(code) > _MAX_CODE_CHARS:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            warnings.simplefilter("ignore")  # of invalid escapes
             tree = ast.parse(code)
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -339,7 +340,7 @@ def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.Asyn
 # JSON
 
 _MAX_JSON_CANDIDATES = 100
-"""Places in a text where a JSON value is looked for."""
+"""Positions in a text that are tried as the start of a JSON value."""
 
 
 def _extract_json(text: str) -> Answer | None:
@@ -362,19 +363,12 @@ _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 
 def _find_json_candidates(text: str) -> Iterator[str]:
     stripped = text.strip()
-    if _is_scalar(stripped):
+    with suppress(ValueError, RecursionError):
+        _DECODER.decode(stripped)
         yield stripped
     brackets = re.finditer(r"[\[{]", text)
     for bracket, _ in zip(brackets, range(_MAX_JSON_CANDIDATES), strict=False):
         yield text[bracket.start() :]
-
-
-def _is_scalar(text: str) -> bool:
-    try:
-        _DECODER.decode(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _canonicalize(value: Any) -> Any:
@@ -389,21 +383,21 @@ def _canonicalize(value: Any) -> Any:
             return value
 
 
-# What they share
+# Shared
 
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)[*_`](?=\S)|(?<=\S)[*_`](?!\w)")
 
 
 def _explicit_answers(text: str) -> Iterator[str]:
-    """What a text itself calls its answer, the last first."""
+    """Yield the passages that a text marks as its answer, the last first."""
     yield from reversed(_BOXED.findall(text))
     for match in reversed([*_MARKED_ANSWER.finditer(text)]):
         yield match["rest"]
 
 
 def has_explicit_answer(text: str) -> bool:
-    """Whether a text says what its answer is."""
+    """Return whether a text marks its answer."""
     return next(_explicit_answers(_strip_emphasis(text[-_MAX_SCANNED_CHARS:])), None) is not None
 
 

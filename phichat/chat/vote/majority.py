@@ -1,4 +1,4 @@
-"""Which of several replies to one prompt most of them agree with: pure, but for the replies being asked for."""
+"""The majority vote: compares the answers of several replies to one prompt."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from phichat.events import AnswerGroup, Event, ReasoningDelta, SampleFinished, T
 from phichat.types import FinishReason, Message, SamplingParams
 
 _MAX_ANSWER_CHARS = 60
-"""Characters of an answer that are quoted."""
+"""Longer answers are quoted in part."""
 
 _MAX_LISTED = 4
-"""Other answers that are quoted."""
+"""Number of other answers that are quoted."""
 
 
 @dataclass(frozen=True, slots=True)
 class VoteConfig:
-    """How many replies are asked for, and what their answers are compared by."""
+    """The number of samples, and how their answers are compared."""
 
     samples: int
     answer_kind: AnswerKind = AnswerKind.AUTO
@@ -37,10 +37,9 @@ class VoteConfig:
 def group_answers(
     texts: Sequence[str], kind: AnswerKind = AnswerKind.AUTO
 ) -> tuple[AnswerKind, tuple[AnswerGroup, ...]]:
-    """Groups of texts whose answers are the same, and what they were compared by.
+    """Return how the answers were compared, and groups of the texts with the same answer.
 
-    The largest group stands first, of equal ones the one that came first, and last the texts that have no
-    answer of that kind.
+    The largest group comes first, of equal ones the earliest, and last the texts without an answer of that kind.
     """
     kind = detect_answer_kind(texts) if kind is AnswerKind.AUTO else kind
     answers = [extract_answer(text, kind) for text in texts]
@@ -60,7 +59,7 @@ def _display_text(answer: Answer | None) -> str:
 
 
 def _normalize_percentages(answers: Sequence[Answer | None]) -> list[Answer | None]:
-    """50 % is 50 where another reply says 50, and 0.5 where another says that."""
+    """Read 50 % as 50 where another reply says 50, and as 0.5 where another says that."""
     keys = {answer.key for answer in answers if answer}
 
     def normalize_percentage(answer: Answer | None) -> Answer | None:
@@ -74,7 +73,7 @@ def _normalize_percentages(answers: Sequence[Answer | None]) -> list[Answer | No
 
 
 def detect_answer_kind(texts: Sequence[str]) -> AnswerKind:
-    """What most of the texts look like; of two kinds as frequent, the one that came first."""
+    """Return the kind of most of the texts; of two equally frequent, the first."""
     kinds = Counter(_detect_kind(text) for text in texts if text.strip())
     return kinds.most_common(1)[0][0] if kinds else AnswerKind.LINE
 
@@ -100,7 +99,7 @@ def _strip_fence(text: str) -> str:
 
 
 def _is_numeric_answer(text: str) -> bool:
-    """Whether a number is its answer, and not just in it."""
+    """Return whether the answer is a number, and does not just contain one."""
     line = extract_answer(text, AnswerKind.LINE)
     return line is not None and extract_answer(line.display, AnswerKind.NUMBER) is not None
 
@@ -108,13 +107,13 @@ def _is_numeric_answer(text: str) -> bool:
 def run_vote(
     backend: Backend, messages: Sequence[Message], params: SamplingParams, config: VoteConfig, cancel: CancelToken
 ) -> Iterator[Event]:
-    """Ask for the replies, compare those that are complete, and end as one reply: the one that stands for most.
+    """Generate the samples, compare the complete ones, and end with the first reply of the largest group.
 
-    Raises what `Backend.sample` raises, after the TurnFinished.
+    Raises what `Backend.generate_n` raises, after the TurnFinished.
     """
     requested, notices = config.samples, tuple[str, ...]()
     if params.temperature <= 0 and requested > 1:
-        requested, notices = 1, ("At temperature 0 all samples would be the same: one was taken.",)
+        requested, notices = 1, ("At temperature 0 all samples would be the same, so only one was taken.",)
     replies: dict[int, TurnFinished] = {}
     failure: PhichatError | None = None
     try:
@@ -145,24 +144,24 @@ def run_vote(
 
 
 def is_complete(reply: TurnFinished) -> bool:
-    """Whether a reply has come to its end, or to that of the room it was given."""
+    """Return whether a reply ended by itself or at its token limit."""
     return reply.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
 
 
 def format_result(result: VoteResult) -> str:
-    """How the vote went, in words. The answers in it are not yet sanitised."""
+    """Return the result of the vote in words; not yet sanitised."""
     complete_count = sum(len(group.samples) for group in result.groups)
     prefix = ""
     if complete_count < result.requested:
-        prefix = (
-            f"Only {complete_count} of {result.requested} samples {'was' if complete_count == 1 else 'were'} complete. "
-        )
+        verb = "was" if complete_count == 1 else "were"
+        prefix = f"Only {complete_count} of {result.requested} samples {verb} complete. "
     if not complete_count:
-        return prefix + "This is what the first had said until then."
+        return prefix + "This is the first one's partial answer."
     if complete_count == 1:
-        return f"{prefix}There is one sample, and nothing to compare it with."
+        return f"{prefix}There is one sample, so there is nothing to compare."
     if result.groups[0].answer is None:
-        return f"{prefix}No agreement: none of {complete_count} samples has {_KIND_NOUNS[result.answer_kind]} to compare; this is the first."
+        noun = _KIND_NOUNS[result.answer_kind]
+        return f"{prefix}No agreement: none of {complete_count} samples has {noun} to compare. This is the first."
     first, *others = result.groups
     winner_count, tied = len(first.samples), [group for group in others if len(group.samples) == len(first.samples)]
     answers = "; ".join(filter(None, (_shorten_answer(first), _format_groups(others))))
@@ -181,13 +180,13 @@ def _format_agreement(result: VoteResult) -> str:
 
 
 def _format_groups(groups: Sequence[AnswerGroup]) -> str:
-    """What else was said, and how often."""
+    """Return the other answers, and how many samples gave each."""
     answered = [group for group in groups if group.answer is not None]
     parts = [f"{len(group.samples)} said {_shorten_answer(group)}" for group in answered[:_MAX_LISTED]]
     if other_count := sum(len(group.samples) for group in answered[_MAX_LISTED:]):
         parts.append(f"{other_count} said something else")
     if unanswered_count := sum(len(group.samples) for group in groups if group.answer is None):
-        parts.append(f"{unanswered_count} gave no answer to compare")
+        parts.append(f"{unanswered_count} had nothing to compare")
     return ", ".join(parts)
 
 

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import click
 
-from phichat.cli.support.confirmation import confirm_action
-from phichat.errors import OutputError
-from phichat.paths import Paths, expand_user
+from phichat.cli.support.confirmation import confirm_output_file
+from phichat.cli.support.options import open_transcripts, yes_option
+from phichat.paths import expand_user
 
 
 @click.command("backup")
 @click.argument("file", metavar="FILE")
-@click.option("-y", "--yes", is_flag=True, help="Replace FILE if it exists.")
+@yes_option
 def logs_backup(file: str, yes: bool) -> None:
-    """Write a consistent copy of all transcripts to FILE, also while conversations go on.
+    """Write a consistent copy of all transcripts to FILE, even while conversations are in progress.
 
-    The copy is a store of its own: put it where `phichat path logs` says to use it.
+    To restore it, put it at the path shown by `phichat path logs`.
     """
-    from phichat.services.composition import open_store
-
     target = expand_user(file).absolute()
-    if target.is_dir():
-        raise OutputError(f"{target} is a directory", "Give the name of a file in it")
-    if target.exists():
-        confirm_action(f"{target} exists already", "Replace it?", assume_yes=yes)
-    transcripts = open_store(Paths.from_environment())
-    try:
-        transcripts.write_backup(target)
-    finally:
-        transcripts.close()
+    confirm_output_file(target, assume_yes=yes)
+    with open_transcripts() as transcripts:
+        transcripts.get_store().write_backup(target)

@@ -1,32 +1,26 @@
-"""`phichat logs fork`: another way on from an earlier turn."""
+"""`phichat logs fork`: continue from an earlier turn."""
 
 from __future__ import annotations
 
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics
+from phichat.cli.support.options import json_option, open_transcripts
 from phichat.cli.support.output import Output
-from phichat.paths import Paths
 
 
 @click.command("fork")
 @click.argument("cid")
-@click.option("--at", "at", type=click.IntRange(1), required=True, metavar="N", help="The last turn to take along.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--at", "at", type=click.IntRange(1), required=True, metavar="N", help="Last turn to include.")
+@json_option
 def logs_fork(cid: str, at: int, as_json: bool) -> None:
-    """Begin a new conversation with the first N turns of another, and print its id."""
-    from phichat.services.composition import open_store
-
-    transcripts = open_store(Paths.from_environment())
-    try:
-        source = transcripts.find_id(cid)
-        fork_id = transcripts.fork_conversation(source, at)
-    finally:
-        transcripts.close()
-    if as_json:
-        Output().write_json({"id": fork_id, "forked_from": source, "turns": at})
-    else:
-        Output().write_text(fork_id)
-        diagnostics = Diagnostics()
-        if diagnostics.is_terminal:
-            diagnostics.print_notice(f"Go on with `phichat ask --cid {fork_id}`.")
+    """Start a new conversation from the first N turns of another, and print its id."""
+    with open_transcripts() as transcripts:
+        store = transcripts.get_store()
+        source = store.find_id(cid)
+        fork_id = store.fork_conversation(source, at)
+    document = {"id": fork_id, "forked_from": source, "turns": at}
+    Output().write_result(document, lambda: fork_id, as_json=as_json)
+    diagnostics = Diagnostics()
+    if diagnostics.is_terminal and not as_json:
+        diagnostics.print_notice(f"Continue with `phichat ask --cid {fork_id}`.")

@@ -1,4 +1,4 @@
-"""`phichat logs`: what was said before, and the verbs that work on it."""
+"""`phichat logs`: list and search the transcripts; its subcommands work on single conversations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import click
 
 from phichat.cli.support.diagnostics import Diagnostics
 from phichat.cli.support.lazy_group import LazyGroup
-from phichat.cli.support.output import Output
+from phichat.cli.support.options import debug_option, json_option, open_transcripts
+from phichat.cli.support.output import Output, to_document
 from phichat.cli.support.time_range import parse_time_range
-from phichat.paths import Paths
 from phichat.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -25,35 +25,31 @@ _COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, subcommands=_COMMANDS, aliases={}, invoke_without_command=True)
-@click.option("-q", "--query", metavar="WORDS", help='Search; "in quotes" one after the other, beg* for beginnings.')
-@click.option("-n", "--limit", type=click.IntRange(0), default=20, metavar="N", help="How many; 0 for all.")
-@click.option("-m", "--model", metavar="NAME", help="Only this model; a part of its name is enough.")
-@click.option("--since", metavar="TIME", help="Only from then on: 2026-03-01, yesterday, 7d, 3h.")
-@click.option("--until", metavar="TIME", help="Only until then, a day to its end.")
-@click.option("--code-warnings", is_flag=True, help="Only where the code check warned.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@click.group(cls=LazyGroup, subcommands=_COMMANDS, invoke_without_command=True)
+@click.option("-q", "--query", metavar="WORDS", help='Search. Use "quotes" for a phrase and word* for a prefix.')
+@click.option("-n", "--limit", type=click.IntRange(0), default=20, metavar="N", help="Maximum results (0 = all).")
+@click.option("-m", "--model", metavar="NAME", help="Filter by model (substring).")
+@click.option("--since", metavar="TIME", help="Only since this time: 2026-03-01, yesterday, 7d, 3h.")
+@click.option("--until", metavar="TIME", help="Only until this time (a date includes the whole day).")
+@click.option("--code-warnings", is_flag=True, help="Only conversations with code warnings.")
+@json_option
+@debug_option
 @click.pass_context
 def logs(ctx: click.Context, /, query: str | None, limit: int, as_json: bool, **filters: Any) -> None:
-    """List conversations, the newest first, or search them."""
+    """List conversations, newest first, or search them."""
     if ctx.invoked_subcommand is not None:
         return
-    from phichat.services.composition import open_store
-
-    search_filters = _build_filters(**filters)
-    output, transcripts = Output(), open_store(Paths.from_environment())
-    try:
-        max_rows = limit or 2**31
+    search_filters = _create_filters(**filters)
+    max_rows = limit or 2**31
+    with open_transcripts() as transcripts:
+        store = transcripts.get_store()
         if query is None:
-            _print_conversations(output, transcripts.list_conversations(max_rows, search_filters), as_json=as_json)
+            _print_conversations(store.list_conversations(max_rows, search_filters), as_json=as_json)
         else:
-            _print_hits(output, transcripts.search_turns(query, search_filters, max_rows), as_json=as_json)
-    finally:
-        transcripts.close()
+            _print_hits(store.search_turns(query, search_filters, max_rows), as_json=as_json)
 
 
-def _build_filters(model: str | None, since: str | None, until: str | None, code_warnings: bool) -> SearchFilters:
+def _create_filters(model: str | None, since: str | None, until: str | None, code_warnings: bool) -> SearchFilters:
     from phichat.transcript.search import SearchFilters
 
     now = datetime.now().astimezone()
@@ -65,22 +61,10 @@ def _build_filters(model: str | None, since: str | None, until: str | None, code
     )
 
 
-def _print_conversations(output: Output, summaries: Sequence[ConversationSummary], *, as_json: bool) -> None:
+def _print_conversations(summaries: Sequence[ConversationSummary], *, as_json: bool) -> None:
+    output = Output()
     if as_json:
-        output.write_json(
-            [
-                {
-                    "id": one.id,
-                    "title": one.title,
-                    "model": one.model,
-                    "created_at": one.created_at.isoformat(),
-                    "updated_at": one.updated_at.isoformat(),
-                    "turns": one.turns,
-                }
-                for one in summaries
-            ]
-        )
-        return
+        return output.write_json([to_document(one) for one in summaries])
     width = max((len(sanitize_line(one.model)) for one in summaries), default=0)
     for one in summaries:
         turns = f"{one.turns:>4} turn{'' if one.turns == 1 else 's'}"
@@ -90,32 +74,30 @@ def _print_conversations(output: Output, summaries: Sequence[ConversationSummary
         )
 
 
-def _print_hits(output: Output, results: SearchResults, *, as_json: bool) -> None:
+def _print_hits(results: SearchResults, *, as_json: bool) -> None:
+    output = Output()
     if results.newest_first:
-        Diagnostics().print_notice("Thousands of turns match, so the newest are shown first, not the best.")
+        Diagnostics().print_notice("Thousands of matches: showing the newest instead of the best.")
     if as_json:
-        output.write_json(
-            [
-                {
-                    "id": hit.conversation,
-                    "title": hit.title,
-                    "turn": hit.turn_number,
-                    "turn_id": hit.turn,
-                    "role": hit.role,
-                    "snippet": "".join(f"«{text}»" if is_match else text for text, is_match in hit.snippet),
-                    "created_at": hit.created_at.isoformat(),
-                }
-                for hit in results.hits
-            ]
-        )
-        return
+        documents = [
+            {
+                "id": hit.conversation,
+                "title": hit.title,
+                "turn": hit.turn_number,
+                "turn_id": hit.turn,
+                "role": hit.role,
+                "snippet": "".join(f"«{text}»" if is_match else text for text, is_match in hit.snippet),
+                "created_at": hit.created_at.isoformat(),
+            }
+            for hit in results.hits
+        ]
+        return output.write_json(documents)
     for hit in results.hits:
-        output.write_text(
-            f"{hit.conversation}  {format_local_time(hit.created_at)}  turn {hit.turn_number}, {hit.role}  {sanitize_line(hit.title)}"
-        )
+        place = f"{format_local_time(hit.created_at)}  turn {hit.turn_number}, {hit.role}"
+        output.write_text(f"{hit.conversation}  {place}  {sanitize_line(hit.title)}")
         output.write_highlighted([("    ", False), *hit.snippet])
 
 
 def format_local_time(moment: datetime) -> str:
-    """To the minute, in the zone of the machine."""
+    """Return date, hour and minute in the local time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")

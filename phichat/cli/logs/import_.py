@@ -1,54 +1,54 @@
-"""`phichat logs import`: conversations from elsewhere, each of them once."""
+"""`phichat logs import`: conversations of other programs, each of them once."""
 
 from __future__ import annotations
 
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics
+from phichat.cli.support.options import debug_option, json_option, open_transcripts
 from phichat.cli.support.output import Output
+from phichat.cli.support.tables import format_count
 from phichat.errors import TranscriptFileError
-from phichat.paths import Paths, expand_user
+from phichat.paths import expand_user
 
 
 @click.command("import")
 @click.argument("file", metavar="FILE")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+@json_option
+@debug_option
 def logs_import(file: str, as_json: bool) -> None:
-    """Take in the conversations of FILE: llm's logs.db, messages as JSON or JSONL, or phichat's own JSON.
+    """Import conversations from FILE: llm's logs.db, ChatGPT's conversations.json, OpenAI-style messages (JSON or
+    JSONL), or phichat's own JSON.
 
-    FILE is only read. What is here already is left as it is.
+    FILE is not modified; conversations already present are skipped.
     """
-    from phichat.services.composition import open_store
     from phichat.transcript.importers import read_file
 
     diagnostics = Diagnostics()
-    transcripts = open_store(Paths.from_environment())
     imported = known = turns = 0
-    try:
-        for conversation in read_file(expand_user(file)):
-            try:
-                added = transcripts.add_conversation(conversation)
-            except (UnicodeEncodeError, OverflowError) as error:
-                # An id of half a character, a number of a hundred digits: no program writes them.
-                raise TranscriptFileError(
-                    f"A conversation of {file} cannot be kept ({error})", "Check the file"
-                ) from error
-            if added:
-                imported += 1
-                turns += len(conversation.turns)
-            else:
-                known += 1
-            diagnostics.show_progress(f"{imported + known:,} conversations")
-    finally:
-        diagnostics.clear_progress()
-        transcripts.close()
-    if as_json:
-        Output().write_json({"imported": imported, "turns": turns, "known": known})
-        return
-    known_note = f"; {known:,} here already" if known else ""
-    Output().write_text(f"{_plural(imported, 'conversation')} with {_plural(turns, 'turn')} imported{known_note}")
+    with open_transcripts() as transcripts:
+        store = transcripts.get_store()
+        try:
+            for conversation in read_file(expand_user(file)):
+                try:
+                    is_new = store.add_conversation(conversation)
+                except (UnicodeEncodeError, OverflowError) as error:
+                    # An id with half a surrogate pair, or a number of a hundred digits.
+                    raise TranscriptFileError(
+                        f"A conversation in {file} cannot be saved ({error})", "Check the file"
+                    ) from error
+                imported += is_new
+                turns += len(conversation.turns) if is_new else 0
+                known += not is_new
+                diagnostics.show_progress(f"{imported + known:,} conversations")
+        finally:
+            diagnostics.clear_progress()
 
+    def format_result() -> str:
+        present = f"{format_count(known, 'conversation')} already present"
+        if not imported and known:
+            return f"Nothing imported: {present}"
+        result = f"{format_count(imported, 'conversation')} with {format_count(turns, 'turn')} imported"
+        return f"{result}; {present}" if known else result
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    Output().write_result({"imported": imported, "turns": turns, "known": known}, format_result, as_json=as_json)

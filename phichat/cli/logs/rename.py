@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from phichat.cli.support.options import open_transcripts
 from phichat.errors import UsageError
-from phichat.paths import Paths
 from phichat.sanitize import sanitize_line
 
 
@@ -13,14 +13,9 @@ from phichat.sanitize import sanitize_line
 @click.argument("cid")
 @click.argument("title", nargs=-1, required=True)
 def logs_rename(cid: str, title: tuple[str, ...]) -> None:
-    """Give a conversation another title."""
-    from phichat.services.composition import open_store
-
+    """Rename a conversation."""
     new_title = sanitize_line(" ".join(title))
     if not new_title:
-        raise UsageError("The title is empty", "Give one that says what it is about")
-    transcripts = open_store(Paths.from_environment())
-    try:
-        transcripts.rename_conversation(transcripts.find_id(cid), new_title)
-    finally:
-        transcripts.close()
+        raise UsageError("The title is empty", "Give a title")
+    with open_transcripts() as transcripts:
+        transcripts.rename(transcripts.get_store().find_id(cid), new_title)

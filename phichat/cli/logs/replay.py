@@ -1,89 +1,63 @@
-"""`phichat logs replay`: whether a reply comes out the same again."""
+"""`phichat logs replay`: run recorded turns again and compare."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
-from phichat.cli.support.options import all_options
+from phichat.cli.support.options import all_options, create_context, json_option
 from phichat.cli.support.output import Output
-from phichat.config.settings import load_config, parse_option
+from phichat.config.settings import parse_option
 from phichat.errors import TranscriptError
 from phichat.events import Event, ModelLoading, ModelReady, PromptProgress
-from phichat.paths import Paths
-from phichat.types import SamplingParams
 
 if TYPE_CHECKING:
     from phichat.chat.replay import ReplayResult
-    from phichat.transcript.records import TurnRecord
 
 
 @click.command("replay")
 @click.argument("cid")
 @click.option(
-    "--turn", "turn_number", type=click.IntRange(1), metavar="N", help="Only this turn; default: all that ended."
+    "--turn", "turn_number", type=click.IntRange(1), metavar="N", help="Only this turn (default: all completed turns)."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @all_options
 def logs_replay(cid: str, turn_number: int | None, as_json: bool, **flags: Any) -> int:
-    """Run replies of conversation CID again, as they were run, and tell whether the same comes out.
+    """Replay answers of conversation CID with their recorded settings and report whether the output is identical.
 
     Model, parameters, seed, context and threads are the recorded ones unless a flag says otherwise.
-    Nothing of it is kept.
+    Nothing is saved.
     """
-    from phichat.chat.replay import format_result, is_replayable, replay_turns
-    from phichat.services.composition import create_replay_backend
+    from phichat.chat.replay import format_result, is_replayable
+    from phichat.services.transcript_service import TranscriptService
 
-    paths = Paths.from_environment()
-    branch, recorded_paths = _load_branch(paths, cid)
-    if turn_number is not None and turn_number > len(branch):
-        raise TranscriptError(f"The conversation has no turn {turn_number}", f"Its turns are 1 to {len(branch)}")
-    selected_turns = branch if turn_number is None else branch[turn_number - 1 : turn_number]
-    if not any(map(is_replayable, selected_turns)):
-        raise TranscriptError(
-            "There is no reply to run again: none ended with its model and seed recorded", "Try another conversation"
-        )
-    given_flags = {name: value for name, value in flags.items() if value is not None}
-    parsed_flags = dict(parse_option(name, value) for name, value in given_flags.items())
-    config = load_config(given_flags, paths.config_file)
-    sampling = {key: value for key, value in parsed_flags.items() if key in SamplingParams.__dataclass_fields__}
+    overrides = dict(parse_option(name, value) for name, value in flags.items() if value is not None)
     diagnostics, output = Diagnostics(), Output()
-    results: list[ReplayResult] = []
-    with cancel_on_sigint() as cancel:
-        for replayed in replay_turns(
-            branch,
-            turn_number,
-            lambda turn: create_replay_backend(
-                turn, recorded_paths.get(turn.model.name) if turn.model else None, config, paths, parsed_flags
-            ),
-            lambda params: replace(params, **sampling),
-            lambda event: _show_event(diagnostics, event),
-            cancel,
-        ):
-            results.append(replayed)
+    documents: list[dict[str, Any]] = []
+    with TranscriptService(create_context(**flags)) as transcripts, cancel_on_sigint() as cancel:
+        branch = transcripts.get_conversation(cid).get_branch()
+        if turn_number is not None and turn_number > len(branch):
+            raise TranscriptError(f"The conversation has no turn {turn_number}", f"Choose 1 to {len(branch)}")
+        if not any(map(is_replayable, branch if turn_number is None else branch[turn_number - 1 : turn_number])):
+            raise TranscriptError(
+                "Nothing to replay: no completed answer has its model and seed recorded", "Choose another conversation"
+            )
+        results = transcripts.replay(
+            branch, turn_number, cancel, overrides=overrides, on_event=lambda event: _show_event(diagnostics, event)
+        )
+        transcripts.close()
+        for result in results:
             diagnostics.clear_progress()
+            documents.append(_to_document(result))
             if not as_json:
-                output.write_text(format_result(replayed))
+                output.write_text(format_result(result))
         diagnostics.clear_progress()
         if as_json:
-            output.write_json([_to_document(one) for one in results])
+            output.write_json(documents)
         return ExitCode.INTERRUPTED if cancel.is_set() else ExitCode.DONE
-
-
-def _load_branch(paths: Paths, cid: str) -> tuple[tuple[TurnRecord, ...], dict[str, str]]:
-    """The shown turns, and where the file of each model was, by name."""
-    from phichat.services.composition import open_store
-
-    transcripts = open_store(paths)
-    try:
-        branch = transcripts.get_conversation(transcripts.find_id(cid)).get_branch()
-        return branch, {turn.model.name: transcripts.get_model_path(turn.model) for turn in branch if turn.model}
-    finally:
-        transcripts.close()
 
 
 def _show_event(diagnostics: Diagnostics, event: Event) -> None:
@@ -93,7 +67,7 @@ def _show_event(diagnostics: Diagnostics, event: Event) -> None:
         case ModelReady():
             if not event.path:
                 diagnostics.print_notice(
-                    f"What answers as {event.model.name} is a server's affair; the same answer cannot be promised."
+                    f"{event.model.name} runs on a server, so identical output can't be guaranteed."
                 )
             diagnostics.show_progress("reading the prompt")
         case PromptProgress():

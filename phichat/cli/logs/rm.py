@@ -1,4 +1,4 @@
-"""`phichat logs rm`: conversations that shall be gone."""
+"""`phichat logs rm`: delete conversations."""
 
 from __future__ import annotations
 
@@ -6,31 +6,22 @@ import click
 
 from phichat.cli.support.confirmation import confirm_action
 from phichat.cli.support.diagnostics import Diagnostics
-from phichat.paths import Paths
+from phichat.cli.support.options import open_transcripts, yes_option
 
 
 @click.command("rm")
 @click.argument("cids", metavar="CID...", nargs=-1, required=True)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def logs_rm(cids: tuple[str, ...], yes: bool) -> None:
-    """Remove conversations so that nothing of them can be read in the file any more."""
-    from phichat.engine.kv_store import KvStore
-    from phichat.services.composition import open_store
-
-    paths = Paths.from_environment()
-    transcripts = open_store(paths)
-    try:
-        ids = list(dict.fromkeys(transcripts.find_id(cid) for cid in cids))
-        confirm_action(f"This removes {', '.join(ids)} for good", "Remove?", assume_yes=yes)
-        diagnostics = Diagnostics()
-        diagnostics.show_progress("removing, from the full-text index too")
-        erased = transcripts.delete_conversations(ids)
-        for id_ in ids:
-            KvStore(paths.kv_store).delete_conversation(id_)
+    """Delete conversations permanently, leaving no trace in the file."""
+    diagnostics = Diagnostics()
+    with open_transcripts() as transcripts:
+        ids = list(dict.fromkeys(map(transcripts.get_store().find_id, cids)))
+        confirm_action(f"This permanently deletes {', '.join(ids)}", "Delete?", assume_yes=yes)
+        diagnostics.show_progress("deleting (and cleaning the search index)")
+        is_erased = transcripts.delete(ids)
         diagnostics.clear_progress()
-        if not erased:
-            diagnostics.print_notice(
-                "Another program has the transcripts open; what was removed can be read in the file until it ends."
-            )
-    finally:
-        transcripts.close()
+    if not is_erased:
+        diagnostics.print_notice(
+            "Another program has the transcripts open; deleted text stays in the file until it closes."
+        )

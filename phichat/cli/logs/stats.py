@@ -1,52 +1,32 @@
-"""`phichat logs stats`: how much there is."""
+"""`phichat logs stats`: totals of the transcripts."""
 
 from __future__ import annotations
 
 import click
 
-from phichat.cli.support.output import Output
-from phichat.paths import Paths
+from phichat.cli.support.options import json_option, open_transcripts
+from phichat.cli.support.output import Output, to_document
+from phichat.cli.support.tables import format_count
 from phichat.sanitize import sanitize_line
 
 
 @click.command("stats")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 def logs_stats(as_json: bool) -> None:
     """Count conversations, turns and tokens."""
-    from phichat.services.composition import open_store
+    with open_transcripts() as transcripts:
+        stats = transcripts.get_store().get_stats()
 
-    transcripts = open_store(Paths.from_environment())
-    try:
-        stats = transcripts.get_stats()
-    finally:
-        transcripts.close()
-    output = Output()
-    if as_json:
-        output.write_json(
-            {
-                "path": stats.path,
-                "size": stats.size,
-                "conversations": stats.conversations,
-                "turns": stats.turns,
-                "cut_off": stats.cut_off,
-                "models": [
-                    {
-                        "model": one.model,
-                        "turns": one.turns,
-                        "prompt_tokens": one.prompt_tokens,
-                        "completion_tokens": one.completion_tokens,
-                    }
-                    for one in stats.models
-                ],
-            }
-        )
-        return
-    output.write_text(
-        f"{stats.conversations:,} conversations with {stats.turns:,} turns ({stats.cut_off:,} without an end) "
-        f"in {stats.size / 1e6:,.1f} MB at {stats.path}"
-    )
-    for one in stats.models:
-        output.write_text(
-            f"{sanitize_line(one.model) or 'no model'}: {one.turns:,} turns, {one.prompt_tokens:,} prompt tokens, "
-            f"{one.completion_tokens:,} generated"
-        )
+    def format_stats() -> str:
+        lines = [
+            f"{format_count(stats.conversations, 'conversation')} with {format_count(stats.turns, 'turn')} "
+            f"({stats.cut_off:,} unfinished) in {stats.size / 1e6:,.1f} MB at {stats.path}"
+        ]
+        lines += [
+            f"{sanitize_line(one.model) or 'unknown model'}: {format_count(one.turns, 'turn')}, "
+            f"{one.prompt_tokens:,} prompt tokens, {one.completion_tokens:,} generated"
+            for one in stats.models
+        ]
+        return "\n".join(lines)
+
+    Output().write_result(to_document(stats), format_stats, as_json=as_json)

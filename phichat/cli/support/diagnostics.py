@@ -1,4 +1,4 @@
-"""The owner of stderr: notices, warnings, errors, progress, and what each error means as an exit code."""
+"""The only writer of stderr: notices, warnings, errors, progress; and the exit code of each error."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TextIO
 
-from phichat.errors import (
-    ConfigError,
-    ContextOverflow,
-    ModelDoesNotFit,
-    ModelNotInstalled,
-    PhichatError,
-    UsageError,
-)
+from phichat.errors import ConfigError, ContextOverflow, ModelDoesNotFit, ModelNotInstalled, PhichatError, UsageError
 from phichat.sanitize import StreamSanitizer, sanitize, sanitize_line
 
 
 class ExitCode(IntEnum):
-    """What the command ends with."""
+    """Exit status of a command."""
 
     DONE = 0
     ERROR = 1
@@ -33,7 +26,7 @@ class ExitCode(IntEnum):
 
 
 def exit_code_for(error: PhichatError) -> ExitCode:
-    """The exit code for an error."""
+    """Return the exit code for an error."""
     match error:
         case UsageError() | ConfigError():
             return ExitCode.USAGE
@@ -48,10 +41,10 @@ def exit_code_for(error: PhichatError) -> ExitCode:
 
 
 class Diagnostics:
-    """Lines on stderr; on a terminal also one line of progress that the next output replaces."""
+    """Writes lines to stderr; on a terminal also one line of progress that the next output replaces."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        # There is no sys.stderr where the caller has closed it.
+        # sys.stderr is None where the caller closed it.
         self._stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
         self._is_terminal = self._stream.isatty()
         self._dim_reasoning = self._is_terminal and "NO_COLOR" not in os.environ
@@ -61,11 +54,11 @@ class Diagnostics:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person reads it as it comes."""
+        """True if stderr is a terminal."""
         return self._is_terminal
 
     def show_progress(self, text: str) -> None:
-        """Show what is going on, if somebody watches."""
+        """Show the progress on a terminal."""
         if not self._is_terminal or text == self._progress:
             return
         self.clear_progress()
@@ -73,19 +66,19 @@ class Diagnostics:
         self._write(self._progress)
 
     def clear_progress(self) -> None:
-        """Make room for other output."""
+        """Erase the line of progress."""
         if self._progress:
             self._write("\r" + " " * len(self._progress) + "\r")
             self._progress = ""
 
     def print_notice(self, line: str) -> None:
-        """One line for the user."""
+        """Write one line for the user."""
         self.end_reasoning()
         self.clear_progress()
         self._write(f"phichat: {sanitize_line(line)}\n")
 
     def print_reasoning(self, text: str) -> None:
-        """What the model thinks, as it thinks it."""
+        """Write a piece of the model's reasoning."""
         self.clear_progress()
         if self._dim_reasoning and not self._reasoning_open:
             self._write("\x1b[2m")
@@ -93,13 +86,13 @@ class Diagnostics:
         self._write(self._sanitizer.feed(text))
 
     def end_reasoning(self) -> None:
-        """The answer begins, or nothing more comes."""
+        """End the reasoning, before the answer or the end."""
         if self._reasoning_open:
             self._reasoning_open = False
             self._write(self._sanitizer.flush() + ("\x1b[0m" if self._dim_reasoning else "") + "\n")
 
     def print_error(self, error: PhichatError, *, debug: bool) -> ExitCode:
-        """Tell what happened and what to try."""
+        """Write an error, with its traceback for `debug`, and return its exit code."""
         self.print_notice(str(error))
         if debug:
             import traceback
@@ -112,5 +105,5 @@ class Diagnostics:
             self._stream.write(text)
             self._stream.flush()
         except OSError:
-            # Nobody reads it; the answer on stdout is what counts.
+            # Diagnostics must not stop the answer on stdout.
             return

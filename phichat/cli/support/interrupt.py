@@ -1,4 +1,4 @@
-"""Ctrl-C, for verbs that end a generation with it rather than die of it."""
+"""Ctrl-C for commands that stop a generation instead of dying."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phichat.cancel import CancelToken
 
 @contextmanager
 def cancel_on_sigint() -> Iterator[CancelToken]:
-    """Ctrl-C sets the Cancel; a second one interrupts at once."""
+    """Set the token on Ctrl-C; a second Ctrl-C raises KeyboardInterrupt."""
     cancel = CancelToken()
 
     def handle_sigint(signum: int, frame: object) -> None:

@@ -10,12 +10,16 @@ import click
 
 
 class LazyGroup(click.Group):
-    """Group whose subcommands are imported on demand: `--version` and completion load none of them."""
+    """Group whose subcommands are imported on demand: `--version` and completion load none of them.
 
-    def __init__(self, *args: Any, subcommands: Mapping[str, str], aliases: Mapping[str, str], **kwargs: Any) -> None:
-        """subcommands: name to "module:attribute". aliases: other name to name."""
+    subcommands: name to "module:attribute". aliases: other name to name.
+    """
+
+    def __init__(
+        self, *args: Any, subcommands: Mapping[str, str], aliases: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._subcommands, self._aliases = subcommands, aliases
+        self._subcommands, self._aliases = subcommands, aliases or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self._subcommands)

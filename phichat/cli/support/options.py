@@ -1,81 +1,99 @@
-"""Options that several verbs share."""
+"""Options that several commands share, and the context that a command makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from phichat.config import settings
+from phichat.config.settings import Config, load_config, parse_option
 from phichat.paths import Paths
+from phichat.services.app_context import AppContext
+
+if TYPE_CHECKING:
+    from phichat.services.transcript_service import TranscriptService
 
 CommandFn = Callable[..., Any]
+Decorator = Callable[[CommandFn], CommandFn]
 
-_MODEL_OPTIONS = (
-    click.option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        help="A model of `phichat list`, or the path of a GGUF file. NAME or NAME/MODEL, where settings.toml has "
-        "[endpoints.NAME], is always that server's; write ./NAME for a path.",
-    ),
+_MODEL_OPTION = click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A model of `phichat list`, or the path of a GGUF file. NAME or NAME/MODEL refers to a server configured "
+    "under [endpoints.NAME]; use ./NAME for a local path.",
 )
 _ENGINE_OPTIONS = (
-    click.option("--ctx-size", metavar="N", help="Context in tokens."),
-    click.option("--n-gpu-layers", metavar="auto|all|N", help="Layers that go to the GPU."),
+    click.option("--ctx-size", metavar="N", help="Context size in tokens."),
+    click.option("--n-gpu-layers", metavar="auto|all|N", help="Layers to offload to the GPU."),
     click.option(
         "--cache-type-k",
         metavar="TYPE",
-        help="Type of the KV cache's keys; default: f16, or q8_0 where memory is short.",
+        help="Type of the KV cache's keys (default: f16, or q8_0 where memory is short).",
     ),
     click.option("--cache-type-v", metavar="TYPE", help="Type of the KV cache's values."),
-    click.option("--threads", metavar="N", help="CPU threads; default: as `bench --tune` found, else one a core."),
+    click.option("--threads", metavar="N", help="CPU threads (default: the `bench --tune` result, else one per core)."),
     click.option(
         "--draft",
         metavar="auto|lookup|off",
-        help="Guess tokens from what was said before; auto: where `bench --tune` found that it pays.",
+        help="Speculative decoding from the prompt (lookup); auto enables it where `bench --tune` found it faster.",
     ),
 )
 _SAMPLING_OPTIONS = (
-    click.option("--temp", "--temperature", "temperature", metavar="T", help="0 decodes greedily."),
-    click.option("--top-k", metavar="K", help="Keep the K likeliest tokens."),
-    click.option("--top-p", metavar="P", help="Keep the likeliest tokens up to this share."),
-    click.option("--min-p", metavar="P", help="Keep tokens at least P times as likely as the likeliest."),
-    click.option("--repeat-penalty", metavar="R", help="Above 1 discourages repetition."),
-    click.option("--seed", metavar="N", help="Makes a reply repeatable."),
-    click.option("--max-tokens", metavar="N", help="End the reply after so many tokens."),
-)
-_KEEP_ALIVE_OPTIONS = (
+    click.option("--temp", "--temperature", "temperature", metavar="T", help="Sampling temperature (0 = greedy)."),
+    click.option("--top-k", metavar="K", help="Keep the K most likely tokens."),
     click.option(
-        "--keep-alive", metavar="TIME", help="How long the engine stays after the last answer: seconds, 5m, 0 for not."
+        "--top-p", metavar="P", help="Nucleus sampling: keep the most likely tokens up to probability P in total."
     ),
+    click.option("--min-p", metavar="P", help="Keep tokens at least P times as likely as the most likely one."),
+    click.option("--repeat-penalty", metavar="R", help="Above 1 discourages repetition."),
+    click.option("--seed", metavar="N", help="Random seed, for repeatable replies."),
+    click.option("--max-tokens", metavar="N", help="Limit the reply to N tokens."),
 )
-_DEBUG_OPTIONS = (click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),)
 
 
-def _combine_options(*groups: tuple[Callable[[CommandFn], CommandFn], ...]) -> Callable[[CommandFn], CommandFn]:
+def _combine_options(*options: Decorator) -> Decorator:
     def add_options(command: CommandFn) -> CommandFn:
-        for option in reversed([option for group in groups for option in group]):
+        for option in reversed(options):
             command = option(command)
         return command
 
     return add_options
 
 
-debug_option = _combine_options(_DEBUG_OPTIONS)
-engine_options = _combine_options(_ENGINE_OPTIONS, _DEBUG_OPTIONS)
-model_and_engine_options = _combine_options(_MODEL_OPTIONS, _ENGINE_OPTIONS, _DEBUG_OPTIONS)
-model_options = _combine_options(_MODEL_OPTIONS, _SAMPLING_OPTIONS, _ENGINE_OPTIONS)
-keep_alive_option = _combine_options(_KEEP_ALIVE_OPTIONS)
-all_options = _combine_options(_MODEL_OPTIONS, _SAMPLING_OPTIONS, _ENGINE_OPTIONS, _DEBUG_OPTIONS)
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Assume yes.")
+keep_alive_option = click.option(
+    "--keep-alive",
+    metavar="TIME",
+    help="How long to keep the engine loaded after the last answer (seconds, 5m, ...; 0 = unload at once).",
+)
+engine_options = _combine_options(*_ENGINE_OPTIONS, debug_option)
+model_and_engine_options = _combine_options(_MODEL_OPTION, engine_options)
+model_options = _combine_options(_MODEL_OPTION, *_SAMPLING_OPTIONS, *_ENGINE_OPTIONS)
+all_options = _combine_options(model_options, debug_option)
 
 
-def build_config(paths: Paths, options: tuple[tuple[str, str], ...] = (), **flags: object) -> settings.Config:
-    """The Config of this run. pairs: what `-o KEY VALUE` gave; a flag of the same name comes before it.
+def create_context(options: tuple[tuple[str, str], ...] = (), **flags: object) -> AppContext:
+    """Return the context of this run: flags, environment, config.toml, defaults.
 
-    Raises UsageError and ConfigError.
+    options: the pairs of `-o KEY VALUE`; a flag of the same name wins. Raises UsageError and ConfigError.
     """
-    given: dict[str, object] = dict(settings.parse_option(name, value) for name, value in options)
+    paths = Paths.from_environment()
+    given: dict[str, object] = dict(parse_option(name, value) for name, value in options)
     given.update((name, value) for name, value in flags.items() if value is not None)
-    return settings.load_config(given, paths.config_file)
+    return AppContext(load_config(given, paths.config_file), paths)
+
+
+def create_default_context() -> AppContext:
+    """Return the context of a command that needs no settings and works even when config.toml is invalid."""
+    return AppContext(Config(), Paths.from_environment())
+
+
+def open_transcripts() -> TranscriptService:
+    """Return the transcripts of this user, to be closed by a `with` block."""
+    from phichat.services.transcript_service import TranscriptService
+
+    return TranscriptService(create_default_context())

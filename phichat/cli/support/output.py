@@ -1,35 +1,49 @@
-"""The owner of stdout: the answer or the data, and nothing else."""
+"""The only writer of stdout: the answer or the data, and nothing else."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from phichat.errors import OutputError
 from phichat.sanitize import StreamSanitizer, sanitize, to_json
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def to_document(record: DataclassInstance) -> dict[str, Any]:
+    """Return a dataclass as a JSON object, with times in ISO 8601."""
+    from dataclasses import asdict  # late: `--version` does without it
+
+    def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in pairs}
+
+    return asdict(record, dict_factory=to_object)
+
 
 class StdoutClosed(Exception):
-    """Whoever read stdout has closed it."""
+    """The reader of stdout closed it."""
 
 
 def discard_stdout() -> None:
-    """Give up stdout: the interpreter flushes it once more at exit, and would complain then."""
+    """Redirect stdout to the null device: the interpreter flushes it at exit, and would report the error again."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Output:
-    """Writes text that can steer no terminal, in UTF-8 whatever the locale.
+    """Writes sanitised text to stdout, in UTF-8 for any locale.
 
-    Its methods raise ReaderLeft, and OutputError when stdout cannot be written for another reason.
+    Its methods raise StdoutClosed, and OutputError when stdout cannot be written for another reason.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        # There is no sys.stdout where the caller has closed it.
+        # sys.stdout is None where the caller closed it.
         self._stream = stream or sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
         if reconfigure := getattr(self._stream, "reconfigure", None):
             reconfigure(encoding="utf-8", errors="replace")
@@ -37,38 +51,41 @@ class Output:
         self._ends_in_newline = True
 
     def write_delta(self, text: str) -> None:
-        """A piece of a text that goes on."""
+        """Write a piece of a text."""
         self._write(self._sanitizer.feed(text))
 
     def write_trusted(self, text: str) -> None:
-        """A piece of a document whose maker has seen to it that it steers no terminal."""
+        """Write a piece of a document that is already sanitised."""
         self._write(text)
 
     def end_text(self) -> None:
-        """The text is complete: its last line gets an end."""
+        """End a text: complete its last line."""
         self._write(self._sanitizer.flush())
         if not self._ends_in_newline:
             self._write("\n")
 
     def write_text(self, text: str) -> None:
-        """A whole text."""
+        """Write a whole text."""
         self._write(sanitize(text))
         self.end_text()
 
     def write_highlighted(self, spans: Iterable[tuple[str, bool]]) -> None:
-        """A line whose marked pieces stand out."""
+        """Write a line with its highlighted spans in bold, or in « » where there is no colour."""
         is_bold = self._stream.isatty() and "NO_COLOR" not in os.environ
-        start_mark, end_mark = ("\x1b[1m", "\x1b[0m") if is_bold else ("«", "»")
-        self._write(
-            "".join(
-                f"{start_mark}{sanitize(text)}{end_mark}" if highlight else sanitize(text) for text, highlight in spans
-            )
-            + "\n"
-        )
+        start, end = ("\x1b[1m", "\x1b[0m") if is_bold else ("«", "»")
+        pieces = (f"{start}{sanitize(text)}{end}" if highlight else sanitize(text) for text, highlight in spans)
+        self._write("".join(pieces) + "\n")
 
     def write_json(self, document: object) -> None:
-        """One JSON document."""
+        """Write one JSON document."""
         self._write(to_json(document) + "\n")
+
+    def write_result(self, document: object, format_text: Callable[[], str], *, as_json: bool) -> None:
+        """Write the result of a command: the document as JSON, or the text for people."""
+        if as_json:
+            self.write_json(document)
+        else:
+            self.write_text(format_text())
 
     def _write(self, text: str) -> None:
         if not text:
@@ -81,4 +98,4 @@ class Output:
             discard_stdout()
             if isinstance(error, BrokenPipeError):
                 raise StdoutClosed from None
-            raise OutputError(f"The answer cannot be written ({error.strerror})", "Write it elsewhere") from error
+            raise OutputError(f"The output cannot be written ({error.strerror})", "Write it somewhere else") from error

@@ -1,4 +1,4 @@
-"""Tables for people: columns as wide as they need to be, and no wider than the terminal."""
+"""Tables for terminals: columns as wide as their cells, and no wider than the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MIN_COLUMN_WIDTH = 12
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned lines. On a terminal that is too narrow, the first column is cut in the middle; in a file nothing is."""
+    """Return aligned lines; on a terminal that is too narrow, the first column is cut in the middle."""
     cells = [[sanitize_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     if sys.stdout is not None and sys.stdout.isatty():
@@ -25,17 +25,15 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and values, without those that have no value."""
-    shown_rows = [(name, sanitize_line(value)) for name, value in rows if value]
-    width = max(len(name) for name, _ in shown_rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown_rows)
+    """Return aligned names and values, without the empty values."""
+    shown = [(name, sanitize_line(value)) for name, value in rows if value]
+    width = max(len(name) for name, _ in shown)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
-def format_size(count: int) -> str:
-    """Bytes, as people say it."""
-    if count < 1_000_000:
-        return f"{count / 1e3:.1f} kB"
-    return f"{count / 1e6:.1f} MB" if count < 1_000_000_000 else f"{count / 1e9:.2f} GB"
+def format_count(count: int, noun: str) -> str:
+    """Return the number and the noun, with an s unless it is 1."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _truncate_middle(text: str, width: int) -> str:

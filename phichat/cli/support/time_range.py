@@ -1,4 +1,4 @@
-"""Times as people type them."""
+"""Times as users type them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _RELATIVE = re.compile(r"(\d{1,4}) ?(min|h|d|w|mo|y)(?:[a-z]*)(?: ago)?")
 
 
 def parse_time_range(text: str, now: datetime) -> tuple[datetime, datetime]:
-    """Beginning and end of what a text names: a day for a date, today or yesterday; else the moment.
+    """Return start and end: of the day for a date, today or yesterday; else twice the same moment.
 
-    now: with the zone that a time without one is in. Raises UsageError.
+    now: its time zone applies to times without one. Raises UsageError.
     """
     normalized = " ".join(text.lower().split())
     day = timedelta(days=1)
@@ -33,6 +33,4 @@ def parse_time_range(text: str, now: datetime) -> tuple[datetime, datetime]:
             moment = moment.replace(tzinfo=now.tzinfo)
         return moment, moment + day if re.fullmatch(r"\d{4}-?\d\d-?\d\d", normalized) else moment
     except (ValueError, OverflowError):
-        raise UsageError(
-            f"{text!r} is no time", "Write a date like 2026-03-01, yesterday, or how long ago like 7d or 3h"
-        ) from None
+        raise UsageError(f"{text!r} is not a time", "Use 2026-03-01, yesterday, 7d or 3h") from None

@@ -1,30 +1,50 @@
-"""What `ask --vote` shows of the samples beside the answer."""
+"""What presenters on the command line share: the samples of `ask --vote`, and the wording of notices."""
 
 from __future__ import annotations
 
-from phichat.events import SampleFinished, SamplingProgress, TurnFinished, VoteResult
+from phichat.chat.presenter import TurnPresenter
+from phichat.cli.support.diagnostics import Diagnostics
+from phichat.events import (
+    ContextTrimmed,
+    SampleFinished,
+    SamplingProgress,
+    TranscriptUnavailable,
+    TurnFinished,
+    VoteResult,
+)
 
 
-class VotePresenter:
-    """The samples of one prompt and how the vote on them went."""
+def format_trimmed(event: ContextTrimmed) -> str:
+    """Return the notice that turns were left out of the prompt."""
+    turns = "turn was" if event.dropped_turns == 1 else f"{event.dropped_turns} turns were"
+    pronoun = "it doesn't" if event.dropped_turns == 1 else "they don't"
+    return f"The oldest {turns} left out: {pronoun} fit the {event.n_ctx:,}-token context."
 
-    def __init__(self) -> None:
+
+def format_unavailable(event: TranscriptUnavailable) -> str:
+    """Return the notice that the transcript cannot be written."""
+    return f"This conversation isn't being saved: {event.reason}."
+
+
+class VotePresenter(TurnPresenter):
+    """Shows the progress of the samples of one prompt, and keeps them for the result."""
+
+    def __init__(self, diagnostics: Diagnostics) -> None:
+        self._diagnostics = diagnostics
         self._replies: dict[int, TurnFinished] = {}
         self._result: VoteResult | None = None
 
-    def on_event(self, event: SamplingProgress | SampleFinished | VoteResult) -> str:
-        """A line of progress, "" when there is none."""
-        match event:
-            case SamplingProgress():
-                return f"{event.completed} of {event.total} samples complete, {event.tokens:,} tokens"
-            case SampleFinished():
-                self._replies[event.index] = event.reply
-            case VoteResult():
-                self._result = event
-        return ""
+    def on_sampling_progress(self, event: SamplingProgress) -> None:
+        self._diagnostics.show_progress(f"{event.completed} of {event.total} samples complete, {event.tokens:,} tokens")
+
+    def on_sample_finished(self, event: SampleFinished) -> None:
+        self._replies[event.index] = event.reply
+
+    def on_vote_result(self, event: VoteResult) -> None:
+        self._result = event
 
     def format_result(self) -> str:
-        """How the vote went, in words; "" when there was none."""
+        """Return the result of the vote in words; "" when there was no vote."""
         if self._result is None:
             return ""
         from phichat.chat.vote.majority import format_result
@@ -32,7 +52,7 @@ class VotePresenter:
         return format_result(self._result)
 
     def to_document(self) -> dict[str, object]:
-        """The same for `--json`; empty when there was no vote."""
+        """Return the result for `--json`; empty when there was no vote."""
         result = self._result
         if result is None:
             return {}

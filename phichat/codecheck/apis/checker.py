@@ -1,9 +1,11 @@
-"""Finds what a piece of code uses of the standard library that the target version does not have."""
+"""Check of the names and keywords that code uses of the standard library against the target version."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from functools import reduce
+from operator import or_
 
 from phichat.code_report import BadApi
 from phichat.codecheck.apis.guards import Guard, VersionTests, find_probed_names, find_type_tested_names
@@ -21,6 +23,7 @@ from phichat.codecheck.apis.scopes import (
 from phichat.codecheck.apis.snapshot import (
     ClassObject,
     FunctionObject,
+    Inferred,
     InstanceObject,
     MissingName,
     ModuleObject,
@@ -40,147 +43,124 @@ _CONSTANT_TYPES: dict[type, str] = {str: "str", bytes: "bytes", int: "int", floa
 
 
 def find_bad_apis(tree: ast.Module, target: tuple[int, int]) -> list[BadApi]:
-    """What does not exist in the target version on any platform, each once, in order of line. Nothing is imported."""
+    """Return what the target version lacks on every platform, each name once, by line. Nothing is imported."""
     checker = _ApiChecker(tree, target)
     bad_apis: dict[str, BadApi] = {}
-    for use in checker.scopes.uses:
-        for bad_api in checker.check(use):
-            if bad_api.name not in bad_apis or bad_api.line < bad_apis[bad_api.name].line:
-                bad_apis[bad_api.name] = bad_api
+    for bad_api in (bad for use in checker.scopes.uses for bad in checker.check(use) if bad):
+        if bad_api.name not in bad_apis or bad_api.line < bad_apis[bad_api.name].line:
+            bad_apis[bad_api.name] = bad_api
     return sorted(bad_apis.values(), key=lambda bad: bad.line)
 
 
 class _ApiChecker:
+    """Infers what the expressions of a module certainly are, as far as the standard library tells."""
+
     def __init__(self, tree: ast.Module, target: tuple[int, int]) -> None:
         self.target = target
         self.snapshot = StdlibSnapshot(target)
         self.scopes = collect_scopes(tree, VersionTests(tree))
         self.probed = find_probed_names(tree)
         self.type_tested = find_type_tested_names(tree)
-        self.evaluated: dict[int, SnapshotObject | MissingName | None] = {}
-        self.evaluated_bindings: dict[tuple[int, bool], SnapshotObject | MissingName | None] = {}
+        self.evaluated: dict[int, Inferred] = {}
+        self.evaluated_bindings: dict[tuple[int, bool], Inferred] = {}
         self.patched_names: set[str] = set()
         self.patched_names = self._find_patched_names()
 
-    def check(self, site: UsageSite) -> list[BadApi]:
+    def check(self, site: UsageSite) -> list[BadApi | None]:
+        """Return what is missing at one place of the code; None for each name that exists."""
         if Guard.ALL in site.guards:
             return []
         match site.node:
             case ast.Import(names=aliases) if Guard.IMPORT not in site.guards:
-                return [bad for alias in aliases if (bad := self._check_module(alias.name, alias.lineno))]
-            case ast.ImportFrom(module=str(module), names=aliases, level=0) if Guard.IMPORT not in site.guards:
+                return [self._check_module(alias.name, alias.lineno) for alias in aliases]
+            case ast.ImportFrom(module=str(module), names=aliases, level=0) as node if Guard.IMPORT not in site.guards:
                 if not self.snapshot.has_module(module):
-                    bad = self._check_module(module, site.node.lineno)
-                    return [bad] if bad else []
-                return [
-                    bad
-                    for alias in aliases
-                    if alias.name != "*" and (bad := self._check_from_import(module, alias.name, alias.lineno))
-                ]
+                    return [self._check_module(module, node.lineno)]
+                return [self._check_from_import(ModuleObject(module), alias) for alias in aliases if alias.name != "*"]
             case ast.Attribute(attr=name, ctx=ast.Load()) as node if Guard.ATTRIBUTE not in site.guards:
-                missing = self.infer_object(node)
-                base = self.infer_object(node.value)
+                missing, base = self.infer_object(node), self.infer_object(node.value)
                 if isinstance(missing, MissingName) and base is not None and not isinstance(base, MissingName):
-                    return self._report_missing(
-                        _canonical_name(base, name), missing, node.end_lineno or node.lineno, name
-                    )
+                    line = node.end_lineno or node.lineno
+                    return [self._report_missing(_canonical_name(base, name), missing.mask, line, name)]
             case ast.Call() as node if Guard.KEYWORD not in site.guards:
                 return self._check_keywords(node)
         return []
 
     def _check_module(self, name: str, line: int) -> BadApi | None:
-        """A submodule that is not there, of a module that is."""
+        """Report a missing submodule of a module that exists."""
         parts = name.split(".")
-        if not self.snapshot.has_module(parts[0]):
+        if not self.snapshot.has_module(parts[0]) or parts[0].startswith("_"):
             return None
         for end in range(2, len(parts) + 1):
-            inner = ".".join(parts[:end])
-            if any(part.startswith("_") for part in parts[:end]):
+            inner, last = ".".join(parts[:end]), parts[end - 1]
+            if last.startswith("_"):
                 return None
             if not self.snapshot.has_module(inner):
                 parent = module_record(".".join(parts[: end - 1]))
-                if parent is not None and parts[end - 1] in parent.get("x", "").split():
+                if parent is not None and last in parent.get("x", "").split():
                     return None
                 submodule = module_record(inner)
-                return next(
-                    iter(
-                        self._report_missing(
-                            inner, MissingName(submodule["v"] if submodule else 0), line, parts[end - 1]
-                        )
-                    ),
-                    None,
-                )
+                return self._report_missing(inner, submodule["v"] if submodule else 0, line, last)
         return None
 
-    def _check_from_import(self, module: str, name: str, line: int) -> BadApi | None:
-        attribute = self.snapshot.resolve_attribute(ModuleObject(module), name)
-        if isinstance(attribute, MissingName):
-            return next(
-                iter(self._report_missing(_canonical_name(ModuleObject(module), name), attribute, line, name)), None
-            )
-        return None
+    def _check_from_import(self, module: ModuleObject, alias: ast.alias) -> BadApi | None:
+        attribute = self.snapshot.resolve_attribute(module, alias.name)
+        if not isinstance(attribute, MissingName):
+            return None
+        return self._report_missing(_canonical_name(module, alias.name), attribute.mask, alias.lineno, alias.name)
 
-    def _check_keywords(self, node: ast.Call) -> list[BadApi]:
-        callee = self.infer_object(node.func) if node.keywords else None
-        match callee:
-            case FunctionObject():
-                functions: list[FunctionObject] | None = [callee]
-            case ClassObject():
-                functions = self.snapshot.find_constructors(callee)
+    def _check_keywords(self, node: ast.Call) -> list[BadApi | None]:
+        match self.infer_object(node.func) if node.keywords else None:
+            case FunctionObject() as function:
+                functions = [function]
+            case ClassObject() as called_class:
+                functions = self.snapshot.find_constructors(called_class) or []
             case _:
                 return []
         bad_apis = []
         for keyword in node.keywords:
             if keyword.arg is None or not functions:
                 continue
-            support = [self.snapshot.find_missing_keyword(function, keyword.arg) for function in functions]
-            mask = 0
-            for supported in support:
-                mask |= supported.mask if supported else 0
-            if all(support):
+            missing = [self.snapshot.find_missing_keyword(function, keyword.arg) for function in functions]
+            if all(missing):
+                mask = reduce(or_, (one.mask for one in missing if one))
                 name = f"{functions[0].name}({keyword.arg}=)"
                 positional_only = any(f"/{keyword.arg}" in function.keywords.split() for function in functions)
-                bad_apis += self._report_missing(
-                    name, MissingName(mask), keyword.lineno, "", positional_only=positional_only
-                )
+                bad_apis.append(self._report_missing(name, mask, keyword.lineno, "", positional_only=positional_only))
         return bad_apis
 
     def _report_missing(
-        self, name: str, missing: MissingName, line: int, attribute: str, *, positional_only: bool = False
-    ) -> list[BadApi]:
+        self, name: str, mask: int, line: int, attribute: str, *, positional_only: bool = False
+    ) -> BadApi | None:
         removal = find_removal(name)
-        if attribute in self.probed or name in self.patched_names or name.rpartition(".")[0] in self.patched_names:
-            return []
+        if attribute in self.probed or not self.patched_names.isdisjoint((name, name.rpartition(".")[0])):
+            return None
         if self._exists_at_runtime(name) or (removal is not None and self.target < removal):
-            return []
-        return [
-            BadApi(name, line, _format_missing(missing.mask, self.target, removal, positional_only=positional_only))
-        ]
+            return None
+        return BadApi(name, line, _format_missing(mask, self.target, removal, positional_only=positional_only))
 
     def _exists_at_runtime(self, name: str) -> bool:
-        """Whether the interpreter that runs this has it, where the module is loaded anyway."""
+        """Return True if this interpreter is of the target version, has the module loaded, and finds the name in it."""
         module, _, last = name.rpartition(".")
         return sys.version_info[:2] == self.target and last in vars(sys.modules.get(module, object))
 
-    def infer_object(self, node: ast.expr, depth: int = 0) -> SnapshotObject | MissingName | None:
-        """What an expression certainly is; None when that is not known."""
+    def infer_object(self, node: ast.expr, depth: int = 0) -> Inferred:
+        """Return what an expression certainly is."""
         key = id(node)
         if key not in self.evaluated and depth < _MAX_DEPTH:
             self.evaluated[key] = None
             self.evaluated[key] = self._infer_uncached(node, depth + 1)
         return self.evaluated.get(key)
 
-    def _infer_uncached(self, node: ast.expr, depth: int) -> SnapshotObject | MissingName | None:
+    def _infer_uncached(self, node: ast.expr, depth: int) -> Inferred:
         match node:
             case ast.Name(id=name):
                 return self._infer_name(name, self.scopes.scope_by_node.get(id(node)), depth)
             case ast.Attribute(value=value, attr=name):
                 base = self.infer_object(value, depth)
-                return (
-                    None
-                    if base is None or isinstance(base, MissingName)
-                    else self.snapshot.resolve_attribute(base, name)
-                )
+                if base is None or isinstance(base, MissingName):
+                    return None
+                return self.snapshot.resolve_attribute(base, name)
             case ast.Call(func=func):
                 callee = self.infer_object(func, depth)
                 if isinstance(callee, FunctionObject) and callee.name == "open":
@@ -196,7 +176,7 @@ class _ApiChecker:
             return self.snapshot.make_instance([f"builtins:{_LITERAL_TYPES[type(node)]}"], None)
         return None
 
-    def _infer_call(self, callee: SnapshotObject | MissingName | None) -> InstanceObject | None:
+    def _infer_call(self, callee: Inferred) -> InstanceObject | None:
         match callee:
             case ClassObject(module="builtins", path="type" | "super" | "property" | "object"):
                 return None
@@ -206,7 +186,7 @@ class _ApiChecker:
                 return self.snapshot.make_instance(types, owner)
         return None
 
-    def _infer_name(self, name: str, scope: Scope | None, depth: int) -> SnapshotObject | MissingName | None:
+    def _infer_name(self, name: str, scope: Scope | None, depth: int) -> Inferred:
         current, is_innermost = scope, True
         while current is not None:
             owning_scope = current.declared_scopes.get(name, current)
@@ -223,9 +203,7 @@ class _ApiChecker:
             return True
         return not isinstance(self.snapshot.resolve_attribute(ModuleObject(module), name), MissingName)
 
-    def _infer_bindings(
-        self, name: str, bindings: list[Binding], depth: int, *, same_scope: bool
-    ) -> SnapshotObject | MissingName | None:
+    def _infer_bindings(self, name: str, bindings: list[Binding], depth: int, *, same_scope: bool) -> Inferred:
         if len(bindings) > 1 and not isinstance(bindings[0], ImportBinding):
             return None
         key = (id(bindings), same_scope)
@@ -235,10 +213,8 @@ class _ApiChecker:
             self.evaluated_bindings[key] = None if any(one != objects[0] for one in objects) else objects[0]
         return self.evaluated_bindings[key]
 
-    def _infer_binding(
-        self, name: str, binding: Binding, depth: int, *, same_scope: bool
-    ) -> SnapshotObject | MissingName | None:
-        inferred: SnapshotObject | MissingName | None = None
+    def _infer_binding(self, name: str, binding: Binding, depth: int, *, same_scope: bool) -> Inferred:
+        inferred: Inferred = None
         match binding:
             case ImportBinding(module=module, name=""):
                 return ModuleObject(module) if self.snapshot.has_module(module) else None
@@ -251,56 +227,55 @@ class _ApiChecker:
                 inferred = self.snapshot.resolve_context_value(base) if isinstance(base, InstanceObject) else None
             case AnnotatedBinding(annotation=annotation):
                 annotated = annotation.value if isinstance(annotation, ast.Subscript) else annotation
-                annotated_class = self.infer_object(annotated, depth)
-                if (
-                    isinstance(annotated_class, ClassObject)
-                    and annotated_class.module != "typing"
-                    and annotated_class.name != "object"
-                ):
-                    inferred = InstanceObject((annotated_class,))
+                match self.infer_object(annotated, depth):
+                    case ClassObject(module=module, name=class_name) as annotated_class:
+                        if module != "typing" and class_name != "object":
+                            inferred = InstanceObject((annotated_class,))
         if isinstance(inferred, InstanceObject) and (not same_scope or name in self.type_tested):
             return None
         return inferred
 
     def _find_patched_names(self) -> set[str]:
-        """What the code itself puts into the standard library: canonical names, or owners when anything may be put."""
+        """Return what the code itself sets in the standard library: canonical names, or owners if it may set any."""
         names: set[str] = set()
         for use in self.scopes.uses:
             match use.node:
-                case ast.Attribute(value=value, attr=name, ctx=ctx):
-                    if not isinstance(ctx, ast.Load) or name == "__dict__":
-                        base = self.infer_object(value)
-                        if base is not None and not isinstance(base, MissingName):
-                            names.add(
-                                _canonical_name(base, name) if name != "__dict__" else _canonical_name(base, "")[:-1]
-                            )
+                case ast.Attribute(value=value, attr="__dict__"):
+                    names |= self._patched_name(value, "")
+                case ast.Attribute(value=value, attr=name, ctx=ast.Store() | ast.Del()):
+                    names |= self._patched_name(value, name)
                 case ast.Call(func=func, args=[first, *rest]):
                     called = func.id if isinstance(func, ast.Name) else getattr(func, "attr", "")
                     if called == "patch" and isinstance(first, ast.Constant):
                         names.add(str(first.value))
                     elif called in ("setattr", "delattr", "object", "vars", "dir"):
-                        base = self.infer_object(first)
-                        if base is not None and not isinstance(base, MissingName):
-                            constant = rest and isinstance(rest[0], ast.Constant)
-                            name = str(rest[0].value) if constant and isinstance(rest[0], ast.Constant) else ""
-                            names.add(_canonical_name(base, name) if name else _canonical_name(base, "")[:-1])
+                        name = str(rest[0].value) if rest and isinstance(rest[0], ast.Constant) else ""
+                        names |= self._patched_name(first, name)
         return names
+
+    def _patched_name(self, owner: ast.expr, name: str) -> set[str]:
+        base = self.infer_object(owner)
+        if base is None or isinstance(base, MissingName):
+            return set()
+        return {_canonical_name(base, name) if name else _owner_name(base)}
 
 
 def _opens_text(call: ast.Call) -> bool:
-    """Whether a call of open certainly gives a text file."""
+    """Return True if a call of open certainly opens a text file."""
     modes = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg in ("mode", None))]
     return all(isinstance(mode, ast.Constant) and "b" not in str(mode.value) for mode in modes)
 
 
+def _owner_name(base: SnapshotObject) -> str:
+    """Return the name before the dot of an attribute's canonical name, "" for builtins."""
+    if isinstance(base, InstanceObject):
+        return base.classes[0].name
+    return "" if base == ModuleObject("builtins") else base.name
+
+
 def _canonical_name(base: SnapshotObject, name: str) -> str:
-    match base:
-        case ModuleObject("builtins"):
-            return name
-        case InstanceObject(classes):
-            return f"{classes[0].name}.{name}"
-        case ModuleObject() | ClassObject() | FunctionObject():
-            return f"{base.name}.{name}"
+    owner = _owner_name(base)
+    return f"{owner}.{name}" if owner else name
 
 
 def _format_missing(
@@ -309,10 +284,8 @@ def _format_missing(
     if removal is not None:
         return f"removed in {removal[0]}.{removal[1]}"
     versions = mask_to_versions(mask)
-    later = [version for version in versions if version > target]
-    earlier = [version for version in versions if version < target]
-    if later:
+    if later := [version for version in versions if version > target]:
         return f"needs Python 3.{later[0][1]}"
-    if earlier:
+    if earlier := [version for version in versions if version < target]:
         return f"removed in 3.{earlier[-1][1] + 1}"
-    return "is given by position only" if positional_only else "does not exist"
+    return "is positional-only" if positional_only else "does not exist"

@@ -1,8 +1,9 @@
-"""Code that expects a name to be missing: what a test, a handler or a patch in the code acquits."""
+"""Guards: tests and exception handlers by which code expects a name to be missing."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from enum import Enum
 
 _VERSION_FLAGS = {"PY2", "PY3", "TYPE_CHECKING", "version_info", "python_version", "IS_WINDOWS", "WINDOWS"}
@@ -17,7 +18,7 @@ _EXIT_FUNCTIONS = {"exit", "quit", "_exit", "skip", "fail"}
 
 
 class Guard(Enum):
-    """What is expected to be missing in guarded code."""
+    """Kind of name that guarded code expects to be missing."""
 
     ATTRIBUTE = "attribute"
     IMPORT = "import"
@@ -35,17 +36,14 @@ _GUARDS_BY_EXCEPTION = {
 
 
 class VersionTests:
-    """Knows a test of the Python version or of the platform, also through a variable that holds its outcome."""
+    """Recogniser of tests of the Python version or the platform, also of variables that hold their outcome."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.version_flags = set(_VERSION_FLAGS)
         for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Assign)
-                and isinstance(node.targets[0], ast.Name)
-                and self.is_version_test(node.value)
-            ):
-                self.version_flags.add(node.targets[0].id)
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name), *_], value=value) if self.is_version_test(value):
+                    self.version_flags.add(name)
 
     def is_version_test(self, test: ast.expr) -> bool:
         for node in ast.walk(test):
@@ -57,7 +55,7 @@ class VersionTests:
         return False
 
     def exits_by_version(self, statement: ast.stmt) -> bool:
-        """Whether what follows the statement only runs on some versions."""
+        """Return True when the code after the statement runs on some versions only."""
         match statement:
             case ast.Assert(test=test):
                 return self.is_version_test(test)
@@ -73,30 +71,29 @@ class VersionTests:
 def guards_of_try(node: ast.Try | ast.TryStar) -> set[Guard]:
     guards: set[Guard] = set()
     for handler in node.handlers:
-        names = _identifiers(handler.type) if handler.type is not None else {"BaseException"}
-        for name in names:
-            guards |= _GUARDS_BY_EXCEPTION.get(name, set())
+        names = collect_identifiers(handler.type) if handler.type is not None else {"BaseException"}
+        guards |= _guards_of_exceptions(names)
         if names & {"Exception", "BaseException"}:
             guards.add(Guard.IMPORT)
-            # A handler of everything is a net for the whole code, unless all it holds is one attempt.
+            # A handler of everything protects the whole code, unless its body is one attempt.
             if len(node.body) == 1 and handler.name is None and not isinstance(node.body[0], ast.With | ast.For):
                 guards |= {Guard.ATTRIBUTE, Guard.KEYWORD}
     return guards
 
 
 def guards_of_with(node: ast.With | ast.AsyncWith) -> set[Guard]:
-    """suppress(AttributeError), raises(ImportError) and the like."""
-    guards: set[Guard] = set()
-    for item in node.items:
-        if isinstance(item.context_expr, ast.Call):
-            for argument in item.context_expr.args:
-                for name in _identifiers(argument):
-                    guards |= _GUARDS_BY_EXCEPTION.get(name, set())
-    return guards
+    """Return the guards of suppress(AttributeError), raises(ImportError) and the like."""
+    calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+    arguments = [argument for call in calls for argument in call.args]
+    return _guards_of_exceptions(name for argument in arguments for name in collect_identifiers(argument))
+
+
+def _guards_of_exceptions(names: Iterable[str]) -> set[Guard]:
+    return {guard for name in names for guard in _GUARDS_BY_EXCEPTION.get(name, ())}
 
 
 def find_probed_names(tree: ast.Module) -> set[str]:
-    """The attributes whose existence the code asks for by name: hasattr, getattr, `"name" in dir(module)`."""
+    """Return the attributes whose existence the code tests: hasattr, getattr, `"name" in dir(module)`."""
     names = set()
     for node in ast.walk(tree):
         match node:
@@ -108,7 +105,7 @@ def find_probed_names(tree: ast.Module) -> set[str]:
 
 
 def find_type_tested_names(tree: ast.Module) -> set[str]:
-    """The variables whose type the code asks for: what they were said to be is not all they can be."""
+    """Return the variables whose type the code tests, so that their annotation does not tell all they can be."""
     type_tests = {"isinstance", "hasattr", "getattr", "setattr", "issubclass", "callable", "type", "cast"}
     return {
         argument.id
@@ -119,7 +116,8 @@ def find_type_tested_names(tree: ast.Module) -> set[str]:
     }
 
 
-def _identifiers(expression: ast.expr) -> set[str]:
+def collect_identifiers(expression: ast.expr) -> set[str]:
+    """Return all names and attributes in an expression."""
     return {
         node.id if isinstance(node, ast.Name) else node.attr
         for node in ast.walk(expression)

@@ -1,4 +1,4 @@
-"""What left the standard library before the oldest version of the snapshot."""
+"""Names that left the standard library before the oldest version of the snapshot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REMOVED_BY_VERSION = {
 
 
 def find_removal(name: str) -> tuple[int, int] | None:
-    """The version from which a name is gone that was gone by 3.10; None when it is not known to have existed."""
+    """Return the version that removed a name, if 3.10 or older; None for a name that is not known to have existed."""
     if name in _REMOVED_IN_3_0.split():
         return 3, 0
     version_text = next((version for version, names in _REMOVED_BY_VERSION.items() if name in names.split()), None)

@@ -1,4 +1,4 @@
-"""The scopes of a module: what binds each name where, what uses a name, and which code stands behind a guard."""
+"""Scopes of a module: bindings and uses of its names, and the guards of each use."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 
 from phichat.codecheck.apis.guards import Guard, VersionTests, guards_of_try, guards_of_with
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _NO_GUARD: frozenset[Guard] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class ImportBinding:
-    """name: "" for the module itself."""
+    """Binding to a name of a module; name: "" for the module itself."""
 
     module: str
     name: str
@@ -22,20 +20,22 @@ class ImportBinding:
 
 @dataclass(frozen=True, slots=True)
 class ValueBinding:
-    """Bound to the value of an expression."""
+    """Binding to the value of an expression."""
 
     expression: ast.expr
 
 
 @dataclass(frozen=True, slots=True)
 class WithBinding:
-    """Bound by a with statement."""
+    """Binding to what the context manager of a with statement returns."""
 
     expression: ast.expr
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedBinding:
+    """Binding to some value of the annotated type."""
+
     annotation: ast.expr
 
 
@@ -44,7 +44,7 @@ Binding = ImportBinding | ValueBinding | WithBinding | AnnotatedBinding | None
 
 @dataclass(eq=False, slots=True)
 class Scope:
-    """bindings: None stands for a binding that tells nothing. elsewhere: names declared global or nonlocal."""
+    """Names of a scope. bindings: None for an unknown value. declared_scopes: of names declared global or nonlocal."""
 
     parent: Scope | None
     is_class: bool = False
@@ -58,14 +58,15 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class UsageSite:
+    """Use of a name, with the guards around it."""
+
     node: ast.Attribute | ast.Call | ast.Import | ast.ImportFrom
-    scope: Scope
     guards: frozenset[Guard]
 
 
 @dataclass(slots=True)
 class Scopes:
-    """where: the scope of every node that is evaluated, by its id."""
+    """All scopes and uses of a module. scope_by_node: the scope of each expression, by the id of its node."""
 
     module: Scope
     uses: list[UsageSite] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Scopes:
 
 
 def collect_scopes(tree: ast.Module, tests: VersionTests) -> Scopes:
-    """Goes through the tree without recursion: a hostile answer may nest deeper than Python's stack."""
+    """Collect the scopes of a module without recursion: an answer may nest deeper than Python's stack."""
     scopes = Scopes(Scope(None))
     stack: list[tuple[ast.AST, Scope, frozenset[Guard]]] = [(tree, scopes.module, _NO_GUARD)]
     while stack:
@@ -81,7 +82,7 @@ def collect_scopes(tree: ast.Module, tests: VersionTests) -> Scopes:
         if isinstance(node, ast.expr):
             scopes.scope_by_node[id(node)] = scope
         if isinstance(node, ast.Attribute | ast.Call | ast.Import | ast.ImportFrom):
-            scopes.uses.append(UsageSite(node, scope, guards))
+            scopes.uses.append(UsageSite(node, guards))
         _bind_names(node, scope, scopes.module)
         stack.extend(reversed(_scoped_children(node, scope, guards, tests)))
     return scopes
@@ -117,17 +118,17 @@ def _bind_names(node: ast.AST, scope: Scope, module: Scope) -> None:
             for item in items:
                 if isinstance(item.optional_vars, ast.Name):
                     scope.add_binding(item.optional_vars.id, WithBinding(item.context_expr))
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            scope.add_binding(name, None)
-        case ast.ExceptHandler(name=str(name)):
-            scope.add_binding(name, None)
-        case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-            scope.add_binding(name, None)
-        case ast.MatchMapping(rest=str(name)):
-            scope.add_binding(name, None)
-        case ast.NamedExpr(target=ast.Name(id=name)):
-            scope.add_binding(name, None)
-        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+        case (
+            ast.FunctionDef(name=name)
+            | ast.AsyncFunctionDef(name=name)
+            | ast.ClassDef(name=name)
+            | ast.ExceptHandler(name=str(name))
+            | ast.MatchAs(name=str(name))
+            | ast.MatchStar(name=str(name))
+            | ast.MatchMapping(rest=str(name))
+            | ast.NamedExpr(target=ast.Name(id=name))
+            | ast.Name(id=name, ctx=ast.Store() | ast.Del())
+        ):
             scope.add_binding(name, None)
 
 
@@ -155,10 +156,9 @@ def _scoped_children(node: ast.AST, scope: Scope, guards: frozenset[Guard], test
         case ast.With() | ast.AsyncWith():
             inner_guards = guards | guards_of_with(node)
             parts = [item.context_expr for item in node.items]
-            is_sync = isinstance(node, ast.With)
-            parts += [
-                i.optional_vars for i in node.items if i.optional_vars and not (is_sync and _is_name(i.optional_vars))
-            ]
+            # `_bind_names` binds the plain names of a with statement.
+            bound = ast.Name if isinstance(node, ast.With) else ()
+            parts += [i.optional_vars for i in node.items if i.optional_vars and not isinstance(i.optional_vars, bound)]
             return [*((one, scope, guards) for one in parts), *_body_statements(node.body, scope, inner_guards, tests)]
         case ast.Try() | ast.TryStar():
             try_block_guards = guards | guards_of_try(node)
@@ -196,11 +196,10 @@ def _function_children(
     for index, one in enumerate(parameters):
         is_reliable = one.annotation is not None and index < without_default
         inner.add_binding(one.arg, AnnotatedBinding(one.annotation) if is_reliable and one.annotation else None)
-    for extra in (arguments.vararg, arguments.kwarg):
-        if extra is not None:
-            inner.add_binding(extra.arg, None)
-    all_parameters = [*parameters, *(one for one in (arguments.vararg, arguments.kwarg) if one)]
-    outer: list[ast.AST] = [one.annotation for one in all_parameters if one.annotation is not None]
+    variadic = [one for one in (arguments.vararg, arguments.kwarg) if one]
+    for one in variadic:
+        inner.add_binding(one.arg, None)
+    outer: list[ast.AST] = [one.annotation for one in (*parameters, *variadic) if one.annotation is not None]
     outer += [one for one in (*arguments.defaults, *arguments.kw_defaults) if one is not None]
     if isinstance(node, ast.Lambda):
         return [*((one, scope, guards) for one in outer), (node.body, inner, guards)]
@@ -215,14 +214,10 @@ def _function_children(
 def _body_statements(
     body: list[ast.stmt], scope: Scope, guards: frozenset[Guard], tests: VersionTests
 ) -> list[ScopedNode]:
-    """The statements of a body; those after one that leaves on the wrong version are guarded by it."""
+    """Return the statements of a body; one that exits on some versions guards those after it."""
     children: list[ScopedNode] = []
     for statement in body:
         children.append((statement, scope, guards))
         if tests.exits_by_version(statement):
             guards = guards | {Guard.ALL}
     return children
-
-
-def _is_name(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name)

@@ -1,42 +1,44 @@
-"""The standard library over its versions, as tools/build_stdlib_snapshot.py wrote it down.
+"""The standard library in each Python version, from the file that tools/build_stdlib_snapshot.py writes.
 
-The file holds a header and then one line a module: its name, a tab, a JSON record. A record has `v`, the versions
-that have the module (a bit mask: bit 0 is 3.10), `n`, its names, `x`, names the stubs leave out, and `g` when the
-module makes up names itself. An entry of `n` is a bare mask, or
+The file has a header and one line per module: its name, a tab, a JSON record. A record has `v`, the versions that
+have the module (a bit mask: bit 0 is 3.10), `n`, its names, `x`, names that the stubs leave out, and `g` if the
+module has a `__getattr__`. An entry of `n` is a bare mask, or
 
     ["v", mask, types]            a variable or property
     ["f", mask, keywords, types]  a function: "name", "name:MASK", "/positional-only", "**" for any keyword
-    ["c", mask, record]           a class: `n` and `x` as above, `b` its bases, `d` when attributes cannot be known
+    ["c", mask, record]           a class: `n` and `x` as above, `b` its bases, `d` for dynamic attributes
     ["m", mask, module]           a module
-    ["a", mask, module, name]     what that module calls name
+    ["a", mask, module, name]     an alias of that name of that module
 
-where types are "module:Class" or "self", 0 when not known.
+where types are a list of "module:Class" or "self", or 0 when not known.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-MIN_MINOR, MAX_MINOR = 10, 14
-_ALL_VERSIONS_MASK = (1 << (MAX_MINOR - MIN_MINOR + 1)) - 1
+_MIN_MINOR, _MAX_MINOR = 10, 14
+_ALL_VERSIONS_MASK = (1 << (_MAX_MINOR - _MIN_MINOR + 1)) - 1
 _MAX_ALIAS_STEPS = 20
 _METACLASS_METHODS = {"mro", "register"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleObject:
+    """A module."""
+
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClassObject:
-    """name: the public name it was reached by."""
+    """A class. path: within the module. name: the public name by which the code reached it."""
 
     module: str
     path: str
@@ -45,14 +47,14 @@ class ClassObject:
 
 @dataclass(frozen=True, slots=True)
 class InstanceObject:
-    """A value of one of these classes."""
+    """An instance of one of these classes."""
 
     classes: tuple[ClassObject, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionObject:
-    """keywords: see above. owner: the class it is a method of."""
+    """A function. keywords: as in the file. owner_class: the class of a method."""
 
     name: str
     keywords: str
@@ -63,12 +65,14 @@ class FunctionObject:
 
 @dataclass(frozen=True, slots=True)
 class MissingName:
-    """There is no such name in the target version; mask: the versions that have it."""
+    """A name that the target version lacks. mask: the versions that have it."""
 
     mask: int
 
 
 SnapshotObject = ModuleObject | ClassObject | InstanceObject | FunctionObject
+Inferred = SnapshotObject | MissingName | None
+"""None when it is not known what a name or an expression is."""
 
 
 @cache
@@ -85,51 +89,40 @@ def module_record(module: str) -> dict[str, Any] | None:
     return None if line is None else json.loads(line)
 
 
-def snapshot_sources() -> dict[str, str]:
-    """What the snapshot was made from, and the versions of that."""
-    return {key: str(value) for key, value in _load_snapshot()[0].items() if key in ("typeshed_client", "python")}
-
-
-def module_versions(name: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The first and the last version, of those known, that have a module of the standard library; None: not in it."""
-    module = module_record(name)
-    return None if module is None else (mask_to_versions(module["v"])[0], mask_to_versions(module["v"])[-1])
-
-
 def mask_to_versions(mask: int) -> list[tuple[int, int]]:
-    return [(3, minor) for minor in range(MIN_MINOR, MAX_MINOR + 1) if mask >> (minor - MIN_MINOR) & 1]
+    return [(3, minor) for minor in range(_MIN_MINOR, _MAX_MINOR + 1) if mask >> (minor - _MIN_MINOR) & 1]
 
 
 class StdlibSnapshot:
-    """The standard library of one target version; a version older or newer than those known is taken as the nearest."""
+    """The standard library of a target version, or of the nearest known version."""
 
     def __init__(self, target: tuple[int, int]) -> None:
-        minor = min(max(target[1] if target[0] == 3 else MIN_MINOR, MIN_MINOR), MAX_MINOR)
-        self.version_bit = 1 << (minor - MIN_MINOR)
+        minor = min(max(target[1] if target[0] == 3 else _MIN_MINOR, _MIN_MINOR), _MAX_MINOR)
+        self.version_bit = 1 << (minor - _MIN_MINOR)
 
     def has_module(self, name: str) -> bool:
         module = module_record(name)
         return module is not None and bool(module["v"] & self.version_bit)
 
     def find_class(self, qualified_name: str) -> ClassObject | None:
-        """The class of a `module:Class`."""
+        """Return the class of a `module:Class`, None if the snapshot lacks it."""
         module, _, path = qualified_name.partition(":")
-        name = _load_snapshot()[0]["preferred"].get(qualified_name) or (
-            path if module == "builtins" else f"{module}.{path}"
-        )
-        return ClassObject(module, path, name) if _class_record(module, path) is not None else None
+        if _class_record(module, path) is None:
+            return None
+        name = path if module == "builtins" else f"{module}.{path}"
+        return ClassObject(module, path, _load_snapshot()[0]["preferred"].get(qualified_name) or name)
 
-    def resolve_attribute(self, base: SnapshotObject, name: str) -> SnapshotObject | MissingName | None:
-        """What an attribute is; None when that cannot be known."""
+    def resolve_attribute(self, base: SnapshotObject, name: str) -> Inferred:
+        """Return what an attribute is, None when that is not known."""
         if name.startswith("_"):
             return None
         match base:
             case ModuleObject(module):
                 return self._resolve_in_module(module, name)
             case ClassObject():
-                return self._resolve_in_class(base, name, base)
+                return self._resolve_in_class(base, name)
             case InstanceObject(classes):
-                attributes = [self._resolve_in_class(one, name, one) for one in classes]
+                attributes = [self._resolve_in_class(one, name) for one in classes]
                 missing = [one for one in attributes if isinstance(one, MissingName)]
                 if len(missing) < len(attributes):
                     return attributes[0] if len(attributes) == 1 else None
@@ -137,14 +130,12 @@ class StdlibSnapshot:
             case FunctionObject():
                 return None
 
-    def _resolve_in_module(self, module: str, name: str) -> SnapshotObject | MissingName | None:
+    def _resolve_in_module(self, module: str, name: str) -> Inferred:
         module_entry = module_record(module)
         if module_entry is None or "g" in module_entry:
             return None
         entry = module_entry["n"].get(name)
         inner = module_record(f"{module}.{name}")
-        if entry is None and inner is None:
-            return None if name in module_entry.get("x", "").split() else MissingName(0)
         mask = (0 if entry is None else _entry_mask(entry)) | (inner["v"] if inner else 0)
         if not mask & self.version_bit:
             return None if name in module_entry.get("x", "").split() else MissingName(mask)
@@ -173,39 +164,29 @@ class StdlibSnapshot:
                     return None
         return None
 
-    def make_instance(
-        self, types: list[str] | tuple[str, ...], self_class: ClassObject | None
-    ) -> InstanceObject | None:
-        """A value of one of these types, "self" being owner."""
+    def make_instance(self, types: Sequence[str], self_class: ClassObject | None) -> InstanceObject | None:
+        """Return an instance of one of these types, where "self" is self_class; None when a type is not known."""
         classes = [self_class if one == "self" else self.find_class(one) for one in types]
         known_classes = tuple(one for one in classes if one is not None)
         return InstanceObject(known_classes) if known_classes and len(known_classes) == len(classes) else None
 
-    def _resolve_in_class(
-        self, class_object: ClassObject, name: str, display_class: ClassObject
-    ) -> SnapshotObject | MissingName | None:
+    def _resolve_in_class(self, class_object: ClassObject, name: str) -> Inferred:
         missing = 0
-        for module, path, bases_record in self.iter_bases(class_object):
-            if bases_record is None:
+        for module, path, record in self.iter_bases(class_object):
+            if record is None:
                 return None
-            entry = bases_record["n"].get(name)
+            entry = record["n"].get(name)
             if entry is not None:
-                mask = _entry_mask(entry)
-                if mask & self.version_bit:
-                    return self._decode_object(
-                        entry, module, f"{path}.{name}", f"{display_class.name}.{name}", display_class
-                    )
-                missing |= mask
-            if name in bases_record.get("x", "").split():
+                if _entry_mask(entry) & self.version_bit:
+                    display = f"{class_object.name}.{name}"
+                    return self._decode_object(entry, module, f"{path}.{name}", display, class_object)
+                missing |= _entry_mask(entry)
+            if "d" in record or name in record.get("x", "").split():
                 return None
-            if "d" in bases_record:
-                return None
-        if name in _METACLASS_METHODS:
-            return None
-        return MissingName(missing)
+        return None if name in _METACLASS_METHODS else MissingName(missing)
 
     def resolve_context_value(self, manager: InstanceObject) -> InstanceObject | None:
-        """What a with statement binds."""
+        """Return what a with statement binds."""
         owner = manager.classes[0]
         for _, _, found in self.iter_bases(owner):
             if found is None or len(manager.classes) > 1:
@@ -216,7 +197,7 @@ class StdlibSnapshot:
         return None
 
     def iter_bases(self, class_object: ClassObject) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
-        """The class and its bases, nearest first, with their records; None for one that is not known."""
+        """Yield module, path and record of a class and its bases, nearest first; None for an unknown record."""
         queue, seen = [f"{class_object.module}:{class_object.path}"], set()
         while queue:
             qualified_name = queue.pop(0)
@@ -231,7 +212,7 @@ class StdlibSnapshot:
             queue.extend(found.get("b", []))
 
     def find_constructors(self, class_object: ClassObject) -> list[FunctionObject] | None:
-        """What takes the arguments of a call of the class; None when not known."""
+        """Return the functions that take the arguments of a call of the class, None when not known."""
         for _, _, found in self.iter_bases(class_object):
             if found is None or "d" in found:
                 return None
@@ -243,7 +224,7 @@ class StdlibSnapshot:
         return None
 
     def find_missing_keyword(self, function: FunctionObject, keyword: str) -> MissingName | None:
-        """The versions that take the keyword, when the target does not; None when it does."""
+        """Return the versions that take the keyword if the target does not, None if it does."""
         mask = 0
         for entry in function.keywords.split(" "):
             name, _, versions = entry.partition(":")

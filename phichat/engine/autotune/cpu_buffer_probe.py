@@ -1,9 +1,9 @@
-"""What was found out about a library on a machine, remembered.
+"""Cached outcome of a probe: does a build of llama.cpp crash with this CPU's own buffer types?
 
 llama.cpp repacks weights into buffer types made for the CPU at hand, AMX's among them. Some builds
 crash in them (GCC before 12.4 and 13.3 compiles AMX's tile configuration wrongly), which only shows
 when a batch is evaluated. So the first load of a kind of weights by a library on a machine evaluates
-one batch in the engine process; when that dies, the next process does without those buffer types.
+one batch in the engine process; when that process dies, the next one does without those buffer types.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from phichat.gguf.header import GgufHeader
 from phichat.gguf.types import GGML_TYPES
-from phichat.storage.json_cache import JsonFileCache
+from phichat.storage.json_file import JsonFile
 
 
 class ProbeOutcome(StrEnum):
-    """Whether the CPU's own buffer types can be used."""
+    """Outcome of using the CPU's own buffer types."""
 
     WORKS = "works"
     CRASHES = "crashes"
@@ -28,7 +28,7 @@ class ProbeOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeKey:
-    """What a verdict is about: a CPU, a library file as it is now, and the types of the weights."""
+    """Subject of a probe: a CPU, the files of a library as they are now, and the types of the weights."""
 
     cpu: str
     library: str
@@ -36,13 +36,13 @@ class ProbeKey:
 
     @property
     def key(self) -> str:
-        """A short name for the three."""
+        """Hash of the three."""
         return hashlib.sha256("\n".join((self.cpu, self.library, self.weight_types)).encode()).hexdigest()[:24]
 
 
 def build_probe_key(library_file: Path, header: GgufHeader) -> ProbeKey:
-    """The subject for this machine."""
-    # Every library beside it belongs to the build: ggml's CPU code is in a file of its own.
+    """Return the key for this machine."""
+    # Every library next to it belongs to the build: ggml's CPU code is in a file of its own.
     files = sorted(path for path in library_file.parent.glob("*") if path.is_file() and "ggml" in path.name)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     weight_types = ",".join(sorted({GGML_TYPES[tensor.ggml_type].name for tensor in header.tensors}))
@@ -50,7 +50,7 @@ def build_probe_key(library_file: Path, header: GgufHeader) -> ProbeKey:
 
 
 def read_cpu_info() -> str:
-    """What the system says of this machine's."""
+    """Return the lines about this machine's CPU that the system gives."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n", 1)[0].splitlines()
     except OSError:
@@ -59,26 +59,26 @@ def read_cpu_info() -> str:
 
 
 def parse_cpu_name(cpu_info: str) -> str:
-    """The product's name in what `cpu` gave."""
+    """Return the product's name in the result of `read_cpu_info`."""
     return next((line.split(":", 1)[1].strip() for line in cpu_info.splitlines() if "name" in line), cpu_info)
 
 
-class ProbeCache(JsonFileCache):
-    """The verdicts of this user: {"verdict", "cpu", "library", "weights"} by the key of their subject."""
+class ProbeCache(JsonFile):
+    """File with {"verdict", "cpu", "library", "weights"} by `ProbeKey.key`."""
 
     def lookup(self, probe_key: ProbeKey) -> ProbeOutcome | None:
-        """What is known; None when nothing is."""
+        """Return the outcome of an earlier probe, None where there was none."""
         try:
             return ProbeOutcome(self.load_entries()[probe_key.key]["verdict"])
         except (KeyError, TypeError, ValueError):
             return None
 
     def store(self, probe_key: ProbeKey, outcome: ProbeOutcome) -> None:
-        """Keep a verdict."""
+        """Remember an outcome."""
         entry = {
             "verdict": outcome,
             "cpu": parse_cpu_name(probe_key.cpu),
             "library": probe_key.library.split(" [")[0],
             "weights": probe_key.weight_types,
         }
-        self._store(probe_key.key, entry)
+        self.store_entry(probe_key.key, entry)

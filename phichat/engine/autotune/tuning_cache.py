@@ -1,7 +1,7 @@
-"""How many threads, and how long they spin at a barrier: what was measured on this machine, remembered.
+"""Cached measurements of this machine: numbers of threads, and how long they spin at a barrier.
 
-What is best depends on the machine, on the build of the library and on how large the model is. Measurements
-on a machine that others use too are noisy, so the usual choice stays unless another one wins each round.
+The best values depend on the machine, on the build of the library and on the size of the model. Measurements on a
+machine with other programs are noisy, so the default is kept unless another value wins each round.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from phichat.engine.autotune.cpu_buffer_probe import build_probe_key, parse_cpu_
 from phichat.engine.ipc.process import DEFAULT_SPIN_COUNT
 from phichat.engine.planner.hardware import count_usable_cores, count_usable_cpus
 from phichat.gguf.header import GgufHeader
-from phichat.storage.json_cache import JsonFileCache
+from phichat.storage.json_file import JsonFile
 
 _MIN_SPEEDUP = 1.03
-"""What is faster by less than this is not worth another choice."""
+"""A candidate must be faster than the default by this factor."""
 _MAX_CANDIDATES = 8
 
 _T = TypeVar("_T")
@@ -28,43 +28,42 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """How many, to generate with and to evaluate prompts with."""
+    """Numbers of threads for generation and for prefill."""
 
     generation: int
     prompt: int
 
 
 BatchCosts = tuple[tuple[int, float], ...]
-"""Sizes of batches, and what evaluating one costs in terms of a single token."""
-
+"""(batch size, cost of evaluating such a batch relative to a single token)."""
 
 ASSUMED_BATCH_COSTS: BatchCosts = ((2, 1.1), (3, 1.2))
-"""Where they were not measured, and a user wants guesses nevertheless."""
+"""For a user who asks for speculation where costs were not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeSettings:
-    """What a model is computed with. batch_costs: empty where they were not measured."""
+    """Settings that a model is computed with. batch_costs: empty where they were not measured."""
 
     threads: Threads
     batch_costs: BatchCosts = ()
 
 
 class TuningSource(Protocol):
-    """What a model is loaded with where the user has not said it; None where nothing is known."""
+    """Defaults for settings that the user left open; None where nothing was measured."""
 
     def get_spin_count(self, model_bytes: int) -> int | None:
-        """For a model of so many bytes."""
+        """Return the iterations that OpenMP spins for a model of this size in bytes."""
         ...
 
     def get_settings(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> ComputeSettings | None:
-        """For a model like that. offloaded: whether some of it is on a GPU."""
+        """Return the settings for models like this. offloaded: some layers are on a GPU."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StaticTuning:
-    """Always the same."""
+    """Fixed values."""
 
     fixed_spin_count: int | None = None
 
@@ -76,15 +75,17 @@ class StaticTuning:
 
 
 def resolve_spin_count(path: Path, tuning_source: TuningSource) -> int:
-    """What an engine for that model is started with, before its header is read: of one in several files the first
-    has to do."""
+    """Return the spin count for an engine process to start before the model's header is read.
+
+    Of a model in several files, the size of the first one counts.
+    """
     size = path.stat().st_size if path.is_file() else 0
     return tuning_source.get_spin_count(size) or DEFAULT_SPIN_COUNT
 
 
 def list_thread_candidates(physical_cores: int, logical_cpus: int) -> tuple[int, ...]:
-    """Numbers of threads to try, the usual one first: all up to the physical cores and the logical ones, or
-    some of them where they are many. Logical CPUs beyond two a core are not this process's to use."""
+    """Return the numbers of threads to try, the default first: up to the physical cores and the logical CPUs, or at
+    most 8 of these numbers. Logical CPUs beyond two per core are not this process's to use."""
     max_threads = max(physical_cores, min(logical_cpus, 2 * physical_cores))
     counts = {*range(1, physical_cores + 1), max_threads}
     if len(counts) > _MAX_CANDIDATES:
@@ -93,9 +94,9 @@ def list_thread_candidates(physical_cores: int, logical_cpus: int) -> tuple[int,
 
 
 def select_fastest(rates: Mapping[_T, Sequence[float]], baseline: _T) -> _T:
-    """The one that is faster than the usual one: in every round, and by a few percent in the middle.
+    """Return the candidate that is faster than the baseline in every round, and by at least 3 % in the median.
 
-    rates: for each candidate one of each round, which were measured in turn.
+    rates: of each candidate, one per round; the rounds were measured in turn.
     """
     best, best_ratio = baseline, _MIN_SPEEDUP
     for candidate, speeds in rates.items():
@@ -105,39 +106,31 @@ def select_fastest(rates: Mapping[_T, Sequence[float]], baseline: _T) -> _T:
     return best
 
 
-class TuningCache(JsonFileCache):
-    """What was measured for this user."""
+class TuningCache(JsonFile):
+    """File with the measurements of this user."""
 
     def get_spin_count(self, model_bytes: int) -> int | None:
-        """As `Preferences.spin_count`."""
-        return (
-            self._get_int(self.load_entries(), _make_spin_count_key(model_bytes), "spin_count")
-            if self._file.is_file()
-            else None
-        )
+        if not self.path.is_file():
+            return None
+        return _get_int(self.load_entries().get(_make_key("spin", _compute_size_class(model_bytes))), "spin_count")
 
     def get_settings(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> ComputeSettings | None:
-        """As `Preferences.measured`."""
         entries = self.load_entries()
-        key = _make_settings_key(library_file, header, offloaded=offloaded) if entries else ""
-        generation, prompt = self._get_int(entries, key, "threads"), self._get_int(entries, key, "prompt_threads")
-        if not generation or not prompt:
+        entry = entries.get(_make_settings_key(library_file, header, offloaded=offloaded)) if entries else None
+        generation, prompt = _get_int(entry, "threads"), _get_int(entry, "prompt_threads")
+        if not entry or not generation or not prompt:
             return None
-        return ComputeSettings(Threads(generation, prompt), _parse_batch_costs(entries[key].get("batch_costs")))
+        return ComputeSettings(Threads(generation, prompt), _parse_batch_costs(entry.get("batch_costs")))
 
-    @staticmethod
-    def _get_int(entries: Mapping[str, dict[str, Any]], key: str, name: str) -> int | None:
-        value = entries.get(key, {}).get(name)
-        return value if isinstance(value, int) and 1 <= value <= 1_000_000 else None
-
-    def store_spin_count(self, size: int, count: int) -> None:
-        """Keep it for models of about that size."""
-        self._store_for_size(_make_spin_count_key(size), size, {"spin_count": count})
+    def store_spin_count(self, model_bytes: int, count: int) -> None:
+        """Remember the spin count for models of about this size."""
+        size_class = _compute_size_class(model_bytes)
+        self._store_for_size(_make_key("spin", size_class), size_class, {"spin_count": count})
 
     def store_settings(
         self, library_file: Path, header: GgufHeader, settings: ComputeSettings, *, offloaded: bool
     ) -> None:
-        """Keep it for this library and models like that: of about its size, its architecture and its types."""
+        """Remember settings for this library and models of this architecture, weight types and about this size."""
         entry = {
             "threads": settings.threads.generation,
             "prompt_threads": settings.threads.prompt,
@@ -145,42 +138,38 @@ class TuningCache(JsonFileCache):
             "library": str(library_file),
             "offloaded": offloaded,
         }
-        self._store_for_size(_make_settings_key(library_file, header, offloaded=offloaded), header.file_size, entry)
+        key = _make_settings_key(library_file, header, offloaded=offloaded)
+        self._store_for_size(key, _compute_size_class(header.file_size), entry)
 
-    def _store_for_size(self, key: str, size: int, values: Mapping[str, Any]) -> None:
-        min_size = 1 << _compute_size_class(size)
-        self._store(key, {**values, "cpu": parse_cpu_name(read_cpu_info()), "sizes": [min_size, 2 * min_size]})
+    def _store_for_size(self, key: str, size_class: int, values: Mapping[str, Any]) -> None:
+        sizes = [1 << size_class, 2 << size_class]
+        self.store_entry(key, {**values, "cpu": parse_cpu_name(read_cpu_info()), "sizes": sizes})
+
+
+def _get_int(entry: Mapping[str, Any] | None, name: str) -> int | None:
+    value = entry.get(name) if entry else None
+    return value if isinstance(value, int) and 1 <= value <= 1_000_000 else None
 
 
 def _parse_batch_costs(value: object) -> BatchCosts:
-    """Empty where it makes no sense."""
+    """Return the costs in a cache file, () where they are implausible."""
     try:
         costs = tuple((int(size), float(cost)) for size, cost in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, OverflowError):
         return ()
     is_valid = all(2 <= size <= 64 and 0.1 <= cost <= 1000 for size, cost in costs)
-    return costs if is_valid and [size for size, _ in costs] == sorted(size for size, _ in costs) else ()
+    sizes = [size for size, _ in costs]
+    return costs if is_valid and sizes == sorted(sizes) else ()
 
 
-def _compute_size_class(size: int) -> int:
-    """Models that are larger by less than twice are alike."""
-    return max(0, size.bit_length() - 1)
-
-
-def _make_spin_count_key(size: int) -> str:
-    return _make_key("spin", _compute_size_class(size))
+def _compute_size_class(model_bytes: int) -> int:
+    """Return the binary logarithm, rounded down: models whose sizes differ by less than twice share measurements."""
+    return max(0, model_bytes.bit_length() - 1)
 
 
 def _make_settings_key(library_file: Path, header: GgufHeader, *, offloaded: bool) -> str:
-    probe_key = build_probe_key(library_file, header)
-    return _make_key(
-        "library",
-        probe_key.library,
-        probe_key.weight_types,
-        header.architecture,
-        _compute_size_class(header.file_size),
-        offloaded,
-    )
+    probe_key, size_class = build_probe_key(library_file, header), _compute_size_class(header.file_size)
+    return _make_key("library", probe_key.library, probe_key.weight_types, header.architecture, size_class, offloaded)
 
 
 def _make_key(*parts: object) -> str:

@@ -1,4 +1,4 @@
-"""The backend that asks an engine which stays: one that is there, or one that it starts."""
+"""Backend that connects to a daemon with the model, and launches one where none runs."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from phichat.engine.backend import CancelToken, LoadEvent
-from phichat.engine.daemon.client import DaemonClient, wait_until_loaded
-from phichat.engine.daemon.handshake import NoReply, send_control_request
+from phichat.engine.daemon.client import DaemonClient, NoReply, send_control_request, wait_until_loaded
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
 from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo
-from phichat.engine.process_backend import ProcessBackend
-from phichat.errors import EngineCrashed, EngineError
+from phichat.engine.process_backend import ProcessBackend, require_loaded
+from phichat.errors import EngineCrashed
 from phichat.events import ModelLoading, ModelReady
 
 if TYPE_CHECKING:
-    from phichat.engine.ipc.process import EngineProcess
-    from phichat.engine.local import LocalBackend
+    from phichat.engine.local import LocalBackend, StartProcess
 
 _MAX_CONNECT_ATTEMPTS = 20
-"""More often than an engine is found gone when ten clients kill and start them, and no endless loop."""
+"""More than it takes when ten clients kill and launch daemons at once, and no endless loop."""
 
-LocalBackendFactory = Callable[[Callable[[EngineTimeouts, int], "EngineProcess"] | None], "LocalBackend"]
-"""Makes the backend that plans and loads; given a way to start the engine process, None for a private one."""
+LocalBackendFactory = Callable[["StartProcess | None"], "LocalBackend"]
+"""Makes the backend that plans and loads, given a way to start the engine process, None for a private one."""
 
 
 class DaemonBackend(ProcessBackend):
-    """One GGUF file, in an engine that others use too and that stays when they have left.
+    """One GGUF file in a daemon, which serves several clients and outlives them.
 
-    Where that is not to be had (an engine too busy to answer, a folder that cannot be used) it has one of its own.
-    keep_alive: seconds that the engine shall stay without clients. spin_count: that an engine is started with.
+    Falls back to a private engine process where the daemon is too busy to answer, or its folder cannot be used.
+    keep_alive: seconds that the daemon runs without clients. get_spin_count: for OpenMP in a daemon to launch.
     """
 
     def __init__(
@@ -58,31 +56,23 @@ class DaemonBackend(ProcessBackend):
     def n_ctx(self) -> int:
         if self._client is None and self._fallback is not None:
             return self._fallback.n_ctx
-        return self._require_client().loaded_model.model.n_ctx
-
-    def _require_client(self) -> DaemonClient:
-        if self._client is None:
-            raise EngineError("No model is loaded", "Load one first")
-        return self._client
+        return require_loaded(self._client).loaded_model.model.n_ctx
 
     def _require_connection(self) -> EngineConnection:
         if self._client is None and self._fallback is not None:
             return self._fallback._require_connection()
-        return self._require_client()
+        return require_loaded(self._client)
 
     def _on_disconnected(self) -> None:
         self._client = None
         if self._fallback is not None:
             self._fallback._on_disconnected()
 
-    # Loading
-
-    def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """As `Backend.load`. Raises ModelFileError, ModelDoesNotFit and EngineError kinds."""
+    def _load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         if self._client is not None and self._client.is_alive:
             return
         if self._fallback is not None:
-            yield from self._forward_events(self._fallback.load(cancel))
+            yield from self._fallback.load(cancel)
             return
         self.close()
         started_at = monotonic()
@@ -99,32 +89,23 @@ class DaemonBackend(ProcessBackend):
                 else:
                     accepted = yield from self._connect_when_loaded(*result, cancel)
                     if self._client is not None:
-                        yield self._make_ready_event(monotonic() - started_at)
+                        loaded = self._client.loaded_model
+                        # The client may know the same file by another name.
+                        model, load_s = replace(loaded.model, name=self._name), monotonic() - started_at
+                        yield ModelReady(model, str(self._path), loaded.n_ctx_train, load_s, loaded.notices)
                     elif not accepted:
                         break
                 if self._client is not None or cancel.is_set():
                     return
         self._fallback = self._make_local(None)
-        yield from self._forward_events(self._fallback.load(cancel))
-
-    def _forward_events(self, events: Iterator[LoadEvent]) -> Iterator[LoadEvent]:
-        for event in events:
-            if isinstance(event, ModelReady):
-                self._unreported_load_s = event.load_s
-            yield event
+        yield from self._fallback.load(cancel)
 
     def _connect_when_loaded(
         self, connection: Any, reply: EngineReply, cancel: CancelToken
     ) -> Generator[LoadEvent, None, bool]:
-        """Come in as soon as the model is loaded; False where that cannot be."""
+        """Become a client as soon as the model is loaded; returns False where the daemon does not accept one."""
         try:
-            load_progress = wait_until_loaded(connection, reply, cancel)
-            while True:
-                try:
-                    yield ModelLoading(self._name, next(load_progress))
-                except StopIteration as stop:
-                    final_reply: EngineReply | None = stop.value
-                    break
+            final_reply = yield from wait_until_loaded(connection, reply, self._name, cancel)
             if isinstance(final_reply, LoadedModelInfo):
                 self._client = DaemonClient(self._timeouts, connection, self._address, final_reply)
             return self._client is not None or final_reply is None
@@ -132,18 +113,11 @@ class DaemonBackend(ProcessBackend):
             if self._client is None:
                 connection.close()
 
-    def _make_ready_event(self, load_s: float) -> ModelReady:
-        loaded_model = self._require_client().loaded_model
-        self._unreported_load_s = load_s
-        # The same file may go by another name here.
-        model = replace(loaded_model.model, name=self._name)
-        return ModelReady(model, str(self._path), loaded_model.n_ctx_train, load_s, loaded_model.notices)
-
     def _launch(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """Start an engine, unless somebody else has been faster, and become its first client."""
-        from phichat.engine.daemon.launcher import fingerprint_model, fingerprint_program, launch_if_absent
+        """Launch a daemon, unless another process was faster, and become its first client."""
+        from phichat.engine.daemon.launcher import fingerprint_files, launch_if_absent
 
-        fingerprints = fingerprint_model(self._path)
+        model_files, program_files = fingerprint_files(self._path)
         launcher = launch_if_absent(self._address, self._timeouts, self._get_spin_count(), cancel)
         if launcher is None:
             return
@@ -151,21 +125,14 @@ class DaemonBackend(ProcessBackend):
             local_backend = self._make_local(launcher.start_process)
             for event in local_backend.load(cancel):
                 if isinstance(event, ModelReady):
-                    local_backend.detach(fingerprints, fingerprint_program(), cancel)
-                    self._unreported_load_s = event.load_s
-                    self._connect_to_own(cancel)
+                    local_backend.detach(event, model_files, program_files, cancel)
+                    result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
+                    if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
+                        raise EngineCrashed("The engine ended right after it loaded the model", "Ask again")
+                    self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
                 yield event
         finally:
             launcher.close()
-
-    def _connect_to_own(self, cancel: CancelToken) -> None:
-        """Through the door that this process has opened. Raises EngineCrashed when nobody is there any more."""
-        result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
-        if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
-            raise EngineCrashed("The engine ended as soon as it had loaded the model", "Ask again")
-        self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
-
-    # Asking
 
     def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
         has_reply = False
@@ -176,24 +143,20 @@ class DaemonBackend(ProcessBackend):
         except EngineCrashed:
             if has_reply or self._fallback is not None:
                 raise
-            # It left, or died, before it was asked: nothing is lost.
+            # The daemon ended before the request: nothing is lost.
             for _ in self.load(cancel):
                 pass
             if not cancel.is_set():
                 yield from super()._request(request, cancel)
 
     def unload(self) -> None:
-        """Free the model's memory, unless others use it."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.release()
+        if self._client is not None:
+            self._client.release()
         self.close()
 
     def close(self) -> None:
-        """As `Backend.close`: the engine stays for others, and for the next time."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-        fallback, self._fallback = self._fallback, None
-        if fallback is not None:
-            fallback.close()
+        if self._client is not None:
+            self._client.close()
+        if self._fallback is not None:
+            self._fallback.close()
+        self._client = self._fallback = None

@@ -1,4 +1,4 @@
-"""A connection to an engine that stays."""
+"""Client of a daemon: first request, the reason when none answers, and the connection after it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,127 @@ import os
 import socket
 import sys
 from collections.abc import Generator
+from enum import Enum, auto
 from time import monotonic
 from typing import Any
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.process_health import kill
+from phichat.engine.daemon.process_health import ProcessHealth, check_health, kill
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
-from phichat.engine.ipc.framing import wait
-from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo, LoadProgress
+from phichat.engine.ipc.framing import SocketConnection, wait
+from phichat.engine.ipc.protocol import ControlRequest, EngineReply, LoadedModelInfo, LoadProgress, ProtocolError
 from phichat.errors import EngineCrashed
+from phichat.events import ModelLoading
 
+_HANDSHAKE_TIMEOUT_S = 0.7
+"""A daemon answers a first request from a thread of its own, also while it computes."""
+_STARTUP_TIMEOUT_S = 30.0
+"""A process that was just started listens within this time, on any machine."""
 _SHUTDOWN_TIMEOUT_S = 2.0
 _LOAD_STALL_TIMEOUT_S = 120.0
-"""Without progress: whoever started the engine may have been stopped."""
+"""Without progress: the process that launched the daemon may have been stopped."""
+
+
+class NoReply(Enum):
+    """Reason why a daemon did not answer."""
+
+    NOT_RUNNING = auto()
+    BUSY = auto()
+    """It runs, but is too busy to answer soon."""
+    CANCELLED = auto()
+
+
+def open_connection(address: DaemonAddress) -> Any | None:
+    """Connect to a daemon, None where no process listens. Raises OSError, TimeoutError among them."""
+    try:
+        if sys.platform == "win32":
+            from multiprocessing.connection import Client
+
+            return Client(address.socket_path, authkey=address.key_path.read_bytes())
+        with contextlib.ExitStack() as cleanup:
+            sock = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.settimeout(_HANDSHAKE_TIMEOUT_S)
+            sock.connect(address.socket_path)
+            sock.settimeout(None)
+            cleanup.pop_all()
+            return SocketConnection(sock)
+    except (FileNotFoundError, ConnectionError, EOFError):
+        return None
+
+
+def send_control_request(
+    address: DaemonAddress, request: ControlRequest, cancel: CancelToken
+) -> tuple[Any, EngineReply] | NoReply:
+    """Return a new connection and the first reply to the request. Kills a daemon that hangs.
+
+    Raises OSError where the address cannot be used.
+    """
+    started_at = monotonic()
+    with contextlib.ExitStack() as cleanup:
+        try:
+            connection = open_connection(address)
+            if connection is None:
+                return NoReply.NOT_RUNNING
+            cleanup.callback(connection.close)
+            protocol.send(connection, request)
+            waitables = [connection, cancel]
+        except TimeoutError:  # the system's queue of connections to be accepted is full
+            connection, waitables = None, [cancel]
+        except ConnectionError:
+            return NoReply.NOT_RUNNING
+        while True:
+            ready = wait(waitables, _HANDSHAKE_TIMEOUT_S if connection else 0)
+            if connection and connection in ready:
+                try:
+                    reply = protocol.receive_reply(connection)
+                except ProtocolError:
+                    return NoReply.BUSY
+                except (EOFError, OSError):
+                    return NoReply.NOT_RUNNING
+                cleanup.pop_all()
+                return connection, reply
+            if ready:
+                return NoReply.CANCELLED
+            match check_health(address):
+                case ProcessHealth.HUNG:
+                    kill(address)
+                    return NoReply.NOT_RUNNING
+                case ProcessHealth.NOT_RUNNING | ProcessHealth.STARTING if (
+                    connection and monotonic() - started_at < _STARTUP_TIMEOUT_S
+                ):
+                    continue
+                case _:
+                    return NoReply.BUSY
+
+
+def wait_until_loaded(
+    connection: Any, reply: EngineReply, model_name: str, cancel: CancelToken
+) -> Generator[ModelLoading, None, EngineReply | None]:
+    """Yield the progress of a daemon's load, starting with the first `reply` to a Connect, and return the last reply.
+
+    That is LoadedModelInfo, or another one where the daemon does not accept this client; None when the daemon died,
+    and when cancelled.
+    """
+    changed_at = monotonic()
+    while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
+        yield ModelLoading(model_name, reply.fraction)
+        previous = reply
+        try:
+            # No timeout: the process that launched the daemon ends a load that hangs.
+            if connection not in wait([connection, cancel]):
+                return None
+            reply = protocol.receive_reply(connection)
+        except (EOFError, OSError):
+            return None
+        if reply != previous:
+            changed_at = monotonic()
+    return reply
 
 
 class DaemonClient(EngineConnection):
-    """One of the clients of an engine, from its card on."""
+    """One of the clients of a daemon, after the daemon has accepted it."""
 
     def __init__(
         self, timeouts: EngineTimeouts, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo
@@ -36,26 +138,26 @@ class DaemonClient(EngineConnection):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine is there; it says nothing unasked, so what can be read is its end."""
+        # A daemon sends nothing unasked, so that only the end of the connection can be read here.
         try:
             return not self._connection.closed and not self._connection.poll()
         except OSError:
             return False
 
     def close(self) -> None:
-        """Go; the engine stays for a while."""
+        """Disconnect; the daemon keeps running for a while."""
         self._connection.close()
 
     def release(self) -> None:
-        """Go, and let the engine go too if nobody else is there."""
+        """Disconnect, and let the daemon exit if it has no other client."""
         with contextlib.suppress(EOFError, OSError):
             protocol.send(self._connection, protocol.Shutdown(force=False))
             if wait([self._connection], _SHUTDOWN_TIMEOUT_S):
-                protocol.receive(self._connection)
+                protocol.receive_reply(self._connection)
         self.close()
 
     def abandon(self) -> None:
-        # Others may be waiting for its answers.
+        # Other clients may be waiting for their replies: the daemon goes on.
         self.close()
 
     def kill(self) -> None:
@@ -75,26 +177,3 @@ class DaemonClient(EngineConnection):
 
     def _read_stderr(self) -> str:
         return read_log_tail(self._address.log_path)
-
-
-def wait_until_loaded(
-    connection: Any, reply: EngineReply, cancel: CancelToken
-) -> Generator[float, None, EngineReply | None]:
-    """The fraction loaded, again and again; then what is said at last: a Card, or something else where there is no
-    coming in. None when the engine died, or when cancelled.
-    """
-    changed_at = monotonic()
-    waitables: list[Any] = [connection, cancel]
-    while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
-        yield reply.fraction
-        previous = reply
-        try:
-            # The engine's own supervisor sees to it that loading ends.
-            if connection not in wait(waitables):
-                return None
-            reply = protocol.receive(connection)
-        except (EOFError, OSError):
-            return None
-        if reply != previous:
-            changed_at = monotonic()
-    return reply

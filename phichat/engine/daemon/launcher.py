@@ -1,4 +1,4 @@
-"""Opening a door: a socket that listens before its engine runs, so that whoever comes next waits there."""
+"""Launch of a daemon: its socket listens before its process runs, so that further clients wait there at once."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import time
 from pathlib import Path
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.handshake import open_connection
+from phichat.engine.daemon.client import open_connection
 from phichat.engine.daemon.registry import DaemonAddress, list_program_files
 from phichat.engine.ipc.connection import EngineTimeouts
-from phichat.engine.ipc.process import WORKER_COMMAND, DaemonSocket, EngineProcess
+from phichat.engine.ipc.process import DaemonSocket, EngineProcess
 from phichat.gguf.split import list_split_paths
-from phichat.storage.fingerprint import compute_fingerprint
+from phichat.storage.fingerprint import FileFingerprints, compute_fingerprint
 
 _BACKLOG = 128
 _RETRY_INTERVAL_S = 0.02
 
 
 class DaemonLauncher:
-    """A door that this process has opened, for one engine after another until the model is loaded.
+    """Listening socket of this process, which it passes on to one engine process after another until one has loaded
+    the model.
 
-    Made with the address locked. Raises OSError, and EngineCrashed when no process can be started.
+    Made while the address is locked. Raises OSError, and EngineCrashed when no process can be started.
     """
 
     def __init__(self, address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int) -> None:
@@ -42,13 +43,14 @@ class DaemonLauncher:
             raise
 
     def start_process(self, timeouts: EngineTimeouts, spin_count: int) -> EngineProcess:
-        """An engine process behind this door."""
+        """Return an engine process with the socket: the one that already starts up, else a new one."""
         process, self._first_process = self._first_process, None
         return process or self._spawn(timeouts, spin_count)
 
     def _spawn(self, timeouts: EngineTimeouts, spin_count: int) -> EngineProcess:
         listener_fd = self._listener.fileno() if self._listener else None
-        process = EngineProcess(timeouts, WORKER_COMMAND, DaemonSocket(self._address, listener_fd), spin_count)
+        daemon_socket = DaemonSocket(self._address.stem, self._address.log_path, listener_fd)
+        process = EngineProcess(timeouts, daemon_socket=daemon_socket, spin_count=spin_count)
         if self._listener is None:
             deadline = time.monotonic() + timeouts.startup_s
             while process.is_alive and time.monotonic() < deadline:
@@ -60,7 +62,7 @@ class DaemonLauncher:
         return process
 
     def close(self) -> None:
-        """This process does not listen there any more; its engine may."""
+        """Stop listening in this process; an engine process that has loaded the model goes on."""
         if self._first_process is not None:
             self._first_process.kill()
         if self._listener is not None:
@@ -70,12 +72,12 @@ class DaemonLauncher:
 def launch_if_absent(
     address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int, cancel: CancelToken
 ) -> DaemonLauncher | None:
-    """A door at the address, and an engine behind it; None where there is one already, or when cancelled.
+    """Start an engine process for a daemon; None where one listens there already, or when cancelled.
 
-    Raises OSError where there can be none, and EngineCrashed.
+    Raises OSError where the address cannot be used, and EngineCrashed.
     """
-    with address.lock(cancel) as has_lock:
-        if not has_lock:
+    with address.lock(cancel) as is_locked:
+        if not is_locked:
             return None
         try:
             connection = open_connection(address)
@@ -99,11 +101,7 @@ def _bind(address: DaemonAddress) -> socket.socket:
     return listener
 
 
-def fingerprint_model(path: Path) -> tuple[tuple[str, str], ...]:
-    """The files of a model as they are now."""
-    return tuple((str(part), compute_fingerprint(part)) for part in list_split_paths(path.resolve()))
-
-
-def fingerprint_program() -> tuple[tuple[str, str], ...]:
-    """The files that an engine is made of, as they are now."""
-    return tuple((file, compute_fingerprint(file)) for file in list_program_files())
+def fingerprint_files(model: Path) -> tuple[FileFingerprints, FileFingerprints]:
+    """Return the fingerprints of a model's files, and of those that stand for phichat and llama-cpp-python."""
+    model_files = tuple((str(part), compute_fingerprint(part)) for part in list_split_paths(model.resolve()))
+    return model_files, tuple((file, compute_fingerprint(file)) for file in list_program_files())

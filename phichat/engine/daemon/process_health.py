@@ -1,11 +1,11 @@
-"""What is the matter with an engine that does not answer, as far as the system can tell."""
+"""State of a daemon that does not answer, as the operating system reports it."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from enum import Enum
+from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,20 +20,19 @@ _EXIT_TIMEOUT_S = 2.0
 
 
 class ProcessHealth(Enum):
-    """Of an engine."""
+    """State of a process."""
 
-    NOT_RUNNING = "absent"
-    """There is no such process."""
-    STARTING = "new"
-    """It was started a moment ago."""
-    BUSY = "working"
-    """It is computing, or waits for a processor or a disk."""
-    HUNG = "stuck"
+    NOT_RUNNING = auto()
+    STARTING = auto()
+    """It was started less than _STARTUP_GRACE_S ago."""
+    BUSY = auto()
+    """It computes, or waits for a processor or a disk."""
+    HUNG = auto()
     """It is stopped, or does nothing at all."""
 
 
 def check_health(address: DaemonAddress) -> ProcessHealth:
-    """How the engine of that address is; watches it for a quarter of a second."""
+    """Return the state of a daemon, after watching it for a quarter of a second."""
     import psutil
 
     process = find_process(address)
@@ -60,20 +59,22 @@ def check_health(address: DaemonAddress) -> ProcessHealth:
 
 
 def find_process(address: DaemonAddress) -> psutil.Process | None:
-    """The engine of that address, found by its command line: nobody else's process bears that."""
+    """Return the process of a daemon, found by its command line, which no other process has."""
     import psutil
 
-    expected_args = ["--daemon-socket", str(address.stem)]
-    for process in psutil.process_iter():
+    option, stem = "--daemon-socket", str(address.stem)
+    for pid in psutil.pids():
+        # A process may end at any moment, also between two looks at it.
         with contextlib.suppress(psutil.Error, OSError):
+            process = psutil.Process(pid)
             arguments = process.cmdline()
-            if expected_args[1] in arguments and arguments[arguments.index(expected_args[1]) - 1] == expected_args[0]:
+            if stem in arguments and arguments[arguments.index(stem) - 1] == option:
                 return process
     return None
 
 
 def kill(address: DaemonAddress) -> None:
-    """Kill the engine of that address, if there is one, and wait until it is gone."""
+    """Kill the process of a daemon, if there is one, and wait for its end."""
     import psutil
 
     process = find_process(address)
@@ -84,7 +85,7 @@ def kill(address: DaemonAddress) -> None:
 
 
 def wait_for_exit(address: DaemonAddress, timeout_s: float) -> bool:
-    """Whether there is no engine of that address any more, at last."""
+    """Wait for the end of a daemon, and return whether it has ended."""
     import psutil
 
     process = find_process(address)
@@ -97,7 +98,7 @@ def wait_for_exit(address: DaemonAddress, timeout_s: float) -> bool:
 
 
 def _has_runnable_thread(pid: int) -> bool:
-    """Whether a thread of it waits for a processor or a disk; False where the system does not tell."""
+    """Return whether a thread waits for a processor or a disk; False where the system does not report it."""
     if sys.platform != "linux":
         return False
     for stat_file in Path(f"/proc/{pid}/task").glob("*/stat"):

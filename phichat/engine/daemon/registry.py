@@ -1,4 +1,4 @@
-"""Where engines that stay are found: a folder that only its owner can enter, and a name for each engine."""
+"""Addresses of daemons: files in a folder that only its owner can enter, with a name for each daemon."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 import os
 import stat
 import sys
-import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -16,105 +16,64 @@ from phichat import __version__
 from phichat.cancel import CancelToken
 from phichat.config.settings import EngineOptions
 from phichat.engine.ipc import protocol
+from phichat.storage.file_lock import lock_file
 from phichat.storage.fingerprint import compute_fingerprint
 
 _MAX_SOCKET_PATH_BYTES = 100
-"""Bytes of a socket's path: the systems allow 104 to 108, with the zero at the end."""
+"""Systems allow 104 to 108, with the zero at the end."""
 
 _RELEVANT_ENV_PREFIXES = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LLAMA_", "METAL_", "OMP_", "ROCR_", "VK_")
-"""What environment variables begin with that change how llama.cpp computes."""
+"""Prefixes of environment variables that change how llama.cpp computes."""
 
 _LOCK_TIMEOUT_S = 5.0
-"""For a lock that is held while a socket is made and a process started."""
-
-_RETRY_INTERVAL_S = 0.02
+"""A lock is held while a socket is made and a process started."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonAddress:
-    """Where one engine is reached. stem: the path of its files, without their endings."""
+    """Address of one daemon. stem: path of its files without suffix."""
 
     stem: Path
 
     @property
     def socket_path(self) -> str:
-        """The path of its socket, or the name of its pipe."""
+        """Path of its socket, or name of its pipe on Windows."""
         return rf"\\.\pipe\phichat-{self.stem.name}" if sys.platform == "win32" else f"{self.stem}.sock"
 
     @property
     def log_path(self) -> Path:
-        """What it wrote to its stderr."""
+        """File with its stderr."""
         return self.stem.with_suffix(".log")
 
     @property
     def key_path(self) -> Path:
-        """What those who talk to it have to know, where the system does not tell who they are."""
+        """File with the secret of its clients, where the system does not report the user of a peer (Windows)."""
         return self.stem.with_suffix(".key")
 
     def remove_files(self) -> None:
-        """Remove what an engine left there. Raises OSError."""
+        """Remove the files of a daemon that has ended. Raises OSError."""
         for file in (self.key_path, self.log_path, self.stem.with_suffix(".sock")):
             file.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def lock(self, cancel: CancelToken | None = None, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[bool]:
-        """Nobody else opens or clears away this address meanwhile; False where that cannot be had.
-
-        Raises OSError where files cannot be locked.
-        """
-        deadline = time.monotonic() + timeout_s
-        handle = os.open(self.stem.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            while not (is_locked := _lock(handle)) and time.monotonic() < deadline and not (cancel and cancel.is_set()):
-                time.sleep(_RETRY_INTERVAL_S)
-            try:
-                yield is_locked
-            finally:
-                if is_locked:
-                    _unlock(handle)
-        finally:
-            os.close(handle)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> bool:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(handle: int) -> None:
-        os.lseek(handle, 0, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _unlock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+    def lock(
+        self, cancel: CancelToken | None = None, timeout_s: float = _LOCK_TIMEOUT_S
+    ) -> AbstractContextManager[bool]:
+        """Exclude other processes from starting a daemon at this address or removing its files; see `lock_file`."""
+        return lock_file(self.stem.with_suffix(".lock"), timeout_s, cancel)
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonRegistry:
-    """The engines of one home. folder: where their addresses are. home: what the names of this home's begin with."""
+    """Daemons of one cache folder. folder: of their addresses. prefix: of their names."""
 
     folder: Path
     prefix: str
 
     @classmethod
     def for_cache(cls, cache_dir: Path, environ: Mapping[str, str] = os.environ) -> DaemonRegistry | None:
-        """Those that belong to a cache folder; None where no folder is safe. Nothing else of it is touched."""
-        prefix = hashlib.sha256(os.fsencode(cache_dir)).hexdigest()[:8]
+        """Return the registry for a cache folder, None where no folder is safe."""
+        # The version keeps clients from contacting a daemon that does not understand them.
+        prefix = hashlib.sha256(b"%d %b" % (protocol.PROTOCOL_VERSION, os.fsencode(cache_dir))).hexdigest()[:8]
         for folder in _list_candidate_dirs(cache_dir, environ):
             path_bytes = len(os.fsencode(folder)) + len("/.sock") + 2 * 8 + 9
             if (sys.platform == "win32" or path_bytes <= _MAX_SOCKET_PATH_BYTES) and _ensure_private_dir(folder):
@@ -122,35 +81,34 @@ class DaemonRegistry:
         return None
 
     def make_address(self, path: Path, options: EngineOptions) -> DaemonAddress:
-        """Of the engine for that file, loaded so, by the library, the program and the environment of this process.
+        """Return the address of the daemon for a file loaded with these options by the library, the program and the
+        environment of this process.
 
-        Raises OSError when the file is gone.
+        Raises OSError when the file does not exist.
         """
         settings = sorted((key, value) for key, value in os.environ.items() if key.startswith(_RELEVANT_ENV_PREFIXES))
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-        program_key = (
-            __version__,
-            sys.executable,
-            [compute_fingerprint(file) for file in list_program_files()],
-            settings,
-            cores,
-        )
+        program = [compute_fingerprint(file) for file in list_program_files()]
+        program_key = (__version__, sys.executable, program, settings, cores)
         key_text = repr((str(path.resolve(strict=True)), astuple(options), program_key))
         return DaemonAddress(self.folder / f"{self.prefix}-{hashlib.sha256(os.fsencode(key_text)).hexdigest()[:16]}")
 
     def list_addresses(self) -> list[DaemonAddress]:
-        """Where engines are, or were."""
+        """Return the addresses of daemons that run, or that died and left files."""
         suffix = ".key" if sys.platform == "win32" else ".sock"
         try:
             names = sorted(os.listdir(self.folder))  # noqa: PTH208  (a Path for each name would be made for nothing)
         except OSError:
             return []
-        own_names = [name for name in names if name.startswith(f"{self.prefix}-") and name.endswith(suffix)]
-        return [DaemonAddress(self.folder / name.removesuffix(suffix)) for name in own_names]
+        return [
+            DaemonAddress(self.folder / name.removesuffix(suffix))
+            for name in names
+            if name.startswith(f"{self.prefix}-") and name.endswith(suffix)
+        ]
 
 
 def list_program_files() -> list[str]:
-    """Files that are others when phichat or llama-cpp-python is."""
+    """Return files that change with the installed phichat and llama-cpp-python."""
     import importlib.util
 
     library = importlib.util.find_spec("llama_cpp")
@@ -170,7 +128,7 @@ def _list_candidate_dirs(cache_dir: Path, environ: Mapping[str, str]) -> Iterato
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether only this user can enter it, and no link leads there."""
+    """Return whether this is a real folder that only this user can enter."""
     try:
         status = folder.lstat()
     except OSError:
@@ -181,7 +139,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _ensure_private_dir(folder: Path) -> bool:
-    """Make a folder that only this user can enter; False where there is one of somebody else's."""
+    """Create a folder that only this user can enter, and return whether it is one."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.suppress(FileExistsError):

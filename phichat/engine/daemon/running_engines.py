@@ -1,4 +1,4 @@
-"""The engines of this home that stay: what they are at, and asking them to leave."""
+"""Running daemons: list and stop them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.handshake import NoReply, open_connection, send_control_request
+from phichat.engine.daemon.client import NoReply, open_connection, send_control_request
 from phichat.engine.daemon.process_health import find_process, kill, wait_for_exit
 from phichat.engine.daemon.registry import DaemonAddress, DaemonRegistry
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.protocol import EngineStatus, LoadedModelInfo
 
 _SAVE_TIMEOUT_S = 4.0
-"""Longer than an engine takes, or is given, to keep its states."""
+"""Longer than a daemon takes, or is given, to save its KV caches."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningEngine:
-    """An engine that is there. state: None where it is too busy to answer."""
+    """A daemon that runs. status: None where it is too busy to answer."""
 
     address: DaemonAddress
     pid: int
@@ -27,17 +27,17 @@ class RunningEngine:
 
     @property
     def loaded_model(self) -> LoadedModelInfo | None:
-        """What is known of its model; None while it loads, too."""
+        """Its model; None while it loads, or where it is unknown."""
         return self.status.loaded_model if self.status else None
 
     @property
     def model_name(self) -> str:
-        """The name of its model, "" when it is not known."""
+        """Name of its model, "" where that is unknown."""
         return self.loaded_model.model.name if self.loaded_model else ""
 
 
 def list_running(registry: DaemonRegistry) -> Iterator[RunningEngine]:
-    """Those that are there now. One that is stuck is killed; what dead ones have left is cleared away."""
+    """Yield the daemons that run. Kills those that hang, and removes the files of dead ones."""
     for address in registry.list_addresses():
         with contextlib.suppress(OSError):
             result = send_control_request(address, protocol.GetStatus(), CancelToken())
@@ -47,34 +47,32 @@ def list_running(registry: DaemonRegistry) -> Iterator[RunningEngine]:
                 if isinstance(status, EngineStatus):
                     yield RunningEngine(address, status.pid, status)
             elif result is NoReply.NOT_RUNNING:
-                _remove_dead_files(address)
+                with address.lock(timeout_s=0) as is_locked:
+                    if is_locked and open_connection(address) is None:
+                        address.remove_files()
             elif process := find_process(address):
                 yield RunningEngine(address, process.pid, None)
 
 
-def _remove_dead_files(address: DaemonAddress) -> None:
-    with address.lock(timeout_s=0) as has_lock:
-        if has_lock and open_connection(address) is None:
-            address.remove_files()
-
-
 def stop_engine(address: DaemonAddress) -> None:
-    """Whatever it has to do, the engine there ends."""
+    """End a daemon, also while it works for clients."""
     if not _request_shutdown(address, force=True):
         kill(address)
 
 
 def stop_idle(registry: DaemonRegistry, exclude: DaemonAddress | None) -> bool:
-    """Ask the engines that nobody uses to leave, all but that one; whether any did."""
-    has_stopped = False
-    for engine in list_running(registry):
-        if engine.address != exclude and engine.status and engine.status.loaded_model and not engine.status.clients:
-            has_stopped = _request_shutdown(engine.address, force=False) or has_stopped
-    return has_stopped
+    """Ask the daemons without clients to exit, all but one, and return whether any did."""
+    idle = [
+        engine.address
+        for engine in list_running(registry)
+        if engine.address != exclude and engine.status and engine.status.loaded_model and not engine.status.clients
+    ]
+    stopped = [_request_shutdown(address, force=False) for address in idle]
+    return any(stopped)
 
 
 def _request_shutdown(address: DaemonAddress, *, force: bool) -> bool:
-    """Whether the engine there leaves: its connections end when its memory is free."""
+    """Ask a daemon to exit, and return whether it did. Its connections end after its memory is free."""
     try:
         result = send_control_request(address, protocol.Shutdown(force), CancelToken())
     except OSError:
@@ -82,5 +80,5 @@ def _request_shutdown(address: DaemonAddress, *, force: bool) -> bool:
     if not isinstance(result, NoReply):
         result[0].close()
         return False
-    # One that keeps its states first does not answer meanwhile.
+    # A daemon that saves its KV caches first does not answer meanwhile.
     return result is NoReply.NOT_RUNNING or wait_for_exit(address, _SAVE_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""A connection to an engine process: listened to with deadlines, and its end explained."""
+"""Connection to an engine process: requests, replies with deadlines, and the errors for its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Timer
@@ -18,62 +18,31 @@ from typing import Any
 from phichat.cancel import CancelToken
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.framing import wait
-from phichat.engine.ipc.protocol import (
-    BenchmarkReply,
-    EngineInfo,
-    EngineReply,
-    ErrorCode,
-    ErrorReply,
-    GenerationFinished,
-    LoadProgress,
-    ModelLoaded,
-    OutputDelta,
-    PrefillProgress,
-    RenderingTemplate,
-    Request,
-    SampleOutput,
-    SamplesFinished,
-    StillRunning,
-    TokenCount,
-    WarmingUp,
-)
+from phichat.engine.ipc.protocol import EngineReply, FinalReply, Request
 from phichat.errors import EngineCrashed, EngineTimedOut
-
-_TERMINAL_REPLIES = (
-    EngineInfo,
-    ModelLoaded,
-    TokenCount,
-    GenerationFinished,
-    SamplesFinished,
-    BenchmarkReply,
-    ErrorReply,
-    StillRunning,
-)
-"""The replies that end a request."""
 
 _MIN_DISK_BYTES_PER_S = 100_000_000
 """The slowest disk that a model is expected on."""
 
+_MIN_TOKENIZER_BYTES_PER_S = 500_000
+"""The slowest that a tokenizer is expected to be, on one endless word; it reports no progress meanwhile."""
 
 _FAULT_EXIT_CODES = frozenset(
     {-getattr(signal, name, 0) for name in ("SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE")}
     | {0xC0000005, 0xC000001D, 0xC0000094}  # Windows: access violation, illegal instruction, division
 )
-"""How a process ends that the CPU refused an instruction or an address."""
+"""Exit codes of a process to which the CPU refused an instruction or an address."""
 
 _LOG_TAIL_BYTES = 1 << 16
-"""Bytes of a log that are looked at."""
 
-_MIN_TOKENIZER_BYTES_PER_S = 500_000
-"""The slowest that a tokenizer is expected to be, on one endless word; it gives no sign of life meanwhile."""
+_ERROR_LINE = r"(?m)^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineTimeouts:
-    """Seconds without any sign of life after which the engine counts as stuck.
+    """Seconds without any message from the engine process after which it counts as hung.
 
-    Loading and evaluating get the time on top that bringing the whole model in from a slow disk takes,
-    for both may have to do just that.
+    stall_s: while it loads or evaluates. cancel_s: between a cancel request and the end of the answer.
     """
 
     startup_s: float = 30.0
@@ -82,14 +51,13 @@ class EngineTimeouts:
     cancel_s: float = 0.5
 
     def for_model(self, model_bytes: int) -> EngineTimeouts:
-        """The same for a model that takes `size` bytes of memory."""
-        return EngineTimeouts(
-            self.startup_s, self.template_s, self.stall_s + model_bytes / _MIN_DISK_BYTES_PER_S, self.cancel_s
-        )
+        """Return them with the time added that a slow disk needs to read a whole model of this size, since loading
+        and evaluating may have to do just that."""
+        return replace(self, stall_s=self.stall_s + model_bytes / _MIN_DISK_BYTES_PER_S)
 
 
 class EnginePhase(StrEnum):
-    """What an engine process was last heard to be doing."""
+    """Activity of an engine process by its last message, as error messages name it."""
 
     STARTING = "starting"
     LOADING = "loading the model"
@@ -100,8 +68,19 @@ class EnginePhase(StrEnum):
     MEASURING = "measuring"
 
 
+_PHASES: dict[type, EnginePhase] = {
+    protocol.RenderingTemplate: EnginePhase.RENDERING,
+    protocol.PrefillProgress: EnginePhase.PREFILLING,
+    protocol.OutputDelta: EnginePhase.GENERATING,
+    protocol.SampleOutput: EnginePhase.GENERATING,
+    protocol.WarmingUp: EnginePhase.WARMING_UP,
+    protocol.LoadProgress: EnginePhase.LOADING,
+}
+"""Phase that a reply of each type belongs to."""
+
+
 class EngineConnection(ABC):
-    """A connection to an engine process: requests go out, and what comes back is waited for with deadlines."""
+    """Connection to an engine process: sends requests and receives their replies with deadlines."""
 
     def __init__(self, timeouts: EngineTimeouts, connection: Any) -> None:
         self.timeouts = timeouts
@@ -111,46 +90,44 @@ class EngineConnection(ABC):
     @property
     @abstractmethod
     def is_alive(self) -> bool:
-        """Whether the engine can be asked something."""
+        """True while requests can be sent."""
 
     @abstractmethod
     def abandon(self) -> None:
-        """Nothing of the engine is waited for any more."""
+        """Give up a request whose replies will not be read."""
 
     @abstractmethod
     def kill(self) -> None:
-        """The engine is stuck, and has to be gone."""
+        """End an engine process that hangs."""
 
     @abstractmethod
     def close(self) -> None:
-        """Nothing more will be asked."""
+        """Close the connection; no request will follow."""
 
     @abstractmethod
     def _interrupt(self) -> None:
-        """Make a sending that hangs fail, from any thread."""
+        """Make a blocked send fail; called from another thread."""
 
     @abstractmethod
     def _crash_error(self) -> EngineCrashed:
-        """What the end of the connection means."""
+        """Return the error for a connection that ended, and close it."""
 
     @abstractmethod
     def _read_stderr(self) -> str:
-        """The engine's last words."""
+        """Return the end of the engine's stderr."""
 
     def request(self, request: Request, cancel: CancelToken) -> Iterator[EngineReply]:
-        """The replies to one request, the final one last.
+        """Send a request and yield its replies, the final one last.
 
-        When `cancel` is set and the engine does not end the request in time, the link is given up and the
-        last reply is a Failed with CANCELLED; `alive` tells. Raises EngineCrashed and EngineTimedOut.
+        When `cancel` is set and the engine does not end the request in time, the connection is abandoned and the
+        last reply is an ErrorReply with CANCELLED. Raises EngineCrashed, EngineTimedOut and ProtocolError.
         """
-        match request:
-            case protocol.LoadModel():
-                self._phase = EnginePhase.LOADING
-            case protocol.BenchmarkRequest():
-                self._phase = EnginePhase.MEASURING
-            case _:
-                self._phase = EnginePhase.PREFILLING
-        # A process that does not read would keep a long request from being sent for ever.
+        if isinstance(request, protocol.LoadModel):
+            self._phase = EnginePhase.LOADING
+        else:
+            is_benchmark = isinstance(request, protocol.BenchmarkRequest)
+            self._phase = EnginePhase.MEASURING if is_benchmark else EnginePhase.PREFILLING
+        # An engine process that does not read would block the sending of a long request for ever.
         send_timer = Timer(self.timeouts.stall_s, self._interrupt)
         send_timer.start()
         try:
@@ -159,15 +136,14 @@ class EngineConnection(ABC):
             raise self._crash_error() from error
         finally:
             send_timer.cancel()
-        stall_s = self.timeouts.stall_s + sent_bytes / _MIN_TOKENIZER_BYTES_PER_S
         is_finished = False
         try:
-            for reply in self._receive_replies(stall_s, cancel):
-                is_finished = isinstance(reply, _TERMINAL_REPLIES)
+            for reply in self._receive_replies(self.timeouts.stall_s + sent_bytes / _MIN_TOKENIZER_BYTES_PER_S, cancel):
+                is_finished = isinstance(reply, FinalReply)
                 yield reply
         finally:
             if not is_finished:
-                # Nobody listens to the rest, and the next request must not be answered by it.
+                # The remaining replies must not be taken for those of the next request.
                 self.abandon()
 
     def _receive_replies(self, stall_s: float, cancel: CancelToken) -> Iterator[EngineReply]:
@@ -180,7 +156,7 @@ class EngineConnection(ABC):
                 deadline = monotonic() + self.timeouts.cancel_s
                 with contextlib.suppress(OSError):
                     protocol.send(self._connection, protocol.CancelRequest())
-            # What has arrived is looked at before the clock: this process may have been the slow one.
+            # What has arrived counts more than the clock: this process may have been the slow one.
             is_overdue = monotonic() >= deadline
             try:
                 waitables = [self._connection] if cancel_sent else [self._connection, cancel]
@@ -190,43 +166,31 @@ class EngineConnection(ABC):
                         self.kill()
                         raise self._timeout_error(timeout_s)
                     self.abandon()
-                    yield ErrorReply(ErrorCode.CANCELLED, "cancelled")
+                    yield protocol.ErrorReply(protocol.ErrorCode.CANCELLED, "cancelled")
                     return
                 if self._connection not in ready:
                     continue
-                reply: EngineReply = protocol.receive(self._connection)
+                reply = protocol.receive_reply(self._connection)
             except (EOFError, OSError) as error:
                 raise self._crash_error() from error
-            timeout_s = stall_s
-            match reply:
-                case RenderingTemplate():
-                    timeout_s, self._phase = self.timeouts.template_s, EnginePhase.RENDERING
-                case PrefillProgress():
-                    self._phase = EnginePhase.PREFILLING
-                case OutputDelta() | SampleOutput():
-                    self._phase = EnginePhase.GENERATING
-                case WarmingUp():
-                    self._phase = EnginePhase.WARMING_UP
-                case LoadProgress():
-                    self._phase = EnginePhase.LOADING
-                case _:
-                    pass
+            timeout_s = self.timeouts.template_s if isinstance(reply, protocol.RenderingTemplate) else stall_s
+            self._phase = _PHASES.get(type(reply), self._phase)
             yield reply
             if not cancel_sent:
                 deadline = monotonic() + timeout_s
-            if isinstance(reply, _TERMINAL_REPLIES):
+            if isinstance(reply, FinalReply):
                 return
 
     def _timeout_error(self, seconds: float) -> EngineTimedOut:
         return EngineTimedOut(
-            f"The engine gave no sign of life for {seconds:.0f} s while {self._phase}",
-            suggest_next_step(self._phase),
+            f"The engine stopped responding for {seconds:.0f} s while {self._phase}",
+            _suggest_next_step(self._phase),
             detail=self._read_stderr(),
         )
 
 
 def read_log_tail(log: Path) -> str:
-    """The end of what an engine wrote to its log, "" when there is none."""
+    """Return the end of an engine's log, "" when there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
@@ -236,45 +200,38 @@ def read_log_tail(log: Path) -> str:
 
 
 def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> EngineCrashed:
-    """The error for a child that ended with `code` (as subprocess gives it) while `doing` something."""
-    assertion = re.search(
-        r"^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$", stderr, re.MULTILINE
-    )
-    last_line = (stderr.splitlines() or [""])[-1].strip()
-    cause = assertion.group(1) if assertion else ""
+    """Return the error for an engine process that ended in this phase.
+
+    exit_code: as subprocess gives it (negative for a signal), None where it is unknown.
+    """
+    match = re.search(_ERROR_LINE, stderr)
+    cause = match[1] if match else ""
+    next_step = _suggest_next_step(phase)
     if "bad_alloc" in stderr:
-        return EngineCrashed(
-            f"The engine ran out of memory while {phase}", "Try a smaller --ctx-size or a smaller model", detail=stderr
-        )
-    if exit_code is None or exit_code >= 0:
-        outcome = "closed its connection" if exit_code is None else f"ended with code {exit_code}"
-        cause = cause or last_line
+        cause, outcome, next_step = "", "ran out of memory", "Try a smaller --ctx-size or a smaller model"
+    elif exit_code is None or exit_code >= 0:
+        outcome = "stopped" if exit_code is None else f"ended with code {exit_code}"
+        cause = cause or (stderr.splitlines() or [""])[-1].strip()
     elif -exit_code == getattr(signal, "SIGKILL", 9):
-        return EngineCrashed(
-            f"The engine was killed while {phase}, by someone or by the system because memory ran out",
-            "Ask again, with a smaller --ctx-size or model if it was memory",
-            detail=stderr,
-        )
+        cause, outcome = "", "was killed"
+        next_step = "Ask again, or try a smaller --ctx-size or model: the system may have run out of memory"
     else:
         outcome = f"crashed ({_format_signal(-exit_code)})"
-    cause_suffix = f": {cause}" if cause else ""
     return EngineCrashed(
-        f"The engine {outcome} while {phase}{cause_suffix}",
-        suggest_next_step(phase),
+        f"The engine {outcome} while {phase}{cause and f': {cause}'}",
+        next_step,
         detail=stderr,
         is_cpu_fault=exit_code in _FAULT_EXIT_CODES,
     )
 
 
-def suggest_next_step(phase: EnginePhase) -> str:
-    """The next step after a failure: what fails with the file itself fails again."""
-    match phase:
-        case EnginePhase.LOADING | EnginePhase.WARMING_UP:
-            return "try another copy of the file, and see what `phichat doctor` says"
-        case EnginePhase.RENDERING:
-            return "try another model, or another copy of this one"
-        case _:
-            return "ask again; a new engine will be started"
+def _suggest_next_step(phase: EnginePhase) -> str:
+    # What fails because of the file itself fails again.
+    if phase in (EnginePhase.LOADING, EnginePhase.WARMING_UP):
+        return "Try another copy of the file, and run `phichat doctor`"
+    if phase is EnginePhase.RENDERING:
+        return "Try another model, or another copy of this one"
+    return "Ask again: a new engine will start"
 
 
 def _format_signal(signum: int) -> str:

@@ -1,7 +1,7 @@
-"""Connections to an engine through a socket, without what `multiprocessing` brings along for its other uses.
+"""Connection over a socket, compatible with the other end's `multiprocessing.connection`.
 
-The framing is that of `multiprocessing.connection`, which is at the other end: the length in four bytes, then the
-message. Importing that module takes longer than asking an engine that is there.
+A frame is the length in four bytes, then the message. Importing multiprocessing takes longer than one request to an
+engine that runs already.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ else:
     import select
 
     def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:
-        """Those that can be read, or whose other side is gone; waits so many seconds for one. Raises OSError."""
+        """Wait up to `timeout` seconds and return the objects that can be read or were closed by the other side.
+
+        Raises OSError.
+        """
         poll = select.poll()
         for waitable in objects:
             poll.register(waitable, select.POLLIN)
@@ -28,24 +31,26 @@ else:
 
 
 class SocketConnection:
-    """One end of a stream socket, which blocks. Its methods raise OSError, also once it is closed."""
+    """One end of a blocking stream socket. Its methods raise OSError, also once it is closed."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
 
     def send_bytes(self, buf: bytes) -> None:
-        """One message."""
+        """Send one message."""
         self._socket.sendall(struct.pack("!i", len(buf)) + buf)
 
-    def recv_bytes(self) -> bytes:
-        """One message, waiting for it. Raises EOFError when there will be none."""
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Wait for one message. Raises EOFError at the end, and OSError for a message above maxlength bytes."""
         (size,) = struct.unpack("!i", self._read_exactly(4))
+        if size < 0 or (maxlength is not None and size > maxlength):
+            raise OSError("bad message length")
         return self._read_exactly(size)
 
     def _read_exactly(self, size: int) -> bytes:
         chunks = []
         while size:
-            chunk = self._socket.recv(size)
+            chunk = self._socket.recv(min(size, 1 << 20))
             if not chunk:
                 raise EOFError
             chunks.append(chunk)
@@ -53,11 +58,10 @@ class SocketConnection:
         return b"".join(chunks)
 
     def poll(self) -> bool:
-        """Whether there is something to read, or the end."""
+        """Return whether there is something to read, or the end."""
         return bool(wait([self], 0))
 
     def fileno(self) -> int:
-        """The socket's."""
         handle = self._socket.fileno()
         if handle < 0:
             raise OSError("the connection is closed")
@@ -65,9 +69,8 @@ class SocketConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether this end is."""
         return self._socket.fileno() < 0
 
     def close(self) -> None:
-        """More than once is once."""
+        """Close this end; more than once is harmless."""
         self._socket.close()

@@ -1,4 +1,4 @@
-"""The engine process as a child of this one: started, and explained when it dies."""
+"""Engine process as a child of this process: start, handshake, end."""
 
 from __future__ import annotations
 
@@ -15,47 +15,43 @@ from threading import Thread
 from typing import Any
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
-from phichat.engine.ipc.protocol import EngineInfo, ErrorReply
+from phichat.engine.ipc.protocol import EngineInfo, ErrorCode, ErrorReply
 from phichat.errors import EngineCrashed, EngineError
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "phichat.engine.worker")
-"""The command that starts an engine process; the handle of its connection is its argument."""
+"""Command that starts an engine process; the handle of its connection is its argument."""
 
 SPIN_COUNT_VARIABLE = "GOMP_SPINCOUNT"
-"""How long GNU's OpenMP spins at a barrier before it sleeps."""
+"""Environment variable: iterations that GNU's OpenMP spins at a barrier before it sleeps."""
 
 DEFAULT_SPIN_COUNT = 1000
-"""OpenMP's own default of 300,000 starves the very thread it waits for as soon as another program wants a core.
+"""OpenMP's own default of 300,000 starves the very thread it waits for as soon as another program needs a core.
 On two cores with one of them busy, a 135M model generated 1 to 5 tokens a second with that and 35 with this, a
 3.8B one 4 at 10,000 and 10 with this; on idle cores it costs 1 to 4 %. At 100 idle cores lose half of their speed.
-`bench --tune` measures what suits a machine."""
-
-_WORKER_ENVIRONMENT = {
-    # An abort would start a debugger otherwise.
-    "GGML_NO_BACKTRACE": "1",
-}
+`bench --tune` measures the best value for a machine."""
 
 _EXIT_TIMEOUT_S = 0.05
-"""Between the moment a process that ends lets go of its files, and the moment it is gone."""
+"""Between the moment a process that ends closes its files, and the moment it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonSocket:
-    """Where others reach an engine that stays when its starter leaves.
+    """Socket at which an engine process accepts further clients.
 
-    listener: the file descriptor of a socket that listens there already; None where the engine makes its own.
+    stem: path of the daemon's files without suffix. listener_fd: file descriptor of a listening socket to inherit;
+    None where the engine process makes its own.
     """
 
-    address: DaemonAddress
+    stem: Path
+    log_path: Path
     listener_fd: int | None
 
 
 class EngineProcess(EngineConnection):
-    """One child, started with spawn semantics: nothing of this process is in it but one connection, and the door.
+    """Child process that inherits one pipe of this one and, for a daemon, its listening socket.
 
-    spin_count: for OpenMP's barriers; one that the user has set comes before it.
+    spin_count: for OpenMP's barriers, unless the user's environment sets one.
     Raises EngineCrashed when the system cannot start it.
     """
 
@@ -69,16 +65,14 @@ class EngineProcess(EngineConnection):
         parent_end, child_end = Pipe(duplex=True)
         super().__init__(timeouts, parent_end)
         handle = child_end.fileno()
-        handles = (
-            [handle]
-            if daemon_socket is None or daemon_socket.listener_fd is None
-            else [handle, daemon_socket.listener_fd]
-        )
-        arguments = [str(handle)]
+        inherited_fds, arguments = [handle], [str(handle)]
+        self._log_path = None
         if daemon_socket is not None:
-            arguments += ["--daemon-socket", str(daemon_socket.address.stem), *map(str, handles[1:])]
-        self._log_path = daemon_socket.address.log_path if daemon_socket else None
-        environment = {**_WORKER_ENVIRONMENT, SPIN_COUNT_VARIABLE: str(spin_count), **os.environ}
+            self._log_path = daemon_socket.log_path
+            arguments += ["--daemon-socket", str(daemon_socket.stem)]
+            if daemon_socket.listener_fd is not None:
+                inherited_fds.append(daemon_socket.listener_fd)
+                arguments.append(str(daemon_socket.listener_fd))
         platform_options: dict[str, Any]
         try:
             if sys.platform == "win32":
@@ -88,14 +82,15 @@ class EngineProcess(EngineConnection):
                 platform_options = {"startupinfo": startup, "creationflags": flags}
             else:
                 # A session of its own: Ctrl-C in the terminal is for the front end to interpret.
-                platform_options = {"pass_fds": tuple(handles), "start_new_session": True}
+                platform_options = {"pass_fds": inherited_fds, "start_new_session": True}
             with _open_private_file(self._log_path) as log:
                 self._child: subprocess.Popen[bytes] = subprocess.Popen(
                     [*command, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=log,
-                    env=environment,
+                    # Without the first, an abort would start a debugger.
+                    env={"GGML_NO_BACKTRACE": "1", SPIN_COUNT_VARIABLE: str(spin_count), **os.environ},
                     **platform_options,
                 )
         except OSError as error:
@@ -109,24 +104,24 @@ class EngineProcess(EngineConnection):
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """Process id of the child."""
         return self._child.pid
 
     def _drain_stderr(self) -> None:
         if self._child.stderr is None:
             return
         with contextlib.suppress(ValueError, OSError):
-            # Bounded lines: a child that shouts without line ends must not fill this process.
+            # Bounded lines: a child that writes without line ends must not fill the memory of this process.
             while line := self._child.stderr.readline(4096):
                 self._stderr_tail.append(line)
 
     def handshake(self, cancel: CancelToken) -> EngineInfo | None:
-        """The child's first message; None when cancelled. Raises EngineError."""
+        """Return the child's first message, None when cancelled. Raises EngineError."""
         for reply in self._receive_replies(self.timeouts.startup_s, cancel):
             match reply:
                 case EngineInfo():
                     return reply
-                case ErrorReply():
+                case ErrorReply() if reply.code is not ErrorCode.CANCELLED:
                     self.kill()
                     raise EngineError(
                         f"llama.cpp's library cannot be loaded ({reply.message})",
@@ -137,11 +132,10 @@ class EngineProcess(EngineConnection):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the child can be asked something."""
         return self._child.poll() is None and not self._connection.closed
 
     def kill(self) -> None:
-        """End the child now, and wait until it is gone."""
+        """Kill the child and wait for its end."""
         with contextlib.suppress(OSError):
             self._child.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -149,9 +143,9 @@ class EngineProcess(EngineConnection):
         self._close_pipes()
 
     def close(self) -> None:
-        """Let the child end: it does when the connection closes.
+        """Close the connection, on which the child ends.
 
-        It lets go of its stderr first when it has KV states to write; that goes on without this process.
+        A child that has KV caches to save closes its stderr first and writes them without this process.
         """
         self._connection.close()
         self._stderr_thread.join(0.5)
@@ -170,7 +164,7 @@ class EngineProcess(EngineConnection):
             self._child.stderr.close()
 
     def detach(self) -> None:
-        """Let the child stay without this process."""
+        """Let the child live on without this process."""
         self._connection.close()
         Thread(target=self._child.wait, daemon=True).start()
 
@@ -191,13 +185,12 @@ class EngineProcess(EngineConnection):
         except subprocess.TimeoutExpired:
             exit_code = None
         self.kill()
-        stderr = self._read_stderr()
-        return make_crash_error(exit_code, self._phase, stderr)
+        return make_crash_error(exit_code, self._phase, self._read_stderr())
 
 
 @contextlib.contextmanager
 def _open_private_file(path: Path | None) -> Iterator[int]:
-    """A new file that only its owner reads, to be appended to; a pipe where there is no path."""
+    """Create a file that only its owner can read, for appending; without a path, yield subprocess.PIPE."""
     if path is None:
         yield subprocess.PIPE
         return

@@ -1,59 +1,61 @@
-"""What the supervisor and the engine process say to each other.
+"""Messages between a client and an engine process.
 
-Each message is one JSON object, framed by `multiprocessing.connection` (a length before the bytes;
-its pickling methods are never used), so the same protocol serves a child and a resident process.
-A request is answered by any number of progress messages and then exactly one of `Loaded`,
-`Counted`, `Generated`, `Sampled`, a `Measurement` or `Failed`. Only `Cancel` may be sent while a
-request is answered.
-An engine process may have several connections; each is answered on its own.
+Each message is one JSON object; its "type" is the class name. `multiprocessing.connection` frames it (a length before
+the bytes; its pickling methods are never used), so that a pipe to a child and a socket to a daemon carry the same.
+A request is answered by any number of progress messages and then exactly one final reply. Only `CancelRequest` may be
+sent while a request is answered. An engine process may have several connections; each is answered on its own.
 """
 
-from __future__ import annotations
-
+import functools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from phichat.types import FinishReason, Message, ModelInfo, Role, SamplingParams, Timings, Usage
+import msgspec
+
+from phichat.errors import EngineError
+from phichat.storage.fingerprint import FileFingerprints
+from phichat.types import FinishReason, Message, ModelInfo, SamplingParams, Timings, Usage
+
+# No `from __future__ import annotations` here: evaluating strings would double the time of the first decoding.
+
+PROTOCOL_VERSION = 2
+"""Raise it with every change that an engine process of another version would not understand."""
+
+MAX_MESSAGE_BYTES = 1 << 30
+
+
+class ProtocolError(EngineError):
+    """A message of the other side cannot be decoded, or one of ours is too long to send."""
 
 
 class Connection(Protocol):
-    """The part of multiprocessing's connections that is used here."""
+    """The part of `multiprocessing.connection.Connection` that messages need."""
 
     def send_bytes(self, buf: bytes, /) -> None: ...
-    def recv_bytes(self) -> bytes: ...
+    def recv_bytes(self, maxlength: int | None = None, /) -> bytes: ...
     def close(self) -> None: ...
 
 
-class BenchmarkRequest:
-    """A request of `phichat.engine.ipc.benchmark_messages`."""
-
-    __slots__ = ()
+class EngineMessage(msgspec.Struct, frozen=True, tag=True):
+    """Base of all messages."""
 
 
-class BenchmarkReply:
-    """A reply of `phichat.engine.ipc.benchmark_messages`."""
-
-    __slots__ = ()
+# Requests from a client
 
 
-# Requests
+class LoadModel(EngineMessage, frozen=True):
+    """Load a model and create its context. Sizes in tokens.
 
-
-@dataclass(frozen=True, slots=True)
-class LoadModel:
-    """Load a model and make its context. Sizes in tokens.
-
-    sequences: how many conversations the context may hold at once; they share its n_ctx cells.
-    threads, prompt_threads: to generate with, and to evaluate prompts with, 0 for as many.
-    batch_costs: sizes of batches and what they cost in terms of a token, to speculate by; empty to do without.
-    extra_buffers: let llama.cpp repack weights into the buffer types of this CPU (AMX and others).
-    prove: evaluate one batch before saying Loaded, so that a CPU which cannot run those buffer
-    types shows it here, in a process that is there to be lost.
-    states: the folder of KV states, "" for none; state_budget: bytes that it may hold; identity: of the
-    model, the library and the machine, as far as it changes the numbers in them.
+    n_seq_max: conversations that the context holds at once; they share its n_ctx cells.
+    threads, prompt_threads: for generation and for prefill; prompt_threads 0 for the same number.
+    batch_costs: (batch size, cost relative to one token) for speculative decoding; empty to do without.
+    extra_buffers: let llama.cpp repack weights into buffer types of this CPU (AMX and others).
+    warm_up: evaluate one batch before ModelLoaded, so that a CPU which cannot run those buffer types
+    crashes this process, which may be lost, and not a later request.
+    kv_store_path: folder of saved KV caches, "" for none; kv_store_budget: bytes that it may hold; model_identity: of
+    the model, the library and the machine, as far as they change the numbers in a KV cache.
     """
 
     path: str
@@ -74,14 +76,12 @@ class LoadModel:
     batch_costs: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CountTokens:
+class CountTokens(EngineMessage, frozen=True):
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Generate:
-    """owner: the conversation, "" when nothing of it is to be kept."""
+class Generate(EngineMessage, frozen=True):
+    """Generate one reply. conversation_id: "" when its KV cache is not to be saved."""
 
     messages: tuple[Message, ...]
     params: SamplingParams
@@ -89,54 +89,93 @@ class Generate:
     conversation_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateN:
-    """Reply several times, once with each of the seeds; nothing of it is kept."""
+class GenerateN(EngineMessage, frozen=True):
+    """Generate one reply with each of the seeds. No KV cache of them is saved."""
 
     messages: tuple[Message, ...]
     params: SamplingParams
     seeds: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequest:
+class CancelRequest(EngineMessage, frozen=True):
     """End the request that is being answered."""
 
 
-# Requests to an engine that stays, through its door
+class RunBenchmark(EngineMessage, frozen=True):
+    """Time the prefill of a prompt, then generation, each from an empty context."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    repeats: int
 
 
-@dataclass(frozen=True, slots=True)
-class Detach:
-    """From the starter, when the model is loaded: let others in, and go on when the last of them has left.
+class TuneThreads(EngineMessage, frozen=True):
+    """Time prefill and generation with each of these thread counts in turn, about `seconds` each.
 
-    library: files that the engine is made of, each with what `stamp` says of it.
+    threads: the others are compared with the first.
+    """
+
+    threads: tuple[int, ...]
+    rounds: int
+    seconds: float
+
+
+class MeasureBatchCosts(EngineMessage, frozen=True):
+    """Time batches of these sizes in turn, the first one a single token, with logits for each of their tokens, and
+    compare those logits with the ones of single tokens."""
+
+    threads: int
+    prompt_threads: int
+    batch_sizes: tuple[int, ...]
+    rounds: int
+    seconds: float
+
+
+# Requests about a daemon
+
+
+class LoadedModelInfo(EngineMessage, frozen=True):
+    """A loaded model, as a client needs to know it: the reply to Connect.
+
+    memory: bytes that the plan gave it. placement: its devices, as text for people.
+    """
+
+    model: ModelInfo
+    path: str
+    n_ctx_train: int
+    memory: int
+    placement: str
+    notices: tuple[str, ...]
+    fingerprints: FileFingerprints
+
+
+class Detach(EngineMessage, frozen=True):
+    """From the process that launched the engine, once the model is loaded: accept clients, and live on without me.
+
+    program_fingerprints: of the files of phichat and llama-cpp-python.
     """
 
     loaded_model: LoadedModelInfo
-    program_fingerprints: tuple[tuple[str, str], ...]
+    program_fingerprints: FileFingerprints
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
-    """Answered by Loading until there is a Card, and from then on by what is asked for.
+class Connect(EngineMessage, frozen=True):
+    """Become a client. Answered by LoadProgress until there is a LoadedModelInfo, then by replies to requests.
 
-    keep_alive: seconds without clients after which the engine may leave.
+    keep_alive: seconds without clients after which the engine may exit.
     """
 
     keep_alive: float
 
 
-@dataclass(frozen=True, slots=True)
-class GetStatus:
-    """Answered by a State."""
+class GetStatus(EngineMessage, frozen=True):
+    """Ask for an EngineStatus."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """Answered by the end of the connection when the engine has left, else by Staying.
+class Shutdown(EngineMessage, frozen=True):
+    """Exit. Answered by the end of the connection when the engine exits, else by StillRunning.
 
-    at_once: whatever it has to do; else only when it has no clients.
+    force: also with clients; else only without.
     """
 
     force: bool
@@ -147,7 +186,7 @@ class Shutdown:
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """One entry of llama.cpp's device list; memory in bytes. kind is ggml's own word."""
+    """Entry of ggml's device list, memory in bytes. kind: as in ggml_backend_dev_type ("gpu", "igpu")."""
 
     name: str
     description: str
@@ -156,11 +195,10 @@ class DeviceInfo:
     memory_free: int
 
 
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """The library is loaded.
+class EngineInfo(EngineMessage, frozen=True):
+    """First message of every engine process, sent when the library is loaded.
 
-    library_version: of llama-cpp-python. library_file: the shared library's path.
+    library_version: of llama-cpp-python. library_file: path of the shared library.
     system_info: llama.cpp's own line about the instruction sets it was built for.
     """
 
@@ -171,104 +209,103 @@ class EngineInfo:
     devices: tuple[DeviceInfo, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadProgress:
+class LoadProgress(EngineMessage, frozen=True):
+    """Fraction of the tensors that is loaded, 0 to 1."""
+
     fraction: float
 
 
-@dataclass(frozen=True, slots=True)
-class WarmingUp:
+class WarmingUp(EngineMessage, frozen=True):
     """Tensors are loaded; the first batch is being evaluated."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLoaded:
+class ModelLoaded(EngineMessage, frozen=True):
     n_ctx: int
     n_ctx_train: int
     template_source: str
-    """Where the chat template comes from: the file, or the name of a known one."""
     notices: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RenderingTemplate:
+class RenderingTemplate(EngineMessage, frozen=True):
     """The chat template is being rendered, which may take as long as its author likes."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCount:
+class TokenCount(EngineMessage, frozen=True):
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class PrefillProgress:
+class PrefillProgress(EngineMessage, frozen=True):
+    """Tokens of the prompt: evaluated, all, and found in the KV cache."""
+
     done: int
     total: int
     cached: int
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """A graph node was computed: slow, not stuck."""
+class Heartbeat(EngineMessage, frozen=True):
+    """A graph node was computed: the engine is slow, not hung."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputDelta:
-    """Pieces of the reply; either may be empty. tokens: how many it took since the last."""
+class OutputDelta(EngineMessage, frozen=True):
+    """Generated text; either part may be empty. tokens: number of tokens since the last delta."""
 
     reasoning: str
     text: str
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationFinished:
+class GenerationFinished(EngineMessage, frozen=True):
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True)
-class SampleOutput:
-    """What is said in one of several replies, and at last what it was. number: the place of its seed."""
+class SampleOutput(EngineMessage, frozen=True):
+    """Output of one of several replies. index: of its seed."""
 
     index: int
     output: OutputDelta | GenerationFinished
 
 
-@dataclass(frozen=True, slots=True)
-class SamplesFinished:
-    """All have ended."""
+class SamplesFinished(EngineMessage, frozen=True):
+    """All replies of a GenerateN have ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModelInfo:
-    """What a client needs to know of a loaded model.
+class BenchmarkResult(EngineMessage, frozen=True):
+    """Tokens per second of each repeat; memory_bandwidth in bytes per second."""
 
-    memory: bytes that it was planned to take. placement: where it lies, for people. files: of the model, each with
-    what `stamp` says of it.
-    """
-
-    model: ModelInfo
-    path: str
-    n_ctx_train: int
-    memory: int
-    placement: str
-    notices: tuple[str, ...]
-    fingerprints: tuple[tuple[str, str], ...]
+    prompt_speeds: tuple[float, ...]
+    generation_speeds: tuple[float, ...]
+    memory_bandwidth: float
 
 
-@dataclass(frozen=True, slots=True)
-class StillRunning:
-    """It does."""
+class ThreadTrial(msgspec.Struct, frozen=True):
+    """Tokens per second with this many threads, one of each round."""
+
+    threads: int
+    prompt_speeds: tuple[float, ...]
+    generation_speeds: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """What an engine that stays is at.
+class ThreadTuningResult(EngineMessage, frozen=True):
+    trials: tuple[ThreadTrial, ...]
 
-    card: None while it loads. clients: that are connected. idle_s: since it had something to do.
-    expires_in_s: None while it has clients.
+
+class BatchCostResult(EngineMessage, frozen=True):
+    """seconds: of each batch size, one value per round. is_exact: the logits equal those of single tokens."""
+
+    seconds: tuple[tuple[float, ...], ...]
+    is_exact: tuple[bool, ...]
+
+
+class StillRunning(EngineMessage, frozen=True):
+    """Reply to a Shutdown that is refused because the daemon has clients."""
+
+
+class EngineStatus(EngineMessage, frozen=True):
+    """State of a daemon. loaded_model: None while it loads. idle_s: seconds since the last request ended.
+
+    expires_in_s: seconds, None while it has clients.
     """
 
     pid: int
@@ -279,7 +316,7 @@ class EngineStatus:
 
 
 class ErrorCode(StrEnum):
-    """What a request failed of."""
+    """Cause of a failed request."""
 
     LOAD = "load"
     MEMORY = "memory"
@@ -290,92 +327,73 @@ class ErrorCode(StrEnum):
     LIBRARY = "library"
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorReply:
-    """tokens: the size of a prompt that did not fit, else 0."""
+class ErrorReply(EngineMessage, frozen=True):
+    """A request failed. prompt_tokens: size of a prompt that exceeds the context, else 0."""
 
     code: ErrorCode
     message: str
     prompt_tokens: int = 0
 
 
-_MESSAGE_TYPES: Mapping[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *(LoadModel, CountTokens, Generate, GenerateN, CancelRequest, Detach, Connect, GetStatus, Shutdown),
-        *(
-            DeviceInfo,
-            EngineInfo,
-            LoadProgress,
-            WarmingUp,
-            ModelLoaded,
-            RenderingTemplate,
-            TokenCount,
-            PrefillProgress,
-            Heartbeat,
-            OutputDelta,
-        ),
-        *(GenerationFinished, SampleOutput, SamplesFinished, ErrorReply, LoadedModelInfo, StillRunning, EngineStatus),
-        *(Message, SamplingParams, Usage, Timings, ModelInfo),
-    )
-}
-_ENUM_FIELDS = {"role": Role, "finish_reason": FinishReason, "code": ErrorCode}
-
-Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
+BenchmarkRequest = RunBenchmark | TuneThreads | MeasureBatchCosts
+BenchmarkReply = BenchmarkResult | ThreadTuningResult | BatchCostResult
 ControlRequest = Connect | GetStatus | Shutdown
-EngineReply = (
-    EngineInfo
-    | LoadProgress
-    | WarmingUp
-    | ModelLoaded
-    | RenderingTemplate
-    | TokenCount
-    | PrefillProgress
-    | Heartbeat
-    | OutputDelta
-    | GenerationFinished
-    | SampleOutput
-    | SamplesFinished
-    | BenchmarkReply
-    | ErrorReply
-    | LoadedModelInfo
-    | StillRunning
-    | EngineStatus
-)
+Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
+_Failure = ErrorReply | StillRunning
+FinalReply = EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | BenchmarkReply | _Failure
+_Progress = LoadProgress | WarmingUp | RenderingTemplate | PrefillProgress | Heartbeat
+EngineReply = FinalReply | _Progress | OutputDelta | SampleOutput | LoadedModelInfo | EngineStatus
 
 
-def _to_json(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__} | {f.name: _to_json(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_to_json(item) for item in value]
-    return value
+def send(connection: Connection, message: EngineMessage) -> int:
+    """Send a message and return its size in bytes.
 
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_from_json(item) for item in value)
-    if isinstance(value, dict):
-        kind = _find_message_type(value.pop(""))
-        return kind(**{k: _ENUM_FIELDS[k](v) if k in _ENUM_FIELDS else _from_json(v) for k, v in value.items()})
-    return value
-
-
-def _find_message_type(type_name: str) -> Any:
-    if type_name in _MESSAGE_TYPES:
-        return _MESSAGE_TYPES[type_name]
-    from phichat.engine.ipc import benchmark_messages
-
-    return benchmark_messages.BENCHMARK_MESSAGE_TYPES[type_name]
-
-
-def send(connection: Connection, message: Request | ControlRequest | EngineReply) -> int:
-    """Returns how many bytes the message took. Raises OSError when the other side is gone."""
-    content = json.dumps(_to_json(message)).encode()
+    Raises OSError when the other side has disconnected, and ProtocolError for a message above MAX_MESSAGE_BYTES.
+    """
+    try:
+        content = msgspec.json.encode(message)
+    except UnicodeEncodeError:  # lone surrogates, as in the path of a file whose name is not UTF-8
+        content = json.dumps(msgspec.to_builtins(message)).encode()
+    if len(content) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"The request has {len(content):,} bytes, which is too long to send", "Shorten the prompt")
     connection.send_bytes(content)
     return len(content)
 
 
-def receive(connection: Connection) -> Any:
-    """The next message, waiting for it. Raises EOFError or OSError when the other side is gone."""
-    return _from_json(json.loads(connection.recv_bytes()))
+def receive_request(connection: Connection) -> Request:
+    """Wait for the next request of an accepted client. Raises like `receive_reply`."""
+    request: Request = _receive(connection, Request)
+    return request
+
+
+def receive_control_request(connection: Connection) -> ControlRequest:
+    """Wait for the first request of a new connection to a daemon. Raises like `receive_reply`."""
+    request: ControlRequest = _receive(connection, ControlRequest)
+    return request
+
+
+def receive_reply(connection: Connection) -> EngineReply:
+    """Wait for the next reply of an engine process.
+
+    Raises EOFError or OSError when the other side has disconnected, and ProtocolError.
+    """
+    reply: EngineReply = _receive(connection, EngineReply)
+    return reply
+
+
+@functools.cache
+def _make_decoder(message_type: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(message_type)
+
+
+def _receive(connection: Connection, message_type: Any) -> Any:
+    content = connection.recv_bytes(MAX_MESSAGE_BYTES)
+    try:
+        try:
+            return _make_decoder(message_type).decode(content)
+        except msgspec.DecodeError:
+            return msgspec.convert(json.loads(content), message_type)  # it may hold lone surrogates
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise ProtocolError(
+            "The engine sent a message that phichat cannot read", "Ask again", detail=str(error)
+        ) from error

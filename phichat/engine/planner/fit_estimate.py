@@ -1,10 +1,11 @@
-"""Whether and how fast a model would run here, without loading it."""
+"""Placement and speed of a model on this machine, without loading it."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from phichat.cancel import CancelToken
@@ -15,24 +16,24 @@ from phichat.engine.ipc.process import EngineProcess
 from phichat.engine.planner.hardware import Hardware, probe_from_engine
 from phichat.engine.planner.kv_cache_types import DEFAULT_CACHE_TYPE, plan_with_cache_types
 from phichat.engine.planner.memory_bandwidth import lookup_gpu_bandwidth, measure_memory_bandwidth
-from phichat.engine.planner.memory_estimate import find_repack_types
-from phichat.engine.planner.offload_plan import CPU, OffloadPlan, OffloadRequest, compute_bytes_per_token, plan_offload
+from phichat.engine.planner.memory_estimate import compute_bytes_per_token, find_repack_types
+from phichat.engine.planner.offload_plan import CPU, OffloadPlan, OffloadRequest, plan_offload
 from phichat.gguf.header import GgufHeader
 
 BATCH_SIZE = 512
-"""Prompt tokens evaluated at once: llama.cpp's own physical batch. A cancelled prompt ends inside one,
-so a smaller batch would only cost speed."""
+"""Prompt tokens evaluated at once: llama.cpp's default n_ubatch. A cancel also ends a prompt inside a batch, so a
+smaller one would only cost speed."""
 
 _LAYER_OVERHEAD_S = 1e-4
-"""What a layer costs beside reading its weights, on a CPU: starting and joining the threads for each of its steps."""
+"""Time per layer on a CPU besides reading its weights: starting and joining the threads for each of its steps."""
 
 _GPU_BANDWIDTH_EFFICIENCY = 0.65
-"""Of its memory's bandwidth, what llama.cpp makes use of on a GPU when it generates for one user."""
+"""Part of the memory bandwidth that llama.cpp uses on a GPU when it generates one reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbedMachine:
-    """What an engine process found here. library_file: the shared library it loads."""
+    """Hardware as an engine process reports it. library_file: the shared library that it loads."""
 
     hardware: Hardware
     library_file: Path
@@ -40,14 +41,14 @@ class ProbedMachine:
 
 @dataclass(frozen=True, slots=True)
 class SpeedEstimate:
-    """tokens_per_second: None where nothing is known. how: one line that says how it was arrived at."""
+    """Speed of generation, None where it is unknown. explanation: one line for people."""
 
     tokens_per_second: float | None
     explanation: str
 
 
 def probe_machine(cancel: CancelToken) -> ProbedMachine | None:
-    """Asks an engine process, which alone can see the devices; None when cancelled. Raises EngineError."""
+    """Start an engine process to see the devices; None when cancelled. Raises EngineError."""
     process = EngineProcess(EngineTimeouts())
     try:
         engine_info = process.handshake(cancel)
@@ -59,7 +60,7 @@ def probe_machine(cancel: CancelToken) -> ProbedMachine | None:
 def plan_placement(
     header: GgufHeader, hardware: Hardware, options: EngineOptions, probe_outcome: ProbeOutcome | None
 ) -> OffloadPlan:
-    """The plan for loading a model with these options. Raises UsageError for an unknown KV cache type."""
+    """Return the plan for loading a model with these options. Raises UsageError for an unknown KV cache type."""
     request = OffloadRequest(
         n_ctx=options.ctx_size,
         n_gpu_layers=options.n_gpu_layers,
@@ -69,19 +70,16 @@ def plan_placement(
         n_threads=options.threads or hardware.physical_cores,
         repack_types=frozenset() if probe_outcome is ProbeOutcome.CRASHES else find_repack_types(platform.machine()),
     )
-    explicit_type = options.cache_type_k or options.cache_type_v
-    return (
-        plan_offload(header, hardware, request) if explicit_type else plan_with_cache_types(header, hardware, request)
-    )
+    choose_types = not (options.cache_type_k or options.cache_type_v)
+    return (plan_with_cache_types if choose_types else plan_offload)(header, hardware, request)
 
 
 def plan_for_machine(
     header: GgufHeader, machine: ProbedMachine, options: EngineOptions, probe_cache: ProbeCache
 ) -> OffloadPlan:
-    """The plan that loading the model would follow. Raises UsageError for an unknown KV cache type."""
-    return plan_placement(
-        header, machine.hardware, options, probe_cache.lookup(build_probe_key(machine.library_file, header))
-    )
+    """Return the plan that loading the model would follow. Raises UsageError for an unknown KV cache type."""
+    probe_outcome = probe_cache.lookup(build_probe_key(machine.library_file, header))
+    return plan_placement(header, machine.hardware, options, probe_outcome)
 
 
 def would_improve_with_free_memory(
@@ -91,12 +89,12 @@ def would_improve_with_free_memory(
     options: EngineOptions,
     probe_outcome: ProbeOutcome | None,
 ) -> bool:
-    """Whether the plan would be a better one if all memory of the machine were free."""
+    """Return whether the plan would be better if all memory of the machine were free."""
     devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
     idle_hardware = replace(hardware, ram_available=hardware.ram_total, devices=devices)
     best_plan = plan_placement(header, idle_hardware, options, probe_outcome)
-    current_values = (plan.fits, plan.n_ctx, plan.n_gpu_layers, plan.type_k)
-    return current_values != (best_plan.fits, best_plan.n_ctx, best_plan.n_gpu_layers, best_plan.type_k)
+    criteria = attrgetter("fits", "n_ctx", "n_gpu_layers", "type_k")
+    return bool(criteria(plan) != criteria(best_plan))
 
 
 def estimate_speed(
@@ -105,9 +103,9 @@ def estimate_speed(
     plan: OffloadPlan,
     measure_bandwidth: Callable[[int], float] = measure_memory_bandwidth,
 ) -> SpeedEstimate:
-    """From the bandwidth of the memory that the weights lie in: generating a token reads each weight it uses once.
+    """Estimate from the memory bandwidth: generating a token reads each weight that it uses once.
 
-    measure: bytes per second that so many threads read of this machine's RAM; takes a fraction of a second.
+    measure_bandwidth: bytes per second that this many threads read from RAM; takes a fraction of a second.
     """
     bytes_per_token, layers = compute_bytes_per_token(header), header.block_count
     gpu_fraction = plan.n_gpu_layers / (layers + 1)
@@ -121,14 +119,12 @@ def estimate_speed(
         device = next(device for device in hardware.devices if device.name == placement.device)
         bandwidth = lookup_gpu_bandwidth(device.description) or 0.0
         if not bandwidth:
-            return SpeedEstimate(
-                None, f"how fast {device.description} reads its memory is not known; measure with `phichat bench`"
-            )
+            explanation = f"The memory bandwidth of {device.description} is unknown. Measure with `phichat bench`."
+            return SpeedEstimate(None, explanation)
         fraction = gpu_fraction * placement.weights / sum(other.weights for other in gpu_placements)
         seconds_per_token += fraction * bytes_per_token / (bandwidth * _GPU_BANDWIDTH_EFFICIENCY)
         sources.append(
-            f"{device.name} {bandwidth / 1e9:,.0f} GB/s by its data sheet, of which {_GPU_BANDWIDTH_EFFICIENCY:.0%} are used"
+            f"{device.name} {_GPU_BANDWIDTH_EFFICIENCY:.0%} of the {bandwidth / 1e9:,.0f} GB/s of its data sheet"
         )
-    return SpeedEstimate(
-        1 / seconds_per_token, f"estimated: each token reads {bytes_per_token / 1e9:.2f} GB ({'; '.join(sources)})"
-    )
+    explanation = f"estimated: each token reads {bytes_per_token / 1e9:.2f} GB ({'; '.join(sources)})"
+    return SpeedEstimate(1 / seconds_per_token, explanation)

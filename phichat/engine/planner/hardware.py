@@ -1,7 +1,7 @@
-"""What this machine offers to a model: cores, memory, devices.
+"""Cores, memory and devices of this machine.
 
-Devices come from llama.cpp, which the engine process alone may load; everything else is asked of the
-operating system here, with the limits of a container (cgroup v1 and v2) taken off.
+Devices come from llama.cpp, which only the engine process loads; everything else comes from the operating system,
+with the limits of a container (cgroup v1 and v2) applied.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,29 +18,18 @@ from phichat.engine.ipc.protocol import DeviceInfo, EngineInfo
 
 
 class DeviceKind(StrEnum):
-    """What a ggml device is."""
+    """Kind of a ggml device."""
 
     CPU = "cpu"
     GPU = "gpu"
-    """A card with memory of its own."""
-    INTEGRATED = "integrated"
+    """Has memory of its own."""
+    INTEGRATED = "igpu"
     """Shares the RAM with the CPU, as on Apple silicon."""
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
-    """One ggml device, memory in bytes. The name is ggml's (CUDA0), the description the product's."""
-
-    name: str
-    description: str
-    kind: DeviceKind
-    memory_total: int
-    memory_free: int
-
-
-@dataclass(frozen=True, slots=True)
 class RamInfo:
-    """RAM in bytes: what this process may ever use, and what it may use now."""
+    """RAM that this process may use at all, and now, in bytes."""
 
     total: int
     available: int
@@ -50,46 +39,33 @@ class RamInfo:
 class Hardware:
     """This machine, RAM in bytes.
 
-    physical_cores: those this process may use. devices: in llama.cpp's order.
+    physical_cores: those this process may use. devices: in llama.cpp's order, each with a DeviceKind.
     offload_supported: whether llama.cpp was built with a GPU backend.
     """
 
     physical_cores: int
     ram_total: int
     ram_available: int
-    devices: tuple[Device, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
     offload_supported: bool = False
 
 
-def probe_hardware(devices: Iterable[Device], *, offload_supported: bool) -> Hardware:
-    """This machine, with the devices that the engine process has found."""
-    memory = probe_memory()
-    return Hardware(count_usable_cores(), memory.total, memory.available, tuple(devices), offload_supported)
-
-
 def probe_from_engine(engine_info: EngineInfo) -> Hardware:
-    """This machine, with the devices that an engine process named."""
-    return probe_hardware(
-        (
-            Device(device.name, device.description, _to_device_kind(device), device.memory_total, device.memory_free)
-            for device in engine_info.devices
-        ),
-        offload_supported=engine_info.offload_supported,
-    )
+    """Return this machine's hardware, with the devices that an engine process reported."""
+    memory = probe_memory()
+    devices = tuple(replace(device, kind=_to_device_kind(device)) for device in engine_info.devices)
+    return Hardware(count_usable_cores(), memory.total, memory.available, devices, engine_info.offload_supported)
 
 
 def _to_device_kind(device: DeviceInfo) -> DeviceKind:
-    if device.kind == "igpu":
+    # ggml reports Metal's devices as discrete GPUs; on Apple silicon their memory is the RAM.
+    if device.name.startswith("MTL") and platform.machine() == "arm64":
         return DeviceKind.INTEGRATED
-    if device.kind != "gpu":
-        return DeviceKind.CPU
-    # ggml calls Metal's devices cards; on Apple silicon their memory is the RAM.
-    is_apple = device.name.startswith("MTL") and platform.machine() == "arm64"
-    return DeviceKind.INTEGRATED if is_apple else DeviceKind.GPU
+    return DeviceKind(device.kind) if device.kind in ("gpu", "igpu") else DeviceKind.CPU
 
 
 def probe_memory(root: Path = Path("/")) -> RamInfo:
-    """RAM of the machine, or of the cgroup where that has less; root is where /proc and /sys are."""
+    """Return the RAM of the machine, or of the cgroup where that has less. root: where /proc and /sys are."""
     import psutil
 
     machine = psutil.virtual_memory()
@@ -107,10 +83,10 @@ def probe_memory(root: Path = Path("/")) -> RamInfo:
 
 
 def count_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None = None) -> int:
-    """Physical cores that this process may use, at least 1.
+    """Return the number of physical cores that this process may use, at least 1.
 
-    affinity: the logical CPUs it is bound to, None to ask the operating system. A CPU quota of the
-    cgroup (cpu.max, cpu.cfs_quota_us) counts in whole cores, rounded up.
+    affinity: the logical CPUs it is bound to, None to ask the operating system. A CPU quota of the cgroup (cpu.max,
+    cpu.cfs_quota_us) counts in whole cores, rounded up.
     """
     import psutil
 
@@ -126,20 +102,16 @@ def count_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None =
 
 
 def count_usable_cpus() -> int:
-    """Logical CPUs that this process may use, at least 1."""
+    """Return the number of logical CPUs that this process may use, at least 1."""
     import psutil
 
     return len(_get_affinity()) or psutil.cpu_count(logical=True) or 1
 
 
 def describe_unused_gpu(
-    hardware: Hardware,
-    *,
-    system: str = sys.platform,
-    machine: str | None = None,
-    root: Path | None = None,
+    hardware: Hardware, *, system: str = sys.platform, machine: str | None = None, root: Path | None = None
 ) -> str | None:
-    """One line for the user when there is a GPU that this build of llama.cpp cannot use, else None.
+    """Return a notice when there is a GPU that this build of llama.cpp cannot use, else None.
 
     system, machine: as in sys.platform and platform.machine(). root: where /proc, /dev and /sys are, or the Windows
     folder.
@@ -155,7 +127,18 @@ def describe_unused_gpu(
         gpu = _find_linux_gpu(root or Path("/"))
     if gpu is None:
         return None
-    return f"This machine has {gpu[0]}, but llama-cpp-python was built for CPU only; see README for the {gpu[1]} build."
+    return f"This machine has {gpu[0]}, but llama-cpp-python was built for CPU only. See README for the {gpu[1]} build."
+
+
+def find_offload_devices(hardware: Hardware) -> tuple[DeviceInfo, ...]:
+    """Return the devices that llama.cpp offloads to: integrated GPUs only where there is no other."""
+    if not hardware.offload_supported:
+        return ()
+    for kind in (DeviceKind.GPU, DeviceKind.INTEGRATED):
+        devices = tuple(device for device in hardware.devices if device.kind is kind)
+        if devices:
+            return devices
+    return ()
 
 
 def _find_linux_gpu(root: Path) -> tuple[str, str] | None:
@@ -175,7 +158,7 @@ def _get_affinity() -> frozenset[int]:
 
 
 def _count_cores(cpus: frozenset[int], root: Path) -> int:
-    """Physical cores that these logical CPUs belong to; where the kernel does not say, one each."""
+    """Return the number of physical cores of these logical CPUs; without topology information, one each."""
     cores = set()
     for cpu in cpus:
         topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
@@ -185,10 +168,10 @@ def _count_cores(cpus: frozenset[int], root: Path) -> int:
 
 
 def _find_cgroup_dirs(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of the cgroups that limit this process, innermost first: a parent's limit holds too.
+    """Yield the folders of the cgroups that limit this process, innermost first: a parent's limit holds too.
 
-    A container often sees its own cgroup mounted at the top while /proc names the host's path, so
-    folders that do not exist are left out and the top is always looked at.
+    A container often sees its own cgroup mounted at the top while /proc names the host's path, so folders that do not
+    exist are left out and the top is always included.
     """
     for line in _read_text(root / "proc/self/cgroup").splitlines():
         hierarchy_id, _, remainder = line.partition(":")
@@ -207,7 +190,7 @@ def _find_cgroup_dirs(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _read_cpu_quota(folder: Path) -> float | None:
-    """CPUs' worth of time that a cgroup grants, None when it sets no limit."""
+    """Return the CPUs that a cgroup grants, None when it sets no limit."""
     words = _read_text(folder / "cpu.max").split()
     if not words:
         words = [_read_text(folder / "cpu.cfs_quota_us"), _read_text(folder / "cpu.cfs_period_us")]
@@ -231,7 +214,7 @@ def _read_first_number(*files: Path) -> int | None:
 
 
 def _read_text(file: Path) -> str:
-    """A small file of the kernel, "" when there is none or it may not be read."""
+    """Return the text of a small kernel file, "" when it cannot be read."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

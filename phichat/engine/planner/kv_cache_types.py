@@ -1,25 +1,25 @@
-"""Which types the keys and values of the KV cache are kept in, where that is left to choose."""
+"""Choice of the KV cache's types where the user left it open."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from phichat.engine.planner.hardware import Hardware
-from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, find_offload_devices, plan_offload
+from phichat.engine.planner.hardware import Hardware, find_offload_devices
+from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload
 from phichat.gguf.header import GgufHeader
 
 DEFAULT_CACHE_TYPE = "f16"
 
 _QUANTIZED_CACHE_TYPE = "q8_0"
 _QUANT_BLOCK_SIZE = 32
-"""Numbers that it packs together; a head must be made of whole blocks."""
+"""Numbers per block of q8_0 (QK8_0); a head must consist of whole blocks."""
 _FLASH_ATTENTION_DEVICES = ("CUDA", "ROCm", "MTL")
-"""Cards on which llama.cpp computes flash attention over quantized values; it cannot use them otherwise."""
+"""Devices on which llama.cpp has flash attention for quantized values; it cannot use them otherwise."""
 
 
 def plan_with_cache_types(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> OffloadPlan:
-    """`offload.plan`, with a KV cache of 8 bits a number rather than the requested types where that lets the
-    wanted context fit: the one asked for, else the one that suits the model."""
+    """Return the plan of `plan_offload`, with a KV cache of 8 bits per number rather than the requested types where
+    that makes the context fit: the requested one, else the default for the model."""
     default_plan = plan_offload(header, hardware, request)
     if not _can_quantize(header, hardware):
         return default_plan
@@ -31,8 +31,8 @@ def plan_with_cache_types(header: GgufHeader, hardware: Hardware, request: Offlo
     if not quantized_plan.fits:
         return quantized_plan
     notice = (
-        f"The KV cache is kept at 8 bits a number ({_QUANTIZED_CACHE_TYPE}), for at {request.type_k} there is no memory for "
-        f"{quantized_plan.n_ctx:,} tokens; --cache-type-k {request.type_k} keeps it at that."
+        f"Using an 8-bit KV cache ({_QUANTIZED_CACHE_TYPE}): {quantized_plan.n_ctx:,} tokens don't fit in memory at "
+        f"{request.type_k}. Force {request.type_k} with --cache-type-k {request.type_k}."
     )
     return replace(quantized_plan, notices=(notice, *quantized_plan.notices))
 
@@ -40,7 +40,7 @@ def plan_with_cache_types(header: GgufHeader, hardware: Hardware, request: Offlo
 def _can_quantize(header: GgufHeader, hardware: Hardware) -> bool:
     heads = {header.key_length, header.value_length}
     heads |= {header.get_int("{arch}.attention.key_length_swa"), header.get_int("{arch}.attention.value_length_swa")}
-    # Multi-head latent attention has heads of its own kind, and grok's attention is never computed the flash way.
+    # Multi-head latent attention has heads of another kind, and llama.cpp never uses flash attention for grok.
     is_unsupported = header.architecture == "grok" or header.get_int("{arch}.attention.key_length_mla") > 0
     return (
         not is_unsupported

@@ -1,4 +1,4 @@
-"""How fast memory is read here, which bounds how fast a model generates."""
+"""Memory bandwidth, which bounds the speed of generation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sys
 from time import perf_counter
 
 _TOTAL_BUFFER_BYTES = 512 * 1024 * 1024
-"""Bytes that all threads read together, far more than any cache holds."""
+"""Read by all threads together; far more than any cache holds."""
 
 _MIN_BUFFER_BYTES = 32 * 1024 * 1024
 
 
 def measure_memory_bandwidth(threads: int) -> float:
-    """Bytes per second that so many threads read from memory together, the best of three passes.
+    """Return the bytes per second that this many threads read from memory together, the best of three passes.
 
-    libc's memchr for a byte that is not there reads as fast as the CPU can, outside the interpreter's lock.
+    libc's memchr for a byte that does not occur reads as fast as the CPU can, outside the interpreter's lock.
     """
     import ctypes
     import ctypes.util
@@ -38,9 +38,9 @@ def measure_memory_bandwidth(threads: int) -> float:
 
 
 def lookup_gpu_bandwidth(description: str) -> float | None:
-    """Bytes per second that a GPU reads its memory with, by its product's name; None for an unknown one.
+    """Return the bytes per second of a GPU's memory by the name of the product; None for an unknown one.
 
-    From the makers' data sheets; of several variants the slowest.
+    From the manufacturers' data sheets; of several variants the slowest.
     """
     words = f" {description.lower()} ".replace("-", " ")
     matches = [name for name in _GPU_BANDWIDTHS_GB_S if f" {name} " in words]

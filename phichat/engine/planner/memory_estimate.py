@@ -1,7 +1,7 @@
-"""What a model costs, out of its header: weights, KV cache and compute buffers, in bytes.
+"""Memory that a model takes, computed from its header: weights, KV cache and compute buffers, in bytes.
 
-Calibrated against the buffer sizes that llama.cpp logs and against the memory of the process, flash
-attention on. Measured and computed figures stand in tests/engine/test_offload.py.
+Calibrated against the buffer sizes that llama.cpp logs and against the memory of the process, flash attention on.
+tests/engine/planner/test_offload_plan.py has measured and computed figures.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _BYTES_PER_THREAD = MIB // 4
 
 @dataclass(frozen=True, slots=True)
 class WeightSizes:
-    """Bytes of weights by the place that llama.cpp assigns as one.
+    """Bytes of weights, in the groups that llama.cpp places on one device.
 
-    input: stays on the CPU. layers: one a repeating layer. output: the rest, the output layer.
-    tied: of the input embedding when it serves as output matrix too, so that a GPU needs a copy; else 0.
-    layers_repacked, output_repacked: of those, what the CPU backend copies into another block order.
-    largest: the largest matrix, which a GPU borrows for a prompt while it stays in RAM.
+    input: stays on the CPU. layers: of each repeating layer. output: the rest, the output layer.
+    tied_embedding: of the input embedding when it serves as output matrix too, so that a GPU needs a copy; else 0.
+    layers_repacked, output_repacked: the part that the CPU backend copies into another block order.
+    largest_matrix: copied to a GPU for the prefill when its layer is in RAM.
     """
 
     input: int
@@ -45,7 +45,7 @@ class WeightSizes:
 
 
 def group_weights(header: GgufHeader, repack_types: frozenset[str] = frozenset()) -> WeightSizes:
-    """Sorts the tensors by layer. repack: ggml names of the types that the CPU backend repacks."""
+    """Sum up the tensors by layer. repack_types: ggml names of the types that the CPU backend repacks."""
     layers, layers_repacked = [0] * header.block_count, [0] * header.block_count
     inputs = outputs = outputs_repacked = largest = embedding = 0
     is_tied = True
@@ -71,9 +71,10 @@ def group_weights(header: GgufHeader, repack_types: frozenset[str] = frozenset()
 
 
 def find_repack_types(machine: str) -> frozenset[str]:
-    """Types whose weights the CPU backend holds twice, mapped and repacked; machine as in platform.machine().
+    """Return the types whose weights the CPU backend holds twice, mapped and repacked.
 
-    x86 is taken to have AVX2 and ARM the dot product (repack.cpp, ggml_repack_get_optimal_repack_type).
+    machine: as in platform.machine(); x86 is taken to have AVX2 and ARM the dot product (repack.cpp,
+    ggml_repack_get_optimal_repack_type).
     """
     if machine.lower() in ("x86_64", "amd64"):
         return frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
@@ -87,15 +88,33 @@ def _is_repackable(tensor: TensorInfo, repack_types: frozenset[str]) -> bool:
     return kind is not None and kind.name in repack_types and len(tensor.shape) >= 2 and tensor.shape[1] % 8 == 0
 
 
+def compute_bytes_per_token(header: GgufHeader) -> int:
+    """Return the bytes of weights that generating one token reads, which bounds the speed by the memory bandwidth.
+
+    Of the token embedding only a row is read, unless it is the output matrix too; of the experts of a mixture only
+    the `expert_used_count` active ones.
+    """
+    tied = all(tensor.name != "output.weight" for tensor in header.tensors)
+    total = 0
+    for tensor in header.tensors:
+        if tensor.name.startswith(("token_embd", "per_layer_token_embd")):
+            total += tensor.size_bytes if tied and tensor.name == "token_embd.weight" else 0
+        elif "_exps" in tensor.name and header.expert_count:
+            total += tensor.size_bytes * min(header.expert_used_count, header.expert_count) // header.expert_count
+        else:
+            total += tensor.size_bytes
+    return total
+
+
 def parse_cache_type(name: str) -> GgmlType:
-    """The type of a KV cache, spelled as for llama.cpp's --cache-type-k. Raises UsageError."""
+    """Return the type of a KV cache, spelled as for llama.cpp's --cache-type-k. Raises UsageError."""
     if name.lower() not in _CACHE_TYPES:
-        raise UsageError(f"There is no KV cache type {name!r}", f"Use one of {', '.join(_CACHE_TYPES)}")
+        raise UsageError(f"Unknown KV cache type {name!r}", f"Use one of {', '.join(_CACHE_TYPES)}")
     return find_type(name)
 
 
 def estimate_kv_cache(header: GgufHeader, n_ctx: int, type_k: GgmlType, type_v: GgmlType) -> tuple[int, ...]:
-    """Bytes of the KV cache of each layer: cells x (keys + values of all its heads), and recurrent state.
+    """Return the bytes of each layer's KV cache: cells x (keys + values of all its heads), and recurrent state.
 
     Sliding-window layers count in full, as with swa_full. A layer without attention has a state of fixed size
     (n_embd_r and n_embd_s of llama-hparams.cpp, at 4 bytes) instead.
@@ -117,7 +136,7 @@ def estimate_kv_cache(header: GgufHeader, n_ctx: int, type_k: GgmlType, type_v: 
 
 
 def estimate_recurrent_state(header: GgufHeader) -> int:
-    """Bytes of a layer's state of fixed size, one for each sequence; 0 for attention alone."""
+    """Return the bytes of a layer's state of fixed size, of each sequence; 0 for attention alone."""
     width = header.embedding_length
     head = header.get_int("{arch}.wkv.head_size")
     if head:
@@ -129,17 +148,17 @@ def estimate_recurrent_state(header: GgufHeader) -> int:
 
 
 def pad_context(n_ctx: int) -> int:
-    """Cells of the KV cache for that many tokens."""
+    """Return the cells of a KV cache for this many tokens."""
     return -(-n_ctx // CONTEXT_STEP) * CONTEXT_STEP
 
 
 def estimate_attention_mask(n_ctx: int, n_ubatch: int) -> int:
-    """Bytes of the attention mask of one batch, f16."""
+    """Return the bytes of the attention mask of one batch, f16."""
     return 2 * pad_context(n_ctx) * n_ubatch
 
 
 def estimate_layer_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> int:
-    """Bytes that evaluating one layer touches: f32 activations of a batch, and the mask.
+    """Return the bytes that evaluating one layer touches: f32 activations of a batch, and the mask.
 
     Four times the width of the residual stream or of the attention heads, three times that of the
     feed-forward network (gate, up and their product).
@@ -151,7 +170,7 @@ def estimate_layer_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> int
 
 
 def estimate_reserved_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> int:
-    """Bytes of the compute buffer that llama.cpp logs for the backend that has the output layer.
+    """Return the bytes of the compute buffer that llama.cpp logs for the backend with the output layer.
 
     Logits are reserved for every token of a batch. A GPU allocates them all; on a CPU the pages are never
     touched, since only the last token asks for logits.
@@ -161,10 +180,10 @@ def estimate_reserved_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> 
 
 
 def estimate_embedding_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> int:
-    """Bytes that a CPU needs when all layers are on GPUs: the embedded batch, and the mask."""
+    """Return the bytes that a CPU needs when all layers are on GPUs: the embedded batch, and the mask."""
     return 8 * n_ubatch * header.embedding_length + estimate_attention_mask(n_ctx, n_ubatch)
 
 
 def estimate_process_memory(header: GgufHeader, n_threads: int) -> int:
-    """Bytes of the engine process beside its buffers: interpreter, libraries, vocabulary, scratch of the threads."""
+    """Return the bytes of an engine process besides its buffers: interpreter, libraries, vocabulary, threads."""
     return _INTERPRETER_BYTES + _BYTES_PER_VOCAB_TOKEN * header.vocab_size + _BYTES_PER_THREAD * max(1, n_threads)

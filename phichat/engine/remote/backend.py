@@ -1,4 +1,4 @@
-"""The backend that asks a server."""
+"""Backend for a model of an endpoint."""
 
 from __future__ import annotations
 
@@ -10,47 +10,46 @@ from multiprocessing.connection import wait
 
 from phichat.config.endpoints import EndpointModel
 from phichat.engine.backend import CancelToken, GenerationEvent, LoadEvent, SampleEvent
-from phichat.engine.ipc.protocol import GenerationFinished, OutputDelta, SampleOutput
+from phichat.engine.ipc.protocol import SampleOutput
 from phichat.engine.parallel_sampling import SamplesAccumulator, derive_seeds, sample_sequentially
 from phichat.engine.remote import request_body
 from phichat.engine.remote.client import EndpointClient
 from phichat.engine.remote.errors import (
     RemoteError,
     RemoteErrorKind,
-    SecretRedactor,
     find_rejected_options,
     parse_context_overflow,
+    redact_secrets,
     to_user_error,
 )
 from phichat.engine.remote.models import MODEL_INFO_TIMEOUT_S, RemoteModel, fetch_llama_server_context, fetch_models
-from phichat.engine.remote.response import CompletionParser, MultiCompletionParser
+from phichat.engine.remote.response import CompletionParser
 from phichat.engine.reply_accumulator import ReplyAccumulator
-from phichat.errors import EndpointError, ExtraNotInstalled, PhichatError
+from phichat.errors import EndpointError, PhichatError
 from phichat.events import ModelReady, SampleFinished
 from phichat.types import FinishReason, Message, ModelInfo, SamplingParams
 
 _MAX_RETRIES = 3
 _MAX_RETRY_DELAY_S = 30.0
-"""A server that asks to wait longer is not waited for."""
+"""A server that asks for a longer wait is not asked again."""
 
-_OPTION_NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens", "stream_options": ""}
-"""How the user knows an option, "" where nobody has asked for it."""
+_USER_OPTION_NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens"}
 
 _DEFAULT_BYTES_PER_TOKEN = 4.0
-"""Of most prose and code, until the server has counted a prompt."""
+"""Of most prose and code; used until the server has counted a prompt."""
 
 _TRUNCATION_BYTES_PER_TOKEN, _MIN_TRUNCATION_BYTES = 12.0, 8_000
-"""A server that counts so few tokens in so much text has hardly read all of it."""
+"""A server that counts so few tokens in so much text has hardly evaluated all of it."""
 
 _USAGE_TIMEOUT_S = 2.0
-"""How long a complete answer waits for the server to count it."""
+"""How long a complete answer waits for the server's token counts."""
 
 
 class RemoteBackend:
-    """A model of an endpoint.
+    """Backend for a model of an endpoint.
 
-    key: what proves who asks, "" for nothing; it is only ever sent to the endpoint. given: the names of the
-    options that the user has set. pause_s: about how long it waits before it asks again for the first time.
+    api_key: "" for none; it is sent to the endpoint and nowhere else. explicit_options: names of the options that
+    the user has set. retry_delay_s: before the first retry; it doubles with each.
     """
 
     def __init__(
@@ -61,91 +60,69 @@ class RemoteBackend:
         *,
         retry_delay_s: float = 0.5,
     ) -> None:
-        self._endpoint_model, self._api_key, self._explicit_options = (
-            endpoint_model,
-            api_key,
-            frozenset(explicit_options),
-        )
-        self._redact = SecretRedactor([api_key, *endpoint_model.endpoint.headers.values()])
+        self._endpoint, self._model_id, self._api_key = endpoint_model.endpoint, endpoint_model.model, api_key
+        self._explicit_options = frozenset(explicit_options)
         self._retry_delay_s = retry_delay_s
-        self._client: EndpointClient | None = None
-        self._model = RemoteModel("")
+        self._client = EndpointClient(self._endpoint, api_key)
+        self._model: RemoteModel | None = None
         self._rejected_options: frozenset[str] = frozenset()
         self._bytes_per_token = _DEFAULT_BYTES_PER_TOKEN
         self._supports_n = True
 
     @property
     def n_ctx(self) -> int:
-        """As `Backend.n_ctx`; 0 when the server does not tell, and then nothing is ever left out for it."""
-        return self._model.n_ctx
+        """Context of the model in tokens; 0 when the server does not report it, and then no turn is left out."""
+        return self._model.n_ctx if self._model else 0
 
     def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """As `Backend.load`: ask what the server says of the model.
+        """Ask the server for its models, as `Backend.load`.
 
-        Raises ExtraNotInstalled, and EndpointError kinds when no model is named and the server has not just one.
+        Raises EndpointError kinds, also when no model is named and the server does not have exactly one.
         """
-        if self._client is not None:
+        if self._model is not None:
             return
-        client = EndpointClient(self._endpoint_model.endpoint, self._api_key)
-        model = self._resolve_model(client, cancel)
-        if model is None or cancel.is_set():
-            client.close()
-            return
-        self._client, self._model = client, model
-        self._endpoint_model = replace(self._endpoint_model, model=model.id)
-        info = ModelInfo(self._endpoint_model.name, n_ctx=model.n_ctx)
-        yield ModelReady(info, "", 0, 0.0, tuple(self._build_notices()))
-
-    def _resolve_model(self, client: EndpointClient, cancel: CancelToken) -> RemoteModel | None:
-        """The model that is meant; None when cancelled."""
-        requested_model, models = self._endpoint_model.model, []
-        if requested_model and self._endpoint_model.endpoint.api_version:
-            return RemoteModel(requested_model)  # Azure has deployments, and lists something else
-        try:
-            models = fetch_models(client, cancel, MODEL_INFO_TIMEOUT_S)
-        except RemoteError as error:
-            # What is wrong is told when it matters: not every server lists its models.
-            if not requested_model or error.kind is RemoteErrorKind.CONNECTION_REFUSED:
-                client.close()
-                raise self._to_user_error(error, MODEL_INFO_TIMEOUT_S) from None
+        model = self._find_model(cancel)
         if cancel.is_set():
-            return None
-        if not requested_model and len(models) != 1:
-            client.close()
-            name = self._endpoint_model.endpoint.name
-            model_names = ", ".join(model.id for model in models[:8])
-            raise EndpointError(
-                f"{name} has {len(models)} models" + (f": {model_names}" if model_names else ""),
-                f"Name one, as in `-m {name}/MODEL`, or set model under [endpoints.{name}]",
-            )
-        model = next(
-            (model for model in models if model.id == requested_model or not requested_model),
-            RemoteModel(requested_model),
-        )
+            return
+        self._model, self._model_id = model, model.id
+        info = ModelInfo(EndpointModel(self._endpoint, model.id).name, n_ctx=model.n_ctx)
+        yield ModelReady(info, "", 0, 0.0, tuple(self._describe_ignored_options(model)))
+
+    def _find_model(self, cancel: CancelToken) -> RemoteModel:
+        """Return the requested model as the server describes it, anything when cancelled."""
+        name, requested = self._endpoint.name, self._model_id
+        if requested and self._endpoint.api_version:
+            return RemoteModel(requested)  # Azure answers for deployments, and lists something else
+        models: list[RemoteModel] = []
+        try:
+            models = fetch_models(self._client, cancel, MODEL_INFO_TIMEOUT_S)
+        except RemoteError as error:
+            # Not every server lists its models; a fault that matters comes up again with the first prompt.
+            if not requested or error.kind is RemoteErrorKind.CONNECTION_REFUSED:
+                raise self._to_user_error(error, MODEL_INFO_TIMEOUT_S) from None
+        if not requested and len(models) != 1 and not cancel.is_set():
+            ids = ": " + ", ".join(model.id for model in models[:8]) if models else ""
+            next_step = f"Name one, as in `-m {name}/MODEL`, or set model under [endpoints.{name}]"
+            raise EndpointError(f"{name} has {len(models)} models{ids}", next_step)
+        model = next((one for one in models if one.id == requested or not requested), RemoteModel(requested))
         if not model.n_ctx and model.owned_by == "llamacpp":
-            model = replace(model, n_ctx=fetch_llama_server_context(client, cancel))
+            model = replace(model, n_ctx=fetch_llama_server_context(self._client, cancel))
         return model
 
-    def _build_notices(self) -> Iterator[str]:
-        name = self._endpoint_model.endpoint.name
-        if server_options := [
-            option for option in request_body.SERVER_SIDE_OPTIONS if option in self._explicit_options
-        ]:
-            yield f"{name} was started with its own {_format_list(server_options)}; what is set here has no effect on it."
-        if self._model.owned_by not in ("vllm", "llamacpp") and (
-            vendor_options := request_body.list_vendor_options(
-                request_body.build_options(SamplingParams(), self._explicit_options)
-            )
-        ):
-            yield (
-                f"The OpenAI API does not know {_format_list(vendor_options)}: {name} is asked for it, "
-                "but a server that does not know it either may say nothing."
-            )
+    def _describe_ignored_options(self, model: RemoteModel) -> Iterator[str]:
+        name = self._endpoint.name
+        if ignored := [option for option in request_body.SERVER_SIDE_OPTIONS if option in self._explicit_options]:
+            yield f"{name} uses its own {_format_list(ignored)}; your setting is ignored."
+        explicit = request_body.build_options(SamplingParams(), self._explicit_options)
+        vendor_options = request_body.list_vendor_options(explicit)
+        if vendor_options and model.owned_by not in ("vllm", "llamacpp"):
+            verb, pronoun = ("isn't", "it") if len(vendor_options) == 1 else ("aren't", "them")
+            yield f"{_format_list(vendor_options)} {verb} part of the OpenAI API; {name} may silently ignore {pronoun}."
 
     def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
-        """As `Backend.count`, estimated by what the server has counted before; 0 while its context is not known.
+        """Estimate the tokens of a prompt from the server's earlier counts; 0 while its context is unknown.
 
-        An estimate leaves turns out of a history, which is said; it never refuses a prompt: that is for the server.
+        An estimate may leave turns out of a history, but never refuses a prompt: that is left to the server.
         """
         if not self.n_ctx:
             return 0
@@ -154,25 +131,21 @@ class RemoteBackend:
     def generate(
         self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
     ) -> Iterator[GenerationEvent]:
-        """As `Backend.generate`. Raises EndpointError kinds, ModelNotInstalled and ContextOverflow."""
+        """Reply to messages, as `Backend.generate`. Raises EndpointError kinds, ModelNotInstalled, ContextOverflow."""
         accumulator = ReplyAccumulator(self.n_ctx, params.seed or 0, 0.0)
-        parser = CompletionParser(self._endpoint_model.endpoint.name, params, self._explicit_options)
+        parser = CompletionParser(self._endpoint.name, params, self._explicit_options)
         try:
-            for output in self._request_with_retries(messages, parser, cancel):
-                yield from accumulator.feed(output)
-        except (RemoteError, ExtraNotInstalled) as error:
+            for sample in self._request_with_retries(messages, parser, cancel):
+                yield from accumulator.feed(sample.output)
+        except RemoteError as error:
             yield replace(accumulator.finish(FinishReason.ERROR), notices=tuple(parser.notices))
-            raise (
-                self._to_user_error(error, self._endpoint_model.endpoint.timeout)
-                if isinstance(error, RemoteError)
-                else error
-            ) from None
+            raise self._to_user_error(error) from None
         yield replace(accumulator.finish(), notices=tuple(parser.notices))
 
     def generate_n(
         self, messages: Sequence[Message], params: SamplingParams, n: int, cancel: CancelToken
     ) -> Iterator[SampleEvent]:
-        """As `Backend.sample`, in one request where the server takes the API's `n`. Raises what `generate` does."""
+        """Give n replies, as `Backend.generate_n`, in one request where the server supports the API's `n`."""
         seeds = derive_seeds(params, n)
         missing_seeds = dict(enumerate(seeds))
         if n > 1 and self._supports_n:
@@ -186,25 +159,33 @@ class RemoteBackend:
     def _generate_n_choices(
         self, messages: Sequence[Message], params: SamplingParams, seeds: Sequence[int], cancel: CancelToken
     ) -> Iterator[SampleEvent]:
-        """As many of the samples as the server gives for one request; none when it does not know of that."""
+        """Give as many samples as the server returns for one request; none when it rejects `n`."""
         accumulator = SamplesAccumulator(self.n_ctx, seeds, 0.0)
-        parser = MultiCompletionParser(self._endpoint_model.endpoint.name, params, self._explicit_options, len(seeds))
-        error = None
-        try:
-            for output in self._request_with_retries(messages, parser, cancel):
-                yield from _with_notices(accumulator.feed(output), parser.notices)
-        except RemoteError as exc:
-            error = exc
-        for output in parser.emit_completed():
-            yield from _with_notices(accumulator.feed(output), parser.notices)
-        yield from _with_notices(accumulator.finish_remaining(FinishReason.ERROR if error else None), parser.notices)
+        parser = CompletionParser(self._endpoint.name, params, self._explicit_options, len(seeds))
+        error: RemoteError | None = None
+
+        def generate_events() -> Iterator[SampleEvent]:
+            nonlocal error
+            try:
+                for output in self._request_with_retries(messages, parser, cancel):
+                    yield from accumulator.feed(output)
+            except RemoteError as exc:
+                error = exc
+            for output in parser.emit_results(only_finished=True):
+                yield from accumulator.feed(output)
+            yield from accumulator.finish_remaining(FinishReason.ERROR if error else None)
+
+        for event in generate_events():
+            if isinstance(event, SampleFinished):
+                event = replace(event, reply=replace(event.reply, notices=tuple(parser.notices)))
+            yield event
         if error and (parser.has_output or error.status not in (400, 422, 500, 501) or parse_context_overflow(error)):
-            raise self._to_user_error(error, self._endpoint_model.endpoint.timeout)
+            raise self._to_user_error(error)
 
     def _request_with_retries(
-        self, messages: Sequence[Message], parser: CompletionParser | MultiCompletionParser, cancel: CancelToken
-    ) -> Iterator[OutputDelta | GenerationFinished | SampleOutput]:
-        """Asks again, as long as nothing was said, when the server is busy, lost or does not take an option."""
+        self, messages: Sequence[Message], parser: CompletionParser, cancel: CancelToken
+    ) -> Iterator[SampleOutput]:
+        """Send the request; again while nothing has arrived and the server is busy, lost, or rejects an option."""
         attempt, stream = 0, True
         while True:
             try:
@@ -229,30 +210,23 @@ class RemoteBackend:
                 return
 
     def _request_once(
-        self,
-        messages: Sequence[Message],
-        parser: CompletionParser | MultiCompletionParser,
-        cancel: CancelToken,
-        *,
-        stream: bool,
-    ) -> Iterator[OutputDelta | GenerationFinished | SampleOutput]:
-        """What one request brings. Raises Trouble."""
-        assert self._client is not None
+        self, messages: Sequence[Message], parser: CompletionParser, cancel: CancelToken, *, stream: bool
+    ) -> Iterator[SampleOutput]:
+        """Send one request. Raises RemoteError."""
         body = request_body.build_body(
-            self._endpoint_model.model, messages, parser.api_options, self._rejected_options, stream=stream
+            self._model_id, messages, parser.api_options, self._rejected_options, stream=stream
         )
-        idle_timeout_s = self._endpoint_model.endpoint.timeout
 
         def get_idle_timeout() -> float:
-            return min(_USAGE_TIMEOUT_S, idle_timeout_s) if parser.finish_reason else idle_timeout_s
+            return min(_USAGE_TIMEOUT_S if parser.is_finished else self._endpoint.timeout, self._endpoint.timeout)
 
         try:
             with closing(self._client.stream_completion(body, cancel, get_idle_timeout)) as documents:
                 for document in documents:
                     yield from parser.feed(document)
         except RemoteError as error:
-            # An answer that has said how it ends needs no more of the connection.
-            if not parser.finish_reason or error.kind not in (
+            # A finished answer needs nothing more of the connection.
+            if not parser.is_finished or error.kind not in (
                 RemoteErrorKind.TRUNCATED,
                 RemoteErrorKind.CONNECTION_LOST,
                 RemoteErrorKind.TIMEOUT,
@@ -264,71 +238,60 @@ class RemoteBackend:
             return
         if parser.usage and parser.usage.prompt_tokens:
             self._update_token_ratio(_prompt_bytes(messages), parser.usage.prompt_tokens, parser)
-        yield from parser.emit_result()
+        yield from parser.emit_results()
 
-    def _update_token_ratio(
-        self, prompt_bytes: int, tokens: int, parser: CompletionParser | MultiCompletionParser
-    ) -> None:
-        """The server has counted so many tokens in a prompt of that size, or in what it has left of it."""
+    def _update_token_ratio(self, prompt_bytes: int, tokens: int, parser: CompletionParser) -> None:
+        """Learn from the server's count, unless it counts only what it has left of the prompt."""
         if prompt_bytes > _MIN_TRUNCATION_BYTES and prompt_bytes / tokens > _TRUNCATION_BYTES_PER_TOKEN:
             parser.notices.append(
-                f"{self._endpoint_model.endpoint.name} counts {tokens:,} tokens in a prompt of {prompt_bytes:,} bytes: it may have cut "
-                "it to its context, which is set where the server is started."
+                f"{self._endpoint.name} counts only {tokens:,} tokens in a prompt of {prompt_bytes:,} bytes: it may "
+                "have truncated the prompt. Set its context when starting the server."
             )
         else:
             self._bytes_per_token = prompt_bytes / tokens
 
-    def _find_droppable_options(
-        self, error: RemoteError, parser: CompletionParser | MultiCompletionParser
-    ) -> frozenset[str]:
-        """The options that the server has refused and that can be done without; the turn says which."""
+    def _find_droppable_options(self, error: RemoteError, parser: CompletionParser) -> frozenset[str]:
+        """Return the options that the server rejected, with a notice: the request is sent again without them."""
         if parse_context_overflow(error) is not None:
             return frozenset()
         sent = {*parser.api_options, "stream_options"}
         if "max_tokens" in self._rejected_options & sent:
             sent.add("max_completion_tokens")
         rejected = find_rejected_options(error, sorted(sent - self._rejected_options))
-        option_names = {_OPTION_NAMES.get(name, name) for name in rejected}
-        if dropped_options := sorted(option_names - {"", *({"max_tokens"} & rejected)}):
-            message = " ".join(self._redact(error.message).split())[:200]
-            parser.notices.append(
-                f"{self._endpoint_model.endpoint.name} does not take {_format_list(dropped_options)} ({message})."
-            )
+        names = {_USER_OPTION_NAMES.get(name, name) for name in rejected - {"stream_options"}}
+        if "max_tokens" in rejected:
+            names.discard("max_tokens")  # it is sent again by its newer name
+        if names:
+            message = " ".join(redact_secrets(error.message, self._endpoint, self._api_key).split())[:200]
+            verb = "it was" if len(names) == 1 else "they were"
+            dropped = _format_list(sorted(names))
+            parser.notices.append(f"{self._endpoint.name} rejected {dropped}, so {verb} left out ({message}).")
         return rejected
 
-    def _to_user_error(self, error: RemoteError, idle_timeout_s: float) -> PhichatError:
-        return to_user_error(error, self._endpoint_model, self._api_key, idle_timeout_s)
-
-    def unload(self) -> None:
-        """As `Backend.unload`."""
-        self.close()
+    def _to_user_error(self, error: RemoteError, idle_timeout_s: float | None = None) -> PhichatError:
+        endpoint_model = EndpointModel(self._endpoint, self._model_id)
+        return to_user_error(error, endpoint_model, self._api_key, idle_timeout_s or self._endpoint.timeout)
 
     def close(self) -> None:
-        """As `Backend.close`."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        """Close the connections; the backend can load again."""
+        self._client.close()
+        self._model = None
 
-
-def _with_notices(events: Iterator[SampleEvent], notices: Sequence[str]) -> Iterator[SampleEvent]:
-    for event in events:
-        if isinstance(event, SampleFinished):
-            event = replace(event, reply=replace(event.reply, notices=tuple(notices)))
-        yield event
+    unload = close
 
 
 def _prompt_bytes(messages: Sequence[Message]) -> int:
-    """Bytes of the texts, and about as many as the template puts around each."""
+    """Return the bytes of the texts, plus an estimate of what the chat template adds to each."""
     return sum(len(message.text.encode("utf-8", "surrogatepass")) + 16 for message in messages)
 
 
 def _retry_delay(error: RemoteError, attempt: int, base_delay_s: float) -> float | None:
-    """Seconds until it is worth asking again, None when it is not."""
+    """Return the seconds until a retry makes sense, None when it does not."""
     if not error.is_retryable or attempt >= _MAX_RETRIES:
         return None
     jitter = random.uniform(0.5, 1.0)
     if error.retry_after is not None:
-        # At least what was asked for; many who were told the same should not come back together.
+        # At least what was asked for; jitter, because many clients may have the same answer.
         delay_s = error.retry_after * (1.5 - jitter / 2)
         return delay_s if delay_s <= _MAX_RETRY_DELAY_S else None
     return base_delay_s * float(2**attempt) * jitter

@@ -1,25 +1,24 @@
-"""What can be asked of a server."""
+"""HTTP client of an endpoint, for callers that must be able to leave at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode, urlsplit
 
 from phichat.cancel import CancelToken
 from phichat.config.endpoints import Endpoint
-from phichat.engine.remote.request_thread import RequestThread, stream_documents
+from phichat.engine.remote.request_thread import GetTimeout, RequestThread
 from phichat.engine.remote.sse import JsonObject
-from phichat.errors import ExtraNotInstalled
 
 if TYPE_CHECKING:
     from phichat.engine.remote.http_transport import HttpTransport
 
 
 class EndpointClient:
-    """The server of an endpoint; nothing is sent before something is asked.
+    """Client of one endpoint. Opens no connection before a request; every request raises RemoteError.
 
-    key: what proves who asks, "" for nothing. All that asks raises Trouble and ExtraNotInstalled.
+    api_key: "" for none.
     """
 
     def __init__(self, endpoint: Endpoint, api_key: str) -> None:
@@ -27,61 +26,49 @@ class EndpointClient:
         self._transport: HttpTransport | None = None
 
     def stream_completion(
-        self, body: Mapping[str, Any], cancel: CancelToken, get_idle_timeout: Callable[[], float]
+        self, body: JsonObject, cancel: CancelToken, get_idle_timeout: GetTimeout
     ) -> Generator[JsonObject, None, None]:
-        """The documents of a chat completion as they come; ends early when cancelled.
+        """Yield the JSON documents of a chat completion as they arrive; ends early when cancelled.
 
-        silence_s: how long the server may say nothing now.
+        get_idle_timeout: returns the seconds that the server may be silent at this point.
         """
-        return self._stream_documents(
-            lambda http, thread: http.stream_completion(body, thread), cancel, get_idle_timeout
-        )
+        base_url = self._endpoint.base_url
+        if self._endpoint.api_version and not urlsplit(base_url).path:
+            # A dated API of Azure OpenAI names the model in the path.
+            base_url += f"/openai/deployments/{quote(body['model'], safe='')}"
+        return self._send("POST", self._with_version(f"{base_url}/chat/completions"), body, cancel, get_idle_timeout)
 
     def get_models(self, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
-        """What /v1/models says; None when cancelled."""
-        version = self._endpoint.api_version
-        query = "?" + urlencode({"api-version": version}) if version else ""
-        return self._get_json(f"{self._endpoint.base_url}/models{query}", cancel, idle_timeout_s)
+        """Return the document of `/v1/models`; None when cancelled."""
+        return self._get(self._with_version(f"{self._endpoint.base_url}/models"), cancel, idle_timeout_s)
 
-    def get_outside_api(self, path: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
-        """What the server says at a path of its own; None when cancelled."""
-        return self._get_json(self._endpoint.base_url.removesuffix("/v1") + path, cancel, idle_timeout_s)
+    def get_server_path(self, path: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
+        """Return the JSON document at a path of the server, outside `/v1`; None when cancelled."""
+        return self._get(self._endpoint.base_url.removesuffix("/v1") + path, cancel, idle_timeout_s)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the connections; the client can be used again."""
         if self._transport is not None:
             self._transport.close()
+            self._transport = None
 
-    def _get_json(self, url: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
-        return next(
-            self._stream_documents(lambda http, thread: http.get_json(url, thread), cancel, lambda: idle_timeout_s),
-            None,
-        )
+    def _with_version(self, url: str) -> str:
+        version = self._endpoint.api_version
+        return f"{url}?{urlencode({'api-version': version})}" if version else url
 
-    def _stream_documents(
-        self,
-        send_request: Callable[[HttpTransport, RequestThread], None],
-        cancel: CancelToken,
-        get_idle_timeout: Callable[[], float],
+    def _get(self, url: str, cancel: CancelToken, idle_timeout_s: float) -> JsonObject | None:
+        return next(self._send("GET", url, None, cancel, lambda: idle_timeout_s), None)
+
+    def _send(
+        self, method: str, url: str, body: JsonObject | None, cancel: CancelToken, get_idle_timeout: GetTimeout
     ) -> Generator[JsonObject, None, None]:
         def run_request(thread: RequestThread) -> None:
-            # In the thread, because importing the libraries takes longer than a cancel may.
-            transport = self._get_transport()
+            # Imported in the thread: importing httpx2 and reading certificates takes longer than a cancel may.
+            from phichat.engine.remote.http_transport import HttpTransport
+
+            transport = self._transport = self._transport or HttpTransport(self._endpoint, self._api_key)
             thread.mark_sent()
             if not thread.is_abandoned:
-                send_request(transport, thread)
+                transport.send(method, url, body, thread)
 
-        return stream_documents(run_request, cancel, get_idle_timeout)
-
-    def _get_transport(self) -> HttpTransport:
-        if self._transport is None:
-            try:
-                from phichat.engine.remote.http_transport import HttpTransport
-            except ModuleNotFoundError as error:
-                raise ExtraNotInstalled(
-                    "Endpoints need the package openai, which is not installed",
-                    "Install it with `pip install 'phichat-cli[remote]'`",
-                    detail=str(error),
-                ) from None
-            self._transport = HttpTransport(self._endpoint, self._api_key)
-        return self._transport
+        return RequestThread(run_request).stream(cancel, get_idle_timeout)

@@ -1,4 +1,4 @@
-"""What goes wrong with a server, as one sentence and the next step."""
+"""Errors of a server, and the errors that a user sees for them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Any, assert_never
+from enum import Enum
 
-from phichat.config.endpoints import EndpointModel
+from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.errors import (
     EndpointAuthError,
     EndpointError,
@@ -20,33 +19,53 @@ from phichat.errors import (
 )
 
 _MAX_MESSAGE_CHARS = 200
-"""Characters of a server's own words that stand in a sentence."""
+"""Characters of a server's own message in a sentence of ours."""
+
+_FIX_BASE_URL = "Fix base_url, which often ends in /v1"
+_RETRY = "Ask again, or look at the server's log"
+_REPHRASE = "Rephrase the prompt"
+_CHECK_API = "Check that base_url leads to an OpenAI-compatible API, or ask again"
 
 
 class RemoteErrorKind(Enum):
-    """What happened."""
+    """Failures of a server: the class of the user's error, and templates of its message and next step."""
 
-    CONNECTION_REFUSED = auto()
-    UNREACHABLE = auto()
-    TLS_ERROR = auto()
-    CONNECTION_LOST = auto()
-    TIMEOUT = auto()
-    HTTP_STATUS = auto()
-    ERROR_IN_STREAM = auto()
-    """An error in the middle of an answer."""
-    WEB_PAGE = auto()
-    BAD_JSON = auto()
-    BAD_STREAM = auto()
-    TOO_LARGE = auto()
-    TRUNCATED = auto()
-    CONTENT_FILTER = auto()
-    TOOL_CALL = auto()
+    CONNECTION_REFUSED = (EndpointUnreachable, "No response from {server}", "Start the server, or fix base_url")
+    UNREACHABLE = (EndpointUnreachable, "{server} cannot be reached{detail}", "Check base_url and the network")
+    TLS_ERROR = (
+        EndpointUnreachable,
+        "No secure connection to {server} is possible{detail}",
+        "Check that base_url is right and starts with the right scheme (http or https), or trust the server's "
+        "certificate via SSL_CERT_FILE",
+    )
+    CONNECTION_LOST = (EndpointUnreachable, "{server} closed the connection", _RETRY)
+    TRUNCATED = (EndpointUnreachable, "{server} cut its answer short", _RETRY)
+    TIMEOUT = (
+        EndpointUnreachable,
+        "{server} sent nothing for {idle_timeout_s:g} s",
+        "Ask again, or raise timeout under [endpoints.{name}]",
+    )
+    WEB_PAGE = (EndpointError, "{server} answered with a web page", _FIX_BASE_URL)
+    BAD_JSON = (EndpointError, "{server} sent data that is not a JSON object", _CHECK_API)
+    BAD_STREAM = (EndpointError, "{server} sent something other than a chat completion{detail}", _CHECK_API)
+    TOO_LARGE = (EndpointError, "{server} sent more than any answer needs", "Check what runs at base_url")
+    CONTENT_FILTER = (EndpointError, "The content filter of {name} ended the answer", _REPHRASE)
+    TOOL_CALL = (EndpointError, "{model} called a tool instead of answering", _REPHRASE + ", or use another model")
+    ERROR_IN_STREAM = (EndpointError, "{name} reported an error in its answer{message}", "Ask again")
+    HTTP_STATUS = (EndpointError, "", "")
+    """Described by its status."""
+
+    def __init__(self, error_class: type[EndpointError], message: str, next_step: str) -> None:
+        self.error_class, self.message, self.next_step = error_class, message, next_step
 
 
 @dataclass(eq=False)
 class RemoteError(Exception):
-    """status: of HTTP, 0 where there was none. body: what the server said, parsed where it is JSON.
-    retry_after: seconds that it asks to wait, None when it does not. detail: what a library said."""
+    """Failure of a server.
+
+    status: of HTTP, 0 for none. body: the server's error document, parsed where it is JSON.
+    retry_after: seconds that the server asks to wait, None for none. detail: a library's own text.
+    """
 
     kind: RemoteErrorKind
     status: int = 0
@@ -56,26 +75,26 @@ class RemoteError(Exception):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may well be answered in a moment."""
+        """True where the same request may succeed in a moment."""
         if self.kind is RemoteErrorKind.HTTP_STATUS:
             return self.status in (408, 429, 500, 502, 503, 504, 529)
         return self.kind in (RemoteErrorKind.CONNECTION_LOST, RemoteErrorKind.TRUNCATED)
 
     @property
     def message(self) -> str:
-        """The server's own words."""
+        """Message of the server, "" for none."""
         return extract_message(self.body)
 
     @property
     def error_object(self) -> Mapping[str, object]:
-        """The error document, empty where there is none."""
+        """Error object of the body, empty for none."""
         body = self.body if isinstance(self.body, Mapping) else {}
         error = body.get("error", body)
         return error if isinstance(error, Mapping) else {}
 
 
 def extract_message(body: object) -> str:
-    """The message in an error document, however it is wrapped; the beginning of anything else."""
+    """Return the message in an error document, however it is wrapped, or all of anything else."""
     match body:
         case {"error": error} if error:
             return extract_message(error)
@@ -95,22 +114,13 @@ def extract_message(body: object) -> str:
             return json.dumps(body, ensure_ascii=False)
 
 
-class SecretRedactor:
-    """Takes what is secret out of a text.
-
-    secrets: the key, and the values of the user's own headers.
-    """
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        # Very short values (`X-Team: a`) are no secrets, and would take ordinary words along.
-        self._secrets = sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
-            escaped = json.dumps(secret)[1:-1]
-            text = text.replace(escaped, "[key]")
-        return text
+def redact_secrets(text: str, endpoint: Endpoint, api_key: str) -> str:
+    """Return text without the key and without the values of the endpoint's headers."""
+    # Very short values (`X-Team: a`) are not secrets, and would remove parts of ordinary words.
+    secrets = [secret for secret in (api_key, *endpoint.headers.values()) if len(secret) >= 4]
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[key]").replace(json.dumps(secret)[1:-1], "[key]")
+    return text
 
 
 _CONTEXT_OVERFLOW = re.compile(
@@ -132,33 +142,27 @@ _PROMPT_SIZE_PATTERNS = (
 
 
 def parse_context_overflow(remote_error: RemoteError) -> tuple[int, int] | None:
-    """(prompt tokens, context) when the prompt was refused for its length, 0 for what the server does not tell."""
-    if remote_error.kind not in (
-        RemoteErrorKind.HTTP_STATUS,
-        RemoteErrorKind.ERROR_IN_STREAM,
-    ) or remote_error.status in (401, 403, 404, 429):
+    """Return (prompt tokens, context in tokens) when the prompt was too long for the server, else None.
+
+    A number that the server does not report is 0.
+    """
+    kind, status = remote_error.kind, remote_error.status
+    if kind not in (RemoteErrorKind.HTTP_STATUS, RemoteErrorKind.ERROR_IN_STREAM) or status in (401, 403, 404, 429):
         return None
-    error_object = remote_error.error_object
-    message = remote_error.message.lower().replace(",", "")
-    error_codes = {"context_length_exceeded", "exceed_context_size_error"} & {
-        str(error_object.get(key)) for key in ("code", "type")
-    }
-    if not error_codes and not (remote_error.status in (0, 400, 413, 422, 500) and _CONTEXT_OVERFLOW.search(message)):
+    error_object, message = remote_error.error_object, remote_error.message.lower().replace(",", "")
+    codes = {str(error_object.get(key)) for key in ("code", "type")}
+    if not codes & {"context_length_exceeded", "exceed_context_size_error"} and not (
+        status in (0, 400, 413, 422, 500) and _CONTEXT_OVERFLOW.search(message)
+    ):
         return None
-    tokens, n_ctx = (
-        _parse_positive_int(error_object.get("n_prompt_tokens")),
-        _parse_positive_int(error_object.get("n_ctx")),
-    )
-    tokens, n_ctx = (
-        tokens or _search_number(_PROMPT_SIZE_PATTERNS, message),
-        n_ctx or _search_number(_CONTEXT_SIZE_PATTERNS, message),
-    )
+    tokens = _parse_count(error_object.get("n_prompt_tokens")) or _search_number(_PROMPT_SIZE_PATTERNS, message)
+    n_ctx = _parse_count(error_object.get("n_ctx")) or _search_number(_CONTEXT_SIZE_PATTERNS, message)
     if "max_tokens" in message and tokens and n_ctx and tokens < n_ctx:
-        return None  # the prompt has room; what is asked for behind it has not
+        return None  # the prompt fits; the requested answer does not
     return tokens, n_ctx
 
 
-def _parse_positive_int(value: object) -> int:
+def _parse_count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
@@ -174,151 +178,78 @@ _UNSUPPORTED_OPTION = re.compile(
 
 
 def find_rejected_options(remote_error: RemoteError, sent_options: Sequence[str]) -> frozenset[str]:
-    """Which of the options that were sent the server says it does not know."""
+    """Return which of the sent options the server rejected."""
     if remote_error.kind is not RemoteErrorKind.HTTP_STATUS or remote_error.status not in (400, 422, 501):
         return frozenset()
     body_text = json.dumps(remote_error.body, default=str)
-    mentioned_options = frozenset(name for name in sent_options if re.search(rf"\b{re.escape(name)}\b", body_text))
-    return mentioned_options if _UNSUPPORTED_OPTION.search(body_text) else mentioned_options & {"max_tokens"}
+    mentioned = frozenset(name for name in sent_options if re.search(rf"\b{re.escape(name)}\b", body_text))
+    return mentioned if _UNSUPPORTED_OPTION.search(body_text) else mentioned & {"max_tokens"}
 
 
 def to_user_error(
-    remote_error: RemoteError, endpoint_model: EndpointModel, api_key: str, idle_timeout_s: float = 0.0
+    remote_error: RemoteError, endpoint_model: EndpointModel, api_key: str, idle_timeout_s: float
 ) -> PhichatError:
-    """The error that a user sees. key: what was sent, "" for none. waited_s: how long the server may be silent."""
-    redact = SecretRedactor([api_key, *endpoint_model.endpoint.headers.values()])
-    name, base_url = endpoint_model.endpoint.name, endpoint_model.endpoint.base_url
-    server_message = _shorten(redact(remote_error.message))
-    detail = redact("\n".join(filter(None, (remote_error.detail, _dump_body(remote_error.body)))))
-    endpoint_text = f"{name} ({base_url})"
-    message_suffix = f" ({server_message})" if server_message else ""
+    """Return the error that a user sees, without secrets. idle_timeout_s: how long the server may be silent."""
+    endpoint, kind = endpoint_model.endpoint, remote_error.kind
+    body = remote_error.body
+    body_text = body if isinstance(body, str) else json.dumps(body, default=str) if body is not None else ""
 
-    def make_error(kind: type[EndpointError], message: str, next_step: str) -> PhichatError:
-        return kind(message, next_step, detail=detail)
+    def redact(text: str) -> str:
+        return redact_secrets(text, endpoint, api_key)
 
+    def in_parentheses(text: str) -> str:
+        line = " ".join(redact(text).split()).rstrip(".")
+        line = line if len(line) <= _MAX_MESSAGE_CHARS else line[:_MAX_MESSAGE_CHARS].rstrip() + "…"
+        return f" ({line})" if line else ""
+
+    detail = redact("\n".join(filter(None, (remote_error.detail, body_text[:10_000]))))
     if overflow_sizes := parse_context_overflow(remote_error):
-        return RemoteContextOverflow(name, *overflow_sizes, detail=detail)
-    match remote_error.kind:
-        case RemoteErrorKind.CONNECTION_REFUSED:
-            return make_error(
-                EndpointUnreachable, f"Nothing answers at {endpoint_text}", "start the server, or mend its base_url"
-            )
-        case RemoteErrorKind.UNREACHABLE:
-            return make_error(
-                EndpointUnreachable,
-                f"{endpoint_text} cannot be reached{_detail_suffix(remote_error, redact)}",
-                "check base_url and the network",
-            )
-        case RemoteErrorKind.TLS_ERROR:
-            return make_error(
-                EndpointUnreachable,
-                f"No secure connection to {endpoint_text} can be made{_detail_suffix(remote_error, redact)}",
-                "check that base_url is right and begins as the server speaks (http or https), or trust its "
-                "certificate by SSL_CERT_FILE",
-            )
-        case RemoteErrorKind.CONNECTION_LOST:
-            return make_error(
-                EndpointUnreachable,
-                f"{endpoint_text} has closed the connection",
-                "ask again, or look at the server's log",
-            )
-        case RemoteErrorKind.TRUNCATED:
-            return make_error(
-                EndpointUnreachable,
-                f"{endpoint_text} has ended its answer before it was complete",
-                "ask again, or look at the server's log",
-            )
-        case RemoteErrorKind.TIMEOUT:
-            return make_error(
-                EndpointUnreachable,
-                f"{endpoint_text} has said nothing for {idle_timeout_s:g} s",
-                f"ask again, or raise timeout under [endpoints.{name}]",
-            )
-        case RemoteErrorKind.WEB_PAGE:
-            return make_error(
-                EndpointError, f"{endpoint_text} answers with a web page", "mend base_url, which often ends in /v1"
-            )
-        case RemoteErrorKind.BAD_JSON | RemoteErrorKind.BAD_STREAM:
-            return make_error(
-                EndpointError,
-                f"{endpoint_text} answers with something that is no chat completion{_detail_suffix(remote_error, redact)}",
-                "check that base_url leads to an OpenAI-compatible API, or ask again",
-            )
-        case RemoteErrorKind.TOO_LARGE:
-            return make_error(
-                EndpointError, f"{endpoint_text} sends more than any answer takes", "check what is at base_url"
-            )
-        case RemoteErrorKind.CONTENT_FILTER:
-            return make_error(EndpointError, f"The content filter of {name} has ended the answer", "put it another way")
-        case RemoteErrorKind.HTTP_STATUS if remote_error.error_object.get("code") == "content_filter":
-            return make_error(
-                EndpointError, f"The content filter of {name} does not take the prompt", "put it another way"
-            )
-        case RemoteErrorKind.TOOL_CALL:
-            return make_error(
-                EndpointError,
-                f"{endpoint_model.name} calls a tool instead of answering",
-                "put it another way, or use another model",
-            )
-        case RemoteErrorKind.ERROR_IN_STREAM:
-            return make_error(EndpointError, f"{name} reports an error in its answer{message_suffix}", "ask again")
-        case RemoteErrorKind.HTTP_STATUS:
-            return _from_status(remote_error, endpoint_model, message_suffix, detail, has_key=bool(api_key))
-        case _:
-            assert_never(remote_error.kind)
+        return RemoteContextOverflow(endpoint.name, *overflow_sizes, detail=detail)
+    message = in_parentheses(remote_error.message)
+    if kind is RemoteErrorKind.HTTP_STATUS:
+        error_class, *texts = _describe_status(remote_error, endpoint_model, message, has_key=bool(api_key))
+        return error_class(*texts, detail=detail)
+    values = {
+        "server": f"{endpoint.name} ({endpoint.base_url})",
+        "name": endpoint.name,
+        "model": endpoint_model.name,
+        "idle_timeout_s": idle_timeout_s,
+        "message": message,
+        "detail": in_parentheses(remote_error.detail),
+    }
+    return kind.error_class(kind.message.format(**values), kind.next_step.format(**values), detail=detail)
 
 
-def _from_status(
-    remote_error: RemoteError, endpoint_model: EndpointModel, message_suffix: str, detail: str, *, has_key: bool
-) -> PhichatError:
-    name, endpoint, status = endpoint_model.endpoint.name, endpoint_model.endpoint, remote_error.status
+def _describe_status(
+    remote_error: RemoteError, endpoint_model: EndpointModel, message: str, *, has_key: bool
+) -> tuple[type[PhichatError], str, str]:
+    """Return class, message and next step of the error for an HTTP status."""
+    endpoint, status = endpoint_model.endpoint, remote_error.status
+    name, variable, wait_s = endpoint.name, endpoint.api_key_env, remote_error.retry_after
+    if remote_error.error_object.get("code") == "content_filter":
+        return EndpointError, f"The content filter of {name} rejected the prompt", _REPHRASE
     if status in (401, 403):
-        variable = endpoint.api_key_env
-        if has_key and variable:
-            next_step = f"check what the variable {variable} holds"
-        elif has_key:
-            next_step = f"check what api_key_command under [endpoints.{name}] gives"
-        elif variable:
-            next_step = f"set the variable {variable} to the key"
-        else:
-            next_step = f"name the variable that holds the key by api_key_env under [endpoints.{name}]"
-        problem = "does not take the key" if has_key else "wants a key"
-        return EndpointAuthError(f"{name} {problem}{message_suffix}", next_step, detail=detail)
-    if status == 404 and remote_error.message and re.search(r"model|deployment", remote_error.message, re.IGNORECASE):
-        return ModelNotInstalled(
-            f"{name} has no model {endpoint_model.model}{message_suffix}",
-            f"See `phichat list --endpoint {name}`",
-            detail=detail,
-        )
+        problem = f"{name} {'rejected the key' if has_key else 'requires a key'}{message}"
+        if has_key:
+            source = f"the variable {variable}" if variable else f"api_key_command under [endpoints.{name}]"
+            return EndpointAuthError, problem, f"Check the key that comes from {source}"
+        if variable:
+            return EndpointAuthError, problem, f"Set the variable {variable} to the key"
+        return EndpointAuthError, problem, f"Name the variable with the key in api_key_env under [endpoints.{name}]"
+    if status == 404 and re.search(r"model|deployment", remote_error.message, re.IGNORECASE):
+        problem = f"{name} has no model {endpoint_model.model}{message}"
+        return ModelNotInstalled, problem, f"Run `phichat list --endpoint {name}` to see its models"
     if status == 404:
-        message, next_step = f"{name} has nothing at {endpoint.base_url}", "mend base_url, which often ends in /v1"
-    elif 300 <= status < 400:
-        message, next_step = f"{name} sends on to another address", "put the address that answers into base_url"
-    elif status == 429:
-        wait = remote_error.retry_after
-        message = f"{name} takes no more requests now{message_suffix}"
-        next_step = f"ask again in {wait:,.0f} s" if wait else "ask again later"
-    elif status == 413:
-        message, next_step = f"{name} does not take so large a request{message_suffix}", "shorten the prompt"
-    elif status >= 500:
-        message, next_step = (
-            f"{name} fails with status {status}{message_suffix}",
-            "ask again later, or look at the server's log",
-        )
-    else:
-        message, next_step = f"{name} refuses the request with status {status}{message_suffix}", "change what it names"
-    return EndpointError(message, next_step, detail=detail)
-
-
-def _detail_suffix(remote_error: RemoteError, redact: SecretRedactor) -> str:
-    return f" ({_shorten(redact(remote_error.detail))})" if remote_error.detail else ""
-
-
-def _shorten(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= _MAX_MESSAGE_CHARS else line[:_MAX_MESSAGE_CHARS].rstrip() + "…"
-
-
-def _dump_body(body: Any) -> str:
-    text = body if isinstance(body, str) else json.dumps(body, default=str) if body is not None else ""
-    return text[:10_000]
+        return EndpointError, f"{name} has nothing at {endpoint.base_url}", _FIX_BASE_URL
+    if 300 <= status < 400:
+        return EndpointError, f"{name} redirects to another address", "Use the final address as base_url"
+    if status == 429:
+        next_step = f"Ask again in {wait_s:,.0f} s" if wait_s else "Ask again later"
+        return EndpointError, f"{name} accepts no more requests at the moment{message}", next_step
+    if status == 413:
+        return EndpointError, f"{name} rejected the request as too large{message}", "Shorten the prompt"
+    if status >= 500:
+        problem = f"{name} failed with status {status}{message}"
+        return EndpointError, problem, "Ask again later, or look at the server's log"
+    problem = f"{name} rejected the request with status {status}{message}"
+    return EndpointError, problem, "Change what the server objects to, or look at its log"

@@ -1,4 +1,4 @@
-"""What a server says of itself: its models and their contexts."""
+"""Models of an endpoint and their context sizes, as the server reports them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from phichat.engine.remote.client import EndpointClient
 from phichat.engine.remote.errors import RemoteError, RemoteErrorKind, to_user_error
 
 MODEL_INFO_TIMEOUT_S = 5.0
-"""How long an answer waits for what the server says about its models."""
+"""How long a turn waits for information about the server's models."""
+
+_CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "loaded_context_length", "n_ctx")
+"""Of vLLM; OpenRouter and others; Groq; LM Studio; llama-server."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model as the server tells of it. n_ctx: in tokens, 0 when it does not say."""
+    """A model of a server. n_ctx: in tokens, 0 when the server does not report it."""
 
     id: str
     n_ctx: int = 0
@@ -25,10 +28,7 @@ class RemoteModel:
 
 
 def list_models(endpoint: Endpoint, api_key: str, cancel: CancelToken) -> list[RemoteModel]:
-    """What the server has, in its order; empty when cancelled.
-
-    Raises ExtraNotInstalled and EndpointError kinds.
-    """
+    """Return the models of an endpoint, in the server's order; empty when cancelled. Raises EndpointError kinds."""
     client = EndpointClient(endpoint, api_key)
     try:
         return fetch_models(client, cancel, endpoint.timeout)
@@ -39,7 +39,7 @@ def list_models(endpoint: Endpoint, api_key: str, cancel: CancelToken) -> list[R
 
 
 def fetch_models(client: EndpointClient, cancel: CancelToken, idle_timeout_s: float) -> list[RemoteModel]:
-    """What the server lists; empty when cancelled. Raises Trouble."""
+    """Return the models that the server lists; empty when cancelled. Raises RemoteError."""
     document = client.get_models(cancel, idle_timeout_s)
     if document is None:
         return []
@@ -50,25 +50,21 @@ def fetch_models(client: EndpointClient, cancel: CancelToken, idle_timeout_s: fl
 
 
 def _parse_model(entry: Mapping[str, Any]) -> RemoteModel:
-    meta = entry.get("meta")
-    model_fields = {**(meta if isinstance(meta, dict) else {}), **entry}
-    # Of vLLM; OpenRouter and others; Groq; LM Studio; llama-server.
-    names = ("max_model_len", "context_length", "context_window", "loaded_context_length", "n_ctx")
-    n_ctx = next((model_fields[name] for name in names if _is_context_size(model_fields.get(name))), 0)
-    owned_by = entry.get("owned_by")
+    meta, owned_by = entry.get("meta"), entry.get("owned_by")
+    fields = {**(meta if isinstance(meta, dict) else {}), **entry}
+    n_ctx = next(filter(None, (_parse_context(fields.get(name)) for name in _CONTEXT_FIELDS)), 0)
     return RemoteModel(entry["id"], n_ctx, owned_by if isinstance(owned_by, str) else "")
 
 
 def fetch_llama_server_context(client: EndpointClient, cancel: CancelToken) -> int:
-    """In tokens, as one answer may use it; 0 where the server keeps it to itself."""
+    """Return the context of one llama-server slot in tokens, 0 when it is not reported."""
     try:
-        props = client.get_outside_api("/props", cancel, MODEL_INFO_TIMEOUT_S)
+        props = client.get_server_path("/props", cancel, MODEL_INFO_TIMEOUT_S)
     except RemoteError:
         return 0
     settings = props.get("default_generation_settings") if props else None
-    n_ctx = settings.get("n_ctx") if isinstance(settings, dict) else 0
-    return n_ctx if isinstance(n_ctx, int) and _is_context_size(n_ctx) else 0
+    return _parse_context(settings.get("n_ctx")) if isinstance(settings, dict) else 0
 
 
-def _is_context_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
+def _parse_context(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else 0

@@ -1,4 +1,4 @@
-"""One exchange with a server, in a thread of its own, so that whoever waits can leave at once."""
+"""One HTTP request in a thread of its own, so that its user can leave at once."""
 
 from __future__ import annotations
 
@@ -16,32 +16,18 @@ from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
 from phichat.engine.remote.sse import JsonObject
 
 _MAX_BUFFERED = 256
-"""Documents that wait for who asked; a server that is faster is read no further."""
+"""Documents that the thread reads ahead of its user; a faster server has to wait."""
 
 _KEEPALIVE_TIMEOUT_FACTOR = 10
-"""A server that only says that it is alive, and nothing else, is waited for this many times as long."""
+"""A server that sends nothing but signs of life is given this many times the idle timeout."""
 
-
-def stream_documents(
-    run_request: Callable[[RequestThread], None], cancel: CancelToken, get_idle_timeout: Callable[[], float]
-) -> Generator[JsonObject, None, None]:
-    """The documents that work brings; ends early when cancelled. silence_s: how long it may say nothing now.
-
-    Raises Trouble, and whatever work raises.
-    """
-    thread = RequestThread(run_request)
-    thread.start()
-    try:
-        yield from thread.iter_documents(cancel, get_idle_timeout)
-    finally:
-        thread.abandon()
+GetTimeout = Callable[[], float]
 
 
 class RequestThread(Thread):
-    """A request, and its answer as it comes.
+    """A request and the documents of its response.
 
-    Left by its user it closes its connection, in whatever state that is. has_answer: one has begun to come.
-    is_asking: the server's time runs; what is needed to ask at all has its own.
+    Abandoned by its user, it closes its connection in whatever state that is.
     """
 
     def __init__(self, run_request: Callable[[RequestThread], None]) -> None:
@@ -52,81 +38,84 @@ class RequestThread(Thread):
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_sender.settimeout(0)
         self._socket: socket.socket | None = None
-        self.is_sent = self.has_response = self.is_abandoned = False
+        self._is_sent = False
+        self.is_abandoned = False
+
+    # In the user's thread
+
+    def stream(self, cancel: CancelToken, get_idle_timeout: GetTimeout) -> Generator[JsonObject, None, None]:
+        """Start the request and yield its documents as they arrive; ends early when cancelled.
+
+        get_idle_timeout: returns the seconds that the server may be silent at this point.
+        Raises RemoteError, and whatever run_request raises.
+        """
+        self.start()
+        last_document_at = monotonic()
+        try:
+            while True:
+                ready = wait([cancel, self._wake_receiver], get_idle_timeout() if self._is_sent else None)  # type: ignore[list-item]
+                if cancel.is_set():
+                    return
+                silence_s = 0.0 if self._queue else monotonic() - last_document_at
+                if not ready or silence_s > _KEEPALIVE_TIMEOUT_FACTOR * get_idle_timeout():
+                    raise RemoteError(RemoteErrorKind.TIMEOUT)
+                self._wake_receiver.recv(4096)
+                while self._queue and not cancel.is_set():
+                    item = self._queue.popleft()
+                    if item is None:
+                        return
+                    if isinstance(item, Exception):
+                        raise item
+                    self._free_slots.release()
+                    yield item
+                    last_document_at = monotonic()
+        finally:
+            self.is_abandoned = True
+            self._free_slots.release()
+            self._close_socket()
+
+    # In this thread
 
     def run(self) -> None:
-        """In the thread."""
+        """Run the request; its error is raised in the user's thread."""
         try:
             self._run_request(self)
-        except Exception as error:  # noqa: BLE001  (raised where it is waited for)
+        except Exception as error:  # noqa: BLE001  (the outermost frame of the thread)
             self._queue.append(error)
         finally:
             self._queue.append(None)
-            self._signal()
+            self.wake_user()
 
     def mark_sent(self) -> None:
-        """From now on the server is waited for."""
-        self.is_sent = True
-        self._signal()
+        """Start the idle timeout: what comes before, such as imports, is not the server's time."""
+        self._is_sent = True
+        self.wake_user()
 
     def on_trace(self, name: str, info: Mapping[str, Any]) -> None:
-        """The transport tells of the connection, which may come too late."""
+        """Keep the socket of the new connection: the trace extension of httpx calls this."""
         if name.endswith("connect_tcp.complete"):
-            # A handle of our own: TLS takes the other away, and nobody may close it under whoever reads.
+            # A duplicate: TLS detaches the original, and it must not be closed while this thread reads from it.
             self._socket = info["return_value"].get_extra_info("socket").dup()
             if self.is_abandoned:
                 self._close_socket()
 
-    def enqueue_all(self, documents: Iterator[JsonObject], is_active: Callable[[], bool]) -> None:
-        """Hand them over; is_alive: whether to tell of life even when there are none. Raises what they raise."""
-        has_documents = False
-        try:
-            for document in documents:
-                if not self._free_slots.acquire(blocking=False):
-                    self._signal()
-                    self._free_slots.acquire()
-                if self.is_abandoned:
-                    return
-                self._queue.append(document)
-                has_documents = True
-        finally:
-            if has_documents or is_active():
-                self._signal()
-
-    def _signal(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake then
-            self._wake_sender.send(b"\0")
-
-    def iter_documents(self, cancel: CancelToken, get_idle_timeout: Callable[[], float]) -> Iterator[JsonObject]:
-        """For its user. Raises Trouble, and whatever the work raises."""
-        last_document_at = monotonic()
-        while True:
-            ready = wait([cancel, self._wake_receiver], get_idle_timeout() if self.is_sent else None)  # type: ignore[list-item]
-            if cancel.is_set():
+    def enqueue(self, documents: Iterator[JsonObject]) -> None:
+        """Hand documents to the user, waiting while too many are unread. Raises what the iterator raises."""
+        for document in documents:
+            if not self._free_slots.acquire(blocking=False):
+                self.wake_user()
+                self._free_slots.acquire()
+            if self.is_abandoned:
                 return
-            if not ready or (
-                not self._queue and monotonic() - last_document_at > _KEEPALIVE_TIMEOUT_FACTOR * get_idle_timeout()
-            ):
-                raise RemoteError(RemoteErrorKind.TIMEOUT)
-            self._wake_receiver.recv(4096)
-            while self._queue and not cancel.is_set():
-                item = self._queue.popleft()
-                if item is None:
-                    return
-                if isinstance(item, Exception):
-                    raise item
-                self._free_slots.release()
-                yield item
-                last_document_at = monotonic()
+            self._queue.append(document)
 
-    def abandon(self) -> None:
-        """Nobody listens any more."""
-        self.is_abandoned = True
-        self._free_slots.release()
-        self._close_socket()
+    def wake_user(self) -> None:
+        """Let the user look at the queue, or see that the server is alive."""
+        with contextlib.suppress(OSError):  # a full buffer wakes too
+            self._wake_sender.send(b"\0")
 
     def _close_socket(self) -> None:
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # it is closed already
+            with contextlib.suppress(OSError):  # closed already
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()

@@ -1,10 +1,10 @@
-"""Answers of a server as their documents come."""
+"""Parser of chat completion responses: the documents of a server to outputs as an engine process gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -16,140 +16,112 @@ from phichat.engine.stream_filters import ReasoningSplitter
 from phichat.types import FinishReason, SamplingParams, Timings, Usage
 
 _MAX_ANSWER_CHARS = 16 << 20
-"""Characters of an answer: more than any context holds."""
+"""Limit of one answer: more characters than any context holds."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One answer as it grows. finish_reason: in the server's words, "" until it has ended."""
+
+    splitter: ReasoningSplitter = field(default_factory=lambda: ReasoningSplitter(""))
+    finish_reason: str = ""
+    char_count: int = 0
+    delta_count: int = 0
+    first_delta_at: float = 0.0
+    last_delta_at: float = 0.0
+    is_emitted: bool = False
 
 
 class CompletionParser:
-    """One answer, as its documents come.
+    """Parser of the response to one request for n answers, whose chunks may come mixed.
 
-    has_begun: something of it was said. finish: how it ends in the server's words, "" as long as it does not.
+    A server that does not support n answers sends one. notices: remarks for the user.
     """
 
-    def __init__(self, endpoint: str, params: SamplingParams, explicit_options: Collection[str]) -> None:
-        self._endpoint = endpoint
-        self._has_max_tokens = params.max_tokens is not None
+    def __init__(self, endpoint: str, params: SamplingParams, explicit_options: Collection[str], n: int = 1) -> None:
+        self._endpoint, self._n, self._has_max_tokens = endpoint, n, params.max_tokens is not None
         self.api_options: Mapping[str, Any] = request_body.build_options(params, explicit_options)
-        self.notices: list[str] = []
-        self.has_output = False
-        self.usage: Usage | None = None
-        self.finish_reason = ""
-        self._splitter = ReasoningSplitter("")
-        self._char_count = 0
+        self._choices: dict[int, _Choice] = {}
+        if n == 1:
+            self._choices[0] = _Choice()
+        else:
+            self.api_options = {**request_body.build_options(params, {*explicit_options, "seed"}), "n": n}
         self._requested_at = monotonic()
-        self._first_delta_at = self._last_delta_at = 0.0
-
-    def feed(self, document: JsonObject) -> Iterator[OutputDelta]:
-        """What it adds. Raises Trouble."""
-        delta = parse_chunk(document)
-        self.usage, self.finish_reason = delta.usage or self.usage, delta.finish_reason or self.finish_reason
-        if delta.text or delta.reasoning:
-            self._char_count += len(delta.text) + len(delta.reasoning)
-            if self._char_count > _MAX_ANSWER_CHARS:
-                raise RemoteError(RemoteErrorKind.TOO_LARGE)
-            self._last_delta_at = monotonic()
-            self._first_delta_at = self._first_delta_at or self._last_delta_at
-            self.has_output = True
-            reasoning, text = self._splitter.feed(delta.text) if delta.text else ("", "")
-            if delta.reasoning or reasoning or text:
-                yield OutputDelta(delta.reasoning + reasoning, text, 0)
-
-    def flush(self) -> Iterator[OutputDelta]:
-        """What was held back because it might have been a mark."""
-        reasoning, text = self._splitter.flush()
-        if reasoning or text:
-            yield OutputDelta(reasoning, text, 0)
-
-    def emit_result(self) -> Iterator[GenerationFinished]:
-        """How it has ended. Raises Trouble when that is no end of the answer's own."""
-        yield self.build_result()
-
-    def build_result(self) -> GenerationFinished:
-        """As `end`."""
-        if not self.finish_reason and not self.has_output:
-            raise RemoteError(RemoteErrorKind.BAD_STREAM)
-        reason = parse_finish_reason(self.finish_reason)
-        if reason is FinishReason.LENGTH and not self._has_max_tokens:
-            limit = "its own limit, which --max-tokens may raise, or at the end of its context"
-            self.notices.append(f"{self._endpoint} has ended the answer at {limit}.")
-        usage = self.usage or Usage()
-        wait_s = (self._first_delta_at or monotonic()) - self._requested_at
-        generation_s = self._last_delta_at - self._first_delta_at
-        speed = max(0, usage.completion_tokens - 1) / generation_s if generation_s > 0 else 0.0
-        return GenerationFinished(reason, usage, Timings(0.0, wait_s, wait_s, generation_s, speed))
-
-
-class MultiCompletionParser:
-    """Several answers to one request, which come mixed; otherwise as `Answering`.
-
-    A server that does not know of that gives one, or refuses.
-    """
-
-    def __init__(self, endpoint: str, params: SamplingParams, explicit_options: Collection[str], n: int) -> None:
-        self._endpoint, self._params, self._explicit_options, self._n = endpoint, params, explicit_options, n
-        self.api_options = {**request_body.build_options(params, {*explicit_options, "seed"}), "n": n}
-        self._parsers: dict[int, CompletionParser] = {}
-        self._delta_counts: dict[int, int] = {}
-        self._finished: set[int] = set()
         self.notices: list[str] = []
         self.usage: Usage | None = None
 
     @property
     def has_output(self) -> bool:
-        """Something of one of them was said."""
-        return any(parser.has_output for parser in self._parsers.values())
+        """True once part of an answer has arrived."""
+        return any(choice.delta_count for choice in self._choices.values())
 
     @property
-    def finish_reason(self) -> str:
-        """How they end, "" while one does not."""
-        reasons = [parser.finish_reason for parser in self._parsers.values()]
-        return reasons[0] if len(reasons) == self._n and all(reasons) else ""
+    def is_finished(self) -> bool:
+        """True once every answer has a finish reason."""
+        return len(self._choices) == self._n and all(choice.finish_reason for choice in self._choices.values())
 
     def feed(self, document: JsonObject) -> Iterator[SampleOutput]:
-        """What it adds to each. Raises Trouble."""
-        choices = document.get("choices")
-        if not isinstance(choices, list):
-            choices = []
-            parse_chunk(document)
-        self.usage = parse_chunk({**document, "choices": []}).usage or self.usage
-        for choice in choices:
-            index = choice.get("index", 0) if isinstance(choice, dict) else None
-            if isinstance(index, int) and 0 <= index < self._n:
-                for output in self._get_parser(index).feed({"choices": [choice]}):
-                    self._delta_counts[index] = self._delta_counts.get(index, 0) + 1
-                    yield SampleOutput(index, output)
-
-    def _get_parser(self, index: int) -> CompletionParser:
-        if index not in self._parsers:
-            self._parsers[index] = CompletionParser(self._endpoint, self._params, self._explicit_options)
-        return self._parsers[index]
+        """Yield what a document adds to the answers. Raises RemoteError."""
+        deltas, usage = parse_chunk(document)
+        self.usage = usage or self.usage
+        if self._n == 1 and deltas:
+            deltas = [replace(min(deltas, key=lambda delta: delta.index), index=0)]
+        for delta in deltas:
+            if not 0 <= delta.index < self._n:
+                continue
+            choice = self._choices.setdefault(delta.index, _Choice())
+            choice.finish_reason = delta.finish_reason or choice.finish_reason
+            if not delta.text and not delta.reasoning:
+                continue
+            choice.char_count += len(delta.text) + len(delta.reasoning)
+            if choice.char_count > _MAX_ANSWER_CHARS:
+                raise RemoteError(RemoteErrorKind.TOO_LARGE)
+            choice.last_delta_at = monotonic()
+            choice.first_delta_at = choice.first_delta_at or choice.last_delta_at
+            choice.delta_count += 1
+            reasoning, text = choice.splitter.feed(delta.text) if delta.text else ("", "")
+            if delta.reasoning or reasoning or text:
+                yield SampleOutput(delta.index, OutputDelta(delta.reasoning + reasoning, text, 0))
 
     def flush(self) -> Iterator[SampleOutput]:
-        """As `Answering.rest`, of each."""
-        for index, parser in self._parsers.items():
-            for output in parser.flush():
-                yield SampleOutput(index, output)
+        """Yield text that was held back because it might have been the start of a reasoning tag."""
+        for index, choice in self._choices.items():
+            reasoning, text = choice.splitter.flush()
+            if reasoning or text:
+                yield SampleOutput(index, OutputDelta(reasoning, text, 0))
 
-    def emit_result(self) -> Iterator[SampleOutput]:
-        """How each has ended that did not before. Raises Trouble."""
-        for index, parser in self._parsers.items():
-            if index not in self._finished:
-                yield self._build_result(index, parser)
+    def emit_results(self, *, only_finished: bool = False) -> Iterator[SampleOutput]:
+        """Yield how each answer ended. Raises RemoteError for one without an end of its own.
 
-    def emit_completed(self) -> Iterator[SampleOutput]:
-        """The same of those whose end has come, where that of others will not."""
-        for index, parser in self._parsers.items():
-            if index not in self._finished and parser.finish_reason:
-                with suppress(RemoteError):
-                    yield self._build_result(index, parser)
+        only_finished: skip such answers instead, when an error has cut them off.
+        """
+        skipped = (RemoteError,) if only_finished else ()
+        for index, choice in self._choices.items():
+            if choice.is_emitted or (only_finished and not choice.finish_reason):
+                continue
+            with suppress(*skipped):
+                yield SampleOutput(index, self._build_result(choice))
 
-    def _build_result(self, index: int, parser: CompletionParser) -> SampleOutput:
-        """The server counts the tokens of all together."""
-        delta_count = self._delta_counts.get(index, 0)
-        parser.usage = Usage(0, 0, delta_count)
-        if self.usage:
-            share = delta_count / max(1, sum(self._delta_counts.values()))
-            parser.usage = replace(self.usage, completion_tokens=round(self.usage.completion_tokens * share))
-        result = parser.build_result()
-        self._finished.add(index)
-        self.notices += [notice for notice in parser.notices if notice not in self.notices]
-        return SampleOutput(index, result)
+    def _build_result(self, choice: _Choice) -> GenerationFinished:
+        if not choice.finish_reason and not choice.delta_count:
+            raise RemoteError(RemoteErrorKind.BAD_STREAM)
+        reason = parse_finish_reason(choice.finish_reason)
+        choice.is_emitted = True
+        if reason is FinishReason.LENGTH and not self._has_max_tokens:
+            notice = f"{self._endpoint} stopped at its token limit (try --max-tokens) or at the end of its context."
+            if notice not in self.notices:
+                self.notices.append(notice)
+        usage = self._usage_share(choice)
+        wait_s = (choice.first_delta_at or monotonic()) - self._requested_at
+        generation_s = choice.last_delta_at - choice.first_delta_at
+        speed = max(0, usage.completion_tokens - 1) / generation_s if generation_s > 0 else 0.0
+        return GenerationFinished(reason, usage, Timings(0.0, wait_s, wait_s, generation_s, speed))
+
+    def _usage_share(self, choice: _Choice) -> Usage:
+        """Return the usage of one answer: the server counts the tokens of all together."""
+        if self._n == 1:
+            return self.usage or Usage()
+        if self.usage is None:
+            return Usage(completion_tokens=choice.delta_count)
+        share = choice.delta_count / max(1, sum(one.delta_count for one in self._choices.values()))
+        return replace(self.usage, completion_tokens=round(self.usage.completion_tokens * share))

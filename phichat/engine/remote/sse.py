@@ -1,11 +1,11 @@
-"""Server-sent events to the pieces of an answer: pure and incremental, with bounds on what a server can send."""
+"""Decoder of server-sent events and of the chunks in them: pure, incremental, with bounds on what a server can send."""
 
 from __future__ import annotations
 
 import codecs
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
 from phichat.types import FinishReason, Usage
 
 MAX_EVENT_BYTES = 4 << 20
-"""Bytes of one event, or of one JSON document; no piece of an answer is as large."""
+"""Limit of one event, or of one JSON document."""
 
 JsonObject = Mapping[str, Any]
 
@@ -21,10 +21,9 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class SseDecoder:
-    """Bytes of text/event-stream to the JSON documents in them (WHATWG HTML, "Interpreting an event stream").
+    """Decoder of text/event-stream into JSON documents (WHATWG HTML, "Interpreting an event stream").
 
-    lines, documents: how many have come; a server that sends any is alive. is_done: it has said that nothing more
-    comes.
+    line_count, document_count: lines and documents so far. is_done: the server has sent [DONE].
     """
 
     def __init__(self) -> None:
@@ -36,9 +35,9 @@ class SseDecoder:
         self.is_done = False
 
     def feed(self, chunk: bytes) -> Iterator[JsonObject]:
-        """The documents that piece completes. Raises Trouble."""
+        """Yield the documents that the chunk completes. Raises RemoteError."""
         chunk, self._pending_cr = self._pending_cr + chunk, b""
-        if chunk.endswith(b"\r"):  # it may be the first half of a line's end
+        if chunk.endswith(b"\r"):  # may be the first half of CR LF
             chunk, self._pending_cr = chunk[:-1], b"\r"
         *lines, remainder = _LINE_END.split(chunk)
         for line in lines:
@@ -49,7 +48,7 @@ class SseDecoder:
             raise RemoteError(RemoteErrorKind.TOO_LARGE)
 
     def flush(self) -> Iterator[JsonObject]:
-        """What the last event holds whose end did not come. Raises Trouble."""
+        """Yield the document of an event that was not ended. Raises RemoteError."""
         for line in (bytes(self._partial_line), b""):
             yield from self._feed_line(line)
 
@@ -59,7 +58,7 @@ class SseDecoder:
         self.line_count += bool(line)
         if line:
             name, _, value = line.partition(b":")
-            if name in (b"data", b"error"):  # older llama-servers tell of an error so
+            if name in (b"data", b"error"):  # older llama-servers send errors this way
                 self._data_lines.append(value.removeprefix(b" "))
                 self._data_bytes += len(line)
                 if self._data_bytes > MAX_EVENT_BYTES:
@@ -75,29 +74,8 @@ class SseDecoder:
             yield parse_document(data)
 
 
-class JsonDecoder:
-    """The bytes of one JSON document, for a server that does not stream."""
-
-    def __init__(self) -> None:
-        self._content = bytearray()
-        self.line_count = self.document_count = 0
-        self.is_done = False
-
-    def feed(self, chunk: bytes) -> Iterator[JsonObject]:
-        """Nothing yet. Raises Trouble."""
-        self._content += chunk
-        if len(self._content) > MAX_EVENT_BYTES:
-            raise RemoteError(RemoteErrorKind.TOO_LARGE)
-        return iter(())
-
-    def flush(self) -> Iterator[JsonObject]:
-        """The document. Raises Trouble."""
-        self.is_done = True
-        yield parse_document(bytes(self._content))
-
-
 def parse_document(content: bytes) -> JsonObject:
-    """A JSON object. Raises Trouble."""
+    """Return a JSON object. Raises RemoteError."""
     try:
         value = json.loads(content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -108,49 +86,48 @@ def parse_document(content: bytes) -> JsonObject:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkDelta:
-    """What one document adds to an answer. usage: of the whole turn."""
+class ChoiceDelta:
+    """Addition of one chunk to one choice. finish_reason: in the server's words, "" while the choice goes on."""
 
-    reasoning: str = ""
-    text: str = ""
-    finish_reason: str = ""
-    usage: Usage | None = None
+    index: int
+    reasoning: str
+    text: str
+    finish_reason: str
 
 
-def parse_chunk(chunk: JsonObject) -> ChunkDelta:
-    """One chunk of a chat completion, or a whole one. Raises Trouble when it is neither, or an error."""
-    choices = chunk.get("choices")
+def parse_chunk(chunk: JsonObject) -> tuple[Sequence[ChoiceDelta], Usage | None]:
+    """Parse a chunk of a chat completion, or a whole completion: its deltas, and the usage of the whole request.
+
+    Raises RemoteError when it is neither, or an error document.
+    """
+    choices, usage = chunk.get("choices"), _parse_usage(chunk.get("usage"))
     if chunk.get("error") or (choices is None and {"message", "detail"} & set(chunk)):
         raise RemoteError(RemoteErrorKind.ERROR_IN_STREAM, body=chunk)
-    usage = _parse_usage(chunk.get("usage"))
     if not isinstance(choices, list):
         if usage is None and chunk.get("object") != "chat.completion.chunk":
             raise RemoteError(RemoteErrorKind.BAD_STREAM)
-        return ChunkDelta(usage=usage)
-    # What a server says of others beside the first is not mixed into it.
-    choice = min((item for item in choices if isinstance(item, dict)), key=_get_index, default={})
-    delta = choice.get("delta") or choice.get("message") or {}
+        choices = []
+    return [_parse_choice(choice) for choice in choices if isinstance(choice, dict)], usage
+
+
+def _parse_choice(choice: JsonObject) -> ChoiceDelta:
+    index, delta = choice.get("index"), choice.get("delta") or choice.get("message") or {}
     if not isinstance(delta, dict):
         raise RemoteError(RemoteErrorKind.BAD_STREAM)
-    return ChunkDelta(
+    return ChoiceDelta(
+        index if isinstance(index, int) else 0,
         _parse_text(delta.get("reasoning_content")) or _parse_text(delta.get("reasoning")),
         _parse_text(delta.get("content")) or _parse_text(delta.get("refusal")),
         _parse_text(choice.get("finish_reason")),
-        usage,
     )
 
 
-def _get_index(choice: Mapping[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
-
-
 def _parse_text(value: object) -> str:
-    if isinstance(value, list):  # content in parts
+    if isinstance(value, list):  # a list of parts
         return "".join(_parse_text(part.get("text")) for part in value if isinstance(part, dict))
     if not isinstance(value, str):
         return ""
-    if not value.isascii():  # JSON can hold halves of characters
+    if not value.isascii():  # JSON can hold lone surrogates
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return value
 
@@ -159,10 +136,8 @@ def _parse_usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(
-        _parse_count(value.get("prompt_tokens")), _parse_count(cached), _parse_count(value.get("completion_tokens"))
-    )
+    counts = value | {"cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else 0}
+    return Usage(*(_parse_count(counts.get(name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")))
 
 
 def _parse_count(value: object) -> int:
@@ -170,7 +145,7 @@ def _parse_count(value: object) -> int:
 
 
 def parse_finish_reason(value: str) -> FinishReason:
-    """Raises Trouble for an end that is none of the answer's own."""
+    """Return how an answer ended. Raises RemoteError for an end that is not the answer's own."""
     match value:
         case "length" | "max_tokens":
             return FinishReason.LENGTH

@@ -1,1 +1,1 @@
-"""What runs inside the engine process; nothing else imports llama_cpp."""
+"""Code inside the engine process, the only one that imports llama_cpp and jinja2."""

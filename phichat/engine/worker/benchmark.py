@@ -1,4 +1,4 @@
-"""How fast a model reads and writes here, measured as llama-bench does, and how fast memory is."""
+"""Benchmarks of the loaded model: prefill and decode speed as llama-bench measures them, threads, batch costs."""
 
 from __future__ import annotations
 
@@ -7,48 +7,53 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
-from phichat.engine.ipc.benchmark_messages import (
-    BatchCostResult,
-    BenchmarkResult,
-    MeasureBatchCosts,
-    RunBenchmark,
-    ThreadTrial,
-    ThreadTuningResult,
-    TuneThreads,
-)
-from phichat.engine.ipc.protocol import BenchmarkReply, BenchmarkRequest, EngineReply, ErrorCode, PrefillProgress
+from phichat.engine.ipc import protocol
+from phichat.engine.ipc.protocol import EngineReply, PrefillProgress
 from phichat.engine.planner.memory_bandwidth import measure_memory_bandwidth
-from phichat.engine.worker.kv_cache.sequences import DecodeStatus, RequestFailed
+from phichat.engine.worker.errors import RequestFailed
+from phichat.engine.worker.kv_cache.sequences import DecodeStatus
 from phichat.engine.worker.model import Model
 
-_MAX_PROMPT_TOKENS, _MAX_GENERATED_TOKENS = 512, 128
-"""Tokens that a trial takes at most; fewer where they take longer than it should."""
-_MIN_PROMPT_TOKENS, _MIN_GENERATED_TOKENS = 32, 4
+_MIN_PROMPT_TOKENS, _MAX_PROMPT_TOKENS = 32, 512
+_MIN_GENERATED_TOKENS, _MAX_GENERATED_TOKENS = 4, 128  # tokens of a trial; as many as the requested seconds allow
 _PREFIX_TOKENS = 320
-"""Tokens that stand before a batch. With fewer than 256, the attention of a single token on a CPU is computed as
-that of a batch is; with more, it is divided among the threads and rounds otherwise."""
+"""Tokens before a timed batch. With fewer than 256, the attention of a single token on a CPU is computed as
+that of a batch is; with more, it is divided among the threads and rounds differently."""
+
+
+def run_measurement(
+    model: Model, request: protocol.BenchmarkRequest, send: Callable[[EngineReply], None]
+) -> protocol.BenchmarkReply:
+    """Run a benchmark. Raises RequestFailed when it is cancelled or its tokens do not fit the context."""
+    match request:
+        case protocol.RunBenchmark():
+            return _run_benchmark(model, request, send)
+        case protocol.TuneThreads():
+            return _measure_threads(model, request, send)
+        case protocol.MeasureBatchCosts():
+            return _measure_batch_costs(model, request, send)
 
 
 class _BenchmarkRunner:
-    """Times reading and writing, each from an empty context.
-
-    The prompt is evaluated in the batches that a chat uses; generation evaluates one token after the other,
-    without sampling: llama-bench's pp and tg. Both give tokens per second, and tell that one of the steps is
-    done. They raise RequestFailed when cancelled.
-    """
+    """Times batches of random tokens, and reports each finished step. Raises RequestFailed when cancelled."""
 
     def __init__(self, model: Model, send: Callable[[EngineReply], None], steps: int) -> None:
-        self._model, self._send, self.steps = model, send, steps
+        self._model, self._send, self._steps, self._finished_steps = model, send, steps, 0
         self._sequence = model.sequence_pool.sequences[0]
         rng = random.Random(0)
         self._tokens = [rng.randrange(model.tokenizer.size) for _ in range(model.n_ctx)]
-        self._finished_steps = 0
         send(PrefillProgress(0, steps, 0))
 
+    def report_step(self) -> None:
+        self._finished_steps += 1
+        self._send(PrefillProgress(min(self._finished_steps, self._steps), self._steps, 0))
+
     def measure_prefill_rate(self, count: int) -> float:
+        """Return tokens per second of a prompt, in the batches that a chat uses (llama-bench's pp)."""
         return self._measure_rate(count, self._model.n_batch)
 
     def measure_decode_rate(self, count: int) -> float:
+        """Return tokens per second of one token after the other, without sampling (llama-bench's tg)."""
         return self._measure_rate(count, 1)
 
     def _measure_rate(self, count: int, batch_size: int) -> float:
@@ -63,7 +68,7 @@ class _BenchmarkRunner:
         return count / seconds
 
     def time_batch(self, size: int) -> float:
-        """Seconds for a batch of so many tokens with logits for each, somewhere in a text."""
+        """Return the seconds that a batch of that many tokens takes with logits for each, after some text."""
         prefix_length = self._prepare_prefix(size)
         start = perf_counter()
         self._decode(prefix_length, size, all_logits=True)
@@ -71,16 +76,16 @@ class _BenchmarkRunner:
         return perf_counter() - start
 
     def is_batch_exact(self, size: int) -> bool:
-        """Whether the logits of a batch are to the last bit those of single tokens."""
+        """Return True if the logits of a batch equal those of single tokens to the last bit."""
         prefix_length, single = self._prepare_prefix(size), []
         for index in range(size):
             self._decode(prefix_length + index, 1)
             single.append(self._model.get_logits(-1))
         self._decode(self._prepare_prefix(size), size, all_logits=True)
-        return single == [self._model.get_logits(at) for at in range(size)]
+        return single == [self._model.get_logits(index) for index in range(size)]
 
     def _prepare_prefix(self, size: int) -> int:
-        """Where a batch begins, behind some text."""
+        """Evaluate the text before a batch; return its length."""
         length = max(0, min(_PREFIX_TOKENS, self._model.n_ctx - size))
         self._sequence.truncate(length)
         if (cached := len(self._sequence.cached_tokens)) < length:
@@ -88,76 +93,57 @@ class _BenchmarkRunner:
         self._model.synchronize()
         return length
 
-    def report_step(self) -> None:
-        """One of the steps is done."""
-        self._finished_steps += 1
-        self._send(PrefillProgress(min(self._finished_steps, self.steps), self.steps, 0))
-
     def _decode(self, offset: int, count: int, *, all_logits: bool = False) -> None:
         if self._sequence.decode(self._tokens[offset : offset + count], all_logits=all_logits) is not DecodeStatus.DONE:
-            raise RequestFailed(ErrorCode.CANCELLED, "the measurement was cancelled")
+            raise RequestFailed(protocol.ErrorCode.CANCELLED, "the measurement was cancelled")
 
 
-def run_measurement(model: Model, request: BenchmarkRequest, send: Callable[[EngineReply], None]) -> BenchmarkReply:
-    """What is asked for, of the loaded model. Raises RequestFailed when cancelled."""
-    match request:
-        case RunBenchmark():
-            return run_benchmark(model, request, send)
-        case TuneThreads():
-            return measure_threads(model, request, send)
-        case MeasureBatchCosts():
-            return measure_batch_costs(model, request, send)
-        case _:
-            raise AssertionError(request)
-
-
-def run_benchmark(model: Model, request: RunBenchmark, send: Callable[[EngineReply], None]) -> BenchmarkResult:
-    """Time `repeats` prompts and `repeats` generations after one warm-up of each.
-
-    Raises RequestFailed when it is cancelled, or when the tokens do not fit the context.
-    """
+def _run_benchmark(
+    model: Model, request: protocol.RunBenchmark, send: Callable[[EngineReply], None]
+) -> protocol.BenchmarkResult:
+    """Time the prompts and generations after one warm-up of each."""
     if max(request.prompt_tokens, request.generated_tokens) > model.n_ctx:
-        raise RequestFailed(ErrorCode.OVERFLOW, "the context is too small for this test", request.prompt_tokens)
+        raise RequestFailed(
+            protocol.ErrorCode.OVERFLOW, "the context is too small for this test", request.prompt_tokens
+        )
     runner = _BenchmarkRunner(model, send, 2 * (request.repeats + 1))
-    runner.measure_prefill_rate(request.prompt_tokens)
-    runner.measure_decode_rate(request.generated_tokens)
-    prompt_rates, generation_rates = [], []
     # The speed of a shared machine drifts: the two are taken in turn.
-    for _ in range(request.repeats):
-        prompt_rates.append(runner.measure_prefill_rate(request.prompt_tokens))
-        generation_rates.append(runner.measure_decode_rate(request.generated_tokens))
-    return BenchmarkResult(
-        tuple(prompt_rates), tuple(generation_rates), measure_memory_bandwidth(model.request.threads)
-    )
+    rates = [
+        (runner.measure_prefill_rate(request.prompt_tokens), runner.measure_decode_rate(request.generated_tokens))
+        for _ in range(request.repeats + 1)
+    ]
+    prefill_rates, decode_rates = zip(*rates[1:], strict=True)
+    return protocol.BenchmarkResult(prefill_rates, decode_rates, measure_memory_bandwidth(model.request.threads))
 
 
-def measure_threads(model: Model, request: TuneThreads, send: Callable[[EngineReply], None]) -> ThreadTuningResult:
-    """Time each number of threads once in each round. Raises RequestFailed when it is cancelled."""
+def _measure_threads(
+    model: Model, request: protocol.TuneThreads, send: Callable[[EngineReply], None]
+) -> protocol.ThreadTuningResult:
+    """Time each number of threads once in each round."""
     runner = _BenchmarkRunner(model, send, 4 + 2 * request.rounds * len(request.threads))
     model.set_threads(request.threads[0], request.threads[0])
 
     def calibrate_length(rate: Callable[[int], float], min_tokens: int, max_tokens: int) -> int:
-        rate(min_tokens)  # what is first read from the disk would count as slow
+        rate(min_tokens)  # the first run may read the weights from the disk
         return max(1, min(model.n_ctx, max_tokens, max(min_tokens, int(rate(min_tokens) * request.seconds / 2))))
 
     prompt_tokens = calibrate_length(runner.measure_prefill_rate, _MIN_PROMPT_TOKENS, _MAX_PROMPT_TOKENS)
     reply_tokens = calibrate_length(runner.measure_decode_rate, _MIN_GENERATED_TOKENS, _MAX_GENERATED_TOKENS)
-    prefill_rates: dict[int, list[float]] = {count: [] for count in request.threads}
-    decode_rates: dict[int, list[float]] = {count: [] for count in request.threads}
+    rates: dict[int, list[tuple[float, float]]] = {count: [] for count in request.threads}
     for _ in range(request.rounds):
         for count in request.threads:
             model.set_threads(count, count)
-            prefill_rates[count].append(runner.measure_prefill_rate(prompt_tokens))
-            decode_rates[count].append(runner.measure_decode_rate(reply_tokens))
-    return ThreadTuningResult(
-        tuple(ThreadTrial(count, tuple(prefill_rates[count]), tuple(decode_rates[count])) for count in request.threads)
+            prefill_rate = runner.measure_prefill_rate(prompt_tokens)
+            rates[count].append((prefill_rate, runner.measure_decode_rate(reply_tokens)))
+    return protocol.ThreadTuningResult(
+        tuple(protocol.ThreadTrial(count, *zip(*rates[count], strict=True)) for count in request.threads)
     )
 
 
-def measure_batch_costs(
-    model: Model, request: MeasureBatchCosts, send: Callable[[EngineReply], None]
-) -> BatchCostResult:
-    """Time each size of a batch in each round. Raises RequestFailed when it is cancelled."""
+def _measure_batch_costs(
+    model: Model, request: protocol.MeasureBatchCosts, send: Callable[[EngineReply], None]
+) -> protocol.BatchCostResult:
+    """Time each size of a batch in each round, and compare its logits with those of single tokens."""
     runner = _BenchmarkRunner(model, send, request.rounds * len(request.batch_sizes))
     model.set_threads(request.threads, request.prompt_threads)
     runner.time_batch(1)
@@ -168,4 +154,4 @@ def measure_batch_costs(
             seconds[size].append(median(runner.time_batch(size) for _ in range(repeats)))
             runner.report_step()
     exact = tuple(runner.is_batch_exact(size) for size in request.batch_sizes)
-    return BatchCostResult(tuple(tuple(seconds[size]) for size in request.batch_sizes), exact)
+    return protocol.BatchCostResult(tuple(tuple(seconds[size]) for size in request.batch_sizes), exact)

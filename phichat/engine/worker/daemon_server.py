@@ -1,4 +1,4 @@
-"""The door of an engine that stays: who comes in, and when it leaves."""
+"""An engine process as a daemon: it accepts later clients, and exits when it was unused for long enough."""
 
 from __future__ import annotations
 
@@ -9,71 +9,52 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from functools import partial
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from threading import Event, RLock, Thread
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Any
 
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.protocol import Detach, EngineStatus, LoadedModelInfo, LoadProgress, StillRunning
-from phichat.storage.fingerprint import are_unchanged
+from phichat.engine.worker.clients import ClientRegistry
+from phichat.storage.fingerprint import FileFingerprints, are_unchanged
 
 _POLL_INTERVAL_S = 1.0
-_IDLE_GRACE_S = 2.0
-"""Between two requests of one turn there may be so long a pause."""
+_IDLE_GRACE_S = 2.0  # the pause that two requests of one turn may have between them
 _LOAD_REPORT_INTERVAL_S = 0.25
-_HANDSHAKE_TIMEOUT_S = 5.0
-"""For who comes in to say what they want."""
+_HANDSHAKE_TIMEOUT_S = 5.0  # for a new client to send its first request
 _CLEANUP_LOCK_TIMEOUT_S = 0.2
 _MAX_LOG_BYTES = 1 << 16
 _MIN_FREE_FRACTION, _MIN_FREE_BYTES = 0.05, 300_000_000
-"""Less memory than this is short."""
-
-
-class EngineHost(Protocol):
-    """The worker, as its door sees it."""
-
-    @property
-    def client_count(self) -> int:
-        """That are connected."""
-        ...
-
-    @property
-    def idle_seconds(self) -> float:
-        """Seconds since it had something to do."""
-        ...
-
-    @property
-    def load_fraction(self) -> float:
-        """The fraction of the model's tensors."""
-        ...
-
-    def add_daemon_client(self, connection: protocol.Connection) -> None:
-        """Serve one who knows all there is to know."""
-        ...
-
-    def shut_down(self) -> None:
-        """End the process, now or as soon as what is worth it is kept."""
-        ...
+"""Available memory below which the daemon exits: a fraction of the total, or bytes if that is more."""
 
 
 class DaemonServer:
-    """One way in, for processes of the same user.
+    """Accepts processes of the same user, and decides when the engine process exits.
 
-    listener: the file descriptor of a socket that listens; None where it is to be made here.
+    clients: those that are served, the accepted ones added. shut_down: ends the process.
+    listener: the file descriptor of a listening socket; None where a named pipe is made here.
+    load_fraction: of the model's tensors, set by the main thread. is_detached: the launcher need not stay connected.
     """
 
-    def __init__(self, host: EngineHost, address: DaemonAddress, listener: int | None) -> None:
-        self._host, self._address = host, address
-        self._accept = (
-            _pipe_acceptor(address) if sys.platform == "win32" or listener is None else _unix_acceptor(listener)
-        )
+    def __init__(
+        self, clients: ClientRegistry, shut_down: Callable[[], None], address: DaemonAddress, listener: int | None
+    ) -> None:
+        self._clients, self._shut_down, self._address = clients, shut_down, address
+        self.load_fraction, self.is_detached = 0.0, False
+        self._accept: Callable[[], Any]
+        if listener is None:  # a named pipe, whose key only this user can read
+            self._accept = Listener(address.socket_path, authkey=address.key_path.read_bytes()).accept
+        else:
+            self._accept = partial(_accept_same_user, socket.socket(fileno=listener))
         self._own_socket_id = self._read_socket_id()
         self._ready = Event()
         self._model_info: LoadedModelInfo | None = None
-        self._library_files: tuple[tuple[str, str], ...] = ()
+        self._library_files: FileFingerprints = ()
         self._keep_alive_s = 0.0
         self._last_client_at = monotonic()
         self._lock = RLock()  # a signal may find it taken by the thread that handles it
@@ -82,8 +63,9 @@ class DaemonServer:
         Thread(target=self._accept_loop, daemon=True).start()
 
     def start(self, request: Detach) -> StillRunning:
-        """The model is loaded: whoever waits at the door may come in."""
-        os.chdir(Path(os.sep).absolute())  # whatever folder the starter was in may be removed
+        """Accept the clients that wait: the model is loaded, and the launcher may disconnect."""
+        self.is_detached = True
+        os.chdir(Path(os.sep).absolute())  # the folder that the launcher was in may be removed
         self._model_info, self._library_files = request.loaded_model, request.program_fingerprints
         self._last_client_at = monotonic()
         self._ready.set()
@@ -91,57 +73,54 @@ class DaemonServer:
         return StillRunning()
 
     def shut_down_if_unused(self, client_count: int) -> StillRunning:
-        """A client wants the engine to leave; it does unless others are there."""
+        """Exit at a client's request, unless more clients than that are connected."""
         with self._lock:
-            if self._host.client_count <= client_count:
+            if self._clients.count <= client_count:
                 self._clean_up_and_exit()
         return StillRunning()
 
     def _install_signal_handlers(self) -> None:
         if sys.platform == "win32":
-            signal.signal(signal.SIGTERM, lambda *_: self._exit_on_signal())
+            signal.signal(signal.SIGTERM, lambda *_: self._clean_up_and_exit())
             return
-        # A handler runs in the main thread only, which may not wake up from its wait when another thread got the
-        # signal.
+        # A handler runs in the main thread only, which may not wake up when another thread got the signal.
         signals = {signal.SIGTERM, signal.SIGHUP}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
         def wait_for_signal() -> None:
             signal.sigwait(signals)
-            self._exit_on_signal()
+            self._clean_up_and_exit()
 
         Thread(target=wait_for_signal, daemon=True).start()
 
-    # Coming in
+    # Clients
 
     def _accept_loop(self) -> None:
         while True:
-            with contextlib.suppress(OSError):
-                connection = self._accept()
-                if connection is not None:
-                    Thread(target=self._handle_connection, args=(connection,), daemon=True).start()
+            with contextlib.suppress(OSError, EOFError, AuthenticationError):
+                Thread(target=self._handle_connection, args=(self._accept(),), daemon=True).start()
 
     def _handle_connection(self, connection: Any) -> None:
-        try:
-            if connection.poll(_HANDSHAKE_TIMEOUT_S) and self._handle_request(connection, protocol.receive(connection)):
-                return
-        except (EOFError, OSError, ValueError, KeyError, TypeError):
-            pass
+        with contextlib.suppress(EOFError, OSError, protocol.ProtocolError):
+            if connection.poll(_HANDSHAKE_TIMEOUT_S):
+                request = protocol.receive_control_request(connection)
+                if self._handle_request(connection, request):
+                    return
         connection.close()
 
-    def _handle_request(self, connection: Any, request: object) -> bool:
-        """Whether it is a client from now on."""
+    def _handle_request(self, connection: Any, request: protocol.ControlRequest) -> bool:
+        """Answer the first request of a connection; True if it is a client from now on."""
         match request:
             case protocol.Connect():
                 while not self._ready.wait(_LOAD_REPORT_INTERVAL_S):
-                    protocol.send(connection, LoadProgress(self._host.load_fraction))
+                    protocol.send(connection, LoadProgress(self.load_fraction))
                 return self._accept_client(connection, request.keep_alive)
             case protocol.Shutdown():
                 with self._lock:
-                    if request.force or (self._ready.is_set() and not self._host.client_count):
+                    if request.force or (self._ready.is_set() and not self._clients.count):
                         self._clean_up_and_exit()
                 if self._is_exiting:
-                    Event().wait()  # the end of the connection says it
+                    Event().wait()  # the end of the connection is the answer
                 protocol.send(connection, StillRunning())
             case protocol.GetStatus():
                 protocol.send(connection, self._build_status())
@@ -153,9 +132,8 @@ class DaemonServer:
         with self._lock:
             if self._is_exiting:
                 return False
-            if not is_current:
-                # What is loaded is not what was asked for.
-                if self._host.client_count:
+            if not is_current:  # the files have changed since they were loaded
+                if self._clients.count:
                     protocol.send(connection, self._build_status())
                 else:
                     self._clean_up_and_exit()
@@ -163,17 +141,15 @@ class DaemonServer:
             self._keep_alive_s = max(self._keep_alive_s, keep_alive_s)
             self._last_client_at = monotonic()
             protocol.send(connection, self._model_info)
-            self._host.add_daemon_client(connection)
+            self._clients.add(connection)
         return True
 
     def _build_status(self) -> EngineStatus:
-        clients = self._host.client_count
-        remaining_s = self._keep_alive_s - (monotonic() - self._last_client_at)
-        return EngineStatus(
-            os.getpid(), self._model_info, clients, self._host.idle_seconds, None if clients else max(0.0, remaining_s)
-        )
+        count = self._clients.count
+        expires_in_s = None if count else max(0.0, self._keep_alive_s - (monotonic() - self._last_client_at))
+        return EngineStatus(os.getpid(), self._model_info, count, self._clients.idle_seconds, expires_in_s)
 
-    # Leaving
+    # Lifetime
 
     def _lifetime_loop(self) -> None:
         while True:
@@ -181,80 +157,55 @@ class DaemonServer:
             with contextlib.suppress(OSError):
                 if os.fstat(2).st_size > _MAX_LOG_BYTES:
                     os.ftruncate(2, 0)
-            if self._host.client_count:
+            if self._clients.count:
                 self._last_client_at = monotonic()
             if self._should_exit():
                 with self._lock:
-                    # Somebody may have come in meanwhile.
-                    if self._should_exit():
+                    if self._should_exit():  # no client has connected meanwhile
                         self._clean_up_and_exit()
 
     def _should_exit(self) -> bool:
-        if not self._host.client_count:
+        if not self._clients.count:
             unused_s = monotonic() - self._last_client_at
             if unused_s >= self._keep_alive_s or self._read_socket_id() != self._own_socket_id:
                 return True
-        if self._host.idle_seconds < _IDLE_GRACE_S:
+        if self._clients.idle_seconds < _IDLE_GRACE_S:
             return False
         assert self._model_info is not None
         return not are_unchanged((*self._model_info.fingerprints, *self._library_files)) or _is_memory_low()
 
     def _read_socket_id(self) -> tuple[int, int]:
-        """Which socket is at the address; none where it and its folder are gone, as after a logout."""
+        """Device and inode of the socket at the address; zeros where its folder is gone, as after a logout."""
         try:
             status = Path(self._address.key_path if sys.platform == "win32" else self._address.socket_path).stat()
         except OSError:
             return 0, 0
         return status.st_dev, status.st_ino
 
-    def _exit_on_signal(self) -> None:
-        with self._lock:
-            self._clean_up_and_exit()
-
     def _clean_up_and_exit(self) -> None:
-        """Clear away what is this engine's, and be gone."""
-        if self._is_exiting:
-            return
-        self._is_exiting = True
-        with contextlib.suppress(OSError), self._address.lock(timeout_s=_CLEANUP_LOCK_TIMEOUT_S) as has_lock:
-            # Without the lock somebody is opening a new door: theirs to clear away.
-            if has_lock and self._read_socket_id() == self._own_socket_id:
-                self._address.remove_files()
-        self._host.shut_down()
+        """Remove this engine's files and end the process."""
+        with self._lock:
+            if self._is_exiting:
+                return
+            self._is_exiting = True
+            with contextlib.suppress(OSError), self._address.lock(timeout_s=_CLEANUP_LOCK_TIMEOUT_S) as has_lock:
+                # While another process holds the lock it opens a new socket there, which is its own.
+                if has_lock and self._read_socket_id() == self._own_socket_id:
+                    self._address.remove_files()
+            self._shut_down()
 
 
-def _unix_acceptor(handle: int) -> Callable[[], Any]:
-    """Takes the next connection of this user's; None for one of somebody else's."""
-    listener = socket.socket(fileno=handle)
-
-    def accept_connection() -> Any:
-        accepted, _ = listener.accept()
-        if _is_same_user(accepted):
-            return Connection(accepted.detach())
-        accepted.close()
-        return None
-
-    return accept_connection
-
-
-def _pipe_acceptor(address: DaemonAddress) -> Callable[[], Any]:
-    """The same where connections are pipes: who knows the key is of this user."""
-    from multiprocessing import AuthenticationError
-    from multiprocessing.connection import Listener
-
-    listener = Listener(address.socket_path, authkey=address.key_path.read_bytes())
-
-    def accept_connection() -> Any:
-        try:
-            return listener.accept()
-        except (AuthenticationError, EOFError):
-            return None
-
-    return accept_connection
+def _accept_same_user(listener: socket.socket) -> Connection:
+    """Accept a connection. Raises OSError when it is of another user."""
+    accepted, _ = listener.accept()
+    if _is_same_user(accepted):
+        return Connection(accepted.detach())
+    accepted.close()
+    raise PermissionError("a client of another user")
 
 
 def _is_same_user(accepted: socket.socket) -> bool:
-    """Whether the process at the other side is this user's: the kernel tells, whatever the files allow."""
+    """Return True if the kernel says that the other process is this user's, whatever the file's permissions."""
     if sys.platform == "linux":
         _, uid, _ = struct.unpack("iII", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     elif sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""One reply as it is written: tokens sampled, their text sent as it becomes certain."""
+"""Detokenizer of a reply: tokens are sampled, and their text is sent as soon as it is certain."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from time import monotonic
 
 from phichat.engine.ipc.protocol import GenerationFinished, OutputDelta
 from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, Utf8Decoder
-from phichat.engine.worker.model import Model
+from phichat.engine.worker.model import Model, Sampler
 from phichat.engine.worker.prompt import TokenizedPrompt
 from phichat.types import FinishReason, SamplingParams, Timings, Usage
 
 _FLUSH_INTERVAL_S = 0.02
-"""Text is sent this often at most: waking the supervisor for each token of a fast model takes a core
-from the threads that compute the next one, and no reader sees the difference."""
+"""Between two deltas at least: waking the supervisor for each token of a fast model takes a core from the threads that
+compute the next one, and no reader sees the difference."""
 
 
 class OutputStream:
-    """Token ids to what is sent: bytes, characters, stop strings, reasoning, in this order."""
+    """Turns token ids into deltas: bytes, characters, stop strings, reasoning, in this order."""
 
     def __init__(
         self, model: Model, prompt_tail: str, stop_strings: Sequence[str], send: Callable[[OutputDelta], None]
@@ -32,12 +32,8 @@ class OutputStream:
         self._token_count = 0
         self._last_flush_at = 0.0
 
-    @property
-    def hit_stop_string(self) -> bool:
-        """Whether a stop string was found."""
-        return self._stop_filter.is_stopped
-
-    def push_token(self, token: int) -> None:
+    def push_token(self, token: int) -> bool:
+        """Add a token; return True when a stop string was found."""
         self._token_count += 1
         text = self._utf8.feed(self._model.tokenizer.token_to_piece(token))
         if self._strip_next_space and text:
@@ -45,9 +41,10 @@ class OutputStream:
         self._buffer(*self._splitter.feed(self._stop_filter.feed(text)))
         if monotonic() - self._last_flush_at >= _FLUSH_INTERVAL_S:
             self._flush()
+        return self._stop_filter.is_stopped
 
     def close(self) -> None:
-        """Say what was held back; an unfinished character at the very end is no character."""
+        """Send what was held back, but for an incomplete character at the very end."""
         self._buffer(*self._splitter.feed(self._stop_filter.flush()))
         self._buffer(*self._splitter.flush())
         self._flush()
@@ -65,9 +62,9 @@ class OutputStream:
 
 
 class ReplyGenerator:
-    """Samples one reply from the logits of its prompt, and of each token that it has chosen. Close it after use.
+    """Samples one reply, token by token, and sends its text. Close it after use.
 
-    tokens: the prompt's, and those of the reply.
+    stop_strings: of the template; those of the params are added. tokens: of the prompt and the reply so far.
     """
 
     def __init__(
@@ -79,70 +76,55 @@ class ReplyGenerator:
         stop_strings: Sequence[str],
         send: Callable[[OutputDelta], None],
     ) -> None:
-        """stops: the template's stop strings; those of the params are added."""
         self._model, self._max_tokens = model, params.max_tokens
         self._prompt_length = len(prompt.tokens)
         self.tokens = list(prompt.tokens)
         self._output = OutputStream(model, prompt.text_tail, (*stop_strings, *params.stop), send)
-        self._sampler = model.create_sampler(params, seed, prompt.tokens)
+        self._sampler = Sampler(model, params, seed, prompt.tokens)
         self._first_token_at = self._last_token_at = 0.0
 
     @property
-    def n_generated(self) -> int:
-        """Tokens of the reply."""
+    def _n_generated(self) -> int:
         return len(self.tokens) - self._prompt_length
 
     @property
     def remaining_tokens(self) -> int:
-        """Tokens that may still be chosen, but for the one that ends it."""
-        return (self._max_tokens or self._model.n_ctx) - self.n_generated - 1
+        """Tokens that may still be sampled, but for the one that ends the reply."""
+        return (self._max_tokens or self._model.n_ctx) - self._n_generated - 1
 
     def sample_next(self, logits_index: int = -1) -> FinishReason | None:
-        """Choose a token from the logits at that place of the batch; the reason when the reply ends with that."""
+        """Sample a token from the logits at an index of the last batch; return the reason if the reply ends with it."""
         token = self._sampler.sample_token(logits_index)
         if self._model.tokenizer.is_eog(token):
             return FinishReason.STOP
         self._last_token_at = monotonic()
         self._first_token_at = self._first_token_at or self._last_token_at
         self.tokens.append(token)
-        self._output.push_token(token)
-        if self._output.hit_stop_string:
+        if self._output.push_token(token):
             return FinishReason.STOP
-        if self.n_generated == self._max_tokens or len(self.tokens) > self._model.n_ctx:
+        if self._n_generated == self._max_tokens or len(self.tokens) > self._model.n_ctx:
             return FinishReason.LENGTH
         return None
 
     def build_result(
-        self,
-        reason: FinishReason,
-        cached: int,
-        started: float,
-        prefill_ended: float,
-        restore_s: float = 0.0,
-        wait_s: float = 0.0,
+        self, reason: FinishReason, cached: int, started: float, prefill_ended: float, restore_s: float, wait_s: float
     ) -> GenerationFinished:
-        """What the reply was.
+        """Return the reply's usage and timings.
 
-        started, evaluated: when it was asked for, and when its prompt was evaluated; restore_s, wait_s: seconds
-        between them that went elsewhere.
+        started: when the request was received. restore_s, wait_s: seconds until prefill_ended that were not prefill.
         """
-        generation_s = self._last_token_at - self._first_token_at
-        return GenerationFinished(
-            reason,
-            Usage(self._prompt_length, cached, self.n_generated),
-            Timings(
-                prompt_s=prefill_ended - started - restore_s - wait_s,
-                first_token_s=(self._first_token_at or prefill_ended) - started,
-                generation_s=generation_s,
-                tokens_per_second=(self.n_generated - 1) / generation_s
-                if self.n_generated > 1 and generation_s > 0
-                else 0.0,
-                restore_s=restore_s,
-                wait_s=wait_s,
-            ),
+        generation_s, n_generated = self._last_token_at - self._first_token_at, self._n_generated
+        timings = Timings(
+            prompt_s=prefill_ended - started - restore_s - wait_s,
+            first_token_s=(self._first_token_at or prefill_ended) - started,
+            generation_s=generation_s,
+            tokens_per_second=(n_generated - 1) / generation_s if n_generated > 1 and generation_s > 0 else 0.0,
+            restore_s=restore_s,
+            wait_s=wait_s,
         )
+        return GenerationFinished(reason, Usage(self._prompt_length, cached, n_generated), timings)
 
     def close(self) -> None:
-        """Say what was held back, and free the sampler."""
+        """Send what was held back, and free the sampler."""
         self._output.close()
         self._sampler.close()

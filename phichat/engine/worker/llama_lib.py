@@ -1,4 +1,4 @@
-"""llama.cpp's shared library: loaded cheaply, its log kept, its devices listed."""
+"""llama.cpp's shared library: quick loading, its log, its devices."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from typing import Any
 from phichat.engine.ipc.protocol import DeviceInfo, EngineInfo
 
 _WARNING, _ERROR, _CONTINUED = 3, 4, 5
-_DEVICE_TYPES = ("cpu", "gpu", "igpu", "accel", "meta")
-"""ggml_backend_dev_type, in its order."""
+_DEVICE_TYPES = ("cpu", "gpu", "igpu", "accel", "meta")  # ggml_backend_dev_type, in its order
 _GENERIC_ERROR = r"[Ff]ailed to (load model|create context|initialize)"
-"""llama.cpp's lines that follow the one with the reason."""
+"""llama.cpp's log lines that follow the one with the reason."""
+_OUT_OF_MEMORY = r"alloc\w* .*fail|fail\w* to (allocate|reserve)|out of memory|unable to allocate|bad_alloc"
 
 
 def load_library() -> Any:
-    """The low-level bindings alone.
+    """Import the low-level bindings alone.
 
-    `import llama_cpp` takes about 150 ms, nearly all of it for the high-level API with numpy, which
-    is not used here. A package object without its __init__ lets the one module be imported in 20 ms.
+    `import llama_cpp` takes about 150 ms, nearly all of it for the high-level API with numpy, which is not used here.
+    A package object without its __init__ lets the one module be imported in 20 ms.
     Raises ModuleNotFoundError, or what ctypes raises when the shared library does not load.
     """
     if "llama_cpp" not in sys.modules:
@@ -42,7 +42,7 @@ def load_library() -> Any:
 
 
 class LlamaLog:
-    """The last lines that llama.cpp logged; none of them reaches a file descriptor."""
+    """Last warnings and errors that llama.cpp logged; none of them reaches a file descriptor."""
 
     def __init__(self, lib: Any) -> None:
         self._lines: deque[tuple[int, str]] = deque(maxlen=60)
@@ -58,22 +58,19 @@ class LlamaLog:
         self._lines.clear()
 
     def last_error(self) -> str:
-        """The line that says why the last call failed, or nothing."""
+        """Return the line with the reason why the last call failed, "" without one."""
         errors = [line for level, line in self._lines if level == _ERROR]
         reasons = [re.sub(r"^\w+: (error loading model[^:]*: )?", "", line) for line in errors]
         specific = [reason for reason in reasons if reason and not re.search(_GENERIC_ERROR, reason)]
         return specific[-1] if specific else ""
 
     def mentions_out_of_memory(self) -> bool:
-        """Whether an allocation failed."""
-        return any(
-            re.search(r"alloc\w* .*fail|fail\w* to (allocate|reserve)|out of memory|unable to allocate|bad_alloc", line)
-            for _, line in self._lines
-        )
+        """Return True if an allocation failed."""
+        return any(re.search(_OUT_OF_MEMORY, line) for _, line in self._lines)
 
 
 def _iter_ggml_libs(lib: Any) -> Iterator[ctypes.CDLL]:
-    """The libraries that hold ggml's functions: on Windows each symbol is found in its own DLL only."""
+    """Yield the libraries with ggml's functions: on Windows a symbol is only found in its own DLL."""
     from llama_cpp._ctypes_extensions import load_shared_library
 
     yield lib._lib
@@ -92,34 +89,26 @@ def _bind_function(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
 
 
 def list_devices(lib: Any) -> tuple[DeviceInfo, ...]:
-    """ggml's device list with the memory that is free now."""
+    """Return ggml's device list with the memory that is free now."""
+    pointer, size_pointer = ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)
     get_count = _bind_function(lib, "ggml_backend_dev_count", ctypes.c_size_t)
-    get_device = _bind_function(lib, "ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    get_name = _bind_function(lib, "ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    get_description = _bind_function(lib, "ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    get_type = _bind_function(lib, "ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
-    sizes = ctypes.POINTER(ctypes.c_size_t)
-    get_memory = _bind_function(lib, "ggml_backend_dev_memory", None, ctypes.c_void_p, sizes, sizes)
-    device_infos = []
-    for index in range(get_count()):
-        device = get_device(index)
+    get_device = _bind_function(lib, "ggml_backend_dev_get", pointer, ctypes.c_size_t)
+    get_name = _bind_function(lib, "ggml_backend_dev_name", ctypes.c_char_p, pointer)
+    get_description = _bind_function(lib, "ggml_backend_dev_description", ctypes.c_char_p, pointer)
+    get_type = _bind_function(lib, "ggml_backend_dev_type", ctypes.c_int, pointer)
+    get_memory = _bind_function(lib, "ggml_backend_dev_memory", None, pointer, size_pointer, size_pointer)
+    devices = []
+    for device in map(get_device, range(get_count())):
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         get_memory(device, ctypes.byref(free), ctypes.byref(total))
-        device_type = get_type(device)
-        device_infos.append(
-            DeviceInfo(
-                get_name(device).decode("utf-8", "replace"),
-                get_description(device).decode("utf-8", "replace"),
-                _DEVICE_TYPES[device_type] if device_type < len(_DEVICE_TYPES) else "other",
-                total.value,
-                free.value,
-            )
-        )
-    return tuple(device_infos)
+        name, description = (get(device).decode("utf-8", "replace") for get in (get_name, get_description))
+        kind = dict(enumerate(_DEVICE_TYPES)).get(get_type(device), "other")
+        devices.append(DeviceInfo(name, description, kind, total.value, free.value))
+    return tuple(devices)
 
 
 def build_engine_info(lib: Any) -> EngineInfo:
-    """What the supervisor has to know before it can plan."""
+    """Return what the supervisor has to know before it can plan."""
     return EngineInfo(
         version("llama-cpp-python"),
         lib._lib._name,

@@ -1,4 +1,4 @@
-"""A model and its context in memory: evaluation, the KV cache, sampling."""
+"""A loaded model with its context, and the sampler chain."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from phichat.engine.ipc.protocol import ErrorCode, LoadModel
+from phichat.engine.worker.errors import RequestFailed
 from phichat.engine.worker.kv_cache.persistence import KvPersistence
-from phichat.engine.worker.kv_cache.sequences import RequestFailed, SequencePool
+from phichat.engine.worker.kv_cache.sequences import SequencePool
 from phichat.engine.worker.llama_lib import LlamaLog
 from phichat.engine.worker.tokenizer import Tokenizer
 from phichat.types import SamplingParams
@@ -20,11 +21,11 @@ _CACHE_TYPES = {
 
 
 class Model:
-    """The one model of an engine process.
+    """Model of an engine process, with its context. Sizes in tokens.
 
-    cancelled: asked between graph nodes, so that a long batch ends within milliseconds.
-    alive: called between graph nodes.
-    progress: called with the fraction of the tensors that are loaded.
+    is_cancelled, heartbeat: called between graph nodes, so that a cancel ends a long batch within milliseconds.
+    on_progress: called with the fraction of the tensors that are loaded.
+    batch_costs: for speculation; empty where the memory cannot drop rejected tokens.
     Raises RequestFailed.
     """
 
@@ -37,7 +38,7 @@ class Model:
         heartbeat: Callable[[], None],
         on_progress: Callable[[float], None],
     ) -> None:
-        self._lib, self._log = lib, log
+        self.lib, self._log = lib, log
         self._is_cancelled, self._heartbeat = is_cancelled, heartbeat
         self.request = request
         self.n_batch = request.n_batch
@@ -45,23 +46,20 @@ class Model:
         self.tokenizer = Tokenizer(lib, self._model)
         # ctypes keeps no reference of its own to the callback.
         self._abort_callback = lib.ggml_abort_callback(self._should_abort)
-        self._context = self._create_context()
-        if not lib.llama_get_memory(self._context):
-            raise RequestFailed(ErrorCode.LOAD, "the model keeps no context and cannot chat")
+        self.context = self._create_context()
+        if not lib.llama_get_memory(self.context):
+            raise RequestFailed(ErrorCode.LOAD, "the model has no memory of its context and cannot chat")
         recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
         self.batch_costs = () if recurrent else request.batch_costs
-        """For speculation; empty where what was guessed wrong could not be taken back."""
-        n_swa = lib.llama_model_n_swa(self._model)
-        self.sequence_pool = SequencePool(
-            lib, log, self._context, request.n_seq_max, can_truncate=not recurrent, n_swa=n_swa
-        )
-        self.kv_persistence = KvPersistence(lib, self._context, self.sequence_pool, request)
-        # llama.cpp rounds up; what was asked for is what counts.
-        self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self._context))
+        n_swa, n_seq_max = lib.llama_model_n_swa(self._model), request.n_seq_max
+        self.sequence_pool = SequencePool(lib, log, self.context, n_seq_max, can_truncate=not recurrent, n_swa=n_swa)
+        self.kv_persistence = KvPersistence(lib, self.context, self.sequence_pool, request)
+        # llama.cpp rounds n_ctx up.
+        self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self.context))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
 
     def _load_model(self, on_progress: Callable[[float], None]) -> Any:
-        lib, request = self._lib, self.request
+        lib, request = self.lib, self.request
         reported = -1.0
 
         def report_progress(fraction: float, _: object) -> bool:
@@ -76,20 +74,19 @@ class Model:
         params.use_extra_bufts = request.extra_buffers
         params.progress_callback = lib.llama_progress_callback(report_progress)
         if request.tensor_split:
-            split = (ctypes.c_float * lib.llama_max_devices())(*request.tensor_split)
-            params.tensor_split = split
+            params.tensor_split = (ctypes.c_float * lib.llama_max_devices())(*request.tensor_split)
         self._log.clear()
         model = lib.llama_model_load_from_file(request.path.encode("utf-8", "surrogateescape"), params)
         if not model:
             if self._is_cancelled():
                 raise RequestFailed(ErrorCode.CANCELLED, "loading was cancelled")
-            raise self._load_error("it gives no reason")
+            raise self._load_error("llama.cpp gave no reason")
         if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
             raise RequestFailed(ErrorCode.LOAD, "the model is not a decoder and cannot chat")
         return model
 
     def _create_context(self) -> Any:
-        lib, request = self._lib, self.request
+        lib, request = self.lib, self.request
         params = lib.llama_context_default_params()
         params.n_ctx = request.n_ctx
         params.n_batch = params.n_ubatch = request.n_batch
@@ -104,7 +101,7 @@ class Model:
         self._log.clear()
         context = lib.llama_init_from_model(self._model, params)
         if not context:
-            raise self._load_error("its context cannot be made")
+            raise self._load_error("its context cannot be created")
         return context
 
     def _load_error(self, default_message: str) -> RequestFailed:
@@ -117,67 +114,60 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template that the file brings."""
-        source = self._lib.llama_model_chat_template(self._model, None)
+        """Chat template in the file, None without one."""
+        source = self.lib.llama_model_chat_template(self._model, None)
         return source.decode("utf-8", "replace") if source else None
 
     @property
     def architecture(self) -> str:
         buffer = ctypes.create_string_buffer(64)
-        self._lib.llama_model_meta_val_str(self._model, b"general.architecture", buffer, len(buffer))
+        self.lib.llama_model_meta_val_str(self._model, b"general.architecture", buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace")
 
     def set_threads(self, n_threads: int, n_prompt_threads: int) -> None:
-        """Compute single tokens and larger batches with so many from now on."""
-        self._lib.llama_set_n_threads(self._context, n_threads, n_prompt_threads)
+        """Set the threads that compute single tokens, and those that compute larger batches."""
+        self.lib.llama_set_n_threads(self.context, n_threads, n_prompt_threads)
 
     def synchronize(self) -> None:
-        """Wait until everything submitted is computed: GPU backends return before."""
-        self._lib.llama_synchronize(self._context)
+        """Wait until all submitted batches are computed: GPU backends return before."""
+        self.lib.llama_synchronize(self.context)
 
     def get_logits(self, index: int) -> bytes:
-        """Of one place in the batch evaluated last."""
-        return ctypes.string_at(self._lib.llama_get_logits_ith(self._context, index), 4 * self.tokenizer.size)
-
-    def create_sampler(self, params: SamplingParams, seed: int, prompt_tokens: Sequence[int]) -> Sampler:
-        """A chain for one reply; the repeat penalty knows the end of the prompt."""
-        return Sampler(self._lib, self._context, self.tokenizer.size, params, seed, prompt_tokens)
+        """Return the logits, float32 each, at an index of the last batch."""
+        return ctypes.string_at(self.lib.llama_get_logits_ith(self.context, index), 4 * self.tokenizer.size)
 
 
 class Sampler:
-    """llama.cpp's sampler chain, in the order of its own command line. Close it after use."""
+    """llama.cpp's sampler chain for one reply, in the order of its own command line. Close it after use.
 
-    def __init__(
-        self,
-        lib: Any,
-        context: Any,
-        vocabulary_size: int,
-        params: SamplingParams,
-        seed: int,
-        prompt_tokens: Sequence[int],
-    ) -> None:
-        self._lib, self._context = lib, context
+    prompt_tokens: the repeat penalty counts the last of them.
+    """
+
+    def __init__(self, model: Model, params: SamplingParams, seed: int, prompt_tokens: Sequence[int]) -> None:
+        lib = self._lib = model.lib
+        self._context = model.context
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        if params.repeat_penalty != 1.0 and params.repeat_last_n != 0:
-            self._add_sampler(
-                lib.llama_sampler_init_penalties(vocabulary_size, params.repeat_last_n, params.repeat_penalty, 0.0, 0.0)
-            )
-            for token in prompt_tokens[-params.repeat_last_n :]:
+        penalty, last_n = params.repeat_penalty, params.repeat_last_n
+        if penalty != 1.0 and last_n != 0:
+            penalties = lib.llama_sampler_init_penalties(model.tokenizer.size, last_n, penalty, 0.0, 0.0)
+            lib.llama_sampler_chain_add(self._chain, penalties)
+            for token in prompt_tokens[-last_n:]:
                 lib.llama_sampler_accept(self._chain, token)
         if params.temperature <= 0:
-            self._add_sampler(lib.llama_sampler_init_greedy())
-            return
-        self._add_sampler(lib.llama_sampler_init_top_k(params.top_k))
-        self._add_sampler(lib.llama_sampler_init_top_p(params.top_p, 1))
-        self._add_sampler(lib.llama_sampler_init_min_p(params.min_p, 1))
-        self._add_sampler(lib.llama_sampler_init_temp(params.temperature))
-        self._add_sampler(lib.llama_sampler_init_dist(seed))
-
-    def _add_sampler(self, sampler: Any) -> None:
-        self._lib.llama_sampler_chain_add(self._chain, sampler)
+            samplers = [lib.llama_sampler_init_greedy()]
+        else:
+            samplers = [
+                lib.llama_sampler_init_top_k(params.top_k),
+                lib.llama_sampler_init_top_p(params.top_p, 1),
+                lib.llama_sampler_init_min_p(params.min_p, 1),
+                lib.llama_sampler_init_temp(params.temperature),
+                lib.llama_sampler_init_dist(seed),
+            ]
+        for sampler in samplers:
+            lib.llama_sampler_chain_add(self._chain, sampler)
 
     def sample_token(self, logits_index: int = -1) -> int:
-        """The next token, from the logits of one place in the batch evaluated last; -1 is its end."""
+        """Sample a token from the logits at an index of the last batch; -1 is the batch's last."""
         return int(self._lib.llama_sampler_sample(self._chain, self._context, logits_index))
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
-"""Guessing what a reply goes on with, from what was said before: speculation by looking up in the prompt.
+"""Speculative decoding with n-gram lookup: draft tokens come from the prompt and the reply so far.
 
-Where a reply repeats its prompt or itself (code that is edited, a quotation, a name), the tokens that followed
-the last time are likely to follow again. A few of them are evaluated in one batch with the token that is due;
-those that sampling then confirms have cost little more than one. Whether it pays depends on how much a larger
-batch costs on this machine, which is measured, and on how often guesses come true, which is counted as the reply
-grows, also while none are evaluated. Nothing here depends on the clock, so that a reply can be repeated.
+Where a reply repeats its prompt or itself (code that is edited, a quotation, a name), the tokens that followed an
+n-gram the last time are likely to follow again. They are evaluated in one batch with the pending token; those that
+sampling then accepts have cost little more than one. Speculation pays depending on how much a larger batch costs on
+this machine, which is measured, and on how often drafts are accepted, which is counted as the reply grows, also while
+none are evaluated. Nothing here depends on the clock, so that a reply can be repeated.
 """
 
 from __future__ import annotations
@@ -15,23 +15,19 @@ from collections.abc import Sequence as Tokens
 from phichat.engine.worker.kv_cache.sequences import DecodeStatus, Sequence
 
 RelativeBatchCosts = Tokens[tuple[int, float]]
-"""Sizes of batches, and what evaluating one costs in terms of a single token."""
+"""Batch sizes in tokens, and what evaluating one costs relative to a single token."""
 
-_MIN_GAIN = 1.1
-"""What is gained by less than this is not worth it: estimates are rough."""
-_NGRAM_SIZE = 3
-"""Tokens that have to repeat before a guess is made."""
-_RUN_BUCKETS = (0, 1, 4, 16)
-"""Guesses are told apart by how many in a row came true before them."""
-_DECAY = 0.96
-"""How fast it is forgotten how earlier guesses went."""
+_MIN_GAIN = 1.1  # expected speed-up below which nothing is drafted: estimates are rough
+_NGRAM_SIZE = 3  # tokens that have to repeat before tokens are drafted
+_RUN_BUCKETS = (0, 1, 4, 16)  # acceptance is counted separately by how many draft tokens in a row were accepted before
+_DECAY = 0.96  # weight of the earlier counts at each new token
 
 
 class SpeculativeBatch:
-    """The guesses behind the last token of a reply that were evaluated along with it.
+    """Draft tokens that were evaluated in one batch with the last token of a reply.
 
-    tokens: the prompt's, and those of the reply as they are chosen. place: in the batch, of the logits to choose
-    the next token from.
+    tokens: of the prompt and the reply; the caller appends each sampled one. logits_index: in the batch, of the logits
+    to sample the next token from.
     """
 
     def __init__(self, costs: RelativeBatchCosts, sequence: Sequence, tokens: list[int]) -> None:
@@ -41,7 +37,7 @@ class SpeculativeBatch:
         self.logits_index = -1
 
     def accept_token(self) -> bool:
-        """Whether the token that was just chosen had been guessed, so that its logits are there already."""
+        """Return True if the token just sampled equals the draft, so that its logits are computed already."""
         if self._proposer is None:
             return False
         self._proposer.add_token(self._tokens[-1])
@@ -54,15 +50,15 @@ class SpeculativeBatch:
         return False
 
     def propose(self, max_tokens: int) -> bool:
-        """Whether it pays to guess what follows the last token, at most `room` tokens."""
+        """Draft at most that many tokens; False when it would not pay."""
         self._draft_tokens = deque(self._proposer.propose(max_tokens) if self._proposer else ())
         return bool(self._draft_tokens)
 
     def evaluate_draft(self) -> bool:
-        """Evaluate the last token with the guesses behind it; False when nothing was evaluated."""
+        """Evaluate the last token and the draft in one batch; False when nothing was evaluated."""
         draft_tokens, self._draft_tokens = self._draft_tokens, deque()
-        # The sequence holds less when somebody else needed its cells. And what cannot be cut off again would have to
-        # be evaluated again, with all that is before it.
+        # The sequence holds less if another job evicted it. And a draft that cannot be truncated again would force
+        # the whole sequence to be evaluated again.
         cached = len(self._sequence.cached_tokens)
         if cached != len(self._tokens) - 1 or not self._sequence.can_truncate_to(cached - 1):
             return False
@@ -73,27 +69,26 @@ class SpeculativeBatch:
         return True
 
     def rollback(self) -> None:
-        """The reply has ended: forget what was guessed behind it."""
+        """Remove the draft tokens after the reply's end."""
         self._sequence.truncate(len(self._tokens))
 
 
 class NgramProposer:
-    """Guesses for one reply; told every token of it."""
+    """Drafts tokens for one reply; `add_token` is called with each of its tokens."""
 
     def __init__(self, prompt: Tokens[int], costs: RelativeBatchCosts) -> None:
         self._tokens: list[int] = []
         self._ngram_ends: dict[tuple[int, ...], int] = {}
-        self._continuation_start: int | None = None
-        """Where the text went on after the same tokens the last time."""
+        self._continuation_start: int | None = None  # of the tokens after the last n-gram's previous occurrence
         self._costs = costs
         self._accepted_run = 0
-        # Of the guesses after a run of each kind, how many came true, and how many there were.
+        # Of the draft tokens in each bucket.
         self._accepted, self._proposed = [1.0] * len(_RUN_BUCKETS), [2.0] * len(_RUN_BUCKETS)
         for token in prompt:
             self._append(token)
 
     def add_token(self, token: int) -> None:
-        """The reply goes on with this token."""
+        """Append a token of the reply, and count if the draft would have been right."""
         if self._continuation_start is None:
             self._accepted_run = 0
         else:
@@ -104,7 +99,7 @@ class NgramProposer:
         self._append(token)
 
     def propose(self, max_tokens: int) -> Tokens[int]:
-        """What may follow, at most `room` tokens: as many as are likely to pay, often none."""
+        """Return at most that many draft tokens: as many as are expected to pay, often none."""
         if self._continuation_start is None:
             return ()
         limit = min(max_tokens, len(self._tokens) - self._continuation_start)

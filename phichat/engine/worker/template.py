@@ -1,25 +1,25 @@
 """Chat templates: the model's own Jinja source, rendered in a sandbox.
 
-The sandbox keeps a template from running code; it does not keep it from taking forever, so the
-caller watches each rendering and the supervisor has a deadline for it.
+The sandbox keeps a template from running code, not from running forever: the caller guards each rendering, and the
+supervisor has a deadline for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from jinja2 import TemplateError as JinjaError
 from jinja2 import nodes
-from jinja2.exceptions import SecurityError, TemplateRuntimeError
+from jinja2.exceptions import TemplateRuntimeError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from phichat.engine.worker.errors import TemplateRejected
 from phichat.types import Message, Role
 
 CHATML = (
@@ -52,28 +52,26 @@ KNOWN_TEMPLATES = {
         "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
     ),
 }
-"""The formats that files without a template are given, by `choose`. Facts of the model families."""
-
+"""Formats of model families, for files without a template."""
 _STOP_STRINGS = {"chatml": ("<|im_end|>",), "phi-2": ("\nInstruct:",)}
-"""What ends a reply where the vocabulary may have no token for it."""
-
-
-class TemplateRejected(Exception):
-    """A template cannot render these messages; the text is the template's own."""
+"""Texts that end a reply where the vocabulary may have no token for it."""
+_TEMPLATE_ERRORS = (
+    *(JinjaError, TypeError, ValueError, LookupError, AttributeError),
+    *(ArithmeticError, RecursionError, MemoryError),
+)
+"""Errors that an untrusted template can raise when it is compiled or rendered."""
 
 
 def select_template(
     file_template: str | None, architecture: str, has_special_token: Callable[[str], bool]
 ) -> tuple[str, str, tuple[str, ...]]:
-    """(name, source, stop strings) of the template for a model.
+    """Return (name, source, stop strings) of the template for a model.
 
-    The file's own, if it has one. Else what its architecture and the reserved tokens of its
-    vocabulary show, by `has`; else ChatML.
+    The file's own if it has one, else the one that the reserved tokens of its vocabulary and its architecture point
+    to, else ChatML.
     """
-    if file_template and file_template.strip() in KNOWN_TEMPLATES:
-        return file_template.strip(), KNOWN_TEMPLATES[file_template.strip()], ()
-    if file_template and file_template.strip():
-        return "file", file_template, ()
+    if file_template and (name := file_template.strip()):
+        return (name, KNOWN_TEMPLATES[name], ()) if name in KNOWN_TEMPLATES else ("file", file_template, ())
     if has_special_token("<|im_start|>"):
         name = "phi-4" if has_special_token("<|im_sep|>") else "chatml"
     elif has_special_token("<|start_header_id|>"):
@@ -88,7 +86,7 @@ def select_template(
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}` marks what a trainer learns from; for a prompt it is nothing."""
+    """`{% generation %}`, which marks what is trained on; a prompt has its content alone."""
 
     tags = {"generation"}  # noqa: RUF012  (as jinja2 declares it)
 
@@ -106,11 +104,10 @@ def _strftime_now(date_format: str) -> str:
 
 
 class ChatTemplate:
-    """A compiled template and what it can take, found out by trying.
+    """A compiled template, and the kinds of messages that it supports, found by rendering probes.
 
-    watched: entered around each compilation and rendering, which may take as long as the author of the
-    template likes.
-    Raises Refused when it cannot be compiled, or cannot render a single message of a user.
+    render_guard: entered around each compilation and rendering, which may take any time.
+    Raises TemplateRejected when it cannot be compiled, or cannot render a single message of a user.
     """
 
     def __init__(
@@ -127,7 +124,7 @@ class ChatTemplate:
         try:
             with render_guard():
                 self._template = environment.from_string(source)
-        except (JinjaError, RecursionError, MemoryError, OverflowError, ValueError) as error:
+        except _TEMPLATE_ERRORS as error:
             raise TemplateRejected(_one_line(error)) from error
         self._probe_support()
 
@@ -136,7 +133,7 @@ class ChatTemplate:
         if user.text not in self._render_messages([user]):
             self._needs_content_parts = True
             if user.text not in self._render_messages([user]):
-                raise TemplateRejected("it leaves out what the user says")
+                raise TemplateRejected("it leaves out the user's message")
         system = Message(Role.SYSTEM, "phichat-probe-system")
         self.supports_system = self._output_contains([system, user], system.text)
         self._supports_repeated_roles = self._output_contains([user, user], user.text)
@@ -148,10 +145,10 @@ class ChatTemplate:
             return False
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt. Raises Refused.
+        """Return the prompt's text. Raises TemplateRejected.
 
-        A template without a system role gets the system prompt before the first message of the
-        user; one whose roles must alternate gets neighbours of one role as one message.
+        A template without a system role gets the system prompt at the start of the user's first message; one whose
+        roles must alternate gets adjacent messages of one role as one message.
         """
         messages = list(messages)
         if not self.supports_system:
@@ -161,27 +158,14 @@ class ChatTemplate:
         return self._render_messages(messages)
 
     def _render_messages(self, messages: Sequence[Message]) -> str:
-        template_messages: list[dict[str, Any]] = [
-            {
-                "role": str(message.role),
-                "content": [{"type": "text", "text": message.text}] if self._needs_content_parts else message.text,
-            }
-            for message in messages
-        ]
+        def build_content(text: str) -> Any:
+            return [{"type": "text", "text": text}] if self._needs_content_parts else text
+
+        template_messages = [{"role": str(one.role), "content": build_content(one.text)} for one in messages]
         try:
             with self._render_guard():
                 return self._template.render(self._context, messages=template_messages)
-        except (
-            JinjaError,
-            SecurityError,
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-            MemoryError,
-        ) as error:
+        except _TEMPLATE_ERRORS as error:
             raise TemplateRejected(_one_line(error)) from error
 
 
@@ -193,7 +177,7 @@ def _fold_system(messages: list[Message]) -> list[Message]:
     system = "\n\n".join(message.text for message in messages if message.role is Role.SYSTEM)
     others = [message for message in messages if message.role is not Role.SYSTEM]
     if system and others and others[0].role is Role.USER:
-        others[0] = replace(others[0], text=f"{system}\n\n{others[0].text}")
+        others[0] = Message(Role.USER, f"{system}\n\n{others[0].text}")
     elif system:
         others.insert(0, Message(Role.USER, system))
     return others

@@ -1,4 +1,4 @@
-"""A model's vocabulary: text to token ids and back, and which ids only a template may write."""
+"""Tokenizer of a model: text to token ids and back, and the ids that only a template may write."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import re
 from typing import Any
 
 _CONTROL_TOKEN_PATTERN = re.compile(r"<[|\uff5c].*[|\uff5c]>|\[/?[A-Z_]+\]|</?s>|<(start|end)_of_turn>")
-"""How the control tokens of chat models are spelled, also where a file declares them user-defined."""
-
-# The guard of `continuation`: a byte that stands in no merge.
-_MERGE_BARRIER = b"\x01"
+"""Spelling of the control tokens of chat models, also where a file declares them user-defined."""
+_MERGE_BARRIER = b"\x01"  # a byte that is part of no merge, see `tokenize_continuation`
 
 
 class Tokenizer:
@@ -28,8 +26,8 @@ class Tokenizer:
         self.eos = self._token_text(lib.llama_vocab_eos(self._vocab))
 
     def tokenize(self, text: bytes, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
-        """llama.cpp's tokenization. add_special: with the BOS token where the model wants one; an
-        EOS token is never added, for a prompt is there to be continued."""
+        """Tokenize as llama.cpp does. add_special: with the BOS token where the model wants one, never with EOS,
+        because a prompt is to be continued. parse_special: turn the spelling of control tokens into these tokens."""
         capacity = len(text) + 8
         while True:
             ids = (self._lib.llama_token * capacity)()
@@ -44,10 +42,10 @@ class Tokenizer:
         return tokens
 
     def tokenize_continuation(self, text: bytes, *, parse_special: bool) -> list[int]:
-        """The tokens of text that stands in the middle of a prompt.
+        """Tokenize text in the middle of a prompt.
 
-        SentencePiece vocabularies put a space before every text they are given. A byte that merges
-        with nothing stands before it here and is cut off again with that space.
+        SentencePiece vocabularies put a space before every text. Here that space comes before a byte that merges
+        with nothing, and both are cut off again.
         """
         if not self.is_spm or not text:
             return self.tokenize(text, parse_special=parse_special)
@@ -58,8 +56,7 @@ class Tokenizer:
         return tokens[len(barrier) :]
 
     def token_to_piece(self, token: int) -> bytes:
-        """The bytes that a generated token says; a control token says none, but the marks of
-        reasoning are kept."""
+        """Return the bytes of a generated token; none for a control token other than the marks of reasoning."""
         piece = self._pieces.get(token)
         if piece is None:
             renders_special = self._token_text(token) in ("<think>", "</think>")
@@ -72,27 +69,27 @@ class Tokenizer:
         return piece
 
     def is_eog(self, token: int) -> bool:
-        """Whether it is any of the model's end-of-generation tokens."""
+        """Return True for any of the model's end-of-generation tokens."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
     def has_special_token(self, text: str) -> bool:
-        """Whether this text is one token that the vocabulary reserves."""
+        """Return True if the text is a single reserved token."""
         ids = self.tokenize(text.encode(), parse_special=True)
         return len(ids) == 1 and self._token_text(ids[0]) == text
 
     def find_special_tokens(self, text: str, template: str) -> set[str]:
-        """The control tokens that llama.cpp would find in text if it were asked to parse them.
+        """Return the spelling of the reserved tokens that llama.cpp would parse out of the text.
 
-        Reserved is what the vocabulary declares as control or unknown, what ends a generation, and
-        user-defined tokens that are spelled like markup or that the template itself writes (some
-        files declare the marks of a turn as user-defined). User-defined white space or HTML is text.
+        Reserved are control, unknown and end-of-generation tokens, and user-defined ones that are spelled like
+        markup or that the template writes (some files declare the marks of a turn as user-defined). User-defined
+        white space or HTML is text.
         """
-        found = set()
-        for token in set(self.tokenize(text.encode(), parse_special=True)):
-            name = self._token_text(token)
-            if len(name) > 1 and name in text and self._is_reserved(token, name, template):
-                found.add(name)
-        return found
+        tokens = {token: self._token_text(token) for token in self.tokenize(text.encode(), parse_special=True)}
+        return {
+            name
+            for token, name in tokens.items()
+            if len(name) > 1 and name in text and self._is_reserved(token, name, template)
+        }
 
     def _is_reserved(self, token: int, name: str, template: str) -> bool:
         lib = self._lib
@@ -104,10 +101,10 @@ class Tokenizer:
         return bool(_CONTROL_TOKEN_PATTERN.fullmatch(name)) or name in template
 
     def tokenize_as_text(self, name: str) -> list[int]:
-        """The tokens that spell a reserved text without being it.
+        """Return tokens that spell a reserved token without being it.
 
-        A user-defined token is found even when nothing is to be parsed, and a SentencePiece merge
-        may arrive at a control token; both are broken up after the first character.
+        llama.cpp finds user-defined tokens even without parse_special, and a SentencePiece merge may result in a
+        control token; both are broken up after the first character.
         """
         tokens = self.tokenize_continuation(name.encode(), parse_special=False)
         if len(name) > 1 and any(self._token_text(token) == name for token in tokens):

@@ -1,36 +1,31 @@
-"""Where a file that is downloaded stands: in the hub's cache as every tool lays it out, or in phichat's own folder."""
+"""Files of one download: in the hub's cache as every program lays it out, or in phichat's own folder."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from phichat.errors import DownloadError, UsageError
+from phichat.errors import UsageError
 from phichat.models.download.file_selection import HubFile
-from phichat.models.download.resume_journal import read_progress
-from phichat.models.download.transfer import DownloadProgress, storage_error
+from phichat.models.hub_layout import repository_folder
 from phichat.paths import Paths
 
 PART_SUFFIX = ".phichat-part"
-"""Another ending than the `.incomplete` of other tools, which take its length for how much of it is there."""
+"""Not the `.incomplete` of other programs, which take the length of the file for the bytes present."""
 JOURNAL_SUFFIX = ".phichat-journal"
 
-_STALL_TIMEOUT_S = 30.0
 _RESERVED_NAMES = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The files that belong to one download.
+    """Files that belong to one download.
 
-    path: what is loaded. content: the file itself, of which path may be a link. chunks: where the hashes of its
-    chunks stay.
+    path: the file to load, which may be a link to content. chunk_hashes: where the journal goes after the download.
     """
 
     path: Path
@@ -41,7 +36,7 @@ class Destination:
     chunk_hashes: Path
 
     def create_link(self) -> None:
-        """Put a link to the content at path; where there are no links, the content itself. Raises OSError."""
+        """Link path to the content; where links are not possible, move the content there. Raises OSError."""
         if self.path == self.content:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,42 +44,32 @@ class Destination:
         try:
             self.path.symlink_to(os.path.relpath(self.content, self.path.parent))
         except OSError:
-            # Windows without the right to make links: the library keeps the file itself there too.
+            # Windows without the right to make links: huggingface_hub moves the file there too.
             self.content.replace(self.path)
-
-    def read_partial_progress(self) -> tuple[int, int] | None:
-        """(bytes there, bytes in all) of a download that was begun, None when there is none."""
-        return read_progress(self.journal)
 
 
 def hub_destination(paths: Paths, repository: str, commit: str, file: HubFile) -> Destination:
-    """In the cache of the hub: the content in blobs/, under its hash, and a link to it for the commit."""
-    name = repository_folder(repository)
-    folder, content = paths.models / name, file.sha256 or file.git_oid
+    """Return the files in the hub's cache: the content in blobs/ under its hash, and a link to it in the commit."""
+    folder, content = repository_folder(paths.models, repository), file.sha256 or file.git_oid
     blob = folder / "blobs" / content
     return Destination(
         folder / "snapshots" / commit / file.path,
         blob,
         blob.with_name(content + PART_SUFFIX),
         blob.with_name(content + JOURNAL_SUFFIX),
-        paths.models / ".locks" / name / f"{content}.lock",
+        paths.models / ".locks" / folder.name / f"{content}.lock",
         paths.cache / "chunks" / content,
     )
 
 
-def repository_folder(repository: str) -> str:
-    """What the hub's cache calls a repository."""
-    return "models--" + repository.replace("/", "--")
-
-
 def url_destination(paths: Paths, url: str) -> Destination:
-    """In phichat's own folder, by host and path of the address; never outside of it. Raises UsageError."""
+    """Return the files in phichat's own folder, by host and path of the URL. Raises UsageError."""
     parts = urlsplit(url)
     segments = [_safe_filename(unquote(segment)) for segment in parts.path.split("/") if segment not in ("", ".", "..")]
     if not segments or not segments[-1].lower().endswith(".gguf"):
-        raise UsageError(f"{url} does not end in .gguf", "Give the address of the GGUF file itself")
+        raise UsageError(f"{url} does not end in .gguf", "Give the URL of the GGUF file itself")
     if parts.query:
-        # Another query may be another file.
+        # A different query may be a different file.
         segments[-1] = f"{segments[-1][:-5]}-{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}.gguf"
     url_hash = hashlib.sha256(url.encode()).hexdigest()
     path = paths.downloads.joinpath(_safe_filename(parts.netloc.rpartition("@")[2].replace(":", "_")), *segments)
@@ -99,56 +84,6 @@ def url_destination(paths: Paths, url: str) -> Destination:
 
 
 def _safe_filename(segment: str) -> str:
-    """A name that every file system takes for one file of that folder."""
+    """Return a name that on every file system is one file in its folder."""
     name = re.sub(r"[^\w.+=@ -]", "_", segment).strip(" ").rstrip(". ").lstrip(".")[-120:]
     return f"_{name}" if not name or _RESERVED_NAMES.match(name) else name
-
-
-def write_ref(paths: Paths, repository: str, revision: str, commit: str, *, overwrite: bool) -> None:
-    """Note in the hub's cache which commit a branch or tag is. Raises OSError."""
-    path = paths.models / repository_folder(repository) / "refs" / revision
-    if revision != commit and (overwrite or not path.exists()):
-        # The cache may be shared by several users: no file of it is private.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        part.write_text(commit)
-        part.replace(path)
-
-
-def acquire_lock(lock: Path, destination: Destination, locks: ExitStack, total: int) -> Iterator[DownloadProgress]:
-    """Take the lock into held, telling how far the process is that has it. Raises DownloadError."""
-    from filelock import Timeout
-    from huggingface_hub.utils._fixes import WeakFileLock
-
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        last_seen, stalled_s = None, 0.0
-        while True:
-            try:
-                locks.enter_context(WeakFileLock(lock, timeout=0.2))
-                return
-            except Timeout:
-                fingerprint = _progress_fingerprint(destination)
-                stalled_s = 0.0 if fingerprint != last_seen else stalled_s + 0.2
-                last_seen = fingerprint
-            if stalled_s > _STALL_TIMEOUT_S:
-                raise DownloadError(
-                    f"Another program holds {destination.path.name} and gets no further",
-                    "End that program, then pull again",
-                )
-            done, _ = destination.read_partial_progress() or (0, total)
-            yield DownloadProgress(
-                done, total, 0, "Another process downloads this file; waiting for it." if not stalled_s else ""
-            )
-    except OSError as error:
-        raise storage_error(error, lock.parent, total) from error
-
-
-def _progress_fingerprint(destination: Destination) -> object:
-    """Something that changes while somebody downloads the file, with whatever program."""
-    entries = []
-    with suppress(OSError):
-        for file in destination.content.parent.glob(f"{destination.content.name}*"):
-            status = file.stat()
-            entries.append((file.name, status.st_size, status.st_mtime))
-    return sorted(entries)

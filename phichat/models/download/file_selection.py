@@ -1,4 +1,4 @@
-"""Which file of a repository is meant.
+"""Selection of the files of a repository that make up the model that the user means.
 
 Publishers name quantizations alike but not the same: `phi-4-Q4_K_M.gguf`, `phi-2.q4_k_m.gguf`,
 `Q4_K_M/phi-4-00001-of-00002.gguf`, `phi.i1-Q4_K_M.gguf`, and Microsoft's `phi-4-q4.gguf`.
@@ -11,23 +11,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from phichat.errors import AmbiguousModelError
+from phichat.models.hub_layout import QUANTIZATION_SUFFIX, SPLIT_SUFFIX
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
 _NON_MODEL_PATTERN = re.compile(
     r"mmproj|imatrix|(?:^|[-._/])(?:mtp-|eagle3-|dflash-|dspark-)|lora|adapter", re.IGNORECASE
 )
-"""Projectors, importance matrices, draft heads and adapters, which come as GGUF too; llama.cpp skips the same."""
+"""Projectors, importance matrices, draft heads and adapters in GGUF; llama.cpp skips the same ones."""
 
-_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
 _RAW_SPLIT = re.compile(r"\.gguf(?:[.-]part\w*|[-.]split[-.]?\w+|\.\d+)$", re.IGNORECASE)
-_LABEL = re.compile(r"(?i)(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|NVFP4\w*|BF16|F16|F32|FP16|FP32))$")
 _MAX_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository. size: bytes. sha256 and git_oid: lower-case hexadecimal, "" where the hub gives none."""
+    """File of a repository. size: bytes. sha256, git_oid: lower-case hexadecimal, "" if the hub gives none."""
 
     path: str
     size: int
@@ -37,10 +36,7 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class FileSelection:
-    """One model: its parts in order, a single one where it is not split.
-
-    needs_check: the name only hints at the quantization; the header has to say Q4_K_M.
-    """
+    """One model. parts: its files in order. needs_check: its name only hints at Q4_K_M; the header decides."""
 
     parts: tuple[HubFile, ...]
     quantization: str
@@ -48,6 +44,7 @@ class FileSelection:
 
     @property
     def size(self) -> int:
+        """Bytes of all parts."""
         return sum(part.size for part in self.parts)
 
 
@@ -59,9 +56,9 @@ class _Candidate:
 
     @property
     def label(self) -> str:
-        """The quantization that its name, else its folder, states."""
+        """The quantization in its name, else in its folder, as written; "" if there is none."""
         for piece in reversed(self.stem.split("/")):
-            if match := _LABEL.search(piece):
+            if match := QUANTIZATION_SUFFIX.search(piece):
                 return match[1]
         return ""
 
@@ -75,9 +72,9 @@ class _Candidate:
 
 
 def select_files(files: Iterable[HubFile], repository: str, *, quantization: str = "", file: str = "") -> FileSelection:
-    """The model that is meant: by file (a folder ends in a slash), else by quantization, else Q4_K_M.
+    """Select the model: by file (a folder ends in a slash), else by quantization, else Q4_K_M.
 
-    Raises ModelChoiceError, which names what there is to choose from.
+    Raises AmbiguousModelError, which lists the choices.
     """
     files = list(files)
     models = _group_models(files)
@@ -86,29 +83,25 @@ def select_files(files: Iterable[HubFile], repository: str, *, quantization: str
     elif file:
         models = [model for model in models if any(part.path == file for part in model.parts)]
         if not models:
-            raise _no_match_error(files, repository, f"{repository} has no file {file}")
+            raise _no_match_error(files, f"{repository} has no file {file}", repository)
         return _require_complete(models[0])
     candidates = [model for model in models if not _NON_MODEL_PATTERN.search(model.display_path)]
     if not candidates:
-        raise _no_match_error(files, repository, f"{repository} has no GGUF model")
-    target_quantization = quantization or DEFAULT_QUANTIZATION
-    matching = _without_variants(
-        [model for model in candidates if model.has_quantization(target_quantization)], target_quantization
-    )
+        raise _no_match_error(files, f"{repository} has no GGUF model", repository)
+    wanted = quantization or DEFAULT_QUANTIZATION
+    matching = _without_variants([model for model in candidates if model.has_quantization(wanted)], wanted)
     needs_check = False
-    if not matching and target_quantization.upper() == DEFAULT_QUANTIZATION:
+    if not matching and wanted.upper() == DEFAULT_QUANTIZATION:
         matching = [model for model in candidates if re.search(r"(?i)[-._]q4$", model.stem)]
         needs_check = bool(matching)
     if not matching and not quantization and len(candidates) == 1:
         matching = candidates
     if not matching:
-        raise AmbiguousModelError(
-            f"{repository} has no {target_quantization}, but {_list_candidates(candidates)}",
-            f"Choose one with {_example_spec(repository, candidates)}",
-        )
+        raise _choice_error(candidates, f"{repository} has no {wanted}", repository)
     if len({tuple(part.sha256 or part.path for part in model.parts) for model in matching}) > 1:
+        names = _join_names([model.display_path for model in matching])
         raise AmbiguousModelError(
-            f"{repository} has {len(matching)} models in {target_quantization}: {_join_names([model.display_path for model in matching])}",
+            f"{repository} has {len(matching)} models in {wanted}: {names}",
             f"Name the file, as in {repository}/{matching[0].display_path}",
         )
     return _require_complete(matching[0], needs_check=needs_check)
@@ -120,14 +113,14 @@ def _group_models(files: Sequence[HubFile]) -> list[_Candidate]:
         if not file.path.lower().endswith(".gguf"):
             continue
         stem = file.path[: -len(".gguf")]
-        split = _SPLIT.search(stem)
+        split = SPLIT_SUFFIX.search(stem)
         key = (stem[: split.start()], int(split[2])) if split else (stem, 0)
         groups.setdefault(key, []).append(file)
     return [_Candidate(stem, count, tuple(parts)) for (stem, count), parts in groups.items()]
 
 
 def _without_variants(models: list[_Candidate], quantization: str) -> list[_Candidate]:
-    """Without the variants (i1-, UD-) of a quantization that is there plainly too."""
+    """Drop the variants (i1-, UD-) of a quantization that exists plainly too."""
     variant = re.compile(r"(?:^|[-._/])(?:i1|UD)[-._]" + re.escape(quantization) + "$", re.IGNORECASE)
     plain = [model for model in models if not any(variant.search(piece) for piece in model.stem.split("/"))]
     return plain or models
@@ -136,35 +129,30 @@ def _without_variants(models: list[_Candidate], quantization: str) -> list[_Cand
 def _require_complete(model: _Candidate, *, needs_check: bool = False) -> FileSelection:
     if model.part_count and len(model.parts) != model.part_count:
         raise AmbiguousModelError(
-            f"{model.display_path} is one of {model.part_count} parts and the repository has {len(model.parts)} of them",
+            f"{model.display_path} is incomplete: {len(model.parts)} of {model.part_count} parts are in the repository",
             "Choose another quantization or repository",
         )
     return FileSelection(model.parts, DEFAULT_QUANTIZATION if needs_check else model.label, needs_check)
 
 
-def _no_match_error(files: Sequence[HubFile], repository: str, message: str) -> AmbiguousModelError:
+def _no_match_error(files: Sequence[HubFile], message: str, repository: str) -> AmbiguousModelError:
     if any(_RAW_SPLIT.search(file.path) for file in files):
-        return AmbiguousModelError(
-            f"{message}: the file was cut into pieces that are no GGUF by themselves", "Choose another repository"
-        )
+        reason = "the file was split into raw pieces, which cannot be loaded"
+        return AmbiguousModelError(f"{message}: {reason}", "Choose another repository")
     models = [model for model in _group_models(files) if not _NON_MODEL_PATTERN.search(model.display_path)]
     if models:
-        return AmbiguousModelError(
-            f"{message}, but {_list_candidates(models)}", f"Choose one with {_example_spec(repository, models)}"
-        )
+        return _choice_error(models, message, repository)
     return AmbiguousModelError(message, "Look for a GGUF repository of the model with `phichat search WORDS`")
 
 
-def _list_candidates(models: Sequence[_Candidate]) -> str:
-    return _join_names(list(dict.fromkeys(model.label or model.display_path for model in models)))
+def _choice_error(models: Sequence[_Candidate], message: str, repository: str) -> AmbiguousModelError:
+    labels = [model.label for model in models]
+    label = next((label for label in labels if label and labels.count(label) == 1), "")
+    example = f"{repository}:{label}" if label else f"{repository}/{models[0].display_path}"
+    names = _join_names(list(dict.fromkeys(model.label or model.display_path for model in models)))
+    return AmbiguousModelError(f"{message}; available: {names}", f"Try {example}")
 
 
 def _join_names(names: Sequence[str]) -> str:
-    n_hidden = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {n_hidden} more" if n_hidden > 0 else "")
-
-
-def _example_spec(repository: str, models: Sequence[_Candidate]) -> str:
-    labels = [model.label for model in models]
-    label = next((label for label in labels if label and labels.count(label) == 1), "")
-    return f"{repository}:{label}" if label else f"{repository}/{models[0].display_path}"
+    hidden = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {hidden} more" if hidden > 0 else "")

@@ -1,19 +1,21 @@
-"""Ranges of one remote file, whatever the server answers.
+"""Reads of byte ranges of one remote file.
 
-Everything that a later attempt may cure is an `Interrupted`; what it cannot cure is a typed error.
+Everything that another attempt may solve is a TransferInterrupted, everything else a typed error.
 """
 
 from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from phichat.errors import AccessDenied, DownloadError, HubUnreachable, PhichatError
@@ -21,35 +23,36 @@ from phichat.errors import AccessDenied, DownloadError, HubUnreachable, PhichatE
 if TYPE_CHECKING:
     import httpx2
 
-TRY_AGAIN = "try again later; what came is kept, and the download goes on from there"
+TRY_AGAIN = "Try again later: the download resumes where it stopped"
+RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 
 _MAX_REDIRECTS = 8
 _LOCAL_RECEIVE_BUFFER = 128 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
-_RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
+_MAX_ATTEMPTS = 4
+_MAX_RETRY_WAIT_S = 30.0
+_Result = TypeVar("_Result")
 
 
 class TransferInterrupted(Exception):
-    """The transfer ended before its time and may be taken up again.
+    """A transfer ended early and may be resumed.
 
-    why: a clause for the user. wait_s: what the server asked for. ignores_ranges: it sent the file from the
-    beginning, which is of no use then.
+    reason: a clause for the user. wait_s: seconds that the server asked to wait. ignores_ranges: the server sent the
+    file from its beginning instead of the range.
     """
 
     def __init__(self, reason: str, *, wait_s: float = 0.0, ignores_ranges: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.wait_s = wait_s
-        self.ignores_ranges = ignores_ranges
+        self.reason, self.wait_s, self.ignores_ranges = reason, wait_s, ignores_ranges
 
 
 @dataclass(slots=True)
 class RemoteFile:
-    """A remote file of size bytes.
+    """Remote file of `size` bytes.
 
-    url: where every attempt may begin; the address that it redirects to may expire. headers: sent to the server
-    of url only. validator: a strong ETag that a plain server gave, so that a changed file is noticed.
-    denied: the error for whoever may not read it. ranges: None until the server has shown whether it knows them.
+    url: where every attempt begins; the URL that it redirects to may expire. headers: sent only to the server of url.
+    validator: a strong ETag from a plain server, to notice a changed file. make_access_error: returns the error for a
+    user without access. supports_ranges: None until the server showed it.
     """
 
     client: httpx2.Client
@@ -64,14 +67,8 @@ class RemoteFile:
     _resolved_url: str = ""
 
     def fetch_metadata(self) -> None:
-        """Learn size and validator from the server. Raises Interrupted and PhichatError."""
-        with self._translate_errors():
-            response = self._send_request(0, 1)
-            try:
-                self._check_response(response, 0)
-                headers = response.headers
-            finally:
-                response.close()
+        """Ask the server for size and validator, several times if need be. Raises PhichatError."""
+        headers = self._retry(self._fetch_headers)
         total = headers.get("Content-Range", "").rpartition("/")[2] or headers.get("Content-Length", "")
         if not total.isdecimal() or total == "0":
             raise DownloadError(f"The server does not say how large {self.name} is", "Download it another way")
@@ -79,10 +76,41 @@ class RemoteFile:
         etag = headers.get("ETag", "")
         self.validator = "" if etag.startswith("W/") else etag
 
-    def iter_range(self, start: int, stop: int) -> Generator[tuple[int, bytes], None, None]:
-        """(offset, bytes) from start on, up to stop or, where the server knows no ranges, from 0 to the end.
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return bytes of the file, asked for several times if need be. Raises PhichatError."""
+        return self._retry(partial(self._read_once, offset, length))
 
-        Ends early when the server does. Raises Interrupted, and PhichatError for what is final.
+    def _retry(self, fetch: Callable[[], _Result]) -> _Result:
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                return fetch()
+            except TransferInterrupted as error:
+                reason, wait_s = error.reason, max(0.5 * 2**attempt, min(error.wait_s, _MAX_RETRY_WAIT_S))
+            if attempt < _MAX_ATTEMPTS - 1:
+                time.sleep(wait_s)
+        raise DownloadError(f"{self.name} cannot be read: {reason}", "Check the address and the connection")
+
+    def _fetch_headers(self) -> Mapping[str, str]:
+        with self._translate_errors():
+            response = self._send_request(0, 1)
+            try:
+                self._check_response(response, 0)
+                return response.headers
+            finally:
+                response.close()
+
+    def _read_once(self, offset: int, length: int) -> bytes:
+        content = bytearray()
+        for position, chunk in self.iter_range(offset, offset + length):
+            content += chunk[max(0, offset - position) :]
+            if len(content) >= length:
+                return bytes(content[:length])
+        raise TransferInterrupted("it ends early")
+
+    def iter_range(self, start: int, stop: int) -> Generator[tuple[int, bytes], None, None]:
+        """Yield (offset, bytes) from start to stop, or the whole file from a server that does not know ranges.
+
+        Ends early if the server does. Raises TransferInterrupted, and PhichatError for a final failure.
         """
         with self._translate_errors():
             response = self._send_request(start, stop)
@@ -100,7 +128,7 @@ class RemoteFile:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """What the library raises, as what a caller can act on."""
+        """Raise this module's errors for those of the HTTP library."""
         import httpx2
         from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -109,11 +137,11 @@ class RemoteFile:
         except httpx2.TimeoutException:
             raise TransferInterrupted("the server stopped sending") from None
         except httpx2.ConnectError:
-            raise TransferInterrupted("there is no connection") from None
+            raise TransferInterrupted("the connection failed") from None
         except (httpx2.TransportError, httpx2.StreamError):
             raise TransferInterrupted("the connection broke") from None
         except httpx2.InvalidURL:
-            raise DownloadError(f"The address of {self.name} is no URL", "Check it") from None
+            raise DownloadError(f"The address of {self.name} is not a valid URL", "Check the address") from None
         except OfflineModeIsEnabled:
             raise offline_error() from None
 
@@ -135,17 +163,19 @@ class RemoteFile:
             response.close()
             next_url = urljoin(url, location)
             if urlsplit(url).scheme == "https" and urlsplit(next_url).scheme != "https":
-                raise DownloadError(f"The server of {self.name} leads to an unprotected address", "Report it there")
+                raise DownloadError(
+                    f"The server of {self.name} redirects to an unencrypted address", "Report it to the site"
+                )
             url = next_url
-        raise DownloadError(f"The server of {self.name} redirects in a circle", "Try again later")
+        raise DownloadError(f"The server of {self.name} redirects in a loop", "Try again later")
 
     def _check_response(self, response: httpx2.Response, start: int) -> int:
-        """The offset of the first byte that comes."""
+        """Return the offset of the first byte of the response."""
         status, headers = response.status_code, response.headers
         if status == 206:
             match = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
             if match is None or int(match[1]) != start:
-                raise TransferInterrupted("the server sent another range than was asked for")
+                raise TransferInterrupted("the server sent a different range")
             if self.size and match[3] != "*" and int(match[3]) != self.size:
                 raise self._changed_error()
             self._check_validator(headers)
@@ -154,11 +184,11 @@ class RemoteFile:
         if status == 200:
             return self._check_full_response(headers, start)
         redirected = self._resolved_url != self.url
-        if redirected and status not in _RETRYABLE_STATUSES:
-            # The signed address has expired, or the place behind it is gone: ask for a new one.
+        if redirected and status not in RETRYABLE_STATUSES:
+            # The signed URL expired, or its file is gone: ask for a new one.
             self._resolved_url = ""
-            raise TransferInterrupted(f"the address of the file was no longer good ({status})")
-        if status in _RETRYABLE_STATUSES:
+            raise TransferInterrupted(f"the download link expired ({status})")
+        if status in RETRYABLE_STATUSES:
             self._resolved_url = ""
             raise TransferInterrupted(
                 _STATUS_REASONS.get(status, f"the server answered {status}"), wait_s=_parse_retry_after(headers)
@@ -167,12 +197,12 @@ class RemoteFile:
             raise (
                 self.make_access_error(status, headers)
                 if self.make_access_error
-                else AccessDenied(f"The server does not let {self.name} be read ({status})", "Check the address")
+                else AccessDenied(f"The server denied access to {self.name} ({status})", "Check the address")
             )
         if status == 416:
             raise self._changed_error()
         if status in (404, 410):
-            raise DownloadError(f"There is no {self.name} on the server", "Check the address")
+            raise DownloadError(f"The server has no {self.name}", "Check the address")
         raise DownloadError(f"The server answered {status} when asked for {self.name}", TRY_AGAIN)
 
     def _check_full_response(self, headers: Mapping[str, str], start: int) -> int:
@@ -181,10 +211,9 @@ class RemoteFile:
             raise TransferInterrupted("the server sent a web page instead of the file")
         if headers.get("Content-Encoding", "identity") != "identity":
             raise TransferInterrupted("the server sent the file in another encoding")
-        if self.validator and headers.get("ETag", self.validator) != self.validator:
-            raise self._changed_error()
+        self._check_validator(headers)
         if self.size and length and length != str(self.size):
-            raise TransferInterrupted("the server sent something else than the file")
+            raise TransferInterrupted("the server sent something other than the file")
         if start and self.supports_ranges is not False:
             raise TransferInterrupted("the server sent the file from its beginning", ignores_ranges=True)
         return 0
@@ -194,12 +223,12 @@ class RemoteFile:
             raise self._changed_error()
 
     def _changed_error(self) -> DownloadError:
-        return DownloadError(f"{self.name} has changed on the server since the download began", "Pull it once more")
+        return DownloadError(f"{self.name} changed on the server since the download began", "Pull it again")
 
 
 def _limit_receive_buffer(response: httpx2.Response) -> None:
-    """What a killed process has received but not read is lost, and sent once more. A server on this machine
-    or in this network needs no more than this on the way; one far away does, for its speed."""
+    """Limit what a killed process loses: bytes received but not read are sent again. A server in this network needs no
+    larger buffer; a distant one does, for its speed."""
     stream = response.extensions.get("network_stream")
     connection = stream.get_extra_info("socket") if stream else None
     if connection is None:
@@ -210,8 +239,8 @@ def _limit_receive_buffer(response: httpx2.Response) -> None:
 
 
 def offline_error() -> HubUnreachable:
-    """The error for a connection that the user has ruled out."""
-    return HubUnreachable("No connection is made offline", "Unset HF_HUB_OFFLINE or leave out --offline")
+    """Return the error for a connection in offline mode."""
+    return HubUnreachable("Offline mode: no connection was made", "Unset HF_HUB_OFFLINE or leave out --offline")
 
 
 _STATUS_REASONS = {429: "the server asks for fewer requests", 503: "the server is busy"}
@@ -223,7 +252,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _parse_retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds to wait, from a number or an HTTP date; 0 when nothing is said."""
+    """Return the seconds to wait, from a number or an HTTP date; 0 if there is no such header."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

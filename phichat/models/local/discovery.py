@@ -1,6 +1,6 @@
-"""The models that are on this machine, found where they are and never copied.
+"""Discovery of the models on this machine, where they are; nothing is copied.
 
-Only directories, small manifests and file sizes are looked at; what a file holds is for others to read.
+Only directories, small manifests and file sizes are read, never the content of a model.
 """
 
 from __future__ import annotations
@@ -11,23 +11,29 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from phichat.gguf.split import list_split_paths
+from phichat.models.hub_layout import (
+    file_size,
+    iter_repositories,
+    list_subfolders,
+    parse_quantization,
+    strip_split_suffix,
+)
 from phichat.models.local.links import LinkStore
 from phichat.models.local.locations import ModelLocations, ModelSource
 from phichat.models.registry import ModelSpec
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_QUANTIZATION = re.compile(r"(?i)(?:^|[-._/])((?:UD-)?I?Q\d\w*|TQ\d_\d|MXFP4\w*|BF16|F16|F32)$")
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 _MAX_MANIFEST_BYTES = 1 << 20
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPart:
-    """One file of a model; sha256 is what it should have, "" when where it lies does not tell."""
+    """One file of a model. sha256: what it should be, "" if its location does not tell."""
 
     path: Path
     sha256: str = ""
@@ -35,10 +41,10 @@ class ModelPart:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model that is here.
+    """An installed model.
 
-    name: what it is called; also_called: other names that lead to it. parts: its files, all of a split model.
-    repository: on the hub, "" when it is not from there. spec: its entry in the registry.
+    parts: its files, all of a split model. aliases: other names for it. repository: on the hub, "" if it is not from
+    there. spec: its entry in the registry.
     """
 
     name: str
@@ -50,63 +56,42 @@ class ModelFile:
 
     @property
     def path(self) -> Path:
-        """What is loaded: the file, or the first part."""
+        """The file to load: the only one, or the first part."""
         return self.parts[0].path
 
     @property
     def size(self) -> int:
-        """Bytes of all parts that are there."""
+        """Bytes of all parts that exist."""
         return sum(file_size(part.path) for part in self.parts)
 
     def matches_name(self, name: str) -> bool:
-        """Whether it goes by that name, in upper or lower case."""
-        lowered = name.lower()
-        return lowered in (self.name.lower(), *(other.lower() for other in self.aliases))
-
-
-def file_size(path: Path) -> int:
-    """Bytes; 0 when there is no such file."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def parse_quantization(file_name: str) -> str:
-    """The quantization that the name of a GGUF ends in, "" when it does not."""
-    match = _QUANTIZATION.search(
-        _SPLIT.sub("", file_name[: -len(".gguf")] if file_name.lower().endswith(".gguf") else file_name)
-    )
-    return match[1].upper() if match else ""
+        """Return whether that is its name or an alias, in upper or lower case."""
+        return name.lower() in (self.name.lower(), *(alias.lower() for alias in self.aliases))
 
 
 def discover_models(locations: ModelLocations, registry: Mapping[str, ModelSpec]) -> Iterator[ModelFile]:
-    """Every model of every source, the preferred sources first. Raises ConfigError for unreadable links."""
-    yield from (_attach_spec(model, registry) for model in _iter_hub_models(locations.hub))
-    yield from (_attach_spec(model, registry) for model in _iter_downloads(locations.downloads))
+    """Yield every model of every source, preferred sources first. Raises ConfigError for unreadable links."""
+    downloaded = chain(_iter_hub_models(locations.hub), _iter_downloads(locations.downloads))
+    yield from (_attach_spec(model, registry) for model in downloaded)
     for link in LinkStore(locations.links_file).load().values():
         files = list_split_paths(link.path)
-        hashes = (*link.hashes, *[""] * len(files))
-        yield ModelFile(
-            link.name, ModelSource.LINK, tuple(map(ModelPart, files, hashes)), (link.path.stem, link.path.name)
-        )
+        parts = tuple(map(ModelPart, files, (*link.hashes, *[""] * len(files))))
+        yield ModelFile(link.name, ModelSource.LINK, parts, (link.path.stem, link.path.name))
     for spec in registry.values():
         if path := find_packaged_model(spec):
             yield _with_registry_names(spec, ModelFile(spec.name, ModelSource.PACKAGE, (ModelPart(path, spec.sha256),)))
-    for folder in locations.lm_studio:
-        yield from (_attach_spec(model, registry) for model in _iter_lm_studio_models(folder))
-    for folder in locations.ollama:
-        yield from (_attach_spec(model, registry) for model in _iter_ollama_models(folder))
+    others = chain(*map(_iter_lm_studio_models, locations.lm_studio), *map(_iter_ollama_models, locations.ollama))
+    yield from (_attach_spec(model, registry) for model in others)
 
 
 def model_at_path(path: Path) -> ModelFile:
-    """A model that is named by the path of one of its files, which need not exist."""
+    """Return the model at the path of one of its files, which need not exist."""
     files = list_split_paths(path)
-    return ModelFile(_SPLIT.sub("", files[0].stem), ModelSource.PATH, tuple(ModelPart(file) for file in files))
+    return ModelFile(strip_split_suffix(files[0]), ModelSource.PATH, tuple(ModelPart(file) for file in files))
 
 
 def find_packaged_model(spec: ModelSpec) -> Path | None:
-    """The file in the package that carries it; the package itself is not imported."""
+    """Return the file in the Python package that contains it; the package is not imported."""
     package_spec = importlib.util.find_spec(spec.package) if spec.package else None
     if package_spec is None or package_spec.origin is None:
         return None
@@ -130,16 +115,8 @@ def _with_registry_names(spec: ModelSpec, model: ModelFile) -> ModelFile:
     return replace(model, name=spec.name, aliases=tuple(names), spec=spec, parts=(first, *model.parts[1:]))
 
 
-def list_subfolders(folder: Path) -> list[Path]:
-    """By name; none when it cannot be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        return []
-
-
 def _iter_model_files(folder: Path) -> Iterator[tuple[Path, ...]]:
-    """The parts of each model under a folder; of a split one all, whether or not they are there."""
+    """Yield the parts of each model under a folder; of a split model all parts, even missing ones."""
     seen = set()
     for root, folders, names in os.walk(folder):
         folders.sort()
@@ -152,26 +129,25 @@ def _iter_model_files(folder: Path) -> Iterator[tuple[Path, ...]]:
 
 def _name_repository_models(
     repository: str, source: ModelSource, root: Path, models: Iterable[tuple[Path, ...]], revision: str = ""
-) -> list[ModelFile]:
-    """Named owner/repository:QUANTIZATION where that is one model, else by the file."""
-    named = []
-    file_groups = list(models)
-    quantizations = [parse_quantization(files[0].relative_to(root).as_posix()) for files in file_groups]
-    for files, quantization in zip(file_groups, quantizations, strict=True):
-        prefix = repository + (f"@{revision[:7]}" if revision else "")
-        file = f"{prefix}/{files[0].relative_to(root).as_posix()}"
-        names = [files[0].name, files[0].stem, _SPLIT.sub("", files[0].stem)]
-        names += [f"{prefix}:{quantization}"] if quantization and quantizations.count(quantization) == 1 else []
-        names += [prefix] if len(file_groups) == 1 else []
-        short_name = f"{prefix}:{quantization}"
-        name = short_name if short_name in names else file
+) -> Iterator[ModelFile]:
+    """Name models owner/repository:QUANTIZATION where that is unique, else by the file."""
+    groups = [(files, files[0].relative_to(root).as_posix()) for files in models]
+    quantizations = [parse_quantization(file_name) for _, file_name in groups]
+    prefix = repository + (f"@{revision[:7]}" if revision else "")
+    for (files, file_name), quantization in zip(groups, quantizations, strict=True):
+        name = by_file = f"{prefix}/{file_name}"
+        names = [by_file, files[0].name, files[0].stem, strip_split_suffix(files[0])]
+        if quantization and quantizations.count(quantization) == 1:
+            name = f"{prefix}:{quantization}"
+            names.append(name)
+        if len(groups) == 1:
+            names.append(prefix)
         parts = tuple(ModelPart(path, _blob_sha256(path)) for path in files)
-        named.append(ModelFile(name, source, parts, tuple(dict.fromkeys([file, *names])), repository))
-    return named
+        yield ModelFile(name, source, parts, tuple(dict.fromkeys(names)), repository)
 
 
 def _blob_sha256(path: Path) -> str:
-    """The hub's cache links to files that bear their sha256 as name."""
+    """Return the sha256 from a link of the hub's cache, whose target is named by it."""
     try:
         name = path.readlink().name
     except (OSError, ValueError):
@@ -180,21 +156,18 @@ def _blob_sha256(path: Path) -> str:
 
 
 def _iter_hub_models(cache: Path) -> Iterator[ModelFile]:
-    for folder in list_subfolders(cache):
-        if not folder.name.startswith("models--"):
-            continue
-        repository = folder.name.removeprefix("models--").replace("--", "/", 1)
+    for repository, folder in iter_repositories(cache):
         seen: set[Path] = set()
         for snapshot in _list_snapshots(folder):
             models = [files for files in _iter_model_files(snapshot) if files[0].resolve() not in seen]
-            # The newest revision goes by the plain name.
+            # The newest revision has the plain name.
             revision = snapshot.name if seen else ""
             seen.update(files[0].resolve() for files in models)
             yield from _name_repository_models(repository, ModelSource.HUB, snapshot, models, revision)
 
 
 def _list_snapshots(repository: Path) -> list[Path]:
-    """The one that `main` was last, then the newest first."""
+    """Return the snapshot that `main` points to, then the others, newest first."""
     try:
         main = (repository / "refs" / "main").read_text("utf-8")[:64].strip()
     except (OSError, ValueError):
@@ -205,10 +178,8 @@ def _list_snapshots(repository: Path) -> list[Path]:
 
 def _iter_downloads(folder: Path) -> Iterator[ModelFile]:
     for files in _iter_model_files(folder):
-        name = _SPLIT.sub("", files[0].stem)
-        yield ModelFile(
-            name, ModelSource.DOWNLOAD, tuple(ModelPart(file) for file in files), (files[0].name, files[0].stem)
-        )
+        aliases = (files[0].name, files[0].stem)
+        yield ModelFile(strip_split_suffix(files[0]), ModelSource.DOWNLOAD, tuple(map(ModelPart, files)), aliases)
 
 
 def _iter_lm_studio_models(folder: Path) -> Iterator[ModelFile]:
@@ -222,13 +193,13 @@ def _iter_ollama_models(folder: Path) -> Iterator[ModelFile]:
     manifests = folder / "manifests"
     for root, folders, tags in os.walk(manifests):
         folders.sort()
+        # As Ollama shows them: without its own registry and library.
+        segments = "/".join(Path(root).relative_to(manifests).parts)
+        display_name = segments.removeprefix("registry.ollama.ai/").removeprefix("library/")
         for tag in sorted(tags):
             digest = _read_ollama_digest(Path(root, tag))
             if not digest:
                 continue
-            segments = Path(root).relative_to(manifests).parts
-            # As Ollama shows them: its own registry and its library go without saying.
-            display_name = "/".join(segments).removeprefix("registry.ollama.ai/").removeprefix("library/")
             names = [display_name] if tag == "latest" else []
             names += [f"{display_name.removeprefix('hf.co/')}:{tag}"] if display_name.startswith("hf.co/") else []
             part = ModelPart(folder / "blobs" / f"sha256-{digest}", digest)
@@ -236,7 +207,7 @@ def _iter_ollama_models(folder: Path) -> Iterator[ModelFile]:
 
 
 def _read_ollama_digest(manifest: Path) -> str:
-    """The sha256 of the model that a manifest names; "" when it names none."""
+    """Return the sha256 of the model that a manifest names, "" if it names none."""
     try:
         with manifest.open("rb") as file:
             document = json.loads(file.read(_MAX_MANIFEST_BYTES))

@@ -1,34 +1,27 @@
-"""What the files of models were proven to be, so that they are read whole once and not at every load.
+"""SHA-256 of model files, remembered so that a file is read whole once and not at every load.
 
-A proof holds for a file as it was then: device, inode, size, times of change. The time of status change
-cannot be set by hand, so a write that restores the modification time is noticed too.
+A hash holds for a file as it was when it was read: its fingerprint includes the time of status change, which
+cannot be set, so a write that restores the modification time is noticed too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Generator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
+from phichat.cancel import CancelToken
 from phichat.errors import ModelFileError
-from phichat.storage.file_metadata import FileMetadataCache, fingerprint
+from phichat.storage.file_metadata import FileMetadataCache
+from phichat.storage.fingerprint import compute_fingerprint
 
 _BUFFER_BYTES = 1 << 20
+_REPORT_INTERVAL_S = 0.1
 _FILE_TIME_TICK_S = 0.02
-"""Longer than any system takes to count file times on: two writes within one tick look the same."""
-
-
-class CancelSignal(Protocol):
-    """The word to stop, as the engine's Cancel says it."""
-
-    def is_set(self) -> bool:
-        """Whether it shall end."""
-        ...
+"""Longer than the resolution of file times on any system: two writes within one tick look the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,80 +32,69 @@ class VerifiedHash:
     verified_at: str
 
 
-class HashCache:
-    """The proofs of this user, in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._metadata = FileMetadataCache(folder)
+class HashCache(FileMetadataCache):
+    """Hashes of files, by path. Links are followed."""
 
     def get(self, path: Path) -> VerifiedHash | None:
-        """The proof of the file, while it is the file that was proven. Links are followed."""
-        entry = self._metadata.read_entry(path)
-        try:
-            if entry.get("key") == fingerprint(path.stat()):
-                return VerifiedHash(str(entry["sha256"]), str(entry["verified_at"]))
-        except (OSError, KeyError):
-            pass
-        return None
+        """Return the hash of a file that is unchanged since it was read."""
+        entry, fingerprint = self.read_entry(path), list(compute_fingerprint(path))
+        if not fingerprint or entry.get("key") != fingerprint or not {"sha256", "verified_at"} <= entry.keys():
+            return None
+        return VerifiedHash(str(entry["sha256"]), str(entry["verified_at"]))
 
     def get_stale(self, path: Path) -> str:
-        """The sha256 that the file once had, whatever became of it since; "" when nobody knows."""
-        return str(self._metadata.read_entry(path).get("sha256", ""))
+        """Return the last known sha256 of a file that may have changed since, "" if there is none."""
+        return str(self.read_entry(path).get("sha256", ""))
 
     def store(self, path: Path, sha256: str) -> None:
-        """The file, as it is now, was just read whole and has this hash."""
+        """Record the hash of a file that was just read whole."""
         try:
-            # A later write has to get a later time.
+            # A later write must get a later time.
             age = time.time() - path.stat().st_ctime
-            if 0 <= age < _FILE_TIME_TICK_S:
-                time.sleep(_FILE_TIME_TICK_S - age)
-            key = fingerprint(path.stat())
         except OSError:
             return
-        self._metadata.write_entry(path, {"key": key, "sha256": sha256, "verified_at": utc_now()})
+        if 0 <= age < _FILE_TIME_TICK_S:
+            time.sleep(_FILE_TIME_TICK_S - age)
+        entry = {"key": compute_fingerprint(path), "sha256": sha256, "verified_at": utc_now()}
+        self.write_entry(path, entry)
 
     def invalidate(self, path: Path) -> None:
-        """The file is not what it was, whatever its times say; what it should be stays known."""
-        if entry := self._metadata.read_entry(path):
-            self._metadata.write_entry(path, {**entry, "key": None})
-
-    def remove(self, path: Path) -> None:
-        """The file is gone, or about to be."""
-        self._metadata.remove_entry(path)
+        """Mark a file as damaged, even if its fingerprint is unchanged; the hash that it should have stays recorded."""
+        if entry := self.read_entry(path):
+            self.write_entry(path, {**entry, "key": None})
 
 
 def utc_now() -> str:
-    """This moment to the second, ISO 8601."""
+    """Return the current time to the second, ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def hash_file(path: Path, cancel: CancelSignal) -> Generator[float, None, str]:
-    """Read a file whole, yielding the fraction read (0 to 1) a few times a second; returns its sha256.
+def hash_file(path: Path, cancel: CancelToken) -> Iterator[tuple[float, str]]:
+    """Read a file, yielding the fraction read (0 to 1) about ten times a second, and at the end 1 with its sha256,
+    which is "" before. A cancel ends it early.
 
-    A set cancel ends it with "". Memory is one buffer, whatever the size. Raises ModelFileError when the
-    file cannot be read, or is written to meanwhile.
+    Memory is one buffer, for any size. Raises ModelFileError if the file cannot be read or changes meanwhile.
     """
     digest, buffer = hashlib.sha256(), bytearray(_BUFFER_BYTES)
     view, bytes_read, reported_at = memoryview(buffer), 0, time.monotonic()
     try:
         with path.open("rb", buffering=0) as file:
-            before = fingerprint(os.fstat(file.fileno()))
-            size = os.fstat(file.fileno()).st_size
-            yield 0.0
+            before = compute_fingerprint(file.fileno())
+            size = path.stat().st_size
+            yield 0.0, ""
             while count := file.readinto(buffer):
                 digest.update(view[:count])
                 bytes_read += count
                 if cancel.is_set():
-                    return ""
-                if (now := time.monotonic()) - reported_at > 0.1:
+                    return
+                if (now := time.monotonic()) - reported_at > _REPORT_INTERVAL_S:
                     reported_at = now
-                    yield min(1.0, bytes_read / max(1, size))
-            after = fingerprint(os.fstat(file.fileno()))
+                    yield min(1.0, bytes_read / max(1, size)), ""
+            after = compute_fingerprint(file.fileno())
     except OSError as error:
         raise ModelFileError(
             f"{path} cannot be read ({error.strerror})", "Check the disk it is on and its permissions"
         ) from error
     if before != after:
-        raise ModelFileError(f"{path} was written to while it was read", "Wait for the other program, then try again")
-    yield 1.0
-    return digest.hexdigest()
+        raise ModelFileError(f"{path} was changed while it was read", "Wait for the other program, then try again")
+    yield 1.0, digest.hexdigest()

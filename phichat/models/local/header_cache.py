@@ -1,23 +1,20 @@
-"""What the headers of models say, remembered, because getting past a vocabulary takes tens of milliseconds each."""
+"""Summaries of model headers, remembered because reading past a vocabulary takes tens of milliseconds per file."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from phichat.errors import PhichatError
 from phichat.gguf.split import list_split_paths
-from phichat.storage.file_metadata import FileMetadataCache, fingerprint
-
-if TYPE_CHECKING:
-    from phichat.gguf.header import GgufHeader
+from phichat.storage.file_metadata import FileMetadataCache
+from phichat.storage.fingerprint import compute_fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderSummary:
-    """problem: why it cannot be chatted with, "" when it can. damaged: whether the file itself is at fault,
-    rather than being something else than a chat model."""
+    """Facts from a header. problem: why the model cannot chat, "" if it can; damaged: the file itself is at fault."""
 
     architecture: str = ""
     title: str = ""
@@ -27,32 +24,25 @@ class HeaderSummary:
     damaged: bool = False
 
 
-class HeaderCache:
-    """The facts of files, read once for each state of a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._metadata = FileMetadataCache(folder)
+class HeaderCache(FileMetadataCache):
+    """Header summaries, by path; read again when a file changed."""
 
     def get_summary(self, path: Path) -> HeaderSummary:
-        """Of a model, whole or split. Never raises: what is wrong is the problem."""
-        entry = self._metadata.read_entry(path)
-        try:
-            key = [fingerprint(part.stat()) for part in list_split_paths(path)]
-        except OSError:
-            return _read_summary(path)
+        """Return the summary of a model, whole or split. Does not raise: errors become its problem."""
+        entry, key = self.read_entry(path), [list(compute_fingerprint(part)) for part in list_split_paths(path)]
         if entry.get("key") == key:
-            try:
+            with suppress(KeyError, TypeError):
                 return HeaderSummary(**entry["facts"])
-            except (KeyError, TypeError):
-                pass
         summary = _read_summary(path)
-        self._metadata.write_entry(path, {"key": key, "facts": asdict(summary)})
+        if all(key):
+            self.write_entry(path, {"key": key, "facts": asdict(summary)})
         return summary
 
 
 def _read_summary(path: Path) -> HeaderSummary:
     from phichat.gguf.header import check_usable, read_model_header
 
+    problem = ""
     try:
         header = read_model_header(path)
     except PhichatError as error:
@@ -60,9 +50,5 @@ def _read_summary(path: Path) -> HeaderSummary:
     try:
         check_usable(header, path)
     except PhichatError as error:
-        return _summarize(header, error.message)
-    return _summarize(header, "")
-
-
-def _summarize(header: GgufHeader, problem: str) -> HeaderSummary:
+        problem = error.message
     return HeaderSummary(header.architecture, header.name, header.quantization, header.context_length, problem)

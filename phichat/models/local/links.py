@@ -1,20 +1,18 @@
-"""Files of the user's that are used where they are, under names of their own."""
+"""Links: names for the user's own model files, which stay where they are."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from phichat.errors import ConfigError, ModelFileError
-from phichat.paths import write_atomically
+from phichat.storage.json_file import JsonFile
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """path: of a split model the first part. hashes: the sha256 of each part at the time of linking."""
+    """path: the file, or the first part of a split model. hashes: the sha256 of each part when it was linked."""
 
     name: str
     path: Path
@@ -22,39 +20,38 @@ class Link:
 
 
 class LinkStore:
-    """The links of this user, in one JSON file."""
+    """The user's links, in one JSON file."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self._file = JsonFile(file)
 
     def load(self) -> Mapping[str, Link]:
-        """name -> link. Raises ConfigError for a file that is no longer what was written."""
+        """Return the links by name. Raises ConfigError for a damaged file."""
         try:
-            document: dict[str, Any] = json.loads(self._file.read_bytes())
             return {
                 name: Link(name, Path(entry["path"]), tuple(str(digest) for digest in entry["sha256"]))
-                for name, entry in document.items()
+                for name, entry in self._file.load(strict=True).items()
             }
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{self._file} cannot be read ({error})", "Mend it, or remove it and link again"
+                f"{self._file.path} cannot be read ({error})", "Fix it, or remove it and link again"
             ) from error
 
     def add_link(self, link: Link) -> None:
-        """Keep a link; one of the same name is replaced. Raises ModelFileError when it cannot be kept."""
+        """Save a link, replacing one of the same name. Raises ConfigError, and ModelFileError if it cannot be saved."""
         self._save({**self.load(), link.name: link})
 
     def remove_link(self, name: str) -> None:
-        """Forget a link. Raises ModelFileError when that cannot be kept."""
+        """Remove a link. Raises ConfigError, and ModelFileError if that cannot be saved."""
         self._save({other: link for other, link in self.load().items() if other != name})
 
     def _save(self, links: Mapping[str, Link]) -> None:
-        document = {name: {"path": str(link.path), "sha256": list(link.hashes)} for name, link in links.items()}
         try:
-            write_atomically(self._file, json.dumps(document, indent=1).encode())
+            self._file.save(
+                {name: {"path": str(link.path), "sha256": list(link.hashes)} for name, link in links.items()}
+            )
         except OSError as error:
             raise ModelFileError(
-                f"The link cannot be kept in {self._file} ({error.strerror})", "Make room or mend the permissions there"
+                f"The links cannot be saved in {self._file.path} ({error.strerror})",
+                "Free some disk space or fix the permissions of that folder",
             ) from error

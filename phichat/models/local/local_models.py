@@ -1,4 +1,4 @@
-"""All models of this user: which there are, and which one is meant."""
+"""The models on this machine, and the one that a name means."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 from phichat.errors import ModelNotInstalled, UsageError
-from phichat.models.local.discovery import ModelFile, discover_models, model_at_path, parse_quantization
+from phichat.models.hub_layout import parse_quantization
+from phichat.models.local.discovery import ModelFile, discover_models, model_at_path
 from phichat.models.local.hash_cache import HashCache
 from phichat.models.local.header_cache import HeaderCache, HeaderSummary
 from phichat.models.local.locations import ModelLocations, ModelSource
 from phichat.models.local.usage_log import UsageLog
-from phichat.models.registry import ModelSpec, read_registry
+from phichat.models.registry import ModelSpec, find_spec, missing_file_error, read_registry, unknown_model_error
 from phichat.paths import Paths, expand_user
 
 DEMO_MODEL = "smollm2-135m"
@@ -27,14 +28,14 @@ _SPEC = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(?::(?P<quantization>[\w.-]
 
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
-    """The model of a run. notice: what the user should know about how it was chosen, "" when nothing."""
+    """The model of a run. notice: a remark for the user on how it was selected, or ""."""
 
     model: ModelFile
     notice: str = ""
 
 
 class LocalModels:
-    """What is installed, as of when it was first asked. Connects nowhere."""
+    """The installed models, as they were when first listed. Makes no connection."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class LocalModels:
 
     @classmethod
     def from_paths(cls, paths: Paths, environ: Mapping[str, str] = os.environ) -> LocalModels:
-        """The library of these folders. Raises ConfigError for the user's models.toml."""
+        """Return the models of these folders. Raises ConfigError for the user's models.toml."""
         return cls(
             ModelLocations.from_environment(paths, environ),
             read_registry(paths.user_registry),
@@ -61,17 +62,17 @@ class LocalModels:
 
     @cached_property
     def models(self) -> tuple[ModelFile, ...]:
-        """Everything that is here, damaged files and files of other kinds too."""
+        """All installed models, damaged files and models of other kinds included. Raises ConfigError."""
         return tuple(discover_models(self.locations, self.registry))
 
     def get_summary(self, model: ModelFile) -> HeaderSummary:
-        """What its header says."""
+        """Return the facts of its header."""
         return self._header_cache.get_summary(model.path)
 
     def select_model(self, query: str | None) -> SelectedModel:
-        """The model that is meant: `wanted`, else the one chosen last, else the only one, else the embedded one.
+        """Return the model of a name; for None the one chosen last, else the only one, else the built-in one.
 
-        Raises ModelNotInstalled, and UsageError where several could be meant.
+        Raises ModelNotInstalled, and UsageError for an ambiguous name.
         """
         if query is not None:
             return SelectedModel(self.resolve_model(query))
@@ -85,24 +86,20 @@ class LocalModels:
         if len(others) == 1:
             return SelectedModel(others[0])
         if demo is not None:
-            reason = "No model is chosen" if others else "No other model is installed"
-            return SelectedModel(
-                demo,
-                f"{reason}, so the small embedded one answers; "
-                + ("choose one of `phichat list` with -m, or " if others else "")
-                + "get a better one with `phichat pull phi-4-mini`.",
-            )
+            choose = "choose one of `phichat list` with -m, or " if others else ""
+            advice = f"{choose}install a better one with `phichat pull phi-4-mini`."
+            return SelectedModel(demo, f"Using the small built-in model; {advice}")
         if others:
             names = ", ".join(model.name for model in others)
-            raise ModelNotInstalled("Several models are installed and none is chosen", f"Choose with -m one of {names}")
+            raise ModelNotInstalled("Several models are installed", f"Choose one with -m: {names}")
         raise ModelNotInstalled(
-            "No model is installed", "Download one with `phichat pull phi-4-mini`, or give a GGUF file with -m"
+            "No model is installed", "Download one with `phichat pull phi-4-mini`, or name a GGUF file with -m"
         )
 
     def resolve_model(self, query: str) -> ModelFile:
-        """The model of a registry name, an alias, any spec or name that is installed, or a path.
+        """Return the model of a registry name, an alias, any installed spec or name, or a path.
 
-        Whether the file is a model at all is not looked at. Raises ModelNotInstalled and UsageError.
+        The content of the file is not checked. Raises ModelNotInstalled and UsageError.
         """
         path = expand_user(query)
         if _is_path(query) and path.exists():
@@ -114,27 +111,22 @@ class LocalModels:
         raise self._not_installed_error(query)
 
     def find_by_name(self, query: str) -> ModelFile | None:
-        """The installed model of a registry name, an alias, any spec or name; never what a path leads to.
+        """Return the installed model of a registry name, an alias, any spec or name; a path is not followed.
 
-        Raises UsageError where several could be meant.
+        Raises UsageError for an ambiguous name.
         """
         name = _parse_name(query)
-        spec = self._find_spec(name)
+        spec = find_spec(self.registry, name)
         matches = [model for model in self.models if spec and model.spec == spec]
-        matches = (
-            matches or [model for model in self.models if model.matches_name(name)] or self._find_by_repository(name)
-        )
-        distinct = _deduplicate(matches)
+        matches = matches or [model for model in self.models if model.matches_name(name)]
+        distinct = _deduplicate(matches or self._find_by_repository(name))
         if len(distinct) > 1:
             names = ", ".join(f"{model.name} ({model.path})" for model in distinct)
-            raise UsageError(f"{query} could be any of {names}", "Give the path of the one that is meant")
+            raise UsageError(f"{query} is ambiguous: {names}", "Give the path of one of them")
         return distinct[0] if distinct else None
 
-    def _find_spec(self, name: str) -> ModelSpec | None:
-        return next((spec for spec in self.registry.values() if spec.matches_name(name)), None)
-
     def _model_at(self, path: Path) -> ModelFile:
-        """The model at a path: an installed one where it is one of those, for more is known of them."""
+        """Return the model at a path; an installed one if it is one, because more is known of it."""
         real = path.resolve()
         for model in self.models:
             if any(part.path.resolve() == real for part in model.parts):
@@ -142,7 +134,7 @@ class LocalModels:
         return model_at_path(path)
 
     def _find_by_repository(self, name: str) -> list[ModelFile]:
-        """What owner/repository or owner/repository:QUANTIZATION means among several files."""
+        """Return the models that owner/repository or owner/repository:QUANTIZATION can mean."""
         match = _SPEC.fullmatch(name)
         if match is None or match["file"]:
             return []
@@ -154,28 +146,17 @@ class LocalModels:
 
     def _not_installed_error(self, query: str) -> ModelNotInstalled:
         name = _parse_name(query)
-        spec = self._find_spec(name)
-        if spec is not None:
-            return ModelNotInstalled(f"{spec.name} is not installed", f"Download it with `phichat pull {spec.name}`")
-        match = _SPEC.fullmatch(name)
-        if _is_path(query) and not (match and (match["file"] or not name.lower().endswith(".gguf"))):
-            return ModelNotInstalled(f"There is no file {query}", "Check the path")
-        if match:
-            return ModelNotInstalled(f"{query} is not installed", f"Download it with `phichat pull {name}`")
-        return ModelNotInstalled(
-            f"There is no model called {query!r}", f"The nearest names are {', '.join(self.suggest_names(query))}"
-        )
-
-    def suggest_names(self, query: str) -> Sequence[str]:
-        """The three names, of the registry and of what is installed, that are most like it."""
-        import difflib
-
-        names = {name.lower(): name for name in (*self.registry, *(model.name for model in self.models))}
-        return [names[close] for close in difflib.get_close_matches(query.lower(), names, n=3, cutoff=0.0)]
+        spec, match = find_spec(self.registry, name), _SPEC.fullmatch(name)
+        if spec is None and _is_path(query) and not (match and (match["file"] or not name.lower().endswith(".gguf"))):
+            return missing_file_error(query)
+        if spec or match:
+            subject, name = (spec.name, spec.name) if spec else (query, name)
+            return ModelNotInstalled(f"{subject} is not installed", f"Download it with `phichat pull {name}`")
+        return unknown_model_error(query, [*self.registry, *(model.name for model in self.models)])
 
 
 def _parse_name(query: str) -> str:
-    """What is named, also by the address of a page of a hub."""
+    """Return the name in a query, which may be the URL of a page of the hub."""
     return re.sub(r"/(?:resolve|blob)/[^/]+/", "/", _HUB_SITES.sub("", query)).split("?")[0].rstrip("/")
 
 
@@ -185,7 +166,7 @@ def _is_path(query: str) -> bool:
 
 
 def _deduplicate(models: Sequence[ModelFile]) -> list[ModelFile]:
-    """Without those that are the same in a less preferred place: of the same hash, or of the same name and size."""
+    """Drop copies of a model in less preferred places: the same hash, name and size, or file."""
     unique: list[ModelFile] = []
     for model in models:
         digest = model.parts[0].sha256

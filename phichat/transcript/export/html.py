@@ -1,7 +1,7 @@
-"""One self-contained HTML page: no network, and nothing of the content but text.
+"""Writes one self-contained HTML page that uses no network and holds the content only as text.
 
-The page's policy allows its own style and its own script, both by their hash, and nothing else. Every
-text is also in it exactly, for the copy buttons and for programs: the element with the id "source"
+Its Content-Security-Policy allows the page's own style and script, both by their hash, and nothing else.
+Every text is also in it unchanged, for the copy buttons and for programs: the element with the id "source"
 holds JSON, `{"conversations": [{"id", "title", "messages": [{"role", "text"}]}]}`, in the order of the
 `<section class="message">` elements; a role is system, user, reasoning or assistant.
 """
@@ -18,15 +18,17 @@ from phichat.sanitize import sanitize_line, to_json
 from phichat.transcript.export import metadata
 from phichat.transcript.export.markdown_html import render_markdown, render_text
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import Part, TextPart
 
 _FOLD_ABOVE_CHARS = 4_000
-"""Characters: a longer prompt is folded, most of it is an attached file."""
+"""A longer prompt or system prompt is folded."""
 
 
 def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
-    """The page in pieces."""
+    """Yield the page in pieces."""
     style, script = _read_asset("page.css"), _read_asset("page.js")
-    policy = f"default-src 'none'; style-src {_csp_hash(style)}; script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'"
+    sources = f"style-src {_csp_hash(style)}; script-src {_csp_hash(script)}"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
     title = (
         metadata.conversation_title(conversations[0])
         if len(conversations) == 1
@@ -48,7 +50,8 @@ def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
             )
         yield "</ol></nav>\n"
     for index, conversation in enumerate(conversations, 1):
-        yield f'<article id="c{index}">\n<header><h1 dir="auto">{attribute(metadata.conversation_title(conversation))}</h1>\n'
+        heading = attribute(metadata.conversation_title(conversation))
+        yield f'<article id="c{index}">\n<header><h1 dir="auto">{heading}</h1>\n'
         yield f'<p class="facts">{attribute(_metadata_line(conversation))}</p></header>\n'
         yield from _render_turns(conversation)
         yield "</article>\n"
@@ -75,7 +78,7 @@ def _metadata_line(conversation: ConversationRecord) -> str:
 
 
 def _iter_messages(conversation: ConversationRecord) -> Iterator[tuple[str, str, TurnRecord]]:
-    """Role, text and turn of what the page shows, in its order."""
+    """Yield role, text and turn of the messages on the page, in their order."""
     system: str | None = None
     for turn in conversation.get_branch():
         if turn.system and turn.system != system:
@@ -100,15 +103,29 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
             case "system":
                 name, body = "System", f'<div class="plain">{render_text(text)}</div>'
             case _:
-                name, body = "You", f'<div class="plain">{render_text(text)}</div>'
-        if role == "reasoning" or (role != "assistant" and len(text) > _FOLD_ABOVE_CHARS):
-            size = "" if role == "reasoning" else f" of {len(text):,} characters"
-            body = f"<details><summary>Show all{size}</summary>{body}</details>"
+                name, body = "You", "".join(map(_render_prompt_part, turn.parts))
+        if role == "reasoning":
+            body = f"<details><summary>Show all</summary>{body}</details>"
+        elif role == "system":
+            body = _fold_long(text, body)
         yield f'<section class="message {role}">\n<h2>{attribute(name)}</h2>{copy}\n'
         yield f'<div class="body" dir="auto">{body}</div>\n'
         if role == "assistant":
             yield from _render_footer(turn)
         yield "</section>\n"
+
+
+def _render_prompt_part(part: Part) -> str:
+    body = f'<div class="plain">{render_text(part.text)}</div>'
+    if isinstance(part, TextPart):
+        return _fold_long(part.text, body)
+    return f"<details><summary>{attribute(metadata.attachment_label(part))}</summary>{body}</details>"
+
+
+def _fold_long(text: str, body: str) -> str:
+    if len(text) <= _FOLD_ABOVE_CHARS:
+        return body
+    return f"<details><summary>Show all of {len(text):,} characters</summary>{body}</details>"
 
 
 def _render_footer(turn: TurnRecord) -> Iterator[str]:

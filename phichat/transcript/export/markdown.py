@@ -1,19 +1,19 @@
-"""Markdown that renders on GitHub and that nothing in the content can break.
+"""Writes Markdown that renders on GitHub and that no content can break.
 
-Every text stands between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
-`<!-- /phichat:KIND -->`, KIND one of system, prompt, reasoning, answer. A CommonMark parser finds them
-as its top-level HTML blocks; nothing in a text can become one. FORM says how the text was written:
+Every text is between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
+`<!-- /phichat:KIND -->`, KIND one of system, prompt, file, reasoning, answer. A CommonMark parser finds them
+as its top-level HTML blocks; nothing in a text can become one. FORM tells how the text is written:
 
     quote     a block quote of one paragraph; the text is what a parser reads in it
     fence     a fenced code block, its fence longer than any in the text; the text is its content
               without the last line end
     markdown  the lines between the two blank lines, as they are. `insert=3,17` are the offsets at
-              which one character was put in so that no HTML begins there and no heading stands beside
-              the document's own (to be taken out again, each counted in the lines as they stand);
+              which one character was inserted so that no HTML begins there and no heading looks like
+              the document's own (to be removed again, counted in the lines as written);
               `close=N` the length of what ends an open fence.
 
-Characters that are unsafe to show are named, \u27e6U+001B\u27e7 for ESC (`phichat.sanitize.escape`), before all that;
-with `crlf` behind the form, every line end was a CR LF.
+Control characters are replaced by their names, \u27e6U+001B\u27e7 for ESC (`phichat.sanitize.escape`), before all that;
+with `crlf` after the form, every line end was a CR LF.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from html import escape as html_escape
 
 from phichat import __version__
 from phichat.sanitize import escape, sanitize_line
 from phichat.transcript.export import metadata
 from phichat.transcript.export.markdown_safety import make_safe
 from phichat.transcript.records import ConversationRecord, TurnRecord
+from phichat.types import Part, TextPart
 
 _SPECIAL_CHARS = re.compile(r"[\\`*_\[\]<>&~|$^]|:(?=[\w+-]+:)")
 _LINE_START_CHARS = re.compile(r"^(?:([#+=\-])|(\d+)([.)]))")
 
 
 def write_markdown(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
-    """The document in pieces. Several conversations follow one another, each under its own heading."""
+    """Yield the document in pieces. Each of several conversations has its own heading."""
     match conversations:
         case [single]:
             yield f"---\n{_yaml_metadata(single)}---\n\n# {_escape_inline(metadata.conversation_title(single))}\n\n"
@@ -41,12 +43,13 @@ def write_markdown(conversations: Sequence[ConversationRecord]) -> Iterator[str]
         case _:
             yield f'---\nconversations: {len(conversations)}\nexported_by: "phichat {__version__}"\n---\n\n'
             for conversation in conversations:
-                yield f"# {_escape_inline(metadata.conversation_title(conversation))}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
+                heading = _escape_inline(metadata.conversation_title(conversation))
+                yield f"# {heading}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
                 yield from _render_turns(conversation)
 
 
 def _yaml_metadata(conversation: ConversationRecord) -> str:
-    """YAML. JSON's strings are YAML's too, and hold no line end that could end a block."""
+    """Return YAML. JSON's strings are YAML's too, and hold no line end that could end a block."""
     lines = [
         f"title: {_quote_yaml(metadata.conversation_title(conversation))}",
         f"id: {_quote_yaml(conversation.id)}",
@@ -91,12 +94,19 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
         if turn.system and turn.system != system:
             yield f"# System prompt\n\n{_render_literal('system', turn.system)}"
         system = turn.system
-        yield f"# Prompt {number}\n\n{_render_literal('prompt', turn.prompt)}"
+        yield f"# Prompt {number}\n\n" + "".join(map(_render_prompt_part, turn.parts))
         yield from _render_answer(number, turn)
 
 
+def _render_prompt_part(part: Part) -> str:
+    if isinstance(part, TextPart):
+        return _render_literal("prompt", part.text)
+    label = html_escape(metadata.attachment_label(part))
+    return f"<details><summary>{label}</summary>\n\n{_render_fence('file', part.text)}</details>\n\n"
+
+
 def _render_answer(number: int, turn: TurnRecord) -> Iterator[str]:
-    # Headings of the first level are the document's alone, so that no answer can make up a turn.
+    # Only the document has headings of the first level, so that no answer can fake a turn.
     yield f"# Answer {number}: {_escape_inline(metadata.answering_model_name(turn))}\n\n"
     if turn.reasoning:
         yield f"<details><summary>Reasoning</summary>\n\n{_render_fence('reasoning', turn.reasoning)}</details>\n\n"
@@ -120,7 +130,7 @@ def _render_alert(kind: str, lines: Sequence[str]) -> str:
 
 
 def _escape_inline(text: str) -> str:
-    """One line that Markdown shows as it is."""
+    """Return one line that Markdown shows literally."""
     line = _SPECIAL_CHARS.sub(r"\\\g<0>", sanitize_line(text))
     return _LINE_START_CHARS.sub(lambda found: f"\\{found[1]}" if found[1] else f"{found[2]}\\{found[3]}", line)
 
@@ -130,14 +140,14 @@ def _wrap_in_markers(kind: str, text_format: str, body: str) -> str:
 
 
 def _escape_text(text: str) -> tuple[str, str]:
-    """The text as it is written, and what the form says of its line ends."""
+    """Return the escaped text, and the suffix of the form for its line ends."""
     if "\r\n" in text and not re.search(r"\r(?!\n)|(?<!\r)\n", text):
         return escape(text.replace("\r\n", "\n")), " crlf"
     return escape(text), ""
 
 
 def _render_literal(kind: str, text: str) -> str:
-    """A text that was typed, to be read as it was typed."""
+    """Return text that is shown literally."""
     escaped = escape(text)
     if 0 < len(escaped) < 2000 and escaped == sanitize_line(text):
         # One line in a fence would not wrap.
@@ -152,7 +162,7 @@ def _render_fence(kind: str, text: str) -> str:
 
 
 def _render_markdown(kind: str, text: str) -> str:
-    """A text that is Markdown itself, kept from reaching beyond its place."""
+    """Return text that is rendered as Markdown, without effect on the rest of the document."""
     escaped, line_ends = _escape_text(text)
     safe = make_safe(escaped, f"<!-- /phichat:{kind} -->")
     if safe is None:

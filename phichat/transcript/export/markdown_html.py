@@ -1,7 +1,7 @@
-"""An answer's Markdown as HTML that holds only elements and attributes of ours.
+"""Renders the Markdown of an answer as HTML with a fixed set of elements and attributes.
 
 HTML in the answer is text. Links lead to http, https and mailto only; images are links; code is
-highlighted as long as that is quick; what is no reasonable Markdown (a megabyte in one line) is shown as it is.
+highlighted unless it is too long; text that is too long to parse (a megabyte in one line) is shown literally.
 """
 
 from __future__ import annotations
@@ -20,27 +20,18 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _MAX_HIGHLIGHTED_CHARS = 50_000
-"""Characters of one block. A lexer is made of regular expressions, and not all of them are linear."""
+"""Of one block. A lexer is made of regular expressions, and not all of them are linear."""
 
-_TOKEN_CLASSES = (
-    ("Comment", "c"),
-    ("Keyword", "k"),
-    ("Literal.String", "s"),
-    ("Literal.Number", "n"),
-    ("Name.Function", "f"),
-    ("Name.Class", "f"),
-    ("Name.Builtin", "b"),
-    ("Name.Decorator", "d"),
-    ("Name.Tag", "k"),
-    ("Name.Attribute", "d"),
-    ("Operator.Word", "k"),
-    ("Generic.Deleted", "k"),
-    ("Generic.Inserted", "s"),
-)
+_TOKEN_CLASSES = {
+    **{"Comment": "c", "Keyword": "k", "Operator.Word": "k", "Name.Tag": "k", "Generic.Deleted": "k"},
+    **{"Literal.String": "s", "Generic.Inserted": "s", "Literal.Number": "n", "Name.Function": "f", "Name.Class": "f"},
+    **{"Name.Builtin": "b", "Name.Decorator": "d", "Name.Attribute": "d"},
+}
+"""The CSS class of a token type of Pygments, and of its subtypes."""
 
 
 def render_text(text: str) -> str:
-    """A text as it is; what is unsafe to show is named (`phichat.sanitize.escape`)."""
+    """Return a text literally, control characters replaced by their names (`phichat.sanitize.escape`)."""
     return attribute(_escape_text(text))
 
 
@@ -49,7 +40,7 @@ def _escape_text(text: str) -> str:
 
 
 def render_markdown(text: str) -> str:
-    """Markdown as HTML."""
+    """Return Markdown as HTML."""
     if not is_parseable(text):
         return f'<div class="plain">{render_text(text)}</div>\n'
     rendered: str = _make_parser().render(_escape_text(text))
@@ -83,7 +74,7 @@ def _render_link(tokens: Sequence[Token], index: int, *_: object) -> str:
 
 
 def _render_image(tokens: Sequence[Token], index: int, *_: object) -> str:
-    # Loading it would tell its server who reads this.
+    # Loading the image would tell its server about the reader.
     address = attribute(str(tokens[index].attrGet("src") or ""))
     return f"{_LINK_TAG.format(address)}{attribute(tokens[index].content) or address}</a>"
 
@@ -116,7 +107,7 @@ def _highlight_code(code: str, language: str) -> str:
         return attribute(code)
     pieces = [(_token_class(str(kind)), value) for kind, value in lexer.get_tokens(code)]
     if "".join(value for _, value in pieces) != code:
-        # Some lexers tidy up; the code counts more than its colours.
+        # Some lexers change the code; it matters more than its colours.
         return attribute(code)
     return "".join(
         f'<span class="{name}">{attribute(value)}</span>' if name else attribute(value) for name, value in pieces
@@ -126,4 +117,4 @@ def _highlight_code(code: str, language: str) -> str:
 @cache
 def _token_class(kind: str) -> str:
     name = kind.removeprefix("Token.")
-    return next((short for prefix, short in _TOKEN_CLASSES if name.startswith(prefix)), "")
+    return next((short for prefix, short in _TOKEN_CLASSES.items() if name.startswith(prefix)), "")

@@ -1,9 +1,9 @@
-"""Markdown of somebody else's, made so that it stays in its place.
+"""Makes untrusted Markdown safe to embed in a document.
 
 A model's answer is worth rendering, but may leave a fence open, hold HTML (a comment that is never closed,
-a <details>, a <script>) that swallows what follows, or headings that look like those of the document. HTML
-is switched off by a backslash, a heading of the first level becomes one of the second, an open fence is
-closed, and a parser then proves the result; what it does not prove is not used.
+a <details>, a <script>) that swallows the text after it, or headings that look like those of the document.
+HTML is disabled by a backslash, a heading of the first level becomes one of the second, an open fence is
+closed, and a parser then verifies the result; text that fails the verification is shown literally.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 MAX_CHARS = 100_000
-"""Characters; and the longest line has a tenth. Parsers of Markdown are not linear in all that can be written."""
+"""Of a text; a line may have a tenth of it. Markdown parsers are not linear for every input."""
 
 _TOP_HEADING = re.compile(r"^ {0,3}(?:#|=+\s*$)", re.MULTILINE)
 _HTML_OPENING = re.compile(r"(?<!\\)\\*(?P<open><)(?=[A-Za-z/!?])(?!(?:https?://|mailto:)[^\s<>\\]*>)")
@@ -29,7 +29,7 @@ _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class SafeMarkdown:
-    """text with characters put in at the offsets `inserted`, counted in text itself; `closing` ends its open fence."""
+    """Text with one character inserted at each of the offsets, counted in `text`; the fence ends an open one."""
 
     text: str
     inserted_offsets: tuple[int, ...]
@@ -37,8 +37,8 @@ class SafeMarkdown:
 
 
 def make_safe(text: str, marker: str) -> SafeMarkdown | None:
-    """text without headings of the first level, and so that `marker`, an HTML comment after it and a blank
-    line, is the only HTML that a parser sees and stands at the top level; None where that cannot be proven."""
+    """Return text without headings of the first level, in which a parser sees no HTML but the comment `marker`,
+    which follows it at the top level; None where that cannot be verified."""
     if not is_parseable(text):
         return None
     parts: list[str] = []
@@ -61,7 +61,7 @@ def make_safe(text: str, marker: str) -> SafeMarkdown | None:
 
 
 def is_parseable(text: str) -> bool:
-    """Whether it is worth parsing at all."""
+    """Return whether a text is short enough to be parsed."""
     return len(text) <= MAX_CHARS and max(map(len, text.split("\n"))) <= MAX_CHARS // 10
 
 
@@ -80,7 +80,7 @@ def _line_offsets(text: str) -> list[int]:
 
 
 def _heading_edits(text: str) -> Iterator[tuple[int, str]]:
-    """What makes headings of the first level ones of the second, or text where they are underlined."""
+    """Yield the edits that turn headings of the first level into the second, or text where underlined."""
     if not _TOP_HEADING.search(text):
         return
     starts = _line_offsets(text)
@@ -92,7 +92,7 @@ def _heading_edits(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _html_edits(text: str) -> Iterator[tuple[int, str]]:
-    """Where HTML could begin, outside code blocks and code spans, and what keeps it from doing so."""
+    """Yield the edits that disable HTML outside code blocks and code spans."""
     if "<" not in text:
         return
     starts = _line_offsets(text)

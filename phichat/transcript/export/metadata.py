@@ -1,4 +1,4 @@
-"""What every readable form says about a conversation beside its texts."""
+"""Metadata of conversations and turns for the readable formats."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from datetime import UTC, datetime
 
 from phichat.sanitize import sanitize_line
 from phichat.transcript.records import ConversationRecord, TurnRecord
-from phichat.types import FinishReason, ModelInfo
+from phichat.types import FilePart, FinishReason, ModelInfo
 
 
 def conversation_title(conversation: ConversationRecord) -> str:
-    """One line that names it."""
+    """Return one line that names a conversation."""
     return sanitize_line(conversation.title) or f"Conversation {sanitize_line(conversation.id)}"
 
 
 def format_minute(time: datetime) -> str:
-    """For people: to the minute, in UTC."""
+    """Return a time to the minute, in UTC, for people."""
     return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def format_iso(time: datetime) -> str:
-    """For programs: to the second, in UTC."""
+    """Return a time to the second, in UTC, for programs."""
     return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def answering_models(turns: tuple[TurnRecord, ...]) -> tuple[ModelInfo, ...]:
-    """The models that answered, each once, in order of appearance."""
+    """Return the models that answered, each once, in order of appearance."""
     return tuple(dict.fromkeys(turn.model for turn in turns if turn.model is not None))
 
 
 def answering_model_name(turn: TurnRecord) -> str:
-    """Who answered, as one line."""
+    """Return the name of the model that answered, one line."""
     return sanitize_line(turn.model.name) if turn.model else "Assistant"
 
 
 def format_generation(turn: TurnRecord) -> str:
-    """How the answer was made: seed, the parameters, tokens, speed; "" when nothing is known."""
+    """Return seed, parameters, tokens and speed of an answer; "" where nothing is known."""
     parts: list[str] = []
     if turn.seed is not None:
         parts.append(f"seed {turn.seed}")
@@ -56,15 +56,15 @@ def format_generation(turn: TurnRecord) -> str:
 
 
 def incompleteness_notes(turn: TurnRecord) -> Iterator[str]:
-    """What a reader should know of an answer that is not simply complete; single lines."""
+    """Yield notes, one line each, on an answer that is not simply complete."""
     if turn.dropped_turns:
         turns = "turn" if turn.dropped_turns == 1 else "turns"
         yield f"The model did not see the oldest {turn.dropped_turns} {turns}: they did not fit its context."
     match turn.finish_reason:
         case None:
-            yield "This answer is being written." if turn.live else "This answer was cut off: it never ended."
+            yield "This answer is being written." if turn.live else "This answer was cut off."
         case FinishReason.LENGTH:
-            yield "This answer ends where its limit of tokens or the context did."
+            yield "This answer stopped at the token limit or at the end of the context."
         case FinishReason.CANCELLED:
             yield "This answer was cancelled."
         case FinishReason.ERROR:
@@ -73,13 +73,19 @@ def incompleteness_notes(turn: TurnRecord) -> Iterator[str]:
             pass
 
 
+def attachment_label(part: FilePart) -> str:
+    """Return the name and the size of an attached file, one line."""
+    size = f"{part.size:,} bytes" if part.size < 1000 else f"{part.size / 1000:,.1f} kB"
+    return f"{sanitize_line(part.name)} · {size}"
+
+
 def code_warnings(turn: TurnRecord) -> tuple[str, ...]:
-    """What the code check warned of; single lines."""
+    """Return the warnings of the code check, one line each."""
     return tuple(sanitize_line(warning) for warning in turn.code.warnings) if turn.code else ()
 
 
 def hidden_turns_note(conversation: ConversationRecord) -> str:
-    """A line about the turns that stand in other branches; "" when there are none."""
+    """Return a note on the turns of other branches; "" where there are none."""
     hidden = len(conversation.turns) - len(conversation.get_branch())
     if not hidden:
         return ""

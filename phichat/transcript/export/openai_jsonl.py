@@ -1,7 +1,7 @@
-"""JSON Lines in the form that OpenAI's fine-tuning takes: {"messages": [{"role", "content"}, ...]}.
+"""Writes JSON Lines for OpenAI's fine-tuning: {"messages": [{"role", "content"}, ...]}.
 
-One conversation a line, the shown branch, only turns whose answer ended by itself or at its limit of
-tokens; reasoning has no place in the form.
+One conversation per line: the shown branch, only turns whose answer ended by itself or at its token limit,
+without reasoning, which the format cannot hold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from phichat.types import FinishReason, Role
 
 
 def write_jsonl(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
-    """One line for each conversation that has a turn to give."""
+    """Yield one line for each conversation with a complete turn."""
     for conversation in conversations:
         messages: list[dict[str, str]] = []
         system: str | None = None
@@ -29,7 +29,7 @@ def write_jsonl(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
 
 
 def describe_omissions(conversations: Sequence[ConversationRecord]) -> str:
-    """One line about what `write` has no place for; "" when that is nothing."""
+    """Return one line about what `write_jsonl` leaves out; "" where it leaves out nothing."""
     turns = [turn for conversation in conversations for turn in conversation.get_branch()]
     unfinished = sum(not _is_complete(turn) for turn in turns)
     other_turns = sum(len(conversation.turns) for conversation in conversations) - len(turns)

@@ -1,4 +1,4 @@
-"""Plain text, to be read."""
+"""Writes plain text for people."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from phichat.sanitize import sanitize
 from phichat.transcript.export import metadata
 from phichat.transcript.records import ConversationRecord
+from phichat.types import FilePart
 
 
 def write_text(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
-    """The text in pieces, each with its line ends."""
+    """Yield the text in pieces, each with its line ends."""
     for index, conversation in enumerate(conversations):
         title = metadata.conversation_title(conversation)
         yield (
@@ -24,7 +25,9 @@ def write_text(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
             if turn.system and turn.system != system:
                 yield _format_message("System", turn.system)
             system = turn.system
-            yield _format_message("You", turn.prompt)
+            for part in turn.parts:
+                speaker = f"You, attached: {metadata.attachment_label(part)}" if isinstance(part, FilePart) else "You"
+                yield _format_message(speaker, part.text)
             if turn.reasoning:
                 yield _format_message(f"{metadata.answering_model_name(turn)}, thinking", turn.reasoning)
             yield _format_message(metadata.answering_model_name(turn), turn.text)

@@ -1,4 +1,4 @@
-"""Conversations from the files of other programs, and from phichat's own JSON."""
+"""Import of conversations from files of other programs, and from phichat's own JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from phichat.errors import TranscriptFileError
 from phichat.transcript.records import ConversationRecord
 
 _SUPPORTED_FORMATS = (
-    "phichat reads the logs.db of llm, JSON and JSONL with messages, conversations.json of ChatGPT, and its own JSON"
+    "Choose a logs.db of llm, JSON or JSONL with messages, a conversations.json of ChatGPT, or JSON of phichat"
 )
 
 
 def read_file(path: Path) -> Iterator[ConversationRecord]:
-    """The conversations of a file, whichever kind it is.
+    """Return the conversations of a file of any supported format.
 
-    Raises TranscriptFileError, for a file that is partly good after the conversations before the fault.
+    Raises TranscriptFileError; for a file that is damaged in the middle, after the conversations before that.
     """
     try:
         with path.open("rb") as file:
@@ -45,7 +45,7 @@ def read_file(path: Path) -> Iterator[ConversationRecord]:
 
 
 def _parse_documents(text: str) -> list[Any]:
-    """The JSON documents of a file: one, or one a line."""
+    """Return the JSON documents of a file: one, or one per line."""
     try:
         return [json.loads(text)]
     except (ValueError, RecursionError) as document_error:
@@ -59,14 +59,14 @@ def _parse_documents(text: str) -> list[Any]:
             except (ValueError, RecursionError) as line_error:
                 shown_error = document_error if line_number == 1 else line_error
                 raise TranscriptFileError(
-                    f"Line {line_number} is no JSON ({shown_error})", _SUPPORTED_FORMATS
+                    f"Line {line_number} isn't JSON ({shown_error})", _SUPPORTED_FORMATS
                 ) from line_error
         return documents
 
 
 def _convert_documents(documents: list[Any], modified_at: datetime) -> Iterator[ConversationRecord]:
-    from phichat.transcript import native_json as native_json
-    from phichat.transcript.importers import openai
+    from phichat.transcript import native_json
+    from phichat.transcript.importers import chatgpt, openai
 
     if not documents:
         raise TranscriptFileError("It is empty", _SUPPORTED_FORMATS)
@@ -79,12 +79,12 @@ def _convert_documents(documents: list[Any], modified_at: datetime) -> Iterator[
         if not isinstance(items, list) or not items:
             raise TranscriptFileError("It holds no conversations", _SUPPORTED_FORMATS)
         for item in items:
-            if openai.is_chatgpt_conversation(item):
-                yield openai.convert_chatgpt(item, modified_at)
+            if chatgpt.is_chatgpt_conversation(item):
+                yield chatgpt.convert_chatgpt(item, modified_at)
             elif openai.is_message_list(item) and item:
                 messages = item["messages"] if isinstance(item, dict) else item
                 content_key = json.dumps(messages, sort_keys=True)
                 yield openai.convert_openai(item, modified_at, seen[content_key])
                 seen[content_key] += 1
             else:
-                raise TranscriptFileError("It holds something that is no conversation", _SUPPORTED_FORMATS)
+                raise TranscriptFileError("It holds something other than conversations", _SUPPORTED_FORMATS)

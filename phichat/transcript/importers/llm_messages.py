@@ -1,4 +1,4 @@
-"""llm's tree of messages: what a turn was given and what it added, with fragments put back in."""
+"""Reads llm's tree of messages, with fragments put back in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LlmMessage:
-    """One message. text: with its fragments, calls, results and names of attached files."""
+    """One message. text: includes fragments, tool calls and results, and the names of attached files."""
 
     role: str
     text: str
@@ -20,8 +20,8 @@ class LlmMessage:
 
 @dataclass(frozen=True, slots=True)
 class ImportedTurn:
-    """One turn. history: prompts and answers that it was given. before: the messages that it was given,
-    by hash, the latest first."""
+    """One turn. history: earlier prompts and answers that it was given. context_hashes: of the messages that
+    it was given, the latest first."""
 
     system: str | None
     history: Sequence[tuple[str, str]]
@@ -32,18 +32,18 @@ class ImportedTurn:
 
 
 class MessageStore:
-    """Reads messages, each once a turn."""
+    """Reads the messages of turns."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
     def read_turn(self, parent: str | None, tip: str | None) -> ImportedTurn:
-        """The turn between two messages."""
+        """Return the turn between two messages, given by their hashes."""
         context_hashes = list(self._iter_ancestors(parent, None))
         context = [self._read_message(message_hash) for message_hash in reversed(context_hashes)]
         reply = [self._read_message(found) for found in reversed(list(self._iter_ancestors(tip, parent)))]
         system = context.pop(0).text if context and context[0].role == "system" else None
-        # A turn's own input is all that was said since the model spoke last.
+        # A turn's own input is every message since the last reply of the model.
         prompt_start = len(context)
         while prompt_start and context[prompt_start - 1].role in ("user", "tool"):
             prompt_start -= 1
@@ -98,8 +98,6 @@ class MessageStore:
             case "tool_result":
                 return f"[{payload.get('name')} returned: {payload.get('output')}]"
             case _:
-                from phichat.transcript.importers.llm import format_attachment
-
                 attachment_id = (payload.get("attachment") or {}).get("id")
                 query = "select type, path, url from attachments where id = ?"
                 row = self._database.execute(query, (attachment_id,)).fetchone()
@@ -108,8 +106,13 @@ class MessageStore:
                 )
 
 
+def format_attachment(kind: str | None, location: str | None) -> str:
+    """Return a placeholder for an attached file, which is not imported."""
+    return f"[attached: {' '.join(filter(None, [kind, location])) or 'a file'}]"
+
+
 def _pair_messages(messages: Sequence[LlmMessage]) -> Iterator[tuple[str, str]]:
-    """Prompts with the answers that followed them."""
+    """Yield prompts with the answers that followed them."""
     prompt: str | None = None
     for message in messages:
         if message.role == "assistant":

@@ -1,4 +1,4 @@
-"""Ids for what comes from elsewhere: the same file read twice gives the same ones, so that it is kept once."""
+"""Ids of imported conversations: reading a file twice gives the same ids, so that it is imported once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _TIME_LETTERS, _ORIGIN_LETTERS = 9, 16
-"""Letters for the milliseconds since 1970, as in phichat's own ids, and for what names the origin."""
+"""Letters for the milliseconds since 1970, as in phichat's own ids, and for the hash of the origin."""
 
 
 def stable_id(created_at: datetime | None, *origin: str) -> str:
-    """An id that sorts by its time among phichat's own.
+    """Return an id that sorts by its time among phichat's own.
 
-    moment None: the source tells no time; then every letter is of the origin.
+    created_at: None where the source has no time; then every letter comes from the origin.
     """
     digest = hashlib.sha256("\0".join(origin).encode("utf-8", "surrogatepass")).digest()
     number = int.from_bytes(digest[:16], "big") >> 3
@@ -26,6 +26,6 @@ def stable_id(created_at: datetime | None, *origin: str) -> str:
 
 
 def id_from_ulid(text: str) -> str | None:
-    """The id that stands for a ULID, None for what is none. Its first letter says nothing until the year 3084."""
+    """Return the id for a ULID, None for any other text. A ULID's first letter is 0 until the year 3084."""
     is_ulid = len(text) == 26 and text[0] == "0" and all(letter in _ALPHABET for letter in text)
     return text[1:] if is_ulid else None

@@ -1,1 +1,1 @@
-"""Actions of the chat screen."""
+"""What the keys, messages and slash commands of the chat screen do: one controller for each kind of thing."""

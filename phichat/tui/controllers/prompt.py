@@ -1,112 +1,146 @@
-"""The prompt box: what is sent, what it may be completed to, and writing it in an editor."""
+"""The prompt box: complete, attach files, edit in an editor."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from textual.app import SuspendNotSupported
 
-from phichat.chat.slash_commands import complete_command, parse_command, unescape_prompt
-from phichat.errors import PhichatError, UsageError
-from phichat.paths import write_atomically
-from phichat.tui.controllers.commands import complete_path, is_folder
-from phichat.tui.controllers.conversations import BrowsingScreen
+from phichat.chat.attachments import read_attachment
+from phichat.chat.command_output import estimate_tokens
+from phichat.chat.slash_commands import complete_command
+from phichat.errors import PhichatError
+from phichat.paths import expand_user
+from phichat.storage.atomic_write import write_atomically
+from phichat.tui.controllers.context import ChatContext
+from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.widgets.completions import Completion, CompletionList
-from phichat.tui.widgets.prompt import PromptInput
-from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS, Welcome
+from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS
+from phichat.types import render_parts
 
 _EXAMPLE_BY_NUMBER = {f"{number}": prompt for number, prompt in enumerate(EXAMPLE_PROMPTS, 1)}
+_MAX_PATHS = 30
 
 
-class PromptingScreen(BrowsingScreen):
-    """Takes what the prompt box says; the chat screen sends it."""
+class PromptController:
+    """Handle what the user types before it is sent."""
 
-    @property
-    def completion_list(self) -> CompletionList:
-        return self.query_one(CompletionList)
+    def __init__(self, context: ChatContext, runner: TurnRunner, completions: CompletionList) -> None:
+        self._context, self._runner, self._completions = context, runner, completions
 
-    def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
-        try:
-            command = parse_command(message.text)
-        except UsageError as error:
-            self.notify_user(f"{error}", is_error=True)
-            self.prompt_input.set_text(message.text)
-            return
-        if command is not None:
-            self.run_command(command)
-        elif self.is_busy:
-            self.notify_user("An answer is being written; Esc stops it.")
-            self.prompt_input.set_text(message.text)
-        else:
-            self.send_edited(unescape_prompt(message.text))
+    def insert_example(self, prompt: str) -> None:
+        """Put an example of the welcome page into the prompt box."""
+        self._context.prompt.set_text(prompt)
+        self._context.prompt.focus()
 
-    def on_text_area_changed(self) -> None:
-        """Offer what the text may become: commands, or files behind an @."""
-        text = self.prompt_input.text
+    # Completions
+
+    def update_completions(self) -> None:
+        """Offer commands after a slash, files after an @, and an example for its number."""
+        text = self._context.prompt.text
         candidates = [Completion(help.usage, help.description, f"/{help.name} ") for help in complete_command(text)]
         prefix, separator, typed_path = text.rpartition("@")
         if not candidates and separator and not typed_path.count(" ") and (not prefix or prefix[-1].isspace()):
-            candidates = list(complete_path(typed_path))
-        if not candidates and self.query_one(Welcome).display and text in _EXAMPLE_BY_NUMBER:
+            candidates = list(_complete_path(typed_path))
+        if not candidates and self._context.welcome.display and text in _EXAMPLE_BY_NUMBER:
             candidates = [Completion(f"{text}  {_EXAMPLE_BY_NUMBER[text]}", "", _EXAMPLE_BY_NUMBER[text])]
-        self.completion_list.show_completions(candidates)
-        self.prompt_input.is_completing = bool(candidates)
+        self._show_completions(candidates)
 
-    def on_prompt_input_completion_key(self, message: PromptInput.CompletionKey) -> None:
-        completions = self.completion_list
-        match message.key:
+    def _show_completions(self, candidates: Sequence[Completion]) -> None:
+        self._completions.show_completions(candidates)
+        self._context.prompt.is_completing = bool(candidates)
+
+    def handle_completion_key(self, key: str) -> None:
+        """Move in the list of completions, close it, or apply the highlighted one."""
+        match key:
             case "up":
-                completions.action_cursor_up()
+                self._completions.action_cursor_up()
             case "down":
-                completions.action_cursor_down()
+                self._completions.action_cursor_down()
             case "escape":
-                completions.show_completions([])
-                self.prompt_input.is_completing = False
+                self._show_completions([])
             case _:
-                self._apply_completion(completions.highlighted_completion, submit=message.key == "enter")
+                completion = self._completions.highlighted_completion
+                if completion is not None:
+                    self._apply_completion(completion, submit=key == "enter")
 
-    def _apply_completion(self, completion: Completion | None, *, submit: bool) -> None:
-        text = self.prompt_input.text
-        if completion is None:
-            return
+    def _apply_completion(self, completion: Completion, *, submit: bool) -> None:
+        prompt = self._context.prompt
+        text, replacement = prompt.text, completion.replacement
         if text.startswith("/"):
-            typed = text.strip()[1:]
-            if submit and (completion.label == f"/{typed}" or completion.replacement.strip() == f"/{typed}"):
-                self.prompt_input.submit_text()
+            if submit and text.strip() in (completion.label, replacement.strip()):
+                prompt.submit_text()
             else:
-                self.prompt_input.set_text(completion.replacement)
+                prompt.set_text(replacement)
             return
         if text in _EXAMPLE_BY_NUMBER:
-            self.prompt_input.set_text(completion.replacement)
+            prompt.set_text(replacement)
             return
-        path = Path(completion.replacement)
-        prefix, _, _ = text.rpartition("@")
-        pastes = self.prompt_input.pastes
-        if is_folder(path):
-            self.prompt_input.set_text(f"{prefix}@{path}/", pastes)
+        path, prefix, pastes = Path(replacement), text.rpartition("@")[0], prompt.pastes
+        if _is_folder(path):
+            prompt.set_text(f"{prefix}@{path}/", pastes)
             return
-        self.prompt_input.set_text(prefix, pastes)
+        prompt.set_text(prefix, pastes)
         try:
             self.attach_file(path)
         except PhichatError as error:
-            self.notify_user(f"{error}", is_error=True)
+            self._context.notify_error(error)
 
-    def action_open_editor(self) -> None:
-        """Write the prompt in $EDITOR."""
+    def attach_file(self, path: Path) -> None:
+        """Insert a file as a chip with its tokens: an estimate, then the exact number. Raises AttachmentError."""
+        file, prompt = read_attachment(path), self._context.prompt
+        text = render_parts([file])
+        chip = prompt.insert_file(file, f"about {estimate_tokens(text):,} tokens")
+        prompt.focus()
+        self._runner.count_tokens(text, lambda tokens: prompt.update_chip(chip, f"{tokens:,} tokens"))
+
+    def open_editor(self) -> None:
+        """Edit the prompt in $VISUAL or $EDITOR."""
         command = os.environ.get("VISUAL") or os.environ.get("EDITOR")
         if not command:
-            self.notify_user("No editor is named: set EDITOR.", is_error=True)
+            self._context.notify_error("No editor set. Set $EDITOR (or $VISUAL).")
             return
+        prompt = self._context.prompt
         with TemporaryDirectory() as folder:
             file = Path(folder) / "prompt.md"
-            write_atomically(file, self.prompt_input.full_text.encode("utf-8", "replace"))
+            write_atomically(file, prompt.full_text.encode("utf-8", "replace"))
             try:
-                with self.app.suspend():
+                with self._context.screen.app.suspend():
                     subprocess.run([*shlex.split(command), str(file)], check=False)
-                self.prompt_input.set_text(file.read_text("utf-8", "replace").rstrip("\n"))
+                prompt.set_text(file.read_text("utf-8", "replace").rstrip("\n"))
             except (OSError, ValueError, SuspendNotSupported) as error:
-                self.notify_user(f"{command} cannot be run ({error}).", is_error=True)
+                self._context.notify_error(f"Can't run {command}: {error}.")
+
+
+def _complete_path(typed_text: str) -> Sequence[Completion]:
+    """Return the files whose path begins with the text after the @."""
+    typed_path = expand_user(typed_text)
+    is_whole_folder = typed_text.endswith("/") or not typed_text
+    folder, prefix = (typed_path, "") if is_whole_folder else (typed_path.parent, typed_path.name)
+    try:
+        matches = sorted(path for path in folder.iterdir() if path.name.lower().startswith(prefix.lower()))
+    except (OSError, ValueError):
+        return ()
+    visible = [path for path in matches if prefix.startswith(".") or not path.name.startswith(".")]
+    return [Completion(f"@{path}", _describe_path(path), f"{path}") for path in visible[:_MAX_PATHS]]
+
+
+def _is_folder(path: Path) -> bool:
+    """Return False instead of raising, as Path.is_dir does, for a path that must not be read."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def _describe_path(path: Path) -> str:
+    if _is_folder(path):
+        return "folder"
+    try:
+        size = path.stat().st_size
+    except OSError:  # a dangling link
+        return "missing"
+    tokens = -(-size // 4)
+    return f"{size:,} bytes, about {tokens:,} {'token' if tokens == 1 else 'tokens'}"

@@ -1,241 +1,201 @@
-"""What can be done with a turn that is selected, or with the last one."""
+"""Actions on the selected turn, or on the last one: copy, save, regenerate, edit, fork, delete."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
-
-from textual.screen import Screen
 
 from phichat.errors import PhichatError
-from phichat.paths import expand_user, write_atomically
-from phichat.sanitize import sanitize_line
+from phichat.paths import expand_user
+from phichat.storage.atomic_write import write_atomically
 from phichat.tui import clipboard
+from phichat.tui.controllers.context import ChatContext
+from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.render.blocks import AnswerBlock
-from phichat.tui.screens.dialogs import ConfirmDialog, InputDialog, SelectDialog, SelectOption
-from phichat.tui.turn_view import TurnView, build_turn_views
-from phichat.tui.widgets.conversation import ConversationView
-from phichat.tui.widgets.prompt import PromptInput
+from phichat.tui.screens.dialogs import ConfirmDialog, InputDialog, SelectDialog
+from phichat.tui.turn_view import TurnView
+from phichat.types import Part
 
-if TYPE_CHECKING:
-    from phichat.chat.conversation import Conversation
-    from phichat.services.chat_service import ChatService
+_FILE_SUFFIXES = {"python": "py", "py": "py", "bash": "sh", "javascript": "js"}
 
 
-class ActingScreen(Screen[None]):
-    """The actions on turns; the chat screen adds the running of them."""
+class TurnController:
+    """Act on a turn."""
 
-    def __init__(self, chat_service: ChatService, conversation: Conversation | None = None) -> None:
-        super().__init__()
-        self.chat_service = chat_service
-        self.conversation: Conversation = conversation or chat_service.new_conversation()
-        self.edited_turn: TurnView | None = None
+    def __init__(self, context: ChatContext, runner: TurnRunner) -> None:
+        self._context, self._runner = context, runner
+        self._edited_turn: TurnView | None = None
 
-    @property
-    def conversation_view(self) -> ConversationView:
-        return self.query_one(ConversationView)
-
-    @property
-    def prompt_input(self) -> PromptInput:
-        return self.query_one(PromptInput)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether an answer is being written; the tree of turns stays as it is then."""
-        raise NotImplementedError
-
-    def send_prompt(self, prompt: str) -> None:
-        """Ask after the turn where the conversation stands."""
-        raise NotImplementedError
-
-    def open_conversation(self, conversation: Conversation) -> None:
-        """Show another conversation."""
-        raise NotImplementedError
-
-    def notify_user(self, text: str, *, is_error: bool = False) -> None:
-        """A word at the corner of the screen."""
-        self.notify(sanitize_line(text), severity="error" if is_error else "information", markup=False)
-
-    def get_target_turn(self) -> TurnView | None:
-        """The turn that is meant; without one, or while an answer is written, the user is told."""
-        turn = self.conversation_view.selected_turn or next(reversed(self.conversation_view.turns), None)
+    def get_target(self) -> TurnView | None:
+        """Return the selected turn, else the last one; without turns notify the user and return None."""
+        view = self._context.view
+        turn = view.selected_turn or next(reversed(view.turns), None)
         if turn is None:
-            self.notify_user("There is nothing here yet.")
+            self._context.notify("This conversation is empty.")
         return turn
 
-    def _get_idle_target(self) -> TurnView | None:
-        if self.is_busy:
-            self.notify_user("An answer is being written; Esc stops it.")
-            return None
-        turn = self.get_target_turn()
+    def get_idle_target(self) -> TurnView | None:
+        """Return the turn to change, or None after a notification while an answer is being generated."""
+        turn = self.get_target() if self._context.check_idle() else None
         return turn if turn is not None and turn.id else None
 
-    def refresh_branch(self) -> None:
-        """The branch where the conversation stands now."""
-        self.conversation_view.show_turns(build_turn_views(self.conversation))
+    # Copy and save
 
-    # Copying
-
-    def copy_text(self, text: str, description: str) -> None:
-        """Into the clipboard, and say how."""
+    def _copy(self, text: str, description: str, warnings: Sequence[str]) -> None:
         command = clipboard.find_clipboard_command()
         if command is not None and clipboard.copy_with_command(command, text):
-            self.notify_user(f"Copied {description}.")
+            status = f"Copied {description}."
         elif clipboard.supports_osc52():
-            self.app.copy_to_clipboard(text.encode("utf-8", "replace").decode())
-            self.notify_user(f"Asked the terminal to copy {description}.")
+            self._context.screen.app.copy_to_clipboard(text.encode("utf-8", "replace").decode())
+            status = f"Copied {description} (via the terminal)."
         else:
-            self.notify_user(
-                "Nothing here can copy: this terminal cannot, and there is no tool. Save it with s.", is_error=True
+            self._context.notify_error(
+                "Can't copy: this terminal has no clipboard support, and neither xclip, xsel nor wl-copy can be used. "
+                "Press s to save code to a file."
             )
+            return
+        if warnings:
+            more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
+            status += f" Warning: {warnings[0]}{more}"
+        self._context.notify(status)
 
-    def action_copy_text(self) -> None:
-        """The answer, as the model wrote it."""
-        turn = self.get_target_turn()
+    def copy_answer(self) -> None:
+        """Copy the answer, as the model wrote it."""
+        turn = self.get_target()
         if turn is not None:
-            self.copy_text(turn.text or turn.prompt, "the answer" + _format_warnings(turn, turn.code_report.warnings))
+            self._copy(turn.text or turn.prompt, "the answer", turn.code_report.warnings)
 
-    def action_copy_code(self) -> None:
-        """A code block of the answer; with several one chooses."""
-        self._pick_code_block(
-            lambda turn, block: self.copy_text(
-                block.code, "the code" + _format_warnings(turn, turn.block_warning_lines(block))
-            )
-        )
+    def copy_code(self) -> None:
+        """Copy a code block of the answer."""
+        self._pick_code_block(lambda turn, block: self._copy(block.code, "the code", turn.block_warning_lines(block)))
 
-    def action_save_code(self) -> None:
-        """A code block of the answer, to a file."""
+    def save_code(self) -> None:
+        """Save a code block of the answer to a file."""
 
         def ask_file_name(turn: TurnView, block: AnswerBlock) -> None:
-            def on_answer(name: str | None) -> None:
-                if name:
-                    self.save_to_file(name, block.code)
-
-            suffix = {"python": "py", "py": "py", "bash": "sh", "javascript": "js"}.get(block.language.lower(), "txt")
-            self.app.push_screen(InputDialog("Save the code as", f"code.{suffix}"), on_answer)
+            suffix = _FILE_SUFFIXES.get(block.language.lower(), "txt")
+            dialog = InputDialog("Save the code as", f"code.{suffix}")
+            self._context.ask(dialog, lambda name: self.save_to_file(name, block.code))
 
         self._pick_code_block(ask_file_name)
 
     def _pick_code_block(self, on_pick: Callable[[TurnView, AnswerBlock], None]) -> None:
-        turn = self.get_target_turn()
+        turn = self.get_target()
         if turn is None:
             return
         blocks = [block for block in turn.blocks if block.is_code]
         if not blocks:
-            self.notify_user("This answer has no code block.")
+            self._context.notify("This answer has no code block.")
         elif len(blocks) == 1:
             on_pick(turn, blocks[0])
         else:
+            dialog = SelectDialog("Which code block?", [(_format_block(block), block) for block in blocks])
+            self._context.ask(dialog, lambda block: on_pick(turn, block))
 
-            def on_select(block: AnswerBlock | None) -> None:
-                if block is not None:
-                    on_pick(turn, block)
-
-            self.app.push_screen(SelectDialog("Which block?", [_block_option(block) for block in blocks]), on_select)
+    def save_last_block(self, name: str) -> None:
+        """Save the last code block of the answer, or else the answer."""
+        turn = self.get_target()
+        if turn is not None:
+            code_blocks = [block.code for block in turn.blocks if block.is_code]
+            self.save_to_file(name, code_blocks[-1] if code_blocks else turn.text)
 
     def save_to_file(self, name: str, text: str) -> None:
-        """Into a new file; one that is there is asked about."""
+        """Write a text to a file; the user confirms that an existing file is replaced."""
         path = expand_user(name)
 
         def write_file() -> None:
             try:
                 write_atomically(path, text.encode("utf-8", "replace"))
             except OSError as error:
-                self.notify_user(f"{path} cannot be written ({error.strerror}).", is_error=True)
+                self._context.notify_error(f"Can't write {path}: {error.strerror}.")
             else:
-                self.notify_user(f"Saved {path}.")
+                self._context.notify(f"Saved {path}.")
 
-        def on_confirm(confirmed: bool | None) -> None:
-            if confirmed:
-                write_file()
-
-        # Path.exists raises for what can be no name, which writing to it tells better.
+        # Path.exists raises for a malformed name; writing to it reports a better error.
         if os.path.exists(path):  # noqa: PTH110
-            self.app.push_screen(ConfirmDialog(f"{path} is there already. Replace it?"), on_confirm)
+            self._context.ask(ConfirmDialog(f"{path} already exists. Replace it?"), lambda _: write_file())
         else:
             write_file()
 
-    # The tree
+    # Change the tree of turns
 
-    def action_regenerate(self) -> None:
-        """Answer the same prompt once more, beside the answer there is."""
-        turn = self._get_idle_target()
+    def regenerate(self) -> None:
+        """Answer the same prompt again, as an alternative."""
+        turn = self.get_idle_target()
         if turn is not None:
             self._move_head_before(turn)
-            self.send_prompt(turn.prompt)
+            self._runner.send(turn.parts)
 
-    def action_edit_prompt(self) -> None:
-        """Bring the prompt back; sending it makes a sibling."""
-        turn = self._get_idle_target()
+    def edit_prompt(self) -> None:
+        """Put the prompt of the turn into the prompt box; sending it makes a sibling of the turn."""
+        turn = self.get_idle_target()
         if turn is not None:
-            self.edited_turn = turn
-            self.prompt_input.set_text(turn.prompt)
-            self.prompt_input.focus()
-            self.notify_user("Change the prompt and send it; the old answer stays beside it.")
+            self._edited_turn = turn
+            self._context.prompt.set_text(turn.prompt)
+            self._context.prompt.focus()
+            self._context.notify("Editing this prompt. Enter sends it as a new branch.")
 
-    def send_edited(self, prompt: str) -> None:
-        """The changed prompt, in the place of the one that was edited."""
-        turn, self.edited_turn = self.edited_turn, None
+    def send(self, parts: Sequence[Part]) -> None:
+        """Send a prompt, in place of the one being edited if there is one."""
+        turn, self._edited_turn = self._edited_turn, None
         if turn is not None:
             self._move_head_before(turn)
-        self.send_prompt(prompt)
+        self._runner.send(parts)
+
+    def undo(self) -> None:
+        """Go back to before the turn, with its prompt in the prompt box."""
+        turn = self.get_idle_target()
+        if turn is not None:
+            self._move_head_before(turn)
+            self._context.prompt.set_text(turn.prompt)
 
     def _move_head_before(self, turn: TurnView) -> None:
-        self.conversation.set_head(self.conversation.get_turn(turn.id).parent)
-        self.refresh_branch()
+        conversation = self._context.conversation
+        conversation.set_head(conversation.get_turn(turn.id).parent)
+        self._context.refresh_branch()
 
-    def action_show_sibling(self, step: int) -> None:
-        """The answer before or after this one, at the same place."""
-        turn = self._get_idle_target()
+    def show_sibling(self, step: int) -> None:
+        """Show the previous or next answer to the same place."""
+        turn = self.get_idle_target()
         if turn is None:
             return
-        sibling_ids = self.conversation.sibling_ids(turn.id)
+        sibling_ids = self._context.conversation.sibling_ids(turn.id)
         index = sibling_ids.index(turn.id) + step
-        if not 0 <= index < len(sibling_ids):
-            return
-        self.conversation.switch_to(sibling_ids[index])
-        self.refresh_branch()
-        self.conversation_view.select_turn(
-            next((other for other in self.conversation_view.turns if other.id == sibling_ids[index]), None)
-        )
+        if 0 <= index < len(sibling_ids):
+            self._context.conversation.switch_to(sibling_ids[index])
+            self._context.refresh_branch()
+            self._context.view.select_turn_id(sibling_ids[index])
 
-    def action_fork_conversation(self) -> None:
-        """Go on in a copy of the conversation up to this turn."""
-        turn = self._get_idle_target()
+    def fork(self) -> None:
+        """Continue in a copy of the conversation that ends at the turn."""
+        turn = self.get_idle_target()
         if turn is None:
             return
         try:
-            self.open_conversation(self.chat_service.fork_conversation(self.conversation, turn.id))
+            self._context.open_conversation(
+                self._context.service.fork_conversation(self._context.conversation, turn.id)
+            )
         except PhichatError as error:
-            self.notify_user(f"{error}", is_error=True)
+            self._context.notify_error(error)
         else:
-            self.notify_user("This is a copy; the conversation it comes from stays as it is.")
+            self._context.notify("Forked. The original conversation is unchanged.")
 
-    def action_delete_turn(self) -> None:
-        """Remove a turn and what followed it."""
-        turn = self._get_idle_target()
+    def delete(self) -> None:
+        """Delete the turn and everything after it, once the user has confirmed."""
+        turn = self.get_idle_target()
         if turn is None:
             return
 
-        def on_confirm(confirmed: bool | None) -> None:
-            if confirmed:
-                try:
-                    self.conversation.remove_turn(turn.id)
-                except PhichatError as error:
-                    self.notify_user(f"{error}", is_error=True)
-                self.refresh_branch()
+        def on_confirm(confirmed: bool) -> None:
+            try:
+                self._context.conversation.remove_turn(turn.id)
+            except PhichatError as error:
+                self._context.notify_error(error)
+            self._context.refresh_branch()
 
-        self.app.push_screen(ConfirmDialog("Delete this turn and all that followed it?"), on_confirm)
-
-
-def _format_warnings(turn: TurnView, warnings: Sequence[str]) -> str:
-    if not warnings:
-        return ""
-    more = f" and {len(warnings) - 1} more" if len(warnings) > 1 else ""
-    return f", which was warned about: {warnings[0]}{more}"
+        self._context.ask(ConfirmDialog("Delete this turn and everything after it?"), on_confirm)
 
 
-def _block_option(block: AnswerBlock) -> SelectOption[AnswerBlock]:
-    first = next((line for line in block.code.splitlines() if line.strip()), "")
-    return SelectOption(f"line {block.line}: {first[:40]}", block, block.language)
+def _format_block(block: AnswerBlock) -> str:
+    first_line = next((line for line in block.code.splitlines() if line.strip()), "")
+    return f"{block.language or 'text'} · {first_line[:40]}"

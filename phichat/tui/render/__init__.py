@@ -1,1 +1,1 @@
-"""From Markdown to styled lines."""
+"""Rendering of Markdown as styled lines."""

@@ -1,7 +1,7 @@
-"""The parts that a conversation is shown in, each a value that is rendered once per width.
+"""The items that a turn is rendered from, each a value that is rendered once per width.
 
-An answer is cut at its top-level Markdown blocks. All but the last one are final while it grows, so
-that only the end of a streaming answer is parsed and rendered again.
+An answer is split at its top-level Markdown blocks. While it grows all but the last block are final, so
+only the end of a streaming answer is parsed and rendered again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _CODE_CHUNK_LINES = 50
-"""Lines of code that are highlighted at once: what is open at the end of a long block stays cheap."""
+"""Lines of code highlighted at once, so that the growing end of a long block is cheap."""
 _SPLIT_ABOVE_CHARS = 2_000
-"""Characters above which a list or a table is cut, for the same reason."""
+"""Characters above which a list or a table is split, for the same reason."""
 _UNFORMATTED_ABOVE_CHARS = 20_000
-"""Characters of one block above which it is shown as it is: wrapping costs more than it gives."""
+"""Characters above which a block is shown as plain text, because formatting it takes too long."""
 _FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})(.*)\n")
 
 
 class ItemKind(Enum):
-    """What a piece is, and so how it looks."""
+    """Kind of an item, which determines its style."""
 
     PROMPT = auto()
     MARKDOWN = auto()
@@ -41,7 +41,7 @@ class ItemKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RenderItem:
-    """Foreign text, not yet sanitised. language: of code, as its label says. line: in the answer, from 1."""
+    """Untrusted text, not yet sanitised. language: the label of code. line: in the answer, from 1."""
 
     kind: ItemKind
     text: str
@@ -51,10 +51,9 @@ class RenderItem:
 
 @dataclass(frozen=True, slots=True)
 class AnswerBlock:
-    """A top-level block of an answer, or a part of a large one.
+    """A top-level block of an answer, or a part of a large block.
 
-    line, last_line: where it stands there, from 1. code: of a code block. heading: of the table of which
-    this is a later part, two lines.
+    line, last_line: in the answer, from 1. table_header: the two header lines if this is a later part of a table.
     """
 
     items: tuple[RenderItem, ...]
@@ -67,7 +66,7 @@ class AnswerBlock:
 
 
 class StreamingBlocks:
-    """The blocks of a text that grows at its end."""
+    """Blocks of a text that grows at its end."""
 
     def __init__(self) -> None:
         self._closed_blocks: list[AnswerBlock] = []
@@ -82,7 +81,7 @@ class StreamingBlocks:
         return [*self._closed_blocks, *self._open_blocks]
 
     def update(self, text: str) -> None:
-        """The text so far; it begins with what was given before."""
+        """Parse the text so far, which starts with the text of the previous call."""
         if len(text) == self._text_length:
             return
         self._text_length = len(text)
@@ -103,10 +102,10 @@ def _parse_blocks(text: str, lines: Sequence[str], first_line: int, table_header
 
     fence = _FENCE.match(text)
     if fence and not re.compile(rf"^ {{0,3}}{fence[1]}", re.MULTILINE).search(text, fence.end()):
-        # An open block of code. The parser would go through all of it, character by character, each time.
+        # An unclosed block of code, which the parser would read again, character by character, each time.
         yield _fence_block(text[fence.end() :], fence[2], first_line, first_line + len(lines) - 1 - (not lines[-1]))
         return
-    # Where the text begins within a table the heading is put above it.
+    # A text that starts within a table is parsed with the header of the table.
     header_lines = table_header.count("\n")
     tokens = get_parser().parse(table_header + text)
     for index, token in enumerate(tokens):
@@ -136,7 +135,7 @@ def _parse_blocks(text: str, lines: Sequence[str], first_line: int, table_header
 
 
 def _find_split_points(tokens: Sequence[Token], index: int) -> Iterator[int]:
-    """The lines where a list or a table can be cut."""
+    """Yield the lines where a list or a table can be split."""
     child_types = {"bullet_list_open": "list_item_open", "ordered_list_open": "list_item_open", "table_open": "tr_open"}
     child_type = child_types.get(tokens[index].type)
     header_rows = 1 if child_type == "tr_open" else 0
@@ -149,7 +148,7 @@ def _find_split_points(tokens: Sequence[Token], index: int) -> Iterator[int]:
 
 
 def _choose_splits(lines: Sequence[str], split_points: Sequence[int]) -> list[int]:
-    """Of these lines those where a part begins, so that each but the last is large."""
+    """Return those of the split points where a part starts, so that each part but the last is large."""
     splits, size, previous = [split_points[0]], 0, split_points[0]
     for point in split_points[1:]:
         size += sum(len(line) for line in lines[previous:point])

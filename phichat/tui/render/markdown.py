@@ -1,4 +1,4 @@
-"""Markdown of a model as styled lines. Raw HTML is text here, links show their target, nothing is left out."""
+"""Markdown of a model for Rich: raw HTML is shown as text, links show their target, images are not fetched."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rich.text import Text
 
 @cache
 def get_parser() -> MarkdownIt:
-    """CommonMark with tables and strikethrough, and without HTML: what looks like a tag is shown."""
+    """Return a parser of CommonMark with tables and strikethrough; HTML tags are text."""
     return MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 
 
 class _LeftHeading(Heading):
-    """At the left, where it is read; Rich centres it and draws a box."""
+    """A heading at the left; Rich centres it and draws a box."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         self.text.justify = "left"
@@ -28,7 +28,7 @@ class _LeftHeading(Heading):
 
 
 class _ImagePlaceholder(ImageItem):
-    """An image is not fetched: its description and where it would come from."""
+    """The description and address of an image, which is not fetched."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text.assemble("[image: ", self.text, f" {self.destination}]", end="")
@@ -44,12 +44,12 @@ class _ChatMarkdown(Markdown):
 
 @cache
 def _empty_markdown(code_theme: str) -> _ChatMarkdown:
-    # Rich makes a parser of its own each time, which takes as long as the parsing.
+    # Rich creates a parser for each text, which takes as long as parsing it.
     return _ChatMarkdown("", code_theme=code_theme, hyperlinks=False)
 
 
 def parse_markdown(source: str, code_theme: str) -> Markdown:
-    """Sanitised Markdown source, for a Rich console."""
+    """Parse sanitised Markdown for a Rich console."""
     markdown = copy(_empty_markdown(code_theme))
     markdown.markup = source
     markdown.parsed = get_parser().parse(source)
@@ -57,7 +57,7 @@ def parse_markdown(source: str, code_theme: str) -> Markdown:
 
 
 def make_console(styles: Mapping[str, str]) -> Console:
-    """A console that only renders: it writes nowhere."""
+    """Return a console that only renders, without writing to a terminal."""
     from io import StringIO
 
     from rich.theme import Theme

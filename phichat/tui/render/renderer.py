@@ -1,4 +1,4 @@
-"""From pieces to lines: the one place of the full-screen chat where foreign text becomes something shown."""
+"""Render items as styled lines: the one place of the full-screen chat where untrusted text is sanitised."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from phichat.tui.render.blocks import ItemKind, RenderItem
 
 TAB_SIZE = 4
 GUTTER_WIDTH = 2
-"""Cells at the left of each line, where the bar of a prompt and of the selected turn stand."""
+"""Cells at the left of each line, for the bar of a prompt and of the selected turn."""
 
 Line = tuple[Segment, ...]
-"""One line as drawn; the first segment of one that is not empty is the gutter."""
+"""One drawn line; unless it is empty, its first segment is the gutter."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderTheme:
-    """The colours of a theme, as Rich writes styles. dark chooses how code is highlighted."""
+    """The colours of a theme as Rich styles. dark: selects the theme of highlighted code."""
 
     dark: bool
     prompt: str
@@ -34,7 +34,7 @@ class RenderTheme:
 
 
 class Renderer:
-    """Renders for one look and one width, the cells to the right of the gutter."""
+    """Render for one theme and one width, in cells to the right of the gutter."""
 
     def __init__(self, theme: RenderTheme, width: int) -> None:
         from phichat.tui.render.markdown import make_console
@@ -59,7 +59,7 @@ class Renderer:
         self._empty_gutter = Segment(" " * GUTTER_WIDTH)
 
     def render_lines(self, item: RenderItem) -> list[Line]:
-        """The lines of a piece, each at most as wide as the renderer and its gutter."""
+        """Return the lines of an item, each at most as wide as the renderer and its gutter."""
         gutter = self._prompt_gutter if item.kind is ItemKind.PROMPT else self._empty_gutter
         return [(gutter, *line) for line in self._render_item(item)]
 
@@ -71,25 +71,19 @@ class Renderer:
 
         text = sanitize(item.text).expandtabs(TAB_SIZE)
         theme = self.theme
+        folded = {ItemKind.PLAIN: "", ItemKind.PROMPT: theme.prompt, ItemKind.REASONING: f"italic {theme.muted}"}
         match item.kind:
             case ItemKind.MARKDOWN:
                 return self._render_rich(parse_markdown(text, self._code_theme))
             case ItemKind.CODE:
                 return self._render_rich(self._highlight_code(text, item.language))
-            case ItemKind.PLAIN:
-                return self._render_plain(text, "")
-            case ItemKind.PROMPT:
-                return self._render_plain(text, theme.prompt)
-            case ItemKind.REASONING:
-                return self._render_plain(text, f"italic {theme.muted}")
-            case ItemKind.NOTICE:
-                return self._render_rich(Text(text, style=theme.notice))
+            case ItemKind.PLAIN | ItemKind.PROMPT | ItemKind.REASONING as kind:
+                return self._render_plain(text, folded[kind])
             case ItemKind.WARNING:
                 return self._render_rich(Padding(Text(f"⚠ {text}", style=theme.warning), (0, 0, 0, 1)))
-            case ItemKind.ERROR:
-                return self._render_rich(Text(text, style=theme.error))
-            case ItemKind.META:
-                return self._render_rich(Text(text, style=theme.muted))
+            case ItemKind.NOTICE | ItemKind.ERROR | ItemKind.META as kind:
+                styles = {ItemKind.NOTICE: theme.notice, ItemKind.ERROR: theme.error, ItemKind.META: theme.muted}
+                return self._render_rich(Text(text, style=styles[kind]))
 
     @property
     def _code_theme(self) -> str:
@@ -117,13 +111,13 @@ class Renderer:
         return lines[start : len(lines) - trailing]
 
     def _render_plain(self, text: str, style: str) -> Sequence[Sequence[Segment]]:
-        """Text as it is, folded at the width; linear however long a line is."""
+        """Fold plain text at the width, in linear time for a line of any length."""
         rich_style = Style.parse(style) if style else None
         return [(Segment(line, rich_style),) for line in fold_text(text, self.width)]
 
 
 def fold_text(text: str, width: int) -> list[str]:
-    """The lines of a text, each at most width cells; broken at a space where there is one."""
+    """Return the lines of a text, each at most width cells, broken at a space if possible."""
     from rich.cells import cell_len
 
     lines: list[str] = []

@@ -1,120 +1,82 @@
-"""Small questions: yes or no, one line of text, one of a list."""
+"""Small dialogs: yes or no, one line of text, one of a list, a text to read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from rich.console import RenderableType
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from phichat.sanitize import sanitize, sanitize_line
 
-OptionValue = TypeVar("OptionValue")
-
-_CANCEL_BINDINGS: list[BindingType] = [Binding("escape", "cancel", "Cancel")]
+Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class SelectOption(Generic[OptionValue]):
-    """One of several. label, about: not yet sanitised."""
+class Dialog(ModalScreen[Answer | None], Generic[Answer]):
+    """A box with a title over widgets; the result is None if the user cancels it. The title is sanitised here."""
 
-    label: str
-    value: OptionValue
-    description: str = ""
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+
+    def __init__(self, title: str, *body: Widget, is_wide: bool = False) -> None:
+        super().__init__()
+        self._dialog_title, self._body, self._is_wide = title, body, is_wide
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide" if self._is_wide else "dialog"):
+            yield Static(Text(sanitize(self._dialog_title), "bold" if self._is_wide else ""), markup=False)
+            yield from self._body
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
 
 
-class ConfirmDialog(ModalScreen[bool]):
-    """Yes or no."""
+class ConfirmDialog(Dialog[bool]):
+    """Ask yes or no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y,enter", "answer(True)", "Yes"),
-        Binding("n,escape", "answer(False)", "No"),
+        Binding("y,enter", "dismiss(True)", "Yes"),
+        Binding("n,escape", "cancel", "No"),
     ]
 
     def __init__(self, question: str) -> None:
-        super().__init__()
-        self._question = question
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
-            yield Static(Text(sanitize(self._question)), markup=False)
-            yield Static(Text("y yes   n no", "dim"), markup=False)
-
-    def action_answer(self, confirmed: bool) -> None:
-        self.dismiss(confirmed)
+        super().__init__(question, Static(Text("[y] Yes   [n] No", "dim"), markup=False))
 
 
-class InputDialog(ModalScreen[str | None]):
-    """One line of text; None when it was cancelled."""
-
-    BINDINGS = _CANCEL_BINDINGS
+class InputDialog(Dialog[str]):
+    """Ask for one line of text."""
 
     def __init__(self, label: str, initial_value: str = "") -> None:
-        super().__init__()
-        self._label, self._initial_value = label, initial_value
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
-            yield Static(Text(sanitize_line(self._label)), markup=False)
-            yield Input(sanitize_line(self._initial_value))
+        super().__init__(label, Input(sanitize_line(initial_value)))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
 
-    def action_cancel(self) -> None:
-        self.dismiss(None)
 
+class SelectDialog(Dialog[Answer]):
+    """Ask for one of several values. options: pairs of a label and its value."""
 
-class SelectDialog(ModalScreen[OptionValue | None], Generic[OptionValue]):
-    """One of a list; None when it was cancelled."""
-
-    BINDINGS = _CANCEL_BINDINGS
-
-    def __init__(self, title: str, options: Sequence[SelectOption[OptionValue]]) -> None:
-        super().__init__()
-        self._dialog_title, self._select_options = title, options
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
-            yield Static(Text(sanitize_line(self._dialog_title)), markup=False)
-            yield OptionList(*(Option(_format_option(choice)) for choice in self._select_options), markup=False)
+    def __init__(self, title: str, options: Sequence[tuple[str, Answer]]) -> None:
+        labels = (Text(sanitize_line(label), no_wrap=True, overflow="ellipsis") for label, _ in options)
+        super().__init__(title, OptionList(*map(Option, labels), markup=False))
+        self._select_options = options
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(self._select_options[event.option_index].value)
-
-    def action_cancel(self) -> None:
-        self.dismiss(None)
+        self.dismiss(self._select_options[event.option_index][1])
 
 
-class TextDialog(ModalScreen[None]):
-    """A text to read: help, the context, statistics. text: a string is sanitised here."""
+class TextDialog(Dialog[None]):
+    """Show a text to read: help, the context, statistics. A string is sanitised here."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "dismiss", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "cancel", "Close")]
 
     def __init__(self, title: str, content: RenderableType) -> None:
-        super().__init__()
-        self._dialog_title, self._content = title, content
-
-    def compose(self) -> ComposeResult:
-        from textual.containers import VerticalScroll
-
-        content = Text(sanitize(self._content)) if isinstance(self._content, str) else self._content
-        with Vertical(classes="dialog wide"):
-            yield Static(Text(sanitize_line(self._dialog_title), "bold"), markup=False)
-            with VerticalScroll():
-                yield Static(content, markup=False)
-
-
-def _format_option(option: SelectOption[OptionValue]) -> Text:
-    text = Text(sanitize_line(option.label), no_wrap=True, overflow="ellipsis")
-    if option.description:
-        text.append(f"  {sanitize_line(option.description)}", "dim")
-    return text
+        text = Text(sanitize(content)) if isinstance(content, str) else content
+        super().__init__(title, VerticalScroll(Static(text, markup=False)), is_wide=True)

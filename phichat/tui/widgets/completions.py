@@ -1,4 +1,4 @@
-"""The list above the prompt: commands and files that what is typed may become."""
+"""The list of completions above the prompt box: commands, files and examples."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from textual.widgets.option_list import Option
 
 from phichat.sanitize import sanitize_line
 
-VISIBLE_ROWS = 8
+_MAX_COMPLETIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """label: what is shown, not yet sanitised; becomes: the whole text of the prompt when it is chosen."""
+    """replacement: the command, path or example that it stands for. Texts are not yet sanitised."""
 
     label: str
     description: str
@@ -24,7 +24,7 @@ class Completion:
 
 
 class CompletionList(OptionList, can_focus=False):
-    """Hidden while there is nothing to offer; the keys come from the prompt."""
+    """Hidden while it is empty; the prompt box has the focus and forwards the keys."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
@@ -34,8 +34,8 @@ class CompletionList(OptionList, can_focus=False):
         self.display = False
 
     def show_completions(self, completions: Sequence[Completion]) -> None:
-        """Show these, the first one highlighted."""
-        completions = completions[:50]
+        """Replace the completions, and highlight the first one."""
+        completions = completions[:_MAX_COMPLETIONS]
         if completions == self._completions:
             return
         self._completions = completions
@@ -46,7 +46,6 @@ class CompletionList(OptionList, can_focus=False):
 
     @property
     def highlighted_completion(self) -> Completion | None:
-        """The highlighted one."""
         index = self.highlighted
         return self._completions[index] if index is not None and index < len(self._completions) else None
 

@@ -1,4 +1,4 @@
-"""The conversation: one widget that draws only the lines in view, however long it has become."""
+"""The conversation as one widget that draws only the lines in view, however long it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click, Resize
 from textual.geometry import Size
-from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
@@ -23,20 +22,19 @@ from phichat.tui.render.renderer import GUTTER_WIDTH, Line, Renderer, RenderThem
 from phichat.tui.turn_view import TurnView
 
 _INITIAL_TURNS = 8
-"""Turns laid out when a conversation opens; earlier ones when somebody scrolls to them."""
+"""Turns laid out when a conversation opens; earlier ones follow when the user scrolls to them."""
 _EARLIER_TURNS_STEP = 20
 _MAX_LAID_OUT = 40
-"""Turns that stay laid out while one reads the end, so that memory does not grow with a long talk."""
-
+"""Turns that remain laid out while the end is in view, so that memory does not grow with the conversation."""
 _MAX_CACHED_STRIPS = 1_000
-"""Lines whose drawing is kept, more than a screen has."""
+"""Drawn lines that are cached; a screen has fewer."""
 
 
 @dataclass(slots=True, eq=False)
 class _TurnLayout:
-    """The lines of one turn, as of a version of it.
+    """The lines of one version of a turn.
 
-    ends: how many lines there are after each piece. kept: how many are as they were in the version before.
+    item_ends: number of lines up to the end of each item. unchanged_lines: leading lines equal to the version before.
     """
 
     version: int
@@ -47,50 +45,37 @@ class _TurnLayout:
 
     @property
     def warning_lines(self) -> Iterator[int]:
-        """The line of each warning."""
+        """Line numbers of the warnings."""
         for item, end in zip(self.items, self.item_ends, strict=True):
             if item.kind is ItemKind.WARNING:
                 yield end - 1
 
 
 class ConversationView(ScrollView, can_focus=True):
-    """Shows turns, follows the newest one while its end is in view, and has one selected turn at most."""
+    """Show turns, follow the newest one while its end is in view, and have at most one selected turn."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "select_step(-1)", "The turn above", show=False),
-        Binding("down,j", "select_step(1)", "The turn below", show=False),
-        Binding("home,g", "jump_to_top", "The beginning", show=False),
-        Binding("end,G", "jump_to_end", "The end", show=False),
-        Binding("space", "toggle_fold", "Fold or unfold reasoning and long prompts", show=False),
-        Binding("n", "next_warning(1)", "The next warning", show=False),
-        Binding("N", "next_warning(-1)", "The warning before", show=False),
-        Binding("c", "screen.copy_text", "Copy the answer", show=False),
+        Binding("up,k", "select_step(-1)", "Previous turn", show=False),
+        Binding("down,j", "select_step(1)", "Next turn", show=False),
+        Binding("home,g", "jump_to_top", "Top", show=False),
+        Binding("end,G", "jump_to_end", "Bottom", show=False),
+        Binding("space", "toggle_fold", "Fold or unfold reasoning, files and long prompts", show=False),
+        Binding("n", "next_warning(1)", "Next warning", show=False),
+        Binding("N", "next_warning(-1)", "Previous warning", show=False),
+        Binding("c", "screen.copy_answer", "Copy the answer", show=False),
         Binding("y", "screen.copy_code", "Copy a code block", show=False),
         Binding("s", "screen.save_code", "Save a code block to a file", show=False),
-        Binding("r", "screen.regenerate", "Answer again, beside the answer there is", show=False),
+        Binding("r", "screen.regenerate", "Regenerate (the old answer is kept)", show=False),
         Binding("e", "screen.edit_prompt", "Edit the prompt and send it again", show=False),
-        Binding("f", "screen.fork_conversation", "Go on in a copy, from this turn", show=False),
-        Binding("d,delete", "screen.delete_turn", "Delete the turn and all that followed", show=False),
-        Binding("left,h", "screen.show_sibling(-1)", "The other answer before this one", show=False),
-        Binding("right,l", "screen.show_sibling(1)", "The other answer after this one", show=False),
+        Binding("f", "screen.fork_conversation", "Fork from this turn", show=False),
+        Binding("d,delete", "screen.delete_turn", "Delete this turn and everything after it", show=False),
+        Binding("left,h", "screen.show_sibling(-1)", "Previous answer (‹)", show=False),
+        Binding("right,l", "screen.show_sibling(1)", "Next answer (›)", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "conversation--prompt",
-        "conversation--muted",
-        "conversation--accent",
-        "conversation--notice",
-        "conversation--warning",
-        "conversation--error",
-        "conversation--code",
-        "conversation--selected",
+        f"conversation--{name}"
+        for name in ("prompt", "muted", "accent", "notice", "warning", "error", "code", "selected")
     }
-
-    class Selected(Message):
-        """Another turn is selected, or none."""
-
-        def __init__(self, turn: TurnView | None) -> None:
-            super().__init__()
-            self.turn = turn
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -103,9 +88,7 @@ class ConversationView(ScrollView, can_focus=True):
         self._renderer: Renderer | None = None
         self._style = self._selected_style = Style()
         self._strip_cache: dict[int, Strip] = {}
-        """Lines as they were drawn: a view that moves by a line draws the others again."""
-
-    # What is shown
+        """Drawn lines: a view that moves by one line draws all others again."""
 
     @property
     def turns(self) -> Sequence[TurnView]:
@@ -113,11 +96,11 @@ class ConversationView(ScrollView, can_focus=True):
 
     @property
     def selected_turn(self) -> TurnView | None:
-        """The turn that acting keys mean."""
+        """The turn that keys act on, or None for the last one."""
         return self._selected_turn
 
     def show_turns(self, turns: Sequence[TurnView]) -> None:
-        """Another conversation, seen from its end."""
+        """Replace all turns, and show the end."""
         self._turns = list(turns)
         self._layouts.clear()
         self._first_turn = max(0, len(self._turns) - _INITIAL_TURNS)
@@ -126,7 +109,7 @@ class ConversationView(ScrollView, can_focus=True):
         self._follow_end()
 
     def add_turn(self, turn: TurnView) -> None:
-        """A new turn at the end."""
+        """Append a turn, and show the end."""
         self._turns.append(turn)
         self._set_selected(None)
         if len(self._turns) - self._first_turn > _MAX_LAID_OUT:
@@ -138,7 +121,7 @@ class ConversationView(ScrollView, can_focus=True):
         self._follow_end()
 
     def update_turn(self, turn: TurnView) -> None:
-        """A turn has another version; the view stays at the end if it was there."""
+        """Render a turn whose version changed; the view follows the end if it was there."""
         layout = self._layouts.get(turn)
         self._update_layouts()
         if layout is not None and layout is self._layouts.get(turn) and turn is self._turns[-1]:
@@ -153,25 +136,18 @@ class ConversationView(ScrollView, can_focus=True):
     # Layout
 
     def _build_theme(self) -> RenderTheme:
-        def component_style(name: str) -> str:
-            return self._component_style(name)
-
+        names = ("prompt", "muted", "accent", "notice", "warning", "error")
         code = self.get_component_styles("conversation--code").background
         return RenderTheme(
             dark=self.app.current_theme.dark,
-            prompt=component_style("prompt"),
-            muted=component_style("muted"),
-            accent=component_style("accent"),
-            notice=component_style("notice"),
-            warning=component_style("warning"),
-            error=component_style("error"),
+            **{name: self._component_style(name) for name in names},
             code_background=code.rich_color.name if code.a else "default",
         )
 
     def _component_style(self, name: str) -> str:
         styles = self.get_component_styles(f"conversation--{name}")
         bold = "bold " if styles.text_style.bold else ""
-        # Muted colours are transparent ones, which a terminal does not know.
+        # Muted colours are transparent, which a terminal cannot show.
         return f"{bold}{(self.background_colors[1] + styles.color).rich_color.name}"
 
     def _lay_out(self) -> None:
@@ -179,12 +155,12 @@ class ConversationView(ScrollView, can_focus=True):
         self._redraw_all()
 
     def _redraw_all(self) -> None:
-        """Draw all lines anew."""
+        """Draw all lines again."""
         self._strip_cache.clear()
         self.refresh()
 
     def _update_layouts(self) -> None:
-        """Bring the lines up to date; only turns whose version changed are rendered."""
+        """Render the turns whose version changed, and place all of them."""
         width = self.scrollable_content_region.width - GUTTER_WIDTH
         if width < 1:
             return
@@ -216,7 +192,7 @@ class ConversationView(ScrollView, can_focus=True):
         if layout.version == turn.version:
             return layout
         items = turn.render_items()
-        # While an answer grows only its last pieces are new.
+        # While an answer grows only its last items are new.
         pairs = zip(layout.items, items, strict=False)
         unchanged = min(len(layout.items), len(items))
         unchanged = next((index for index, (old, new) in enumerate(pairs) if old is not new and old != new), unchanged)
@@ -243,7 +219,7 @@ class ConversationView(ScrollView, can_focus=True):
         self._scroll_to_line(self.max_scroll_y)
 
     def _scroll_to_line(self, y: int) -> None:
-        # By force: whether it may scroll is only known after the next layout.
+        # Forced, because only the next layout determines whether the widget can scroll.
         self.scroll_to(y=y, animate=False, immediate=True, force=True)
 
     def on_resize(self, event: Resize) -> None:
@@ -253,7 +229,7 @@ class ConversationView(ScrollView, can_focus=True):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        # Called for each change of focus too, which changes no colour.
+        # Also called for changes of focus, which change no colours.
         if self._renderer is not None:
             self._style = self.rich_style
             self._strip_cache.clear()
@@ -268,7 +244,7 @@ class ConversationView(ScrollView, can_focus=True):
             self._load_earlier(_EARLIER_TURNS_STEP)
 
     def _load_earlier(self, count: int) -> None:
-        """Lay out more turns above, without moving what is in view."""
+        """Lay out more turns above, without moving the visible lines."""
         height = self.virtual_size.height
         self._first_turn = max(0, self._first_turn - count)
         self._lay_out()
@@ -331,12 +307,11 @@ class ConversationView(ScrollView, can_focus=True):
     def selection_updated(self, selection: Selection | None) -> None:
         self._redraw_all()
 
-    # Acting
+    # Selection
 
     def _set_selected(self, turn: TurnView | None) -> None:
         if turn is not self._selected_turn:
             self._selected_turn = turn
-            self.post_message(self.Selected(turn))
             self._redraw_all()
 
     def select_turn(self, turn: TurnView | None) -> None:
@@ -352,8 +327,12 @@ class ConversationView(ScrollView, can_focus=True):
         if top < self.scroll_offset.y or top + height > self.scroll_offset.y + self.size.height:
             self._scroll_to_line(top)
 
+    def select_turn_id(self, turn_id: str) -> None:
+        """Select the turn with this id; none if it is not shown."""
+        self.select_turn(next((turn for turn in self._turns if turn.id == turn_id), None))
+
     def action_select_step(self, step: int) -> None:
-        """Select the turn above or below."""
+        """Select the previous or next turn."""
         if not self._turns:
             return
         current = self._selected_turn
@@ -365,13 +344,13 @@ class ConversationView(ScrollView, can_focus=True):
             self.select_turn(self._turns[max(0, index)])
 
     def action_jump_to_top(self) -> None:
-        """The beginning of the conversation."""
+        """Scroll to the top of the conversation."""
         self._first_turn = 0
         self._lay_out()
         self._scroll_to_line(0)
 
     def action_jump_to_end(self) -> None:
-        """The newest line."""
+        """Scroll to the bottom of the conversation."""
         self._follow_end()
 
     def action_toggle_fold(self) -> None:
@@ -382,7 +361,7 @@ class ConversationView(ScrollView, can_focus=True):
             self._lay_out()
 
     def action_next_warning(self, step: int) -> None:
-        """Bring the next warning of the code check into view, and select its turn."""
+        """Scroll to the next or previous code warning, and select its turn."""
         self._first_turn = 0
         self._lay_out()
         warnings = [
@@ -391,13 +370,13 @@ class ConversationView(ScrollView, can_focus=True):
             for line in self._layouts[turn].warning_lines
         ]
         if not warnings:
-            self.notify("No code was warned about in this conversation.", markup=False)
+            self.notify("There are no code warnings in this conversation.", markup=False)
             return
         middle = self.scroll_offset.y + self.size.height // 2
         if step > 0:
             line, turn = next((warning for warning in warnings if warning[0] > middle), warnings[0])
         else:
-            line, turn = next((place for place in reversed(warnings) if place[0] < middle), warnings[-1])
+            line, turn = next((warning for warning in reversed(warnings) if warning[0] < middle), warnings[-1])
         self._set_selected(turn)
         self._scroll_to_line(max(0, line - self.size.height // 2))
 

@@ -1,4 +1,4 @@
-"""A model as a line of a list: on the first screen and in the switcher."""
+"""One model as a line of a list, on the welcome page and in the model picker."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from rich.text import Text
 from phichat.sanitize import sanitize_line
 from phichat.services.model_catalog import CatalogEntry
 
+_FIT_LABELS = {True: ("  fits", ""), False: ("  does not fit", "bold red"), None: ("", "")}
+
 
 def format_model_row(entry: CatalogEntry, *, is_current: bool = False) -> Text:
-    """Whether it is here, its name, whether it fits, and what it is; in words, not by colour alone."""
+    """Return the name of a model, whether it is installed and fits, and its details; in words, not only in colour."""
     text = Text("● " if entry.installed else "○ ", no_wrap=True, overflow="ellipsis")
     text.append(sanitize_line(entry.name), "bold")
-    if is_current:
-        text.append("  in use")
-    match entry.fits:
-        case True:
-            text.append("  fits")
-        case False:
-            text.append("  does not fit", "bold red")
-        case None:
-            pass
+    text.append("  in use" if is_current else "")
+    text.append(*_FIT_LABELS[entry.fits])
     text.append(f"  {sanitize_line(entry.details)}", "dim")
     return text

@@ -1,9 +1,10 @@
-"""The prompt box: grows with what is typed, remembers what was sent, and keeps a large paste out of sight."""
+"""The prompt box: grows with its text, has a history, and shows a large paste as a chip."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -12,6 +13,7 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from phichat.sanitize import sanitize, sanitize_line
+from phichat.types import FilePart, Part, TextPart, render_parts
 
 _MAX_INLINE_CHARS = 2_000
 _MAX_INLINE_LINES = 20
@@ -20,135 +22,141 @@ _CHIP_PATTERN = re.compile(r"⟦[^⟦⟧]*⟧")
 
 
 class PromptInput(TextArea):
-    """Enter sends; Shift+Enter and Ctrl+J begin a new line; Up and Down at the edges walk the history.
+    """Enter sends; Shift+Enter and Ctrl+J insert a newline; Up and Down at the edges walk through the history.
 
-    A paste that is large, or that holds characters which could steer a terminal, stays one chip in the
-    text; `value` has it in full, exactly as it was pasted.
+    A paste that is large, or contains characters that a terminal could interpret, is one chip in the text;
+    `full_text` has the paste itself, unchanged.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+j,shift+enter,alt+enter", "newline", "New line", show=False),
         Binding("pageup", "screen.scroll_page(-1)", "Scroll the conversation up", show=False),
         Binding("pagedown", "screen.scroll_page(1)", "Scroll the conversation down", show=False),
-        Binding("ctrl+home", "screen.jump_to_top", "The beginning of the conversation", show=False),
-        Binding("ctrl+end", "screen.jump_to_end", "The end of the conversation", show=False),
+        Binding("ctrl+home", "screen.jump_to_top", "Jump to the top of the conversation", show=False),
+        Binding("ctrl+end", "screen.jump_to_end", "Jump to the bottom of the conversation", show=False),
     ]
     HELP_BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Send"),
-        Binding("up", "before", "The prompt sent before, on the first line"),
-        Binding("down", "after", "The prompt sent after it, on the last line"),
+        Binding("up", "before", "Previous prompt (from the first line)"),
+        Binding("down", "after", "Next prompt (from the last line)"),
         Binding("tab", "complete", "Complete a command or a path"),
     ]
-    """Those that depend on where the cursor is, for the help; `_on_key` decides."""
+    """Keys that depend on the cursor, for the help; `_on_key` handles them."""
 
+    @dataclass
     class Submitted(Message):
-        """The user has sent a prompt."""
+        """The user sent a prompt or a command. text: everything, parts: the same with attached files as parts."""
 
-        def __init__(self, text: str) -> None:
-            super().__init__()
-            self.text = text
+        text: str
+        parts: Sequence[Part]
 
+    @dataclass
     class CompletionKey(Message):
-        """A key that belongs to the list of completions while one is open."""
+        """A key for the open list of completions."""
 
-        def __init__(self, key: str) -> None:
-            super().__init__()
-            self.key = key
+        key: str
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, soft_wrap=True, show_line_numbers=False, tab_behavior="focus", compact=True)
-        self.placeholder = "Ask something; / lists the commands, @ attaches a file"
+        self.placeholder = "Ask anything · / for commands · @ to attach a file"
         self._pastes: dict[str, str] = {}
+        self._files: dict[str, FilePart] = {}
         self._history: list[str] = []
         self._history_index: int | None = None
         self._unsent_text = ""
-        # Textual looks for a binding after the key has bubbled up to the app; what is typed right behind it
-        # would by then be in the text, and Ctrl+U would take it along.
+        # Textual runs a binding after the key has bubbled up to the app. Text typed right after the key would
+        # already be inserted then, and Ctrl+U would delete it too.
         bindings = Binding.make_bindings([*TextArea.BINDINGS, *self.BINDINGS])
         self._action_by_key = {binding.key: binding.action for binding in bindings}
         self.is_completing = False
-        """Whether a list of completions is open: Up, Down, Tab and Enter are its keys then."""
+        """True while the list of completions is open, which Up, Down, Tab and Enter then belong to."""
 
     @property
     def full_text(self) -> str:
-        """The whole text, pastes in full."""
-        return _CHIP_PATTERN.sub(lambda chip: self._pastes.get(chip.group(), chip.group()), self.text)
+        """The text with each chip replaced by its paste."""
+        return self._expand_chips(self.text)
+
+    def _expand_chips(self, text: str) -> str:
+        return _CHIP_PATTERN.sub(lambda chip: self._pastes.get(chip.group(), chip.group()), text)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The text and the attached files, in the order of the text."""
+        if not self._files:
+            return [TextPart(self.full_text)]
+        pieces = re.split(f"({'|'.join(map(re.escape, self._files))})", self.text)
+        return [
+            self._files.get(piece) or TextPart(self._expand_chips(piece).strip()) for piece in pieces if piece.strip()
+        ]
 
     @property
     def pastes(self) -> Mapping[str, str]:
-        """chip -> pasted text."""
+        """The pasted text of each chip."""
         return {chip: text for chip, text in self._pastes.items() if chip in self.text}
 
     def set_text(self, text: str, pastes: Mapping[str, str] | None = None) -> None:
-        """Replace what is there; the cursor goes to the end."""
+        """Replace the text, and move the cursor to its end."""
         self._pastes = dict(pastes or {})
         if pastes is None and _needs_chip(text):
             text = self._make_chip(text)
         self.text = text
         self.move_cursor(self.document.end)
 
-    def insert_chip(self, name: str, text: str, size_text: str) -> str:
-        """Put a text where the cursor is, shown as a chip with its name and a word about its size; the chip."""
-        chip = f"⟦{_CHIP_BRACKETS.sub(' ', sanitize_line(name))}: {size_text}⟧"
-        self._pastes[chip] = text
+    def insert_file(self, file: FilePart, size_text: str) -> str:
+        """Insert a file at the cursor as a chip that shows its name and size; return the chip."""
+        chip = f"⟦{_CHIP_BRACKETS.sub(' ', sanitize_line(file.name))}: {size_text}⟧"
+        self._pastes[chip], self._files[chip] = render_parts([file]), file
         self.insert(chip)
         return chip
 
     def update_chip(self, chip: str, size_text: str) -> None:
-        """Say something else of the size of what is attached, if it still is."""
-        if chip not in self.text or chip not in self._pastes:
+        """Replace the size that a chip shows, if the chip is still in the text."""
+        if chip not in self.text or chip not in self._files:
             return
         row, line = next((row, line) for row, line in enumerate(self.text.split("\n")) if chip in line)
         new_chip = f"{chip.rpartition(': ')[0]}: {size_text}⟧"
-        self._pastes[new_chip] = self._pastes.pop(chip)
+        self._pastes[new_chip], self._files[new_chip] = self._pastes.pop(chip), self._files.pop(chip)
         column = line.index(chip)
         self.replace(new_chip, (row, column), (row, column + len(chip)), maintain_selection_offset=True)
 
     def set_history(self, prompts: Sequence[str]) -> None:
-        """What Up brings back, the oldest first."""
+        """Replace the history, oldest prompt first."""
         self._history = list(prompts)
         self._history_index = None
 
     def submit_text(self) -> None:
-        """Send what is there, unless it is blank."""
-        text = self.full_text
+        """Send the text, unless it is blank."""
+        text, parts = self.full_text, self.parts
         if not text.strip():
             return
+        self._files.clear()
         self._history.append(text)
         self._history_index = None
         self.set_text("")
-        self.post_message(self.Submitted(text))
+        self.post_message(self.Submitted(text, parts))
 
     def action_newline(self) -> None:
-        """Begin a new line at the cursor."""
+        """Insert a newline at the cursor."""
         self.insert("\n")
 
     async def _on_key(self, event: Key) -> None:
-        if self.is_completing and event.key in ("up", "down", "tab", "enter", "escape"):
-            event.stop()
-            event.prevent_default()
-            self.post_message(self.CompletionKey(event.key))
-            return
         row = self.cursor_location[0]
         match event.key:
+            case "up" | "down" | "tab" | "enter" | "escape" as key if self.is_completing:
+                self.post_message(self.CompletionKey(key))
             case "enter":
-                event.stop()
-                event.prevent_default()
                 self.submit_text()
             case "up" if row == 0 and self.selection.is_empty and self._history:
-                event.stop()
-                event.prevent_default()
                 self._navigate_history(-1)
             case "down" if row == self.document.line_count - 1 and self._history_index is not None:
-                event.stop()
-                event.prevent_default()
                 self._navigate_history(1)
             case key if key in self._action_by_key:
-                event.stop()
-                event.prevent_default()
                 await self.run_action(self._action_by_key[key])
             case _:
                 await super()._on_key(event)
+                return
+        event.stop()
+        event.prevent_default()
 
     def _navigate_history(self, step: int) -> None:
         if self._history_index is None:

@@ -1,8 +1,9 @@
-"""The conversations, searched as one types."""
+"""The list of conversations, searched while the user types."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
@@ -15,89 +16,86 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from phichat.sanitize import sanitize_line
-from phichat.services.chat_service import HIGHLIGHT_END, HIGHLIGHT_START, ConversationEntry
+from phichat.services.transcript_service import HIGHLIGHT_END, HIGHLIGHT_START, ConversationEntry
 
 _MIN_SPLIT_COLUMNS = 80
-"""Columns of the terminal below which there is no room for anything beside it."""
-_KEY_HINTS = "Enter opens; Down goes to the list:\nr rename d delete u undo x export"
+"""Columns of a terminal below which the sidebar hides the conversation."""
+_KEY_HINTS = "Enter open · ↓ list · r rename\nd delete · u undo · x export"
 
 
 class ConversationList(OptionList):
-    """What was found; the keys act on the highlighted one."""
+    """The conversations found; the keys act on the highlighted one."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "request('rename')", "Give it another title"),
-        Binding("d,delete", "request('delete')", "Delete it"),
-        Binding("u", "request('undo')", "Bring back what was deleted last"),
-        Binding("x", "request('export')", "Export it"),
+        Binding("r", "request('rename')", "Rename"),
+        Binding("d,delete", "request('delete')", "Delete"),
+        Binding("u", "request('undo')", "Undo the last deletion"),
+        Binding("x", "request('export')", "Export"),
         Binding("slash", "focus_search", "Search"),
     ]
 
     def action_request(self, action_name: str) -> None:
-        """Ask for something to be done."""
+        """Request an action on the highlighted conversation."""
         sidebar = self.parent
         assert isinstance(sidebar, Sidebar)
         sidebar.request_action(action_name)
 
     def action_focus_search(self) -> None:
-        """Back to the words searched for."""
+        """Move the focus to the search input."""
         assert self.parent is not None
         self.parent.query_one(Input).focus()
 
 
 class Sidebar(Vertical):
-    """A search line over a list. It knows no store: it says what is wanted, and is given a list."""
+    """A search input over a list. It only posts requests; the screen answers with `show_entries`."""
 
+    @dataclass
     class SearchRequested(Message):
-        """The list for this search; all conversations when it is empty."""
+        """The user searches for a query; "" lists all conversations."""
 
-        def __init__(self, query: str) -> None:
-            super().__init__()
-            self.query = query
+        query: str
 
+    @dataclass
     class ActionRequested(Message):
-        """Something is to be done with a conversation: open, rename, delete, undo or export."""
+        """The user wants to open, rename, delete, undo or export; entry is only None for undo."""
 
-        def __init__(self, action_name: str, entry: ConversationEntry | None) -> None:
-            super().__init__()
-            self.action_name, self.entry = action_name, entry
+        action_name: str
+        entry: ConversationEntry | None
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
+        self._input = Input(placeholder="search all conversations", compact=True)
+        self._option_list = ConversationList(markup=False)
         self._entries: Sequence[ConversationEntry] = ()
         self._is_searching = self._open_when_found = False
 
     def compose(self) -> ComposeResult:
-        yield Input(placeholder="search all that was said", compact=True)
-        yield ConversationList(markup=False)
+        yield self._input
+        yield self._option_list
         yield Static(Text(_KEY_HINTS, "dim"), markup=False)
-
-    @property
-    def _option_list(self) -> OptionList:
-        return self.query_one(OptionList)
 
     @property
     def is_open(self) -> bool:
         return self.has_class("-open")
 
     def adapt_to_width(self, width: int) -> None:
-        """Take all columns of a narrow terminal."""
+        """Use all columns of a narrow terminal."""
         self.set_class(width < _MIN_SPLIT_COLUMNS, "-alone")
 
     @property
     def is_fullscreen(self) -> bool:
-        """Whether it hides the conversation."""
+        """True if the sidebar hides the conversation."""
         return self.has_class("-alone")
 
     def toggle_open(self) -> None:
-        """Show or hide it; shown, it asks for its list and takes the keys."""
+        """Show or hide the sidebar; shown, it requests its entries and takes the focus."""
         self.toggle_class("-open")
         if self.is_open:
-            self._request_search(self.query_one(Input).value)
-            self.query_one(Input).focus()
+            self._request_search(self._input.value)
+            self._input.focus()
 
     def show_entries(self, entries: Sequence[ConversationEntry]) -> None:
-        """What was asked for."""
+        """Replace the entries; open the highlighted one if Enter was pressed while they were searched."""
         index = self._option_list.highlighted
         self._entries = entries
         self._option_list.clear_options()
@@ -108,7 +106,7 @@ class Sidebar(Vertical):
             self.request_action("open")
 
     def request_action(self, action_name: str) -> None:
-        """Ask for something to be done with the highlighted conversation."""
+        """Post a request for an action on the highlighted conversation."""
         index = self._option_list.highlighted
         entry = self._entries[index] if index is not None and index < len(self._entries) else None
         if entry is not None or action_name == "undo":
@@ -125,7 +123,7 @@ class Sidebar(Vertical):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         if self._is_searching:
-            # Enter means what the words find, not what is still listed for the words before.
+            # Enter means a result of this query, not of the one before, which is still listed.
             self._open_when_found = True
         else:
             self.request_action("open")
@@ -135,13 +133,13 @@ class Sidebar(Vertical):
         self.request_action("open")
 
     def on_key(self, event: Key) -> None:
-        if event.key == "down" and self.query_one(Input).has_focus:
+        if event.key == "down" and self._input.has_focus:
             event.stop()
             self._option_list.focus()
 
 
 def _format_entry(entry: ConversationEntry) -> Text:
-    text = Text(sanitize_line(entry.title) or "(no words)", no_wrap=True, overflow="ellipsis")
+    text = Text(sanitize_line(entry.title) or "(untitled)", no_wrap=True, overflow="ellipsis")
     text.append(f"\n{sanitize_line(entry.details)}", "dim")
     if entry.snippet:
         text.append("\n")

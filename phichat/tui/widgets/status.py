@@ -1,8 +1,9 @@
-"""The line that says what is going on: model, placement, context, speed and state."""
+"""The status line: activity, model, context, placement and speed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.text import Text
 from textual.reactive import reactive
@@ -15,7 +16,7 @@ _GAUGE_WIDTH = 10
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """used, n_ctx: tokens. state: what goes on, "" when nothing does. beside: the same in the background."""
+    """used_tokens, n_ctx: in the context. activity: "" while idle. background: progress of a download."""
 
     model: str = ""
     placement: str = ""
@@ -27,32 +28,32 @@ class Status:
 
 
 class StatusLine(Widget):
-    """One line; what does not fit its width is left out from the least important on."""
+    """Show a status in one line, which drops its last parts if it is too narrow. Texts are sanitised here."""
 
     status: reactive[Status] = reactive(Status())
 
+    def update_status(self, **changes: Any) -> None:
+        """Replace fields of the status."""
+        self.status = replace(self.status, **changes)
+
     def render(self) -> Text:
         status = self.status
-        parts: list[Text] = []
-        if status.activity:
-            parts.append(Text(status.activity, "bold"))
-        if status.background:
-            parts.append(Text(sanitize_line(status.background), "italic"))
-        parts.append(Text(sanitize_line(status.model) or "no model yet"))
-        if status.n_ctx:
-            parts.append(_format_gauge(status.used_tokens, status.n_ctx))
-        if status.placement:
-            parts.append(Text(sanitize_line(status.placement)))
-        if status.tokens_per_second:
-            parts.append(Text(f"{status.tokens_per_second:.1f} tokens/s"))
-        line = Text(" ")
-        for index, part in enumerate(parts):
+        speed = f"{status.tokens_per_second:.1f} tokens/s" if status.tokens_per_second else ""
+        parts = [
+            Text(status.activity, "bold"),
+            Text(sanitize_line(status.background), "italic"),
+            Text(sanitize_line(status.model) or "no model"),
+            _format_gauge(status.used_tokens, status.n_ctx) if status.n_ctx else Text(),
+            Text(sanitize_line(status.placement)),
+            Text(speed),
+        ]
+        line = Text(" ", no_wrap=True)
+        for index, part in enumerate(filter(None, parts)):
             separator = "  " if index else ""
             if line.cell_len + len(separator) + part.cell_len > self.size.width - 1 and index:
                 break
             line.append(separator)
             line.append_text(part)
-        line.no_wrap = True
         return line
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phichat.cancel import CancelToken
-from phichat.chat.session import Session
+from phichat.chat.pipeline import TurnHistory, TurnPipeline
 from phichat.chat.vote.answer_extraction import AnswerKind
 from phichat.chat.vote.majority import VoteConfig, format_result, group_answers
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
@@ -16,12 +16,15 @@ from phichat.errors import EngineCrashed
 from phichat.events import AnswerGroup, SampleFinished, TextDelta, TurnFinished, VoteResult
 from phichat.types import FinishReason, SamplingParams
 
+QUESTION = TurnHistory(prompt="How many?")
+
 
 def vote(texts: Sequence[str], by: AnswerKind = AnswerKind.AUTO, asked: int | None = None) -> VoteResult:
     by, groups = group_answers(texts, by)
     return VoteResult(by, asked or len(texts), groups, groups[0].samples[0] if groups else 0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["42", "It is 42.", "41", "no idea", "**42.0**"]), min_size=1), st.sampled_from(AnswerKind)
 )
@@ -63,14 +66,14 @@ def test_a_percentage_is_what_others_take_it_for() -> None:
     [
         (["42", "42", "41", "42", "42"], "4 of 5 samples agree (80 %): 42; 1 said 41."),
         (["42", "42.0"], "2 of 2 samples agree (100 %): 42."),
-        (["42", "?", "42"], "2 of 3 samples agree (67 %): 42; 1 gave no answer to compare."),
+        (["42", "?", "42"], "2 of 3 samples agree (67 %): 42; 1 had nothing to compare."),
         (
             ["1", "2", "1", "2", "3"],
             "A tie: 2 of 5 samples (40 %) said 1; 2 said 2, 1 said 3. This is the one that came first.",
         ),
         (["1", "2"], "No agreement among 2 samples: 1 said 1; 1 said 2. This is the first with an answer."),
-        (["?", "!"], "No agreement: none of 2 samples has a number to compare; this is the first."),
-        (["1"], "There is one sample, and nothing to compare it with."),
+        (["?", "!"], "No agreement: none of 2 samples has a number to compare. This is the first."),
+        (["1"], "There is one sample, so there is nothing to compare."),
     ],
 )  # fmt: skip
 def test_the_outcome_in_words(texts: Sequence[str], said: str) -> None:
@@ -84,12 +87,12 @@ def test_long_answers_and_many_are_cut_short() -> None:
     assert format_result(vote(["1", "1"], AnswerKind.NUMBER, asked=5)).startswith(
         "Only 2 of 5 samples were complete. 2 of 2 samples agree"
     )
-    assert "until then" in format_result(VoteResult("line", 5, (), 0))
+    assert "partial answer" in format_result(VoteResult("line", 5, (), 0))
 
 
 def asked(replies: Sequence[FakeReply], poll: VoteConfig, params: SamplingParams | None = None) -> list[Any]:
     params = params or SamplingParams(seed=7)
-    return list(Session(FakeBackend(replies)).send_with_vote("How many?", params, poll, CancelToken()))
+    return list(TurnPipeline(FakeBackend(replies)).run(QUESTION, params, CancelToken(), vote=poll))
 
 
 def test_the_reply_is_the_first_that_most_agree_with() -> None:
@@ -106,8 +109,8 @@ def test_the_reply_is_the_first_that_most_agree_with() -> None:
 
 
 def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
-    session, cancel, seen = Session(FakeBackend([FakeReply(["42"])] * 5)), CancelToken(), []
-    for event in session.send_with_vote("How many?", SamplingParams(), VoteConfig(5), cancel):
+    session, cancel, seen = TurnPipeline(FakeBackend([FakeReply(["42"])] * 5)), CancelToken(), []
+    for event in session.run(QUESTION, SamplingParams(), cancel, vote=VoteConfig(5)):
         seen.append(event)
         if sum(isinstance(event, SampleFinished) for event in seen) == 2:
             cancel.set()
@@ -115,14 +118,13 @@ def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
     assert sum(len(group.samples) for group in voted.groups) == 2
     assert seen[-1].finish_reason is FinishReason.CANCELLED
     assert seen[-1].text == "42"
-    assert [turn.reply for turn in session.history] == ["42"]
 
 
 def test_an_engine_that_dies_takes_no_sample_along() -> None:
     crash = EngineCrashed("The engine died", "ask again")
-    session, seen = Session(FakeBackend([FakeReply(["42"]), FakeReply(["43"], error=crash)])), []
+    session, seen = TurnPipeline(FakeBackend([FakeReply(["42"]), FakeReply(["43"], error=crash)])), []
     with pytest.raises(EngineCrashed):
-        for event in session.send_with_vote("How many?", SamplingParams(), VoteConfig(3), CancelToken()):
+        for event in session.run(QUESTION, SamplingParams(), CancelToken(), vote=VoteConfig(3)):
             seen.append(event)
     assert [event.reply.text for event in seen if isinstance(event, SampleFinished)] == ["42", "43"]
     assert (seen[-1].text, seen[-1].finish_reason) == ("42", FinishReason.ERROR)

@@ -23,7 +23,7 @@ from phichat.engine.autotune.tuning_cache import (
     list_thread_candidates,
     select_fastest,
 )
-from phichat.engine.ipc.benchmark_messages import BatchCostResult, ThreadTrial
+from phichat.engine.ipc.protocol import BatchCostResult, ThreadTrial
 from support.hardware_fixtures import PHI4, PHI4_MINI
 
 FOUND = ComputeSettings(Threads(3, 4), ((2, 1.25), (5, 2.0)))

@@ -31,6 +31,13 @@ def at_home(tmp_path: Path) -> Iterator[Home]:
         yield made
 
 
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.gguf"
@@ -175,8 +182,9 @@ def test_it_leaves_when_the_model_file_changes_and_the_new_one_is_loaded(at_home
     content = tiny.read_bytes()
     tiny.unlink()
     tiny.write_bytes(content)
-    # Who comes before the engine has noticed does not get the old one either.
-    assert at_home.used_once(tiny) != was
+    # A client that comes before the daemon has noticed does not get the old model either. A daemon that is too busy
+    # to answer in time leaves the client to an engine of its own, so on a busy machine the next try finds the new one.
+    assert becomes(lambda: at_home.used_once(tiny) != was)
     os.utime(tiny, (1, 1))
     assert becomes(lambda: not at_home.pids())
 
@@ -190,7 +198,7 @@ def test_it_leaves_when(at_home: Home, tiny: Path, how: str) -> None:
         process.terminate()
     else:
         Path(address.socket_path).unlink()
-    assert becomes(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    assert becomes(lambda: has_ended(process))
     assert at_home.engines.list_addresses() == []
 
 
@@ -232,7 +240,7 @@ def test_somebody_else_cannot_come_in_even_where_the_files_let_them(at_home: Hom
         "except PermissionError: sys.exit('closed')\n"
         "ours.settimeout(None)\n"
         "there = Connection(ours.detach())\n"
-        "try: there.send_bytes(b'{\"\": \"GetStatus\"}'); there.recv_bytes(); sys.exit('let in')\n"
+        "try: there.send_bytes(b'{\"type\": \"GetStatus\"}'); there.recv_bytes(); sys.exit('let in')\n"
         "except (EOFError, OSError): sys.exit('refused')\n"
     )
 

@@ -2,16 +2,18 @@
 
 import pytest
 
+from phichat.engine.ipc.protocol import DeviceInfo
 from phichat.engine.planner.fit_estimate import estimate_speed
-from phichat.engine.planner.hardware import Device, DeviceKind, Hardware
+from phichat.engine.planner.hardware import DeviceKind, Hardware
 from phichat.engine.planner.memory_bandwidth import lookup_gpu_bandwidth, measure_memory_bandwidth
-from phichat.engine.planner.offload_plan import OffloadRequest, compute_bytes_per_token, plan_offload
+from phichat.engine.planner.memory_estimate import compute_bytes_per_token
+from phichat.engine.planner.offload_plan import OffloadRequest, plan_offload
 from phichat.gguf.header import GgufHeader
 from support.hardware_fixtures import GIB, PHI4, PHI4_MINI, machine
 
 
-def nvidia(name: str, size: float) -> Device:
-    return Device("CUDA0", f"NVIDIA GeForce {name}", DeviceKind.GPU, int(size * GIB), int(size * GIB))
+def nvidia(name: str, size: float) -> DeviceInfo:
+    return DeviceInfo("CUDA0", f"NVIDIA GeForce {name}", DeviceKind.GPU, int(size * GIB), int(size * GIB))
 
 
 def rate(header: GgufHeader, hardware: Hardware, layers: int | None = None) -> tuple[float | None, str]:

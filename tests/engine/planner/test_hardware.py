@@ -7,11 +7,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from phichat.engine.ipc.protocol import EngineInfo
 from phichat.engine.planner.hardware import (
     Hardware,
     count_usable_cores,
     describe_unused_gpu,
-    probe_hardware,
+    probe_from_engine,
     probe_memory,
 )
 
@@ -37,7 +38,7 @@ def hyperthreads(cores: int) -> dict[str, str]:
 
 
 def test_this_machine() -> None:
-    hardware = probe_hardware((), offload_supported=False)
+    hardware = probe_from_engine(EngineInfo("", "", "", False, ()))
     assert 1 <= hardware.physical_cores <= (psutil.cpu_count() or 1)
     assert 0 < hardware.ram_available <= hardware.ram_total <= psutil.virtual_memory().total
 

@@ -28,7 +28,7 @@ def test_a_context_that_was_asked_for_and_does_not_fit_gets_a_smaller_cache() ->
     chosen = plan_with_cache_types(PHI4_MINI, CPU_16, request)
     assert (chosen.fits, chosen.n_ctx, (chosen.type_k, chosen.type_v)) == (True, 98304, Q8)
     assert len(chosen.notices) == 1
-    assert "98,304 tokens; --cache-type-k f16" in chosen.notices[0]
+    assert "98,304 tokens don't fit in memory at f16. Force f16 with --cache-type-k f16." in chosen.notices[0]
 
 
 def test_the_usual_context_is_not_shortened_where_a_smaller_cache_makes_room() -> None:

@@ -6,15 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phichat.engine.ipc.protocol import DeviceInfo
 from phichat.engine.planner import memory_estimate
-from phichat.engine.planner.hardware import Device, DeviceKind, Hardware
-from phichat.engine.planner.offload_plan import (
-    OffloadPlan,
-    OffloadRequest,
-    compute_bytes_per_token,
-    plan_offload,
-    require_fit,
-)
+from phichat.engine.planner.hardware import DeviceKind, Hardware
+from phichat.engine.planner.memory_estimate import compute_bytes_per_token
+from phichat.engine.planner.offload_plan import OffloadPlan, OffloadRequest, plan_offload, require_fit
 from phichat.errors import ModelDoesNotFit, UsageError
 from phichat.gguf.header import GgufHeader
 from phichat.gguf.types import find_type
@@ -28,7 +24,9 @@ X86 = memory_estimate.find_repack_types("x86_64")
 NVIDIA_8 = machine(card(8))
 NVIDIA_24 = machine(card(24))
 TWO_CARDS = machine(card(24), card(12, "CUDA1"))
-APPLE_16 = machine(Device("MTL0", "Apple M2", DeviceKind.INTEGRATED, int(11.8 * GIB), int(11.8 * GIB)), ram=16, free=12)
+APPLE_16 = machine(
+    DeviceInfo("MTL0", "Apple M2", DeviceKind.INTEGRATED, int(11.8 * GIB), int(11.8 * GIB)), ram=16, free=12
+)
 CPU_16 = machine(ram=16, free=13)
 MACHINES = [NVIDIA_8, NVIDIA_24, TWO_CARDS, APPLE_16, CPU_16]
 
@@ -95,7 +93,7 @@ def test_context_shrinks_for_the_sake_of_the_last_layers() -> None:
     result = plan_offload(PHI4, machine(card(10.5)), OffloadRequest())
     assert result.n_gpu_layers == 41
     assert 4096 <= result.n_ctx < 8192
-    assert "rather than 8,192" in result.notices[0]
+    assert result.notices[0].startswith("Context reduced from 8,192 to ")
 
 
 def test_two_cards_share_in_proportion() -> None:
@@ -110,7 +108,7 @@ def test_output_layer_goes_to_the_card_that_can_hold_it() -> None:
 
 
 def test_an_integrated_gpu_beside_a_card_is_left_alone() -> None:
-    igpu = Device("Vulkan1", "iGPU", DeviceKind.INTEGRATED, 16 * GIB, 12 * GIB)
+    igpu = DeviceInfo("Vulkan1", "iGPU", DeviceKind.INTEGRATED, 16 * GIB, 12 * GIB)
     result = plan_offload(PHI4_MINI, machine(card(8), igpu), OffloadRequest())
     assert result.tensor_split == ()
     assert {placement.device for placement in result.placements} == {"CPU", "CUDA0"}
@@ -130,7 +128,7 @@ def test_cpu_only() -> None:
     assert (result.fits, result.n_gpu_layers, result.n_ctx) == (True, 0, 8192)
     assert len(result.placements) == 1
     assert result.max_ctx > 8192
-    assert "No GPU" in plan_offload(PHI4, CPU_16, OffloadRequest(n_gpu_layers="all")).notices[-1]
+    assert "no usable GPU" in plan_offload(PHI4, CPU_16, OffloadRequest(n_gpu_layers="all")).notices[-1]
 
 
 def test_explicit_context_is_kept_and_refused() -> None:
@@ -140,10 +138,10 @@ def test_explicit_context_is_kept_and_refused() -> None:
     assert result.shortfall > 0
     assert 8192 < result.max_ctx < 131072
     with pytest.raises(
-        ModelDoesNotFit, match=r"phi-4-mini with .* needs [\d.]+ GB of RAM and 13.7 GB are free"
+        ModelDoesNotFit, match=r"phi-4-mini with .* needs [\d.]+ GB of RAM, but only 13.7 GB is free"
     ) as caught:
         require_fit(result, "phi-4-mini")
-    assert caught.value.next_step == f"ask for a smaller context with --ctx-size {result.max_ctx}"
+    assert caught.value.next_step == f"Ask for a smaller context with --ctx-size {result.max_ctx}"
     require_fit(plan_offload(PHI4_MINI, CPU_16, OffloadRequest(result.max_ctx)), "phi-4-mini")
 
 
@@ -203,7 +201,7 @@ def test_bytes_read_per_token() -> None:
 
 
 @st.composite
-def cards(draw: st.DrawFn) -> list[Device]:
+def cards(draw: st.DrawFn) -> list[DeviceInfo]:
     sizes = draw(st.lists(st.floats(0, 26), max_size=3))
     return [card(size, f"CUDA{index}", used=0) for index, size in enumerate(sizes)]
 
@@ -215,7 +213,7 @@ contexts = st.sampled_from([None, 512, 4096, 8192, 16384])
 @settings(max_examples=80, deadline=None)
 @given(models, contexts, cards(), st.floats(0, 40))
 def test_what_fits_stays_within_what_is_free(
-    header: GgufHeader, n_ctx: int | None, found: list[Device], free: float
+    header: GgufHeader, n_ctx: int | None, found: list[DeviceInfo], free: float
 ) -> None:
     hardware = machine(*found, ram=48, free=free)
     result = plan_offload(header, hardware, OffloadRequest(n_ctx))
@@ -232,7 +230,7 @@ def test_what_fits_stays_within_what_is_free(
 @settings(max_examples=80, deadline=None)
 @given(models, cards(), st.integers(0, 2), st.floats(0, 12), st.floats(0, 40))
 def test_more_memory_never_gives_fewer_layers(
-    header: GgufHeader, found: list[Device], which: int, more: float, free: float
+    header: GgufHeader, found: list[DeviceInfo], which: int, more: float, free: float
 ) -> None:
     request = OffloadRequest(4096)
     before = plan_offload(header, machine(*found, free=free), request)
@@ -248,7 +246,7 @@ def test_more_memory_never_gives_fewer_layers(
 @settings(max_examples=80, deadline=None)
 @given(models, cards(), st.integers(1, 64), st.integers(0, 64), st.floats(0, 40))
 def test_a_larger_context_never_takes_less(
-    header: GgufHeader, found: list[Device], steps: int, more: int, free: float
+    header: GgufHeader, found: list[DeviceInfo], steps: int, more: int, free: float
 ) -> None:
     hardware = machine(*found, free=free)
     smaller = plan_offload(header, hardware, OffloadRequest(256 * steps))

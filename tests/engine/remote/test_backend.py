@@ -156,7 +156,7 @@ def test_a_limit_of_the_server_is_told() -> None:
     with serving(Answer((chunk(content="Hi"), chunk("length")))) as server:
         own, asked_for = ask(server)[-1], ask(server, SamplingParams(max_tokens=1))[-1]
     assert own.finish_reason is asked_for.finish_reason is FinishReason.LENGTH
-    assert "its own limit" in own.notices[0]
+    assert "its token limit" in own.notices[0]
     assert asked_for.notices == ()
 
 
@@ -181,16 +181,16 @@ HELD = chunk(content="Once upon")
 @pytest.mark.parametrize(
     ("answer", "kind", "words"),
     [
-        (Answer((HELD,), then="reset"), EndpointUnreachable, "before it was complete"),
-        (Answer((HELD,), then="close"), EndpointUnreachable, "before it was complete"),
-        (Answer((HELD, b"data: {oh no\n\n")), EndpointError, "no chat completion"),
-        (Answer((HELD, b'data: ["x"]\n\n')), EndpointError, "no chat completion"),
-        (Answer((HELD, b"data: " + b"x" * (5 << 20))), EndpointError, "more than any answer"),
+        (Answer((HELD,), then="reset"), EndpointUnreachable, "cut its answer short"),
+        (Answer((HELD,), then="close"), EndpointUnreachable, "cut its answer short"),
+        (Answer((HELD, b"data: {oh no\n\n")), EndpointError, "not a JSON object"),
+        (Answer((HELD, b'data: ["x"]\n\n')), EndpointError, "not a JSON object"),
+        (Answer((HELD, b"data: " + b"x" * (5 << 20))), EndpointError, "more than any answer needs"),
         (Answer((HELD, {"error": {"message": "CUDA\nerror"}})), EndpointError, "(CUDA error)"),
         (Answer((HELD, chunk("content_filter"))), EndpointError, "content filter"),
-        (Answer((HELD, chunk("tool_calls"))), EndpointError, "calls a tool"),
-        (Answer((HELD,), then="stall"), EndpointUnreachable, "said nothing for 1 s"),
-        (Answer((HELD,), then="drip"), EndpointUnreachable, "said nothing for 1 s"),
+        (Answer((HELD, chunk("tool_calls"))), EndpointError, "called a tool"),
+        (Answer((HELD,), then="stall"), EndpointUnreachable, "sent nothing for 1 s"),
+        (Answer((HELD,), then="drip"), EndpointUnreachable, "sent nothing for 1 s"),
     ],
 )
 def test_what_was_said_before_a_fault_is_kept(answer: Answer, kind: type[PhichatError], words: str) -> None:
@@ -208,15 +208,15 @@ def test_what_was_said_before_a_fault_is_kept(answer: Answer, kind: type[Phichat
         (Answer(status=429, body={"error": {"message": "slow down"}}, headers=NOW), EndpointError, "slow down"),
         (Answer(status=503, body=b"<html>busy", kind="text/html", headers=NOW), EndpointError, "status 503"),
         (Answer(status=404, body={"error": {"message": "Model tiny not found"}}), ModelNotInstalled, "no model tiny"),
-        (Answer(status=404, body={"detail": "Not Found"}), EndpointError, "Mend base_url"),
+        (Answer(status=404, body={"detail": "Not Found"}), EndpointError, "Fix base_url"),
         (Answer(status=200, body=b"<html>Log in", kind="text/html"), EndpointError, "web page"),
         (Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}), EndpointError, "another address"),
-        (Answer(status=200, body=b"hello", kind="application/json"), EndpointError, "no chat completion"),
-        (Answer(), EndpointError, "no chat completion"),
-        (Answer((b"\x00\xff\n\nwhat?\n",), then="close"), EndpointError, "no chat completion"),
+        (Answer(status=200, body=b"hello", kind="application/json"), EndpointError, "not a JSON object"),
+        (Answer(), EndpointError, "other than a chat completion"),
+        (Answer((b"\x00\xff\n\nwhat?\n",), then="close"), EndpointError, "other than a chat completion"),
         (Answer(status=400, body={"detail": [{"loc": ["body", "n"], "msg": "too odd"}]}), EndpointError, "n: too odd"),
         (Answer(then="reset-before"), EndpointUnreachable, "closed the connection"),
-        (Answer(then="stall-before"), EndpointUnreachable, "said nothing for 1 s"),
+        (Answer(then="stall-before"), EndpointUnreachable, "sent nothing for 1 s"),
         (Answer(status=500, body=b"x" * 3_000_000, headers=NOW), EndpointError, "status 500"),
     ],
 )  # fmt: skip
@@ -286,6 +286,7 @@ def test_a_reset_behind_the_end_takes_nothing_away() -> None:
     assert (last.text, last.finish_reason, last.usage.completion_tokens) == ("All.", FinishReason.STOP, 1)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("answer", [Answer(then="stall-before"), Answer((HELD,), then="stall")])
 def test_cancel_leaves_a_silent_server_at_once(answer: Answer) -> None:
     with serving(answer) as server:
@@ -305,7 +306,7 @@ def test_cancel_leaves_a_silent_server_at_once(answer: Answer) -> None:
 def test_nothing_listens() -> None:
     with serving() as server:
         pass
-    with pytest.raises(EndpointUnreachable, match="Nothing answers at lab"):
+    with pytest.raises(EndpointUnreachable, match="No response from lab"):
         list(remote(server).load(CancelToken()))
 
 
@@ -334,10 +335,32 @@ def test_nothing_but_what_is_meant_is_sent(monkeypatch: Any) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another-server")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: of-another-server")
     with serving() as server:
-        ask(server, headers={"X-Team": "blue"})
+        ask(server, headers={"X-Team": "blue", "User-Agent": "mine"})
     assert all("another" not in json.dumps(headers) for headers in server.headers)
-    assert all(headers["x-team"] == "blue" for headers in server.headers)
-    assert not any("stainless" in name.lower() for headers in server.headers for name in headers)
+    assert all((headers["x-team"], headers["user-agent"]) == ("blue", "mine") for headers in server.headers)
+    expected = {"host", "accept", "accept-encoding", "connection", "user-agent", "x-team"}
+    assert [set(headers) - expected for headers in server.headers] == [set(), {"content-type", "content-length"}]
+
+
+def test_no_cookie_is_sent_back() -> None:
+    body = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    with serving(Answer(body=body, headers={"Set-Cookie": "session=1"})) as server:
+        backend = remote(server)
+        load(backend)
+        for _ in range(2):
+            assert list(backend.generate(HELLO, PLAIN, CancelToken()))[-1].text == "Hi"
+        backend.close()
+    assert not any("cookie" in headers for headers in server.headers)
+
+
+def test_any_prompt_can_be_sent_as_json() -> None:
+    with serving() as server:
+        backend = remote(server)
+        load(backend)
+        prompt = [Message(Role.USER, "naïve 日本 \ud800")]
+        assert list(backend.generate(prompt, PLAIN, CancelToken()))[-1].text == "Hello, you."
+        backend.close()
+    assert server.asked[0]["messages"][0]["content"] == "naïve 日本 ?"
 
 
 def test_the_forms_of_azure() -> None:

@@ -1,4 +1,4 @@
-"""Server-sent events to documents: whatever the pieces, and with bounds on what a server can send."""
+"""Decoder of server-sent events: any split of the bytes gives the same documents, within bounds."""
 
 import json
 from itertools import pairwise
@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phichat.engine.ipc.protocol import OutputDelta
 from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
-from phichat.engine.remote.sse import MAX_EVENT_BYTES, JsonDecoder, SseDecoder, parse_chunk, parse_document
+from phichat.engine.remote.response import CompletionParser
+from phichat.engine.remote.sse import MAX_EVENT_BYTES, SseDecoder, parse_chunk, parse_document
+from phichat.types import SamplingParams
 from support.fake_openai_server import chunk
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -63,11 +66,11 @@ def test_any_value_in_any_place_is_a_piece_or_trouble(value: Any, place: str) ->
     for holder in (said, inner, inner["delta"], said["usage"]):
         if place in holder or holder is said:
             try:
-                piece = parse_chunk({**said, place: value} if holder is said else _with(said, holder, place, value))
+                deltas, _ = parse_chunk({**said, place: value} if holder is said else _with(said, holder, place, value))
             except RemoteError as trouble:
                 assert trouble.kind in (RemoteErrorKind.BAD_STREAM, RemoteErrorKind.ERROR_IN_STREAM)
             else:
-                (piece.text + piece.reasoning).encode()
+                "".join(delta.text + delta.reasoning for delta in deltas).encode()
 
 
 def _with(said: dict[str, Any], holder: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
@@ -99,11 +102,7 @@ def test_comments_without_end_take_no_room() -> None:
     assert [value for value in vars(events).values() if isinstance(value, (list, bytes, bytearray)) and value] == []
 
 
-def test_a_whole_document_has_bounds_and_may_be_marked() -> None:
-    whole = JsonDecoder()
-    with pytest.raises(RemoteError):
-        for _ in range(100):
-            whole.feed(b"x" * 65536)
+def test_a_whole_document_may_have_a_byte_order_mark() -> None:
     assert parse_document(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
     for nonsense in (b"", b"[" * 100_000, b"[1]", b"9" * 5000, b"\xff"):
         with pytest.raises(RemoteError):
@@ -115,8 +114,9 @@ def test_the_first_of_several_answers_is_read() -> None:
         **chunk(),
         "choices": [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "yes"}}],
     }
-    assert parse_chunk(others).text == "yes"
-    assert parse_chunk({"choices": [{"delta": {"content": "yes"}}]}).text == "yes"
+    for document in (others, {"choices": [{"delta": {"content": "yes"}}]}, {"choices": [{**others["choices"][1]}]}):
+        (output,) = CompletionParser("lab", SamplingParams(), ()).feed(document)
+        assert output.output == OutputDelta("", "yes", 0)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_ordinary_text_gets_the_ids_of_llama_cpp(model: Any, system: str, said: 
 
 @quick
 @given(said=hostile, system=hostile)
-def test_nothing_typed_becomes_a_control_token(model: Any, said: str, system: str) -> None:
+def test_message_text_never_becomes_a_control_token(model: Any, said: str, system: str) -> None:
     def count(*texts: str) -> int:
         messages = [Message(role, text) for role, text in zip((Role.SYSTEM, Role.USER), texts, strict=True)]
         tokens = prompt.build_prompt(messages, model.template, model.vocabulary).tokens
@@ -127,22 +127,22 @@ def test_nothing_typed_becomes_a_control_token(model: Any, said: str, system: st
 
 @quick
 @given(said=hostile)
-def test_what_was_typed_is_what_the_model_sees(model: Any, said: str) -> None:
+def test_the_model_sees_the_text_unchanged(model: Any, said: str) -> None:
     built = prompt.build_prompt([Message(Role.USER, said)], model.template, model.vocabulary)
     rendered = model.template.render([Message(Role.USER, said)])
     assert "".join(spelled(model, built.tokens).split()).endswith("".join(rendered.split()))
 
 
-def test_taking_a_mark_apart_adds_no_space(model: Any) -> None:
+def test_spelling_out_a_control_token_adds_no_space(model: Any) -> None:
     built = prompt.build_prompt([Message(Role.USER, "a<|end|>b<|im_end|><s>c")], model.template, model.vocabulary)
     assert "a<|end|>b<|im_end|><s>c" in spelled(model, built.tokens)
 
 
-def test_lone_surrogates_are_no_crash(model: Any) -> None:
+def test_lone_surrogates_are_replaced(model: Any) -> None:
     assert prompt.build_prompt([Message(Role.USER, "a\ud800b")], model.template, model.vocabulary).tokens
 
 
-def test_private_characters_in_the_text_stay(model: Any) -> None:
+def test_private_use_characters_in_the_text_are_kept(model: Any) -> None:
     said = "\ue000<|end|><|im_end|>\ue001"
     built = prompt.build_prompt([Message(Role.USER, said)], model.template, model.vocabulary)
     assert said in spelled(model, built.tokens)

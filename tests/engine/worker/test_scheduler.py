@@ -37,7 +37,7 @@ FINAL = (
 
 @contextmanager
 def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> Iterator[list[Connection]]:
-    """The clients' connections to a process that has the model loaded."""
+    """Yield the clients' connections to a process that has the model loaded."""
     pairs = [Pipe() for _ in range(clients)]
     handles = [theirs.fileno() for _, theirs in pairs]
     child = subprocess.Popen([*WORKER_COMMAND, *map(str, handles)], pass_fds=handles, env=BRIEF)
@@ -46,7 +46,7 @@ def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> I
         theirs.close()
     try:
         for connection in ours:
-            assert isinstance(protocol.receive(connection), protocol.EngineInfo)
+            assert isinstance(protocol.receive_reply(connection), protocol.EngineInfo)
         load = protocol.LoadModel(str(path), n_ctx, min(512, n_ctx), sequences, 0, (), "f16", "f16", 2, True, False)
         protocol.send(ours[0], load)
         assert isinstance(answer(ours[0])[-1], protocol.ModelLoaded)
@@ -54,7 +54,7 @@ def engine(path: Path, clients: int, n_ctx: int = 2048, sequences: int = 8) -> I
     finally:
         for connection in ours:
             connection.close()
-        assert child.wait(5) == 0
+        assert child.wait(60) == 0
 
 
 def question(text: str, params: SamplingParams = GREEDY) -> protocol.Generate:
@@ -62,20 +62,20 @@ def question(text: str, params: SamplingParams = GREEDY) -> protocol.Generate:
 
 
 def answer(connection: Connection) -> list[protocol.EngineReply]:
-    """All replies to a request."""
-    replies = [protocol.receive(connection)]
+    """Return all replies to a request."""
+    replies = [protocol.receive_reply(connection)]
     while not isinstance(replies[-1], FINAL):
-        replies.append(protocol.receive(connection))
+        replies.append(protocol.receive_reply(connection))
     return replies
 
 
 def answers(connections: list[Connection]) -> dict[Connection, list[protocol.EngineReply]]:
-    """All replies to a request of each, as they come."""
+    """Return all replies to a request of each client."""
     got: dict[Connection, list[protocol.EngineReply]] = {connection: [] for connection in connections}
     while open_ := [one for one in connections if not (got[one] and isinstance(got[one][-1], FINAL))]:
         for ready in wait(open_, 30):
             assert isinstance(ready, Connection)
-            got[ready].append(protocol.receive(ready))
+            got[ready].append(protocol.receive_reply(ready))
     return got
 
 
@@ -88,7 +88,7 @@ def end(replies: list[protocol.EngineReply]) -> protocol.GenerationFinished:
     return replies[-1]
 
 
-def test_clients_who_ask_at_once_get_what_they_would_get_alone() -> None:
+def test_concurrent_clients_get_the_same_answers_as_alone() -> None:
     alone = []
     for asked in QUESTIONS:
         with engine(embedded_model(), 1) as (one,):
@@ -101,7 +101,7 @@ def test_clients_who_ask_at_once_get_what_they_would_get_alone() -> None:
     assert [text(together[client]) for client in clients] == alone
 
 
-def test_an_answer_does_not_depend_on_what_was_asked_before() -> None:
+def test_an_answer_does_not_depend_on_earlier_requests() -> None:
     asked = (QUESTIONS[0], "Tell me about the sea. " * 30, *QUESTIONS[1:], QUESTIONS[0])
     alone = {}
     for one in asked:
@@ -123,7 +123,7 @@ def test_more_clients_than_sequences_wait_for_each_other() -> None:
         assert all(text(replies) for replies in answers(clients).values())
 
 
-def test_samples_are_written_beside_answers_and_are_what_they_would_be_alone() -> None:
+def test_samples_generated_alongside_an_answer_are_the_same_as_alone() -> None:
     asked = (Message(Role.USER, QUESTIONS[2]),)
     samples = protocol.GenerateN(asked, SamplingParams(max_tokens=12), (1, 2, 3))
 
@@ -150,7 +150,7 @@ def test_samples_are_written_beside_answers_and_are_what_they_would_be_alone() -
     assert text(together[clients[0]])
 
 
-def test_two_answers_that_do_not_fit_the_context_together_come_both() -> None:
+def test_two_answers_that_exceed_the_context_together_both_finish() -> None:
     long = SamplingParams(temperature=0, max_tokens=150)
     with engine(embedded_model(), 2, n_ctx=256) as clients:
         for client, asked in zip(clients, ("Tell me about the sea.", "Tell me about the moon."), strict=True):
@@ -160,13 +160,13 @@ def test_two_answers_that_do_not_fit_the_context_together_come_both() -> None:
             assert end(replies).finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
 
 
-def test_a_client_that_stops_or_leaves_or_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_a_client_that_cancels_disconnects_or_does_not_read_delays_no_other(tmp_path: Path) -> None:
     endless = SamplingParams(temperature=5, top_k=0, top_p=1, min_p=0)
     with engine(write_tiny_llama(tmp_path / "t.gguf", context_length=8192), 4, n_ctx=8192) as clients:
         reads, stops, leaves, sleeps = clients
         for client in (stops, leaves, sleeps):
             protocol.send(client, question("word", endless))
-        protocol.receive(leaves)
+        protocol.receive_reply(leaves)
         leaves.close()
         protocol.send(stops, protocol.CancelRequest())
         assert end(answer(stops)).finish_reason is FinishReason.CANCELLED
@@ -175,7 +175,7 @@ def test_a_client_that_stops_or_leaves_or_does_not_read_keeps_nobody_waiting(tmp
             assert isinstance(answer(reads)[-1], protocol.GenerationFinished)
 
 
-def test_what_another_conversation_begins_with_is_not_evaluated_again() -> None:
+def test_a_prefix_of_another_conversation_is_reused() -> None:
     shared = (Message(Role.SYSTEM, "You are a helpful assistant who knows a lot about ships and the sea. " * 8),)
     with engine(embedded_model(), 2) as (one, other):
         for client, asked in ((one, "What is a bow?"), (other, "What is a keel?")):
@@ -187,13 +187,13 @@ def test_what_another_conversation_begins_with_is_not_evaluated_again() -> None:
         assert again.usage.cached_tokens > 100
 
 
-def test_who_asks_before_a_model_is_there_is_told() -> None:
+def test_a_request_before_the_model_is_loaded_fails() -> None:
     mine, theirs = Pipe()
     with subprocess.Popen([*WORKER_COMMAND, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=BRIEF):
         theirs.close()
-        protocol.receive(mine)
+        protocol.receive_reply(mine)
         protocol.send(mine, question("Hello?"))
-        failed = protocol.receive(mine)
+        failed = protocol.receive_reply(mine)
         mine.close()
     assert isinstance(failed, protocol.ErrorReply)
     assert "no model" in failed.message

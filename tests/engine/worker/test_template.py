@@ -5,7 +5,8 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from phichat.engine.worker.template import CHATML, KNOWN_TEMPLATES, ChatTemplate, TemplateRejected, select_template
+from phichat.engine.worker.errors import TemplateRejected
+from phichat.engine.worker.template import CHATML, KNOWN_TEMPLATES, ChatTemplate, select_template
 from phichat.types import Message, Role
 
 SYSTEM, USER, REPLY = Message(Role.SYSTEM, "be kind"), Message(Role.USER, "hi"), Message(Role.ASSISTANT, "hello")
@@ -31,7 +32,7 @@ def test_a_system_prompt_survives_a_template_without_the_role(source: str) -> No
     assert render(source, SYSTEM, USER, REPLY, USER) == "[user] be kind\n\nhi\n[assistant] hello\n[user] hi\n"
 
 
-def test_neighbours_of_one_role_are_joined_where_roles_must_alternate() -> None:
+def test_adjacent_messages_of_one_role_are_joined_where_roles_must_alternate() -> None:
     assert render(ALTERNATES, USER, USER, REPLY, USER) == "[user] hi\n\nhi\n[assistant] hello\n[user] hi\n"
 
 
@@ -39,7 +40,7 @@ def test_content_in_parts() -> None:
     assert render(PARTS, USER) == "[user] hi\n"
 
 
-def test_the_usual_extensions_are_known() -> None:
+def test_common_extensions_are_supported() -> None:
     source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}"
     assert render(source, USER) == "hi"
     assert "20" in render("{{ strftime_now('%Y') }}{{ messages | tojson }}{{ bos_token }}", USER)
@@ -63,7 +64,7 @@ def test_an_unusable_template_is_refused(source: str) -> None:
         render(source, USER)
 
 
-def test_the_sandbox_gives_no_way_out() -> None:
+def test_the_sandbox_cannot_be_escaped() -> None:
     for source in ("{{ cycler.__init__.__globals__.os.environ }}", "{{ messages.append(1) }}"):
         with pytest.raises(TemplateRejected):
             render(source + "{{ messages[0].content }}", USER)
@@ -91,11 +92,11 @@ def test_every_known_format_takes_a_conversation(name: str) -> None:
         (None, "unheard-of", set(), "chatml"),
     ],
 )
-def test_which_template_a_file_is_given(own: str | None, architecture: str, reserved: set[str], name: str) -> None:
+def test_template_selection(own: str | None, architecture: str, reserved: set[str], name: str) -> None:
     assert select_template(own, architecture, reserved.__contains__)[0] == name
 
 
-def test_every_rendering_is_watched() -> None:
+def test_every_rendering_is_guarded() -> None:
     watches = 0
 
     @contextmanager

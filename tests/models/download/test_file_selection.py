@@ -52,7 +52,7 @@ def test_a_split_model_is_one_with_all_its_parts_in_order() -> None:
 
 
 def test_a_split_model_that_lacks_a_part_is_refused() -> None:
-    with pytest.raises(AmbiguousModelError, match="one of 3 parts and the repository has 2"):
+    with pytest.raises(AmbiguousModelError, match="incomplete: 2 of 3 parts"):
         chosen(["phi-Q4_K_M-00001-of-00003.gguf", "phi-Q4_K_M-00003-of-00003.gguf"])
 
 
@@ -67,7 +67,7 @@ def test_the_plain_one_goes_before_its_variants() -> None:
 
 
 def test_what_there_is_is_named() -> None:
-    with pytest.raises(AmbiguousModelError, match="no Q4_K_M, but Q5_K_M, Q8_0") as told:
+    with pytest.raises(AmbiguousModelError, match="no Q4_K_M; available: Q5_K_M, Q8_0") as told:
         chosen(["m-Q5_K_M.gguf", "m-Q8_0.gguf"])
     assert "a/b:Q5_K_M" in told.value.next_step
     with pytest.raises(AmbiguousModelError, match=r"no file y\.gguf"):
@@ -85,8 +85,8 @@ def test_the_only_one_is_taken_unless_another_was_asked_for() -> None:
     [
         (["model.safetensors", "README.md"], "no GGUF"),
         (["mmproj-F16.gguf"], "no GGUF"),
-        (["m-Q4_K_M.gguf.part1of2", "m-Q4_K_M.gguf.part2of2"], "cut into pieces"),
-        (["m-Q4_K_M.gguf-split-a", "m-Q4_K_M.gguf-split-b"], "cut into pieces"),
+        (["m-Q4_K_M.gguf.part1of2", "m-Q4_K_M.gguf.part2of2"], "split into raw pieces"),
+        (["m-Q4_K_M.gguf-split-a", "m-Q4_K_M.gguf-split-b"], "split into raw pieces"),
         ([], "no GGUF"),
     ],
 )

@@ -8,30 +8,18 @@ from threading import Thread
 
 import pytest
 
+from phichat.cancel import CancelToken
 from phichat.errors import ModelFileError
 from phichat.models.local.hash_cache import HashCache, hash_file
 
 
-class Never:
-    def is_set(self) -> bool:
-        return False
-
-
-class Always:
-    def is_set(self) -> bool:
-        return True
-
-
 def digest_of(path: Path) -> str:
-    reading = hash_file(path, Never())
-    fractions = []
-    while True:
-        try:
-            fractions.append(next(reading))
-        except StopIteration as end:
-            assert fractions == sorted(fractions)
-            assert fractions[-1] == 1.0
-            return str(end.value)
+    steps = [*hash_file(path, CancelToken())]
+    fractions = [fraction for fraction, _ in steps]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert not any(digest for _, digest in steps[:-1])
+    return steps[-1][1]
 
 
 @pytest.fixture
@@ -51,11 +39,9 @@ def test_the_hash_is_the_files(file: Path) -> None:
 
 
 def test_cancelled_reading_proves_nothing(file: Path) -> None:
-    reading = hash_file(file, Always())
-    with pytest.raises(StopIteration) as end:
-        while True:
-            next(reading)
-    assert end.value.value == ""
+    cancel = CancelToken()
+    cancel.set()
+    assert [digest for _, digest in hash_file(file, cancel)] == [""]
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
@@ -98,7 +84,7 @@ def test_a_replaced_a_doubted_and_a_forgotten_file_are_not_proven(
     proofs.invalidate(file)
     assert (proofs.get(file), proofs.get_stale(file)) == (None, "cd" * 32)
     proofs.store(file, "cd" * 32)
-    proofs.remove(file)
+    proofs.remove_entry(file)
     assert (proofs.get(file), proofs.get_stale(file)) == (None, "")
 
 

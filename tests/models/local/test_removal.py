@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from phichat.errors import ModelNotRemovable
+from phichat.models.download.cache_diagnostics import diagnose_cache
 from phichat.models.download.destination import PART_SUFFIX
-from phichat.models.local.cache_diagnostics import diagnose_cache
 from phichat.models.local.links import Link, LinkStore
 from phichat.models.local.removal import remove_model
 from support.model_folders import at, in_ollama, library, on_hub

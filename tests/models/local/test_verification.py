@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from phichat.cancel import CancelToken
 from phichat.errors import ModelFileError
 from phichat.models.local.discovery import ModelFile
 from phichat.models.local.local_models import LocalModels
 from phichat.models.local.verification import LoadVerifier, VerifyResult, verify_model
 from support.model_folders import at, in_ollama, library, on_hub
 from support.tiny_gguf import write_tiny_llama
-
-
-class Never:
-    def is_set(self) -> bool:
-        return False
 
 
 class Always:
@@ -32,18 +28,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def verified(found: LocalModels, model: ModelFile) -> VerifyResult:
-    reading = verify_model(model, found.hash_cache, Never())
-    while True:
-        try:
-            next(reading)
-        except StopIteration as end:
-            assert isinstance(end.value, VerifyResult)
-            return end.value
+    results = [step for step in verify_model(model, found.hash_cache, CancelToken()) if isinstance(step, VerifyResult)]
+    assert len(results) == 1
+    return results[0]
 
 
 def checked(found: LocalModels, model: ModelFile) -> list[float]:
     """The fractions that the check before a load told of."""
-    return [*LoadVerifier(model, found.hash_cache).check(Never())]
+    return [*LoadVerifier(model, found.hash_cache).check(CancelToken())]
 
 
 @pytest.fixture(params=["hub", "ollama", "download"])

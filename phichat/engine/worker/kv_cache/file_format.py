@@ -1,9 +1,9 @@
-"""The file of one KV state.
+"""File format of a saved KV cache sequence.
 
     magic | length of the JSON, uint32 | JSON | token ids, uint32 each | SHA-256 of all that | payload
 
-Numbers are little-endian. The JSON has the payload's size and SHA-256, so that no byte of the file is
-without a checksum, and what the state is about can be read without the payload.
+Numbers are little-endian. The JSON holds the payload's size and SHA-256, so that every byte of the file is covered by
+a checksum, and a file can be judged without reading its payload (the bytes of `llama_state_seq_get_data`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import json
 import mmap
 import os
 import struct
@@ -20,27 +19,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
 
 MAGIC = b"phichat KV 1\r\n\x1a\n"
 _MAX_JSON_BYTES = 4096
 _TOKEN_BYTES = 4
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_CHUNK_BYTES = 256 << 10
-"""Bytes that a processor keeps near: each is hashed when it was just read."""
+_CHUNK_BYTES = 256 << 10  # bytes that a processor cache holds: each chunk is hashed when it was just read
+
+_Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class CorruptKvFile(Exception):
-    """The file is not what was written."""
+    """A file that is not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class KvFileHeader:
-    """What a state is about.
+    """Header of a file.
 
-    key: what it was made with, 64 hex digits. tokens: the ids as uint32 in their order, see `pack`.
-    seconds: that evaluating one token took. divisible: whether it can be cut to the first of its tokens.
-    payload: bytes; sha256: of them, in hex.
+    key: of everything that changes the numbers in it, 64 hex digits. owner: the conversation's key.
+    tokens: see `pack_tokens`. seconds: that evaluating one token took. divisible: if a prefix of the tokens can be
+    used alone. payload: bytes; sha256: of the payload, in hex.
     """
 
     key: str
@@ -53,22 +55,33 @@ class KvFileHeader:
 
     @property
     def token_count(self) -> int:
-        """Tokens."""
         return len(self.tokens) // _TOKEN_BYTES
 
 
+class _HeaderFields(msgspec.Struct, forbid_unknown_fields=True):
+    """JSON of a header. tokens: how many there are."""
+
+    key: str
+    owner: str
+    tokens: _Size
+    seconds: float
+    divisible: bool
+    payload: _Size
+    sha256: str
+
+
 def pack_tokens(tokens: Sequence[int]) -> bytes:
-    """Token ids as they stand in the file."""
+    """Return token ids as uint32, as in the file."""
     return struct.pack(f"<{len(tokens)}I", *tokens)
 
 
 def unpack_tokens(tokens: bytes) -> list[int]:
-    """What `pack` was given."""
+    """Return the token ids that `pack_tokens` was given."""
     return list(struct.unpack(f"<{len(tokens) // _TOKEN_BYTES}I", tokens))
 
 
 def common_prefix_length(first: bytes, second: bytes) -> int:
-    """How many tokens two packed lists begin with alike."""
+    """Return the number of tokens that two packed lists start with in common."""
     low, high = 0, min(len(first), len(second)) // _TOKEN_BYTES
     while low < high:
         mid = (low + high + 1) // 2
@@ -80,17 +93,12 @@ def common_prefix_length(first: bytes, second: bytes) -> int:
 
 
 def max_file_size(token_count: int, payload_bytes: int) -> int:
-    """The most bytes that a file with so much in it has."""
+    """Return the most bytes that a file with that many tokens and payload bytes can have."""
     return len(MAGIC) + 4 + _MAX_JSON_BYTES + token_count * _TOKEN_BYTES + _DIGEST_BYTES + payload_bytes
 
 
-def sha256_hex(payload: Any) -> str:
-    """A payload's SHA-256."""
-    return hashlib.sha256(payload).hexdigest()
-
-
 def create_file(path: Path, size: int) -> BinaryIO:
-    """A file of that size to fill, which others can see to be at work. Raises OSError."""
+    """Create a file of that size to fill, locked so that `is_being_written` is True. Raises OSError."""
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(path, flags, 0o600), "wb")
     if sys.platform != "win32":
@@ -103,7 +111,7 @@ def create_file(path: Path, size: int) -> BinaryIO:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether somebody is filling a file now; locks end with their process. Where it cannot be told: True."""
+    """Return True while a process fills the file, whose lock ends with it; always on Windows, where no lock tells."""
     if sys.platform == "win32":
         return path.exists()
     import fcntl
@@ -119,17 +127,9 @@ def is_being_written(path: Path) -> bool:
 
 
 def write_file(file: BinaryIO, header: KvFileHeader, payload: Any) -> None:
-    """Fill what `create` has made, wait until the disk has it, and close it. Raises OSError."""
-    fields = {
-        "key": header.key,
-        "owner": header.owner,
-        "tokens": header.token_count,
-        "seconds": header.seconds,
-        "divisible": header.divisible,
-        "payload": header.payload,
-        "sha256": header.sha256,
-    }
-    document = json.dumps(fields).encode()
+    """Fill a file of `create_file`, wait until it is on the disk, and close it. Raises OSError."""
+    fields = {name: getattr(header, name) for name in _HeaderFields.__struct_fields__}
+    document = msgspec.json.encode({**fields, "tokens": header.token_count})
     prefix = MAGIC + len(document).to_bytes(4, "little") + document + header.tokens
     with file:
         file.write(prefix + hashlib.sha256(prefix).digest())
@@ -142,51 +142,37 @@ def write_file(file: BinaryIO, header: KvFileHeader, payload: Any) -> None:
 
 
 def read_header(file: BufferedReader) -> KvFileHeader:
-    """The head of a file whose size agrees with it; the payload is next. Raises Damaged and OSError."""
+    """Read the header of a file whose size agrees with it; the payload is next. Raises CorruptKvFile and OSError."""
     size = os.fstat(file.fileno()).st_size
     prefix = _read_exactly(file, len(MAGIC) + 4)
     length = int.from_bytes(prefix[len(MAGIC) :], "little")
     if not prefix.startswith(MAGIC) or length > _MAX_JSON_BYTES:
-        raise CorruptKvFile("it does not begin as a state does")
+        raise CorruptKvFile("the file does not begin like a KV file")
     document = _read_exactly(file, length)
-    fields = _parse_header(document)
-    tokens_size = size - len(prefix) - length - _DIGEST_BYTES - fields["payload"]
-    if fields["tokens"] * _TOKEN_BYTES != tokens_size:
-        raise CorruptKvFile("its size is another")
+    try:
+        fields = msgspec.json.decode(document, type=_HeaderFields)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptKvFile("the header's JSON is invalid") from error
+    tokens_size = size - len(prefix) - length - _DIGEST_BYTES - fields.payload
+    if fields.tokens * _TOKEN_BYTES != tokens_size:
+        raise CorruptKvFile("the file's size does not agree with its header")
     tokens = _read_exactly(file, tokens_size)
     if hashlib.sha256(prefix + document + tokens).digest() != _read_exactly(file, _DIGEST_BYTES):
-        raise CorruptKvFile("its head has changed")
-    return KvFileHeader(**{**fields, "tokens": tokens})
-
-
-def _parse_header(document: bytes) -> dict[str, Any]:
-    field_types = {
-        **{"key": str, "owner": str, "sha256": str, "seconds": float, "divisible": bool},
-        **{"tokens": int, "payload": int},
-    }
-    try:
-        fields = json.loads(document)
-    except (ValueError, RecursionError) as error:
-        raise CorruptKvFile("it has no JSON") from error
-    if not isinstance(fields, dict) or {name: type(value) for name, value in fields.items()} != field_types:
-        raise CorruptKvFile("its JSON is another")
-    if fields["tokens"] < 0 or fields["payload"] < 0:
-        raise CorruptKvFile("it has impossible sizes")
-    return fields
+        raise CorruptKvFile("the header's checksum does not match")
+    return KvFileHeader(**{**msgspec.structs.asdict(fields), "tokens": tokens})
 
 
 def map_payload(file: BufferedReader, header: KvFileHeader) -> ctypes.Array[ctypes.c_uint8]:
-    """The payload, from where `read_head` has stopped, as memory that the system takes from the file.
+    """Map the payload into memory, from where `read_header` has stopped. Raises CorruptKvFile and OSError.
 
-    All of it is read before, so that a disk that cannot read it says so here, and needs no memory twice.
-    Raises Damaged and OSError.
+    All of it is read and hashed first, in chunks: a disk that cannot read it fails here, and no copy is needed.
     """
     payload_offset, checksum = file.tell(), hashlib.sha256()
     chunk = memoryview(bytearray(_CHUNK_BYTES))
     while count := file.readinto(chunk):
         checksum.update(chunk[:count])
     if checksum.hexdigest() != header.sha256:
-        raise CorruptKvFile("its payload has changed")
+        raise CorruptKvFile("the payload's checksum does not match")
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     return (ctypes.c_uint8 * header.payload).from_buffer(mapped, payload_offset)
 
@@ -194,5 +180,5 @@ def map_payload(file: BufferedReader, header: KvFileHeader) -> ctypes.Array[ctyp
 def _read_exactly(file: BufferedReader, count: int) -> bytes:
     content = file.read(count)
     if len(content) != count:
-        raise CorruptKvFile("it is cut off")
+        raise CorruptKvFile("the file is cut off")
     return content

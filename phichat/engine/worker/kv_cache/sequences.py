@@ -1,4 +1,4 @@
-"""The sequences of a context: which tokens' keys and values each of them has in the KV cache."""
+"""Sequences of a llama.cpp context: which tokens each of them has in the KV cache."""
 
 from __future__ import annotations
 
@@ -11,43 +11,29 @@ from time import monotonic
 from typing import Any
 
 from phichat.engine.ipc.protocol import ErrorCode
+from phichat.engine.worker.errors import RequestFailed
 from phichat.engine.worker.llama_lib import LlamaLog
 
 MIN_SHARED_PREFIX = 64
-"""Tokens in common with somebody else's, that are worth a change in the last bits: llama.cpp computes the attention
-of so many tokens in a batch in another way than that of fewer, and so the beginning that a prompt is spared matters to
-what is left of it."""
-_REPACKED_ROWS = 4
-"""Tokens whose products with the weights are computed together, by kernels for repacked weights, unless fewer are
-left."""
-
-
-class RequestFailed(Exception):
-    """A request ends with a Failed reply."""
-
-    def __init__(self, failure: ErrorCode, message: str, tokens: int = 0) -> None:
-        super().__init__(message)
-        self.failure = failure
-        self.message = message
-        self.tokens = tokens
+"""Tokens shared with another conversation that are worth a change in the last bits: llama.cpp computes the attention of
+a batch of this many tokens in another way than that of fewer, so a skipped prefix changes how the rest is rounded."""
+_REPACKED_ROWS = 4  # tokens that kernels for repacked weights multiply at once, unless fewer are left
 
 
 class DecodeStatus(Enum):
-    """How a batch ended."""
+    """How a batch ended, by the return values of llama_decode. CACHE_FULL: other sequences hold the KV cells."""
 
-    DONE = "done"
-    CANCELLED = "cancelled"
-    CACHE_FULL = "no room"
-    """The cells of the KV cache are taken by other sequences."""
+    DONE = 0
+    CACHE_FULL = 1
+    CANCELLED = 2
 
 
 class Sequence:
-    """One conversation's place in the KV cache.
+    """One sequence of the KV cache, which holds the tokens of at most one conversation.
 
-    cached: the tokens whose keys and values are there, by position. begun_with: tokens in the batch that the first of
-    them was evaluated in, 0 when that is not known. owner: whose they are, "" when nothing of
-    them is to be kept; asked_ns: since when (`time.time_ns`). is_wanted: whether whoever it was evaluated for is
-    there to go on with it.
+    cached_tokens: those whose keys and values are in the cache, by position. first_batch_size: tokens in the batch
+    that the first of them was evaluated in, 0 if unknown. conversation_key: "" if they are not to be saved;
+    last_used_ns: when it got its conversation (`time.time_ns`). may_continue: True while its client is connected.
     """
 
     def __init__(self, pool: SequencePool, seq_id: int) -> None:
@@ -60,16 +46,15 @@ class Sequence:
         self.may_continue: Callable[[], bool] = bool
 
     def truncate_to_prefix_of(self, tokens: Tokens[int]) -> None:
-        """Cut the sequence down to what it has in common with tokens.
-
-        The last token is always evaluated again: its logits are needed. A memory that cannot be
-        cut (recurrent layers, a sliding window that is past) is cleared.
-        """
+        """Cut the sequence to the prefix that it shares with the tokens, all but the last: its logits are needed."""
         self.truncate(common_prefix_length(self.cached_tokens, tokens[:-1]))
 
     def reusable_prefix(self, tokens: Tokens[int]) -> int:
-        """How many of its first tokens are kept for those: what makes no difference, is enough to be worth one, or
-        is all that it has, as a conversation that goes on finds it."""
+        """Return how many of its tokens to reuse for a prompt.
+
+        The shared prefix if it is all that the sequence holds (a conversation that goes on) or long enough to be
+        worth another rounding; else as much of it as leaves the rounding of the rest the same.
+        """
         shared = common_prefix_length(self.cached_tokens, tokens[:-1])
         if shared >= MIN_SHARED_PREFIX or shared == len(self.cached_tokens):
             return shared
@@ -78,7 +63,10 @@ class Sequence:
         return max(0, min(shared, len(tokens) - _REPACKED_ROWS)) // _REPACKED_ROWS * _REPACKED_ROWS
 
     def truncate(self, length: int) -> None:
-        """Forget what is behind the first `length` tokens."""
+        """Remove the tokens after the first `length`.
+
+        A memory that cannot do that (recurrent layers, a sliding window that has passed) is cleared.
+        """
         if length < len(self.cached_tokens) and not (
             self.can_truncate_to(length) and self._pool.remove_tokens(self.seq_id, length)
         ):
@@ -86,37 +74,43 @@ class Sequence:
         del self.cached_tokens[length:]
 
     def can_truncate_to(self, length: int) -> bool:
-        """Whether its first `length` tokens can be had without what follows them."""
-        return self._pool.can_reuse(self, length)
+        """Return True if the first `length` tokens are in the cache, and can be used without those after them."""
+        if len(self.cached_tokens) <= length:
+            return len(self.cached_tokens) == length
+        # A restored sequence has only the last window, and cells before it may have been reused.
+        return self._pool.can_truncate and self._pool.first_position(self.seq_id) <= max(0, length - self._pool.n_swa)
 
     def clear(self) -> None:
-        """Forget everything that was evaluated."""
+        """Remove all tokens."""
         self._pool.remove_tokens(self.seq_id, 0)
         self.cached_tokens.clear()
         self.first_batch_size = 0
 
     def decode(self, tokens: Tokens[int], *, all_logits: bool = False) -> DecodeStatus:
-        """Append at most a batch of tokens, with logits for the last, or for every one; what was evaluated
-        before a cancel stays. Raises RequestFailed."""
+        """Append at most a batch of tokens, with logits for the last or for all. Raises RequestFailed.
+
+        Tokens that were evaluated before a cancel are kept.
+        """
         return self._pool.decode([(self, tokens)], all_logits=all_logits)
 
 
 class SequencePool:
-    """All of a context's. They share its cells; `lib` and `memory` are llama.cpp's."""
+    """All sequences of a context, which share its cells.
+
+    can_truncate: False for recurrent state, of which no prefix can be reused. n_swa: tokens that a sliding-window
+    layer sees, 0 without such layers.
+    """
 
     def __init__(self, lib: Any, log: LlamaLog, context: Any, count: int, *, can_truncate: bool, n_swa: int) -> None:
-        """divisible: whether a sequence can be copied in part, which recurrent state cannot. window: tokens that
-        the layers see which do not see all, 0 when there are none."""
         self._lib, self._log, self._context = lib, log, context
         self._memory = lib.llama_get_memory(context)
         self.can_truncate, self.n_swa = can_truncate, n_swa
         self.sequences = tuple(Sequence(self, number) for number in range(count))
 
     def acquire(self, tokens: Tokens[int]) -> Sequence | None:
-        """An idle sequence, cut to what it has in common with tokens, and busy from now on; None when all are.
+        """Return an idle sequence, cut to the prefix to reuse and marked busy; None when all are busy.
 
-        What other conversations have in common with tokens is shared, not taken from them, while there are
-        sequences that nobody used for longer.
+        A prefix in another conversation's sequence is shared, not taken, while a less recently used one is idle.
         """
         idle = [one for one in self.sequences if not one.is_busy]
         if not idle:
@@ -126,9 +120,9 @@ class SequencePool:
         donor = max(self.sequences, key=lambda one: prefix_lengths[one.seq_id])
         shared_length = prefix_lengths[donor.seq_id]
         if prefix_lengths[best.seq_id] < len(best.cached_tokens) or shared_length > prefix_lengths[best.seq_id]:
-            # It would lose something: rather one that is empty or was not used for longest.
+            # The best one would lose tokens: prefer an empty or the least recently used one.
             other = min(idle, key=lambda one: (bool(one.cached_tokens), one.released_at))
-            if other is not donor and self.can_reuse(donor, shared_length):
+            if other is not donor and donor.can_truncate_to(shared_length):
                 other.clear()
                 if shared_length:
                     self.copy_prefix(donor, other, shared_length)
@@ -138,25 +132,21 @@ class SequencePool:
         return best
 
     def release(self, sequence: Sequence) -> None:
-        """What it holds stays until somebody needs the room."""
+        """Mark a sequence idle; its tokens stay until another request needs the cells."""
         sequence.is_busy = False
         sequence.released_at = monotonic()
 
-    def can_reuse(self, source: Sequence, length: int) -> bool:
-        """Whether a sequence has that many tokens, and they can be had without what follows them."""
-        if len(source.cached_tokens) <= length:
-            return len(source.cached_tokens) == length
-        # A state that was brought back has only the last window, and cells that are out of it may be taken.
-        first_position = self._lib.llama_memory_seq_pos_min(self._memory, source.seq_id)
-        return self.can_truncate and first_position <= max(0, length - self.n_swa)
+    def first_position(self, seq_id: int) -> int:
+        """Return the lowest position whose cell a sequence has, -1 when it is empty."""
+        return int(self._lib.llama_memory_seq_pos_min(self._memory, seq_id))
 
     def copy_prefix(self, source: Sequence, target: Sequence, length: int) -> None:
-        """Let an empty sequence begin with the first `length` tokens of another, whose cells they share."""
+        """Let an empty sequence start with the first `length` tokens of another one, sharing its cells."""
         self._lib.llama_memory_seq_cp(self._memory, source.seq_id, target.seq_id, 0, length)
         target.cached_tokens[:], target.first_batch_size = source.cached_tokens[:length], source.first_batch_size
 
     def evict_idle(self) -> bool:
-        """Forget the idle sequence that was not used for longest; False when none holds anything."""
+        """Clear the least recently used idle sequence; False when all idle ones are empty."""
         idle = [one for one in self.sequences if not one.is_busy and one.cached_tokens]
         if not idle:
             return False
@@ -164,13 +154,13 @@ class SequencePool:
         return True
 
     def remove_tokens(self, seq_id: int, start: int) -> bool:
-        """Take the tokens from `begin` on out of a sequence; False where its memory cannot do that."""
+        """Remove the tokens from `start` on; False where the memory cannot do that."""
         return bool(self._lib.llama_memory_seq_rm(self._memory, seq_id, start, -1))
 
     def decode(self, entries: Tokens[tuple[Sequence, Tokens[int]]], *, all_logits: bool = False) -> DecodeStatus:
         """Evaluate one batch: for each sequence the tokens to append, with logits for the last of each or for all.
 
-        Logits are kept by their place in the batch. Raises RequestFailed.
+        Logits are addressed by their index in the batch. Raises RequestFailed.
         """
         lib = self._lib
         total = sum(len(tokens) for _, tokens in entries)
@@ -192,21 +182,15 @@ class SequencePool:
             sequence.first_batch_size = sequence.first_batch_size if sequence.cached_tokens else total
             sequence.cached_tokens.extend(tokens)
             if result != 0:
-                # Batches that were computed before the abort may or may not be kept: ask.
+                # Batches that were computed before the abort may or may not be in the cache.
                 del sequence.cached_tokens[lib.llama_memory_seq_pos_max(self._memory, sequence.seq_id) + 1 :]
-        match result:
-            case 0:
-                return DecodeStatus.DONE
-            case 1:
-                return DecodeStatus.CACHE_FULL
-            case 2:
-                return DecodeStatus.CANCELLED
-            case _:
-                raise RequestFailed(ErrorCode.DECODE, self._log.last_error() or f"llama_decode returned {result}")
+        if 0 <= result <= 2:
+            return DecodeStatus(result)
+        raise RequestFailed(ErrorCode.DECODE, self._log.last_error() or f"llama_decode returned {result}")
 
 
 def common_prefix_length(first: Tokens[int], second: Tokens[int]) -> int:
-    """How many tokens two begin with alike."""
+    """Return the number of tokens that two lists start with in common."""
     length = min(len(first), len(second))
     if list(first[:length]) == list(second[:length]):
         return length

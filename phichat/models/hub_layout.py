@@ -1,0 +1,53 @@
+"""Layout of the hub's cache, and the names of GGUF files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+QUANTIZATION_SUFFIX = re.compile(
+    r"(?i)(?:^|[-._/])((?:UD-)?I?Q\d\w*|TQ\d_\d|MXFP4\w*|NVFP4\w*|BF16|F16|F32|FP16|FP32)$"
+)
+"""The quantization at the end of a file name without its suffix, as publishers write it."""
+SPLIT_SUFFIX = re.compile(r"-(\d{5})-of-(\d{5})$")
+
+
+def strip_split_suffix(path: Path) -> str:
+    """Return the name of a file without `.gguf` and without its part number."""
+    return SPLIT_SUFFIX.sub("", path.stem)
+
+
+def parse_quantization(file_name: str) -> str:
+    """Return the quantization in the name or path of a GGUF file, in upper case; "" if there is none."""
+    stem = file_name[: -len(".gguf")] if file_name.lower().endswith(".gguf") else file_name
+    match = QUANTIZATION_SUFFIX.search(SPLIT_SUFFIX.sub("", stem))
+    return match[1].upper() if match else ""
+
+
+def repository_folder(cache: Path, repository: str) -> Path:
+    """Return the folder of a repository in the hub's cache."""
+    return cache / ("models--" + repository.replace("/", "--"))
+
+
+def iter_repositories(cache: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the folder of each repository in the hub's cache."""
+    for folder in list_subfolders(cache):
+        if folder.name.startswith("models--"):
+            yield folder.name.removeprefix("models--").replace("--", "/", 1), folder
+
+
+def list_subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted; [] if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def file_size(path: Path) -> int:
+    """Return the size in bytes, 0 if there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

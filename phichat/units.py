@@ -1,0 +1,17 @@
+"""Sizes and durations as text."""
+
+from __future__ import annotations
+
+
+def format_size(count: int) -> str:
+    """Return bytes in kB, MB or GB, powers of 1000."""
+    if count < 1_000_000:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1_000_000_000 else f"{count / 1e9:.2f} GB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
