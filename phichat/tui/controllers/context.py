@@ -17,9 +17,8 @@ from phichat.services.chat_service import ChatService
 from phichat.tui.background import run_in_thread
 from phichat.tui.screens.dialogs import Dialog
 from phichat.tui.turn_view import TurnView, build_turn_view
-from phichat.tui.widgets.completions import CompletionList
 from phichat.tui.widgets.conversation import ConversationView
-from phichat.tui.widgets.prompt import PromptInput
+from phichat.tui.widgets.prompt import CompletionList, PromptInput
 from phichat.tui.widgets.sidebar import Sidebar
 from phichat.tui.widgets.status import StatusLine
 from phichat.tui.widgets.welcome import Welcome

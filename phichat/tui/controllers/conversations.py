@@ -24,11 +24,6 @@ class ConversationController:
         self._context, self._turns = context, turns
         self._search_timer: Timer | None = None
 
-    def new(self) -> None:
-        """Start a new conversation."""
-        if self._context.check_idle():
-            self._context.open_conversation(self._context.service.new_conversation())
-
     def toggle_sidebar(self) -> None:
         """Show or hide the sidebar."""
         sidebar = self._context.sidebar

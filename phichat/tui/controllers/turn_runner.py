@@ -63,7 +63,7 @@ class StatusPresenter(TurnPresenter):
         self._update(
             activity="",
             used_tokens=event.usage.prompt_tokens + event.usage.completion_tokens,
-            n_ctx=event.n_ctx or self._context.status_line.status.n_ctx,
+            n_ctx=event.n_ctx or self._context.status_line.n_ctx,
             tokens_per_second=event.timings.tokens_per_second,
         )
 

@@ -154,13 +154,6 @@ class TurnController:
             self._context.refresh_branch()
             self._context.view.select_turn_id(sibling_ids[index])
 
-    def fork(self) -> None:
-        """Continue in a copy of the conversation that ends at the turn."""
-        if turn := self.get_idle_target():
-            fork = self._context.service.fork_conversation(self._context.conversation, turn.id)
-            self._context.open_conversation(fork)
-            self._context.notify("Forked. The original conversation is unchanged.")
-
     def delete(self) -> None:
         """Delete the turn and everything after it, once the user has confirmed."""
         if not (turn := self.get_idle_target()):
