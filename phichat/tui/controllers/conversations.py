@@ -1,7 +1,5 @@
 """Actions on stored conversations: list, open, rename, delete, restore, export and replay."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from textual.timer import Timer

@@ -1,7 +1,5 @@
 """Actions on models: choose, switch, unload and download."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future, wait
 from threading import Thread
 from typing import Literal

@@ -1,7 +1,5 @@
 """The prompt box: complete, attach files, edit in an editor."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

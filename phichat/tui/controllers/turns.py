@@ -1,7 +1,5 @@
 """Actions on the selected turn, or on the last one: copy, save, regenerate, edit, fork, delete."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 

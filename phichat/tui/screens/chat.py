@@ -1,7 +1,5 @@
 """The chat screen: composes the widgets and controllers, binds keys, and forwards messages."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from functools import partial

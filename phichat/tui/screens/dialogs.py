@@ -1,7 +1,5 @@
 """Small dialogs: yes or no, one line of text, one of a list, a text to read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 

@@ -1,7 +1,5 @@
 """The list of models: the installed ones, those to download, and whether they fit this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """The conversation as one widget that draws only the lines in view, however long it is."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The prompt box, which has a history and shows a large paste as a chip, and the list of completions above it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,12 +157,9 @@ class PromptInput(TextArea):
     def _navigate_history(self, step: int) -> None:
         if self._history_index is None:
             self._unsent_text, self._history_index = self.full_text, len(self._history)
-        self._history_index = max(0, self._history_index + step)
-        if self._history_index >= len(self._history):
-            self._history_index = None
-            self.set_text(self._unsent_text)
-        else:
-            self.set_text(self._history[self._history_index])
+        index = max(0, self._history_index + step)
+        self._history_index = index if index < len(self._history) else None
+        self.set_text(self._unsent_text if self._history_index is None else self._history[index])
 
     async def _on_paste(self, event: Paste) -> None:
         event.stop()
@@ -198,8 +193,6 @@ class CompletionList(OptionList, can_focus=False):
     def __init__(self) -> None:
         super().__init__(markup=False)
         self._completions: Sequence[Completion] = ()
-
-    def on_mount(self) -> None:
         self.display = False
 
     def show_completions(self, completions: Sequence[Completion]) -> None:

@@ -1,7 +1,5 @@
 """The status line: activity, model, context, placement and speed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.text import Text
