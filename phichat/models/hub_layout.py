@@ -1,7 +1,5 @@
 """Layout of the hub's cache, and the names of GGUF files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -102,10 +102,8 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
     facts about the shipped file are dropped. Raises ConfigError with file and line.
     """
     builtin = _read_builtin()
-    if user_file is None:
-        return builtin.trusted_specs
     try:
-        user = _RegistryFile(str(user_file), user_file.read_bytes())
+        user = _RegistryFile(str(user_file), user_file.read_bytes() if user_file else b"")
     except FileNotFoundError:
         return builtin.trusted_specs
     except OSError as error:
@@ -124,18 +122,16 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
 @cache
 def _read_builtin() -> _RegistryFile:
     # Read several times in a run, of which it is a good part when an engine is already running.
-    path = Path(__file__).parents[1] / "models.toml"
-    if not path.is_file():
-        # A checkout has the file next to the package.
-        path = Path(__file__).parents[2] / "models.toml"
-    return _RegistryFile("models.toml", path.read_bytes())
+    # A checkout has the file next to the package.
+    package, checkout = (folder / "models.toml" for folder in Path(__file__).parents[1:3])
+    return _RegistryFile("models.toml", (package if package.is_file() else checkout).read_bytes())
 
 
 class _RegistryFile:
     def __init__(self, source: str, content: bytes) -> None:
         self.source = source
         try:
-            self.text = content.decode("utf-8")
+            self.text = content.decode()
             self.tables: Mapping[str, Any] = tomllib.loads(self.text)
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
@@ -174,9 +170,9 @@ class _RegistryFile:
         except UsageError as error:
             raise self.build_error(name, "sampling", f"is invalid ({error.message})", error.next_step) from error
         allowed = sorted(option.name for option in fields(SamplingParams))
-        if not options.keys() <= set(allowed):
-            message = "has options that are not about sampling"
-            raise self.build_error(name, "sampling", message, "Use only " + ", ".join(allowed))
+        if options.keys() - allowed:
+            next_step = f"Use only {', '.join(allowed)}"
+            raise self.build_error(name, "sampling", "has options that are not about sampling", next_step)
         return options
 
     def build_error(self, name: str, key: str, message: str, next_step: str) -> ConfigError:

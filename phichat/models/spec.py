@@ -1,7 +1,5 @@
 """References to models as users write them, parsed; nothing is looked up."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit

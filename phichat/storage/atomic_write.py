@@ -1,7 +1,5 @@
 """Replace a file in one step."""
 
-from __future__ import annotations
-
 import os
 from errno import EINVAL
 from pathlib import Path

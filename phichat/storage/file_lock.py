@@ -1,7 +1,5 @@
 """An exclusive lock on a file."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

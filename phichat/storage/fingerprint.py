@@ -1,7 +1,5 @@
 """Tell from the metadata of a file that it was replaced or written to."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 

@@ -4,8 +4,6 @@ Publishers name quantizations alike but not the same: `phi-4-Q4_K_M.gguf`, `phi-
 `Q4_K_M/phi-4-00001-of-00002.gguf`, `phi.i1-Q4_K_M.gguf`, and Microsoft's `phi-4-q4.gguf`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

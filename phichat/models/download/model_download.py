@@ -1,7 +1,5 @@
 """Download of one model: lock its files, check its header, fetch what is missing, verify, and put it in place."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import shutil

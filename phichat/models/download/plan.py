@@ -1,7 +1,5 @@
 """Plans of downloads: from a reference to the files on the hub or on a plain server, and to their header."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import re

@@ -3,8 +3,6 @@
 Everything that another attempt may solve is a TransferInterrupted, everything else a typed error.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import time

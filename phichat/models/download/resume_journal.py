@@ -8,8 +8,6 @@ Bytes are recorded after they are written, both into the page cache, which outli
 the journal may be ahead of the bytes; the hashes show that.
 """
 
-from __future__ import annotations
-
 import struct
 from hashlib import sha256
 from pathlib import Path

@@ -6,8 +6,6 @@ ResumeJournal), damage is found at once and only its chunk is fetched again. Whe
 wrong, every chunk is fetched until two fetches of it agree.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

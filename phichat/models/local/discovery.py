@@ -3,8 +3,6 @@
 Only directories, small manifests and file sizes are read, never the content of a model.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

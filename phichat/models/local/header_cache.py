@@ -1,15 +1,13 @@
 """Summaries of model headers, remembered because reading past a vocabulary takes tens of milliseconds per file."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from phichat.errors import PhichatError
 from phichat.gguf.split import list_split_paths
-from phichat.storage.file_metadata import FileMetadataCache
 from phichat.storage.fingerprint import compute_fingerprint
+from phichat.storage.json_file import FileMetadataCache
 
 
 @dataclass(frozen=True, slots=True)

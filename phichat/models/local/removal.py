@@ -1,7 +1,5 @@
 """Removal of models: only phichat's own and the hub cache's, and only files that nothing else needs."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Verification of model files against the hashes that they should have."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
