@@ -72,9 +72,6 @@ class ModelSpec(msgspec.Struct, frozen=True):
         return name.lower() in (self.name.lower(), *(alias.lower() for alias in self.aliases))
 
 
-_FILE_SPECIFIC_KEYS = ("revision", "quantization", "bytes", "sha256", "package")
-
-
 def find_spec(registry: Mapping[str, ModelSpec], name: str) -> ModelSpec | None:
     """Return the entry with that name or alias."""
     return next((spec for spec in registry.values() if spec.matches_name(name)), None)
@@ -114,7 +111,8 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
             raise user.build_error("", name, "is not under a [NAME] table", "Move it under the [NAME] of a model")
         base = builtin.tables.get(name, {})
         if any(key in table and table[key] != base.get(key) for key in ("repository", "file")):
-            base = {key: value for key, value in base.items() if key not in _FILE_SPECIFIC_KEYS}
+            file_keys = ("revision", "quantization", "bytes", "sha256", "package")
+            base = {key: value for key, value in base.items() if key not in file_keys}
         specs[name] = user.parse_entry(name, base | table)
     return specs
 

@@ -25,10 +25,7 @@ class RegistryName:
 
 @dataclass(frozen=True, slots=True)
 class RepoSpec:
-    """Model in a hub repository; parts that were not given are "".
-
-    file: a path in the repository; a folder if it ends in a slash.
-    """
+    """Model in a hub repository; "" for what was not given. file: a path in it, a folder if it ends in a slash."""
 
     repository: str
     quantization: str = ""
@@ -104,7 +101,6 @@ def _parse_name(text: str) -> ModelReference:
 
 
 def _parse_hub_url(url: str) -> RepoSpec:
-    """Parse the URL of a page of a repository or of a file in it."""
     parts = urlsplit(url)
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
     if len(segments) < 2 or segments[0] in ("datasets", "spaces", "collections", "api"):

@@ -18,8 +18,7 @@ class JsonFile:
         self.path = path
 
     def load(self, *, strict: bool = False) -> dict[str, Any]:
-        """Return the object, {} if there is none. strict: raise OSError or ValueError for a file that exists and
-        cannot be read."""
+        """Return the object, {} if there is none; strict: raise OSError or ValueError for an unreadable file."""
         try:
             if isinstance(document := json.loads(self.path.read_bytes()), dict):
                 return document

@@ -69,10 +69,7 @@ class _Candidate:
 
 
 def select_files(files: Iterable[HubFile], repository: str, *, quantization: str = "", file: str = "") -> FileSelection:
-    """Select the model: by file (a folder ends in a slash), else by quantization, else Q4_K_M.
-
-    Raises AmbiguousModelError, which lists the choices.
-    """
+    """Select by file (a folder ends in a slash), else by quantization, else Q4_K_M. Raises AmbiguousModelError."""
     models = _group_models(files := list(files))
     if file.endswith("/"):
         models = [model for model in models if model.stem.startswith(file)]

@@ -1,4 +1,4 @@
-"""Client of the Hugging Face hub: repositories and search. The only user of huggingface_hub.
+"""Client of the Hugging Face hub: repositories and search.
 
 Session, token, endpoint, proxies and offline mode are those of the library, as the user set them.
 """
@@ -50,10 +50,7 @@ class SearchHit:
 
 
 class HubClient:
-    """The hub as the user sees it.
-
-    endpoint: its base URL, "" for that of HF_ENDPOINT. is_offline: make no connection.
-    """
+    """The hub. endpoint: its base URL, "" for that of HF_ENDPOINT. is_offline: make no connection."""
 
     def __init__(self, *, endpoint: str = "", is_offline: bool = False) -> None:
         # Read by the library at import. Its own transfer protocol does not resume after a kill.

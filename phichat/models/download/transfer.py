@@ -43,10 +43,7 @@ _MIN_READ = 1 << 20
 
 
 class FileDownload:
-    """Partial file and its journal, until it is complete and verified. Held by one process at a time.
-
-    Raises StorageError.
-    """
+    """Partial file and its journal, held by one process, until it is complete and verified. Raises StorageError."""
 
     def __init__(self, file: PlannedFile) -> None:
         self._remote_file, self.size, self._expected_sha256 = file.remote_file, file.remote_file.size, file.sha256
@@ -182,7 +179,6 @@ class FileDownload:
         return DownloadError(f"Internal error in phichat ({type(error).__name__})", TRY_AGAIN, detail=detail)
 
     def _should_parallelize(self, elapsed_s: float) -> bool:
-        """Return whether several connections may be faster than one."""
         is_large = self.size - self.done_bytes > _PARALLEL_MIN_BYTES
         is_slow = 0 < self.fetched_bytes < _SINGLE_CONNECTION_RATE * elapsed_s
         return self._remote_file.supports_ranges is True and is_large and is_slow

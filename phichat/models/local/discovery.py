@@ -1,7 +1,4 @@
-"""Discovery of the models on this machine, where they are; nothing is copied.
-
-Only directories, small manifests and file sizes are read, never the content of a model.
-"""
+"""Discovery of the models on this machine. Only folders, small manifests and file sizes are read; nothing is copied."""
 
 import importlib.util
 import json

@@ -47,13 +47,9 @@ class LocalModels:
     @classmethod
     def from_paths(cls, paths: Paths, environ: Mapping[str, str] = os.environ) -> LocalModels:
         """Return the models of these folders. Raises ConfigError for the user's models.toml."""
-        return cls(
-            ModelLocations.from_environment(paths, environ),
-            read_registry(paths.user_registry),
-            HashCache(paths.hash_cache),
-            UsageLog(paths.usage_log),
-            HeaderCache(paths.header_cache),
-        )
+        locations, registry = ModelLocations.from_environment(paths, environ), read_registry(paths.user_registry)
+        caches = HashCache(paths.hash_cache), UsageLog(paths.usage_log), HeaderCache(paths.header_cache)
+        return cls(locations, registry, *caches)
 
     @cached_property
     def models(self) -> tuple[ModelFile, ...]:
@@ -102,10 +98,7 @@ class LocalModels:
         return model
 
     def find_by_name(self, query: str) -> ModelFile | None:
-        """Return the installed model of a registry name, an alias, any spec or name; a path is not followed.
-
-        Raises UsageError for an ambiguous name.
-        """
+        """Return the installed model of a name, an alias or a spec, not of a path. Raises UsageError if ambiguous."""
         name = _parse_name(query)
         spec = find_spec(self.registry, name)
         matches = [model for model in self.models if spec and model.spec == spec]
