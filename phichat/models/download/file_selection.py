@@ -53,10 +53,8 @@ class _Candidate:
     @property
     def label(self) -> str:
         """The quantization in its name, else in its folder, as written; "" if there is none."""
-        for piece in reversed(self.stem.split("/")):
-            if match := QUANTIZATION_SUFFIX.search(piece):
-                return match[1]
-        return ""
+        matches = map(QUANTIZATION_SUFFIX.search, reversed(self.stem.split("/")))
+        return next((match[1] for match in matches if match), "")
 
     @property
     def path(self) -> str:

@@ -1,7 +1,4 @@
-"""Reads of byte ranges of one remote file.
-
-Everything that another attempt may solve is a TransferInterrupted, everything else a typed error.
-"""
+"""Reads of byte ranges of one remote file. They raise TransferInterrupted where another attempt may succeed."""
 
 import re
 import socket

@@ -82,7 +82,7 @@ class FileDownload:
     def run(self) -> Iterator[DownloadProgress]:
         """Fetch what is missing and verify it, yielding the progress about ten times a second; then set `sha256`.
 
-        Closing the iterator stops the transfer; the bytes received are kept. Raises PhichatError.
+        Closing the iterator stops the transfer; the partial file keeps the bytes received. Raises PhichatError.
         """
         try:
             self._start_thread(self._hash_all)
@@ -115,7 +115,7 @@ class FileDownload:
         return DownloadProgress(self.done_bytes, self.size, self.fetched_bytes, notice)
 
     def stop(self) -> None:
-        """End the threads; the bytes received are kept."""
+        """End the threads; the partial file keeps the bytes received."""
         self._stop_event.set()
         with self._condition:
             self._condition.notify_all()

@@ -30,11 +30,7 @@ class ModelPart:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """An installed model.
-
-    parts: its files, all of a split model. aliases: other names for it. repository: on the hub, "" if it is not from
-    there. spec: its entry in the registry.
-    """
+    """Installed model. parts: its files. aliases: other names. repository: on the hub, or "". spec: registry entry."""
 
     name: str
     source: ModelSource
