@@ -124,13 +124,13 @@ class ChatService:
         return "\n".join(map(format_result, results)) or "Stopped."
 
     def last_code_block(self, conversation: Conversation) -> str:
-        """Return the first code block of the last answer, or else the whole answer. Raises UsageError."""
-        from phichat.codecheck.blocks import find_first_code_block
+        """Return the last code block of the last answer, or else the whole answer. Raises UsageError."""
+        from phichat.codecheck.blocks import find_fenced_code
 
         branch = conversation.branch
         if not branch:
             raise UsageError("There is no answer yet", "Ask something first")
-        return find_first_code_block(branch[-1].text) or branch[-1].text
+        return (find_fenced_code(branch[-1].text) or [branch[-1].text])[-1]
 
     def select_model(self, name: str) -> None:
         """Switch to another model from the next turn of any conversation. Raises ModelNotInstalled."""

@@ -175,6 +175,38 @@ def format_result(result: VoteResult) -> str:
     return f"{prefix}{share} agree ({_format_agreement(result)}): {answers}."
 
 
+def to_document(result: VoteResult, replies: Mapping[int, TurnFinished]) -> dict[str, object]:
+    """Return the result as `--json` prints it; samples are numbered in the order of their indices."""
+    indices = sorted(replies)
+    answers = {index: group.answer for group in result.groups for index in group.samples}
+    return {
+        "by": result.answer_kind,
+        "asked": result.requested,
+        "samples": [
+            {
+                "text": replies[index].text,
+                "reasoning": replies[index].reasoning,
+                "finish_reason": replies[index].finish_reason,
+                "seed": replies[index].seed,
+                "tokens": replies[index].usage.completion_tokens,
+                "answer": answers.get(index),
+            }
+            for index in indices
+        ],
+        "groups": [
+            {
+                "answer": group.answer,
+                "count": len(group.samples),
+                "samples": [indices.index(at) for at in group.samples],
+            }
+            for group in result.groups
+        ],
+        "agreement": result.agreement,
+        "winner": indices.index(result.winner),
+        "outcome": format_result(result),
+    }
+
+
 def _format_agreement(result: VoteResult) -> str:
     return f"{100 * result.agreement:.0f} %"
 
