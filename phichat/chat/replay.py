@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from phichat.chat.context_window import Turn
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import Turn, TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.engine.backend import Backend, CancelToken
 from phichat.events import Event, ModelReady, TurnFinished
 from phichat.transcript.records import TurnRecord

@@ -74,7 +74,8 @@ def ask(
     if not parts:
         raise UsageError("No prompt given", 'Use `phichat ask "..."` or pipe one in')
 
-    from phichat.chat.pipeline import TurnHistory, TurnPipeline
+    from phichat.chat.context_window import TurnHistory
+    from phichat.chat.pipeline import TurnPipeline
     from phichat.services.backend_factory import BackendFactory
     from phichat.services.transcript_service import TranscriptService
 
