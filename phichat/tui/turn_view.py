@@ -7,7 +7,7 @@ from time import monotonic
 from phichat import events
 from phichat.chat.command_output import format_count
 from phichat.chat.conversation import Conversation
-from phichat.chat.presenter import TurnPresenter, present
+from phichat.chat.presenter import TurnPresenter, format_trimmed, format_unavailable, present
 from phichat.code_report import CodeReport
 from phichat.transcript.records import TurnRecord
 from phichat.tui.render.blocks import AnswerBlock, ItemKind, RenderItem, StreamingBlocks
@@ -55,9 +55,7 @@ class TurnView(TurnPresenter):
         present(event, self)
 
     def on_context_trimmed(self, event: events.ContextTrimmed) -> None:
-        count = event.dropped_turns
-        turns, they = ("turn was", "it doesn't") if count == 1 else (f"{count:,} turns were", "they don't")
-        self.notices.append(f"The oldest {turns} left out: {they} fit the {event.n_ctx:,}-token context.")
+        self.notices.append(format_trimmed(event))
 
     def on_reasoning_delta(self, event: events.ReasoningDelta) -> None:
         self._reasoning_start = self._reasoning_start or monotonic()
@@ -74,7 +72,7 @@ class TurnView(TurnPresenter):
         self.notices += event.notices
 
     def on_transcript_unavailable(self, event: events.TranscriptUnavailable) -> None:
-        self.notices.append(f"This conversation isn't being saved: {event.reason}.")
+        self.notices.append(format_unavailable(event))
 
     def on_turn_finished(self, event: events.TurnFinished) -> None:
         self._end_reasoning()

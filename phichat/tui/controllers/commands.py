@@ -124,8 +124,6 @@ class CommandController(ChatCommands):
             self.turns.copy_answer()
 
     def run_save(self, args: str) -> None:
-        if not args:
-            raise UsageError("/save needs a file name", "Type /save PATH")
         self.turns.save_last_block(args)
 
     def run_export(self, args: str) -> None:
