@@ -44,8 +44,7 @@ class DebouncedWorker:
             self._trigger_event.clear()
             if self._stop_event.is_set():  # its own wake-up may just have been cleared
                 return
-            if self._operation():
-                delay_s = DEBOUNCE_S
-            else:
-                self._trigger_event.set()
+            delay_s = DEBOUNCE_S
+            if not self._operation():
                 delay_s = _RETRY_INTERVAL_S
+                self._trigger_event.set()

@@ -92,18 +92,13 @@ class MessageStore:
         return row["content"] if row else ""
 
     def _format_part(self, kind: str, payload: Mapping[str, Any]) -> str:
-        match kind:
-            case "tool_call":
-                return f"[calls {payload.get('name')}({json.dumps(payload.get('arguments'), ensure_ascii=False)})]"
-            case "tool_result":
-                return f"[{payload.get('name')} returned: {payload.get('output')}]"
-            case _:
-                attachment_id = (payload.get("attachment") or {}).get("id")
-                query = "select type, path, url from attachments where id = ?"
-                row = self._database.execute(query, (attachment_id,)).fetchone()
-                return (
-                    format_attachment(row["type"], row["path"] or row["url"]) if row else format_attachment(None, None)
-                )
+        if kind == "tool_call":
+            return f"[calls {payload.get('name')}({json.dumps(payload.get('arguments'), ensure_ascii=False)})]"
+        if kind == "tool_result":
+            return f"[{payload.get('name')} returned: {payload.get('output')}]"
+        query = "select type, coalesce(nullif(path, ''), url) from attachments where id = ?"
+        row = self._database.execute(query, ((payload.get("attachment") or {}).get("id"),)).fetchone()
+        return format_attachment(*row or (None, None))
 
 
 def format_attachment(kind: str | None, location: str | None) -> str:
