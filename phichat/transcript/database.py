@@ -13,7 +13,7 @@ from time import monotonic, sleep
 
 from phichat.errors import TranscriptError
 from phichat.transcript.fts_segmentation import insert_word_breaks
-from phichat.transcript.migrations import MIGRATIONS, Migration, migrate_schema
+from phichat.transcript.migrations import Migration, migrate_schema
 
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another process that writes."""
@@ -22,9 +22,7 @@ BUSY_TIMEOUT_S = 5.0
 class Database:
     """One connection; thread-safe. Its methods raise TranscriptError."""
 
-    def __init__(
-        self, path: Path, migrations: Sequence[Migration] = MIGRATIONS, busy_timeout_s: float = BUSY_TIMEOUT_S
-    ) -> None:
+    def __init__(self, path: Path, migrations: Sequence[Migration], busy_timeout_s: float) -> None:
         self.path = path
         self._lock = RLock()
         with self._translate_errors():

@@ -13,7 +13,7 @@ from phichat import events
 from phichat.errors import PhichatError, TranscriptError
 from phichat.transcript.debounce import DebouncedWorker
 from phichat.transcript.ids import make_ascending_ids
-from phichat.transcript.records import TurnRecord
+from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.turn_builder import TurnRecordBuilder, with_reply
 from phichat.types import FinishReason
 
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 _FSYNC_INTERVAL_S = 1.0
 """Between two commits of streamed text that wait for fsync."""
 
+_WRITTEN_SOON = (events.TextDelta, events.ReasoningDelta, events.ModelReady, events.SampleFinished)
+
 
 @dataclass(eq=False)
 class _RecordedTurn:
     """A turn that is being recorded.
 
-    record: the turn as it was started or ended. row_id: in the store, None until it is written. stored_counts: the
-    pieces of text and reasoning in the store. model_path: of the model's file, until the store has the model.
-    samples: other replies to the prompt, by index; sample_row_ids: of those in the store. winner_index: of the
-    sample that is the turn's own reply.
+    record: as it was started or ended. row_id: in the store, None until it is written. stored_counts: the pieces of
+    text and reasoning in the store. model_path: of the model's file, until the store has the model. samples: other
+    replies, by index; sample_row_ids: of those in the store. winner_index: of the sample that is the turn's own reply.
     """
 
     builder: TurnRecordBuilder
@@ -54,7 +55,7 @@ class Recorder:
     A store that fails does not interrupt the answer: one TranscriptUnavailable event reports it, and what is not in
     the store is tried again with the end of the turn and with every later one.
 
-    conversation_id: None as long as nothing is saved.
+    conversation_id: None as long as nothing is saved. loaded_model: the one that answers from now on.
     parent_id: the turn that the next one follows, afterwards that one. Set it to branch off elsewhere.
     on_saved: called with the record of a turn that has ended, before its TurnFinished is passed on.
     """
@@ -77,10 +78,6 @@ class Recorder:
         self._last_error: TranscriptError | None = None
         self._reported = False
         self._last_fsync_at = monotonic()
-
-    def on_model_loaded(self, event: events.ModelReady) -> None:
-        """Set the model that answers from now on."""
-        self.loaded_model = event
 
     def record_events(self, turn_events: Iterator[events.Event]) -> Iterator[events.Event]:
         """Write each event of one turn before passing it on; text within 250 ms after.
@@ -125,11 +122,8 @@ class Recorder:
     def _handle_event(self, turn: _RecordedTurn, event: events.Event) -> None:
         turn.builder.apply(event)
         match event:
-            case events.TextDelta() | events.ReasoningDelta():
-                pass
             case events.ModelReady():
-                self.on_model_loaded(event)
-                turn.model_path = event.path
+                self.loaded_model, turn.model_path = event, event.path
             case events.SampleFinished():
                 now = datetime.now(UTC)
                 sample = replace(turn.builder.record, id=self._new_id(now), created_at=now)
@@ -139,10 +133,7 @@ class Recorder:
                 same = (i for i, other in turn.samples.items() if (other.seed, other.text, other.reasoning) == reply)
                 turn.winner_index = next(same, None)
                 self._finish_turn(turn, turn.builder.build())
-                return
-            case _:
-                return
-        if turn.worker is not None:
+        if turn.worker is not None and isinstance(event, _WRITTEN_SOON):
             turn.worker.trigger()
 
     def _finish_turn(self, turn: _RecordedTurn, record: TurnRecord) -> None:
@@ -171,7 +162,7 @@ class Recorder:
             if self.conversation_id is None:
                 first = (self._unsaved[0] if self._unsaved else turn).record
                 title, began = derive_title(first.title_text), first.created_at
-                insert_conversation(connection, conversation_id, title, began, began)
+                insert_conversation(connection, ConversationRecord(conversation_id, title, began, began))
             for unsaved in self._unsaved:
                 row = unsaved.row_id
                 if row is None:

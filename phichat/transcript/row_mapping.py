@@ -16,6 +16,7 @@ from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, Timings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NUMBER_COLUMNS = ("seed", "n_ctx", "dropped_turns")
 _TOKEN_COLUMNS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
@@ -78,13 +79,10 @@ def update_turn(connection: sqlite3.Connection, rowid: int, record: TurnRecord) 
     usage = record.usage
     values: dict[str, Any] = {
         "finished_at": None if record.finished_at is None else to_micros(record.finished_at),
-        "finish_reason": record.finish_reason,
         "model": upsert_model(connection, record.model),
         "params": _upsert_shared(connection, codec.dump_json(record.params) if record.params else None),
         "system": _upsert_shared(connection, record.system),
-        "seed": record.seed,
-        "n_ctx": record.n_ctx,
-        "dropped_turns": record.dropped_turns,
+        **{name: getattr(record, name) for name in ("finish_reason", *_NUMBER_COLUMNS)},
         **{name: usage and getattr(usage, name) for name in _TOKEN_COLUMNS},
         "warnings": len(record.code.warnings) if record.code else 0,
         "timings": record.timings and codec.dump_json(record.timings),
@@ -130,38 +128,30 @@ def read_turns(connection: sqlite3.Connection, conversation: int) -> tuple[TurnR
     names = [column[0] for column in cursor.description]
     # Most turns of a conversation share these, so they are decoded once.
     decode_shared = cache(_decode)
-    return tuple(
-        _to_record(connection, dict(zip(names, values, strict=True)), decode_shared) for values in cursor.fetchall()
-    )
+    rows = [dict(zip(names, values, strict=True)) for values in cursor]
+    return tuple(_to_record(connection, row, decode_shared) for row in rows)
 
 
-def _to_record(
-    connection: sqlite3.Connection, row: Mapping[str, Any], decode_shared: Callable[[Any, str | None], Any]
-) -> TurnRecord:
+def _to_record(connection: sqlite3.Connection, row: Mapping[str, Any], decode_shared: Callable[..., Any]) -> TurnRecord:
     is_open = row["finish_reason"] is None
     text, reasoning = partial_text(connection, row["n"]) if is_open else ("", "")
     return TurnRecord(
-        id=row["id"],
         parent=row["parent_id"],
         created_at=from_micros(row["created_at"]),
-        prompt=row["prompt"],
         text=row["text"] + text,
         reasoning=row["reasoning"] + reasoning,
         system=row["system_text"],
         finished_at=None if row["finished_at"] is None else from_micros(row["finished_at"]),
         finish_reason=None if is_open else FinishReason(row["finish_reason"]),
-        error=row["error"],
         model=decode_shared(ModelInfo, row["info"]),
         params=decode_shared(SamplingParams, row["params_json"]),
-        seed=row["seed"],
         usage=None if row["prompt_tokens"] is None else Usage(*(row[name] for name in _TOKEN_COLUMNS)),
         timings=_decode(Timings, row["timings"]),
-        n_ctx=row["n_ctx"],
-        dropped_turns=row["dropped_turns"],
         code=_decode(CodeReport, row["code"]),
         live=is_open and is_writer_alive(row["writer"], row["created_at"]),
         # A store of 0.1 that cannot be written has no such column.
         prompt_parts=_decode(tuple[Part, ...], row.get("prompt_parts")) or (),
+        **{name: row[name] for name in ("id", "prompt", "error", *_NUMBER_COLUMNS)},
     )
 
 

@@ -34,7 +34,7 @@ _INDEX_BATCH_SIZE = 200
 
 @dataclass(frozen=True, slots=True)
 class SearchFilters:
-    """Which turns to search. model: a part of its name; since, until: when the turn began, the end excluded."""
+    """Limits of a search. model: a part of its name; since, until: of the start of the turn, the end excluded."""
 
     model: str | None = None
     since: datetime | None = None
@@ -96,7 +96,7 @@ def search_turns(
     # The rowid is the time, so that the index need not read older turns.
     since = "words.rowid >= :first AND turn.created_at >= :since"
     where, values = _build_conditions(filters, since, "turn.created_at < :until", "turn.warnings")
-    values["fts_query"] = fts_query
+    values |= {"fts_query": fts_query, "limit": limit}
     source = f"""FROM words JOIN turn ON turn.n = words.rowid JOIN conversation ON conversation.n = turn.conversation
         LEFT JOIN model ON model.n = turn.model WHERE words MATCH :fts_query AND NOT hidden {where}"""
     with database.read_transaction() as connection:
@@ -104,9 +104,7 @@ def search_turns(
             f"SELECT 1 FROM words WHERE words MATCH :fts_query LIMIT 1 OFFSET {_MAX_RANKED_MATCHES}", values
         ).fetchone()
         order = "words.rowid DESC" if is_unranked else "bm25(words), words.rowid DESC"
-        rows = connection.execute(
-            f"SELECT words.rowid {source} ORDER BY {order} LIMIT :limit", {**values, "limit": limit}
-        ).fetchall()
+        rows = connection.execute(f"SELECT words.rowid {source} ORDER BY {order} LIMIT :limit", values).fetchall()
         return SearchResults(tuple(_read_hit(connection, fts_query, row) for (row,) in rows), bool(is_unranked))
 
 
@@ -117,19 +115,18 @@ def list_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
 
 
 def _build_conditions(filters: SearchFilters, since: str, until: str, warned: str) -> tuple[str, dict[str, object]]:
-    where, values = "", dict[str, object]()
-    if filters.model is not None:
-        where += " AND instr(lower(model.name), lower(CAST(:model AS TEXT)))"
-        values["model"] = encode_text(filters.model)
+    conditions = (
+        (filters.model is not None, "instr(lower(model.name), lower(CAST(:model AS TEXT)))"),
+        (filters.since is not None, since),
+        (filters.until is not None, until),
+        (filters.code_warnings, warned),
+    )
+    values: dict[str, object] = {"model": encode_text(filters.model or "")}
     if filters.since is not None:
-        where += f" AND {since}"
         values |= {"since": to_micros(filters.since), "first": to_rowid(filters.since)}
     if filters.until is not None:
-        where += f" AND {until}"
         values["until"] = to_micros(filters.until)
-    if filters.code_warnings:
-        where += f" AND {warned}"
-    return where, values
+    return "".join(f" AND {condition}" for is_set, condition in conditions if is_set), values
 
 
 def _read_hit(connection: sqlite3.Connection, fts_query: str, row: int) -> TurnHit:

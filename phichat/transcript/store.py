@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from phichat.errors import ConversationNotFound, TranscriptError
-from phichat.transcript import codec
+from phichat.transcript import codec, search
 from phichat.transcript.database import BUSY_TIMEOUT_S, Database, encode_text
 from phichat.transcript.deletion import delete_turns, purge_deleted
 from phichat.transcript.ids import new_id
@@ -19,9 +18,6 @@ from phichat.transcript.records import ConversationRecord, ConversationSummary, 
 from phichat.transcript.row_mapping import from_micros, insert_turn, read_turns
 from phichat.transcript.turn_writer import insert_conversation
 from phichat.types import ModelInfo
-
-if TYPE_CHECKING:
-    from phichat.transcript.search import SearchFilters, SearchResults
 
 _MAX_CANDIDATES = 5
 
@@ -72,14 +68,12 @@ class TranscriptStore:
         return summaries[0].id if summaries else None
 
     def list_conversations(
-        self, limit: int | None = None, filters: SearchFilters | None = None
+        self, limit: int | None = None, filters: search.SearchFilters | None = None
     ) -> Sequence[ConversationSummary]:
         """Return the conversations, the newest first. limit: None for all."""
         where, values = "", dict[str, object]()
         if filters:
-            from phichat.transcript.search import list_conditions
-
-            where, values = list_conditions(filters)
+            where, values = search.list_conditions(filters)
         with self.database.read_transaction() as connection:
             return [
                 ConversationSummary(id_, title, model or "", from_micros(created), from_micros(updated), turns)
@@ -197,17 +191,16 @@ class TranscriptStore:
     def delete_turn(self, id_: str, turn: str) -> bool:
         """Delete a turn and all that follow it; the head moves before them. Return as `delete_conversations`."""
         with self.database.write_transaction() as connection:
-            rows = connection.execute(
+            cursor = connection.execute(
                 """WITH RECURSIVE leaving (n) AS (
                     SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
                     WHERE conversation.id = ? AND turn.id = ?
                     UNION ALL SELECT turn.n FROM turn JOIN leaving ON turn.parent = leaving.n)
                 SELECT n FROM leaving""",
                 (id_, turn),
-            ).fetchall()
-            if not rows:
+            )
+            if not (row_ids := [row for (row,) in cursor]):
                 raise _not_found_error(f"{id_} with a turn {turn}")
-            row_ids = [row for (row,) in rows]
             connection.execute(
                 f"""UPDATE conversation SET head = (SELECT parent FROM turn WHERE n = ?)
                 WHERE id = ? AND head IN ({", ".join("?" * len(row_ids))})""",
@@ -217,12 +210,10 @@ class TranscriptStore:
         return purge_deleted(self.database)
 
     def search_turns(
-        self, query: str, filters: SearchFilters, limit: int, *, prefix_last_word: bool = False
-    ) -> SearchResults:
+        self, query: str, filters: search.SearchFilters, limit: int, *, prefix_last_word: bool = False
+    ) -> search.SearchResults:
         """Search prompts and answers as people type words. prefix_last_word: it may be unfinished."""
-        from phichat.transcript.search import search_turns
-
-        return search_turns(self.database, query, filters, limit, prefix_last_word=prefix_last_word)
+        return search.search_turns(self.database, query, filters, limit, prefix_last_word=prefix_last_word)
 
     def get_stats(self) -> StoreStats:
         """Return the size of the store, including hidden conversations."""
@@ -243,9 +234,7 @@ class TranscriptStore:
 
     def index_pending_turns(self) -> None:
         """Index new turns now instead of at the next search: worth it after an import."""
-        from phichat.transcript.search import index_pending_turns
-
-        index_pending_turns(self.database)
+        search.index_pending_turns(self.database)
 
     def _update_conversation(self, id_: str, assignment: str, value: object) -> None:
         with self.database.write_transaction() as connection:
@@ -259,9 +248,7 @@ def _not_found_error(id_: str) -> ConversationNotFound:
 
 def _insert_with_turns(connection: sqlite3.Connection, record: ConversationRecord, source_rows: dict[str, int]) -> None:
     """source_rows: the row that a turn is a copy of, by turn id."""
-    conversation = insert_conversation(
-        connection, record.id, record.title, record.created_at, record.updated_at, record.origin or None
-    )
+    conversation = insert_conversation(connection, record)
     rows: dict[str | None, int | None] = {None: None}
     for turn in _sort_parents_first(record.turns):
         rows[turn.id] = insert_turn(

@@ -104,13 +104,11 @@ def _highlight_code(code: str, language: str) -> str:
         lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
     except ClassNotFound:
         return attribute(code)
-    pieces = [(_token_class(str(kind)), value) for kind, value in lexer.get_tokens(code)]
-    if "".join(value for _, value in pieces) != code:
+    pieces = [(_token_class(str(kind)), attribute(value)) for kind, value in lexer.get_tokens(code)]
+    if "".join(value for _, value in pieces) != attribute(code):
         # Some lexers change the code; it matters more than its colours.
         return attribute(code)
-    return "".join(
-        f'<span class="{name}">{attribute(value)}</span>' if name else attribute(value) for name, value in pieces
-    )
+    return "".join(f'<span class="{name}">{value}</span>' if name else value for name, value in pieces)
 
 
 @cache

@@ -76,7 +76,7 @@ def _convert_documents(documents: list[Any], modified_at: datetime) -> Iterator[
         if not isinstance(items, list) or not items:
             raise TranscriptFileError("It holds no conversations", _SUPPORTED_FORMATS)
         for item in items:
-            if chatgpt.is_chatgpt_conversation(item):
+            if isinstance(item, dict) and isinstance(item.get("mapping"), dict):
                 yield chatgpt.convert_chatgpt(item, modified_at)
             elif openai.is_message_list(item) and item:
                 messages = item["messages"] if isinstance(item, dict) else item

@@ -18,11 +18,6 @@ from phichat.types import FinishReason, ModelInfo
 _ORIGIN = "chatgpt"
 
 
-def is_chatgpt_conversation(document: object) -> bool:
-    """Return whether a document is a conversation of ChatGPT's conversations.json."""
-    return isinstance(document, dict) and isinstance(document.get("mapping"), dict)
-
-
 @dataclass(frozen=True, slots=True)
 class _UnfinishedTurn:
     """A turn that is collected on the way from the root. nodes: of the tree, that it is made of."""

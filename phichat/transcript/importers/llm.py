@@ -23,9 +23,7 @@ from phichat.transcript.importers.openai import parse_time, shorten_to_title
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
-ORIGIN = "llm"
-"""Prefix of the origin of imported conversations."""
-
+_ORIGIN, _EPOCH = "llm", datetime(1970, 1, 1, tzinfo=UTC)
 Row = Mapping[str, Any]
 
 
@@ -85,12 +83,12 @@ def _convert_threads(database: sqlite3.Connection, has_responses: bool) -> Itera
                 # The history that the turn was given belongs to no turn of this thread.
                 for index, (prompt, answer) in enumerate(imported.history):
                     history_time = created_at - timedelta(milliseconds=len(imported.history) - index)
-                    history_id = stable_id(history_time, ORIGIN, row["id"], str(index))
+                    history_id = stable_id(history_time, _ORIGIN, row["id"], str(index))
                     turn = TurnRecord(history_id, parent, created_at, prompt, answer, system=imported.system)
                     turns[history_id] = replace(turn, finish_reason=FinishReason.STOP)
                     parent = history_id
-            texts = {"system": imported.system, "reasoning": imported.reasoning}
-            turn = _make_turn(row, parent, created_at, imported.prompt, imported.text, **texts)
+            texts = (imported.prompt, imported.text, imported.reasoning, imported.system)
+            turn = _make_turn(row, parent, created_at, *texts)
             turns[turn.id] = turn
             if row["tip_message_hash"]:
                 turn_by_tip[row["tip_message_hash"]] = turn.id
@@ -145,10 +143,10 @@ def _add_response(turns: dict[str, TurnRecord], database: sqlite3.Connection, ro
     ]
     answer = [row["response"] or "", *(f"[calls {each['name']}({each['arguments'] or ''})]" for each in calls)]
     system = [text.strip() for text in (*fetch_fragments("system"), row["system"] or "")]
-    texts = ["\n\n".join(filter(None, parts)) for parts in (prompt, answer, system)]
-    reasoning = row["reasoning"] if "reasoning" in row.keys() else None  # noqa: SIM118  (a sqlite3.Row)
+    reasoning = [row["reasoning"] if "reasoning" in row.keys() else None]  # noqa: SIM118  (a sqlite3.Row)
+    texts = ["\n\n".join(filter(None, parts)) for parts in (prompt, answer, reasoning, system)]
     created_at, parent = parse_time(row["datetime_utc"]) or _EPOCH, next(reversed(turns), None)
-    turn = _make_turn(row, parent, created_at, texts[0], texts[1], system=texts[2], reasoning=reasoning)
+    turn = _make_turn(row, parent, created_at, *texts)
     turns[turn.id] = turn
 
 
@@ -160,15 +158,15 @@ def _convert_legacy_logs(database: sqlite3.Connection) -> Iterator[ConversationR
         turns: dict[str, TurnRecord] = {}
         for row in rows:
             created_at = parse_time(row["datetime_utc"]) or _EPOCH
-            numbered = {**row, "id": stable_id(created_at, ORIGIN, "logs", str(row["id"]))}
-            prompt, answer, parent = row["prompt"] or "", row["response"] or "", next(reversed(turns), None)
-            turn = _make_turn(numbered, parent, created_at, prompt, answer, system=row["system"])
+            numbered = {**row, "id": stable_id(created_at, _ORIGIN, "logs", str(row["id"]))}
+            texts, parent = (row["prompt"], row["response"], None, row["system"]), next(reversed(turns), None)
+            turn = _make_turn(numbered, parent, created_at, *texts)
             turns[turn.id] = turn
         yield _make_conversation(f"logs {chat}", None, turns)
 
 
 def _convert_id(source_id: str) -> str:
-    return id_from_ulid(source_id) or stable_id(None, ORIGIN, source_id)
+    return id_from_ulid(source_id) or stable_id(None, _ORIGIN, source_id)
 
 
 def _make_conversation(
@@ -178,20 +176,13 @@ def _make_conversation(
     updated_at = max(turn.finished_at or turn.created_at for turn in ordered)
     created_at = min(started_at or min(turn.created_at for turn in ordered), updated_at)
     title, head = name or shorten_to_title(ordered[0].prompt), ordered[-1].id
-    origin = f"{ORIGIN}:{source_id}"
+    origin = f"{_ORIGIN}:{source_id}"
     return ConversationRecord(_convert_id(source_id), title, created_at, updated_at, ordered, head, origin)
 
 
-def _make_turn(
-    row: Row,
-    parent: str | None,
-    created_at: datetime,
-    prompt: str,
-    text: str,
-    *,
-    system: str | None,
-    reasoning: str | None = None,
-) -> TurnRecord:
+def _make_turn(row: Row, parent: str | None, created_at: datetime, *texts: str | None) -> TurnRecord:
+    """texts: prompt, answer, reasoning and system prompt."""
+    prompt, text, reasoning, system = texts
     seconds = (row["duration_ms"] or 0) / 1000
     tokens = [row[name] if name in row.keys() else None for name in ("input_tokens", "output_tokens")]  # noqa: SIM118
     options = _convert_options(row["options_json"])
@@ -199,8 +190,8 @@ def _make_turn(
         _convert_id(row["id"]),
         parent,
         created_at,
-        prompt,
-        text,
+        prompt or "",
+        text or "",
         reasoning or "",
         system or None,
         finished_at=created_at + timedelta(seconds=seconds),
@@ -213,7 +204,6 @@ def _make_turn(
     )
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OPTIONS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     **{name: (name, float) for name in ("temperature", "top_p", "min_p", "repeat_penalty")},
     **{name: (name, int) for name in ("top_k", "seed", "max_tokens")},

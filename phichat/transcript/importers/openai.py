@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -99,12 +100,10 @@ def _part_text(part: object) -> str:
 
 def parse_time(value: object) -> datetime | None:
     """Return an ISO 8601 text or a POSIX timestamp as a time in UTC, None for anything else."""
-    try:
+    with suppress(ValueError, OverflowError, OSError):
         if isinstance(value, str):
             parsed = datetime.fromisoformat(value)
             return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
         if isinstance(value, (int, float)) and value:
             return datetime.fromtimestamp(value, UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
     return None
