@@ -40,9 +40,8 @@ def write_native_json(conversations: Iterable[ConversationRecord]) -> Iterator[s
 def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
     """Yield the conversations of a parsed document. Raises TranscriptFileError."""
     if (version := document.get("version")) != VERSION:
-        raise TranscriptFileError(
-            f"It is a phichat document of version {version!r}; this phichat reads version {VERSION}", "Update phichat"
-        )
+        message = f"It is a phichat document of version {version!r}; this phichat reads version {VERSION}"
+        raise TranscriptFileError(message, "Update phichat")
     conversations = document.get("conversations")
     if not isinstance(conversations, list):
         raise TranscriptFileError("It has no list of conversations", _EXPORT_AGAIN)

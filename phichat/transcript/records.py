@@ -68,9 +68,8 @@ class TurnRecord:
 class ConversationRecord:
     """A conversation with all its turns, ordered by id, which sorts by time.
 
-    head: the last turn of the branch that is shown; None where there are no turns.
-    origin: the source of an imported one and its id there, such as "llm:01jd…"; "" for phichat's own.
-    A store holds each origin once.
+    head: the last turn of the branch that is shown; None where there are no turns. origin: the source of an imported
+    one and its id there, such as "llm:01jd…"; "" for phichat's own. A store holds each origin once.
     """
 
     id: str

@@ -71,9 +71,7 @@ class TranscriptStore:
         self, limit: int | None = None, filters: search.SearchFilters | None = None
     ) -> Sequence[ConversationSummary]:
         """Return the conversations, the newest first. limit: None for all."""
-        where, values = "", dict[str, object]()
-        if filters:
-            where, values = search.list_conditions(filters)
+        where, values = search.list_conditions(filters or search.SearchFilters())
         with self.database.read_transaction() as connection:
             return [
                 ConversationSummary(id_, title, model or "", from_micros(created), from_micros(updated), turns)
@@ -178,12 +176,8 @@ class TranscriptStore:
         """
         with self.database.write_transaction() as connection:
             for id_ in ids:
-                rows = connection.execute(
-                    """SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
-                    WHERE conversation.id = ?""",
-                    (id_,),
-                ).fetchall()
-                delete_turns(connection, (row for (row,) in rows))
+                query = "SELECT n FROM turn WHERE conversation = (SELECT n FROM conversation WHERE id = ?)"
+                delete_turns(connection, [row for (row,) in connection.execute(query, (id_,))])
                 if not connection.execute("DELETE FROM conversation WHERE id = ?", (id_,)).rowcount:
                     raise _not_found_error(id_)
         return purge_deleted(self.database)

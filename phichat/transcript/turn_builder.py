@@ -11,10 +11,7 @@ from phichat.types import FinishReason, ModelInfo
 
 
 class TurnRecordBuilder:
-    """Builds the record of one turn.
-
-    texts, reasonings: the streamed pieces so far. One thread appends to them; others may read.
-    """
+    """Builds the record of one turn. texts, reasonings: streamed pieces; one thread appends to them, others read."""
 
     def __init__(self, event: events.TurnStarted, id_: str, parent: str | None, model: ModelInfo | None) -> None:
         """model: the one that is loaded already, None where the turn loads it."""

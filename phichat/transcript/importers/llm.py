@@ -124,11 +124,8 @@ def _add_response(turns: dict[str, TurnRecord], database: sqlite3.Connection, ro
             return ()  # written by an llm without that table
 
     def fetch_fragments(kind: str) -> list[str]:
-        query = (
-            f"select content from {kind}_fragments join fragments on fragments.id = fragment_id "
-            'where response_id = ? order by "order"'
-        )
-        return [fragment["content"] for fragment in fetch(query)]
+        query = f"select content from {kind}_fragments join fragments on fragments.id = fragment_id"
+        return [fragment["content"] for fragment in fetch(f'{query} where response_id = ? order by "order"')]
 
     attachments = fetch(
         "select attachments.* from prompt_attachments join attachments on attachments.id = attachment_id "
