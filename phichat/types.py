@@ -50,7 +50,7 @@ def _render_file(part: FilePart) -> str:
 
 
 Content = str | tuple[Part, ...]
-"""What a message is made from: one text, or parts."""
+"""Content of a message: one text, or parts."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
