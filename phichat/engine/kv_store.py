@@ -30,7 +30,7 @@ COMPLETE_SUFFIX, PARTIAL_SUFFIX, RESTORING_SUFFIX, TOMBSTONE_SUFFIX = ".kv", ".p
 _FILE_NAME_PATTERN = re.compile(r"([0-9a-f]{16})-([0-9a-z]{1,64})-([0-9a-f]{8})-[0-9a-f]{8}(\.kv|\.part|\.tried)")
 _MAX_DEFAULT_BUDGET = 4_000_000_000
 _FREE_DISK_DIVISOR = 20
-"""The default budget: this many bytes, or this part of the free disk space, whichever is less."""
+"""The default budget in bytes: the free disk space divided by this, but at most _MAX_DEFAULT_BUDGET."""
 _STALE_WRITE_S = 60.0
 """Time since the last write after which no process writes or restores a file any more."""
 _TOMBSTONE_TTL_S = 30 * 86_400.0
@@ -50,15 +50,9 @@ class KvStoreFile:
     size: int
     changed_ns: int
 
-    @property
-    def suffix(self) -> str:
-        """COMPLETE_SUFFIX, PARTIAL_SUFFIX or RESTORING_SUFFIX."""
-        return self.path.suffix
-
     def compute_value(self, now: float) -> float:
         """Return the seconds saved per byte, which decay without use."""
-        age = max(0.0, now - self.changed_ns / 1e9)
-        return self.saved_s / (1 + age / _VALUE_HALF_LIFE_S) / max(1, self.size)
+        return self.saved_s / (1 + max(0.0, now - self.changed_ns / 1e9) / _VALUE_HALF_LIFE_S) / max(1, self.size)
 
 
 class KvStore:
@@ -104,8 +98,7 @@ class KvStore:
 
     def make_partial_path(self, model_key: str, conversation_key: str, saved_s: float) -> Path:
         """Return a new path to write a KV cache to."""
-        milliseconds = min(int(saved_s * 1000), 2**32 - 1)
-        name = f"{model_key[:16]}-{conversation_key}-{milliseconds:08x}-{secrets.token_hex(4)}"
+        name = f"{model_key[:16]}-{conversation_key}-{min(int(saved_s * 1000), 2**32 - 1):08x}-{secrets.token_hex(4)}"
         return self.path / f"{name}{PARTIAL_SUFFIX}"
 
     def evict(self, needed_bytes: int, evict_first: Collection[Path] = ()) -> bool:
@@ -116,10 +109,9 @@ class KvStore:
         budget = self.budget
         if needed_bytes > budget:
             return False
-        now = time.time()
-        files = self.list_files()
+        now, files = time.time(), self.list_files()
         total = sum(file.size for file in files)
-        complete_files = (file for file in files if file.suffix == COMPLETE_SUFFIX)
+        complete_files = (file for file in files if file.path.suffix == COMPLETE_SUFFIX)
         for file in sorted(complete_files, key=lambda file: (file.path not in evict_first, file.compute_value(now))):
             if total + needed_bytes <= budget:
                 break
@@ -133,15 +125,14 @@ class KvStore:
 
         Raises TranscriptError when its files cannot be removed.
         """
-        conversation_key = encode_conversation_id(conversation_id)
         if not self.path.is_dir():
-            # No engine process has one to save: they create the folder when they load a model.
-            return
+            return  # no engine process has one to save: they create the folder when they load a model
+        conversation_key = encode_conversation_id(conversation_id)
         tombstone = self.path / f"{conversation_key}{TOMBSTONE_SUFFIX}"
         try:
             tombstone.touch(mode=0o600)
             now = time.time_ns()
-            os.utime(tombstone, ns=(now, now))  # a file system's own clock is coarser, and behind
+            os.utime(tombstone, ns=(now, now))  # a file system's own clock is coarser, and late
             for file in self.list_files():
                 if file.conversation_key == conversation_key:
                     file.path.unlink(missing_ok=True)
@@ -163,9 +154,8 @@ class KvStore:
         for path, stat in self._scan_entries():
             match = _FILE_NAME_PATTERN.fullmatch(path.name)
             is_unfinished = match is not None and match[4] != COMPLETE_SUFFIX
-            if not is_unfinished and path.suffix != TOMBSTONE_SUFFIX:
-                continue
-            if now - stat.st_mtime > (_STALE_WRITE_S if is_unfinished else _TOMBSTONE_TTL_S):
+            max_age_s = _STALE_WRITE_S if is_unfinished else _TOMBSTONE_TTL_S
+            if (is_unfinished or path.suffix == TOMBSTONE_SUFFIX) and now - stat.st_mtime > max_age_s:
                 with contextlib.suppress(OSError):
                     path.unlink()
 

@@ -13,15 +13,8 @@ from typing import Protocol
 import msgspec
 
 from phichat.config.settings import EngineOptions
+from phichat.engine.autotune import tuning_cache as tuning
 from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeKey, ProbeOutcome, build_probe_key
-from phichat.engine.autotune.tuning_cache import (
-    ASSUMED_BATCH_COSTS,
-    ComputeSettings,
-    StaticTuning,
-    Threads,
-    TuningSource,
-    resolve_spin_count,
-)
 from phichat.engine.backend import CancelToken, LoadEvent
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
@@ -53,12 +46,12 @@ StartProcess = Callable[[EngineTimeouts, int], EngineProcess]
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """A loaded model and its engine process. engine_info: of the library that the process uses."""
+    """Loaded model and its engine process. engine_info: of the library that the process uses."""
 
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
-    threads: Threads
+    threads: tuning.Threads
     load_reply: ModelLoaded
     engine_info: EngineInfo
 
@@ -69,18 +62,16 @@ class FileVerifier(Protocol):
     @property
     def sha256(self) -> str:
         """The file's hash, "" where it is unknown."""
-        ...
 
     def check(self, cancel: CancelToken) -> Iterator[float]:
-        """Read the whole file if that is due, yielding the fraction done.
+        """Read the whole file if that is due, yielding the fraction done; a set cancel ends it early.
 
-        Raises ModelFileError when its hash differs; a set cancel ends it early.
+        Raises ModelFileError when its hash differs.
         """
-        ...
 
 
 class LocalBackend(ProcessBackend):
-    """One GGUF file. Starts an engine process to load it, and a fresh one after every failure.
+    """One GGUF file. Starts an engine process to load it, and a new one after every failure.
 
     verifier: has to accept the file before it is loaded. suggestions: names and sizes in bytes of models to advise
     when this one does not fit. free_memory: stops idle daemons, and returns whether it stopped any. kv_store: folder
@@ -99,12 +90,12 @@ class LocalBackend(ProcessBackend):
         start_process: StartProcess | None = None,
         free_memory: Callable[[], bool] | None = None,
         kv_store: KvStore | None = None,
-        tuning_source: TuningSource | None = None,
+        tuning_source: tuning.TuningSource | None = None,
     ) -> None:
         super().__init__(name, path)
         self._options, self._probe_cache, self._timeouts = options, probe_cache, timeouts or EngineTimeouts()
         self._start_process = start_process or (lambda timeouts, spin: EngineProcess(timeouts, spin_count=spin))
-        self._tuning_source = tuning_source or StaticTuning()
+        self._tuning_source = tuning_source or tuning.StaticTuning()
         self._verifier, self._suggestions = verifier, suggestions
         self._free_memory, self._kv_store = free_memory, kv_store
         self._loaded_engine: LoadedEngine | None = None
@@ -153,11 +144,8 @@ class LocalBackend(ProcessBackend):
             probed = self._probe_cache.lookup(probe_key)
             hardware = probe_from_engine(engine_info)
             plan = plan_placement(header, hardware, self._options, probed)
-            if (
-                self._free_memory
-                and would_improve_with_free_memory(plan, header, hardware, self._options, probed)
-                and self._free_memory()
-            ):
+            could_improve = would_improve_with_free_memory(plan, header, hardware, self._options, probed)
+            if self._free_memory and could_improve and self._free_memory():
                 # Only a new process sees the memory of the GPUs as it is now.
                 process.kill()
                 process = self._start_engine()
@@ -185,20 +173,16 @@ class LocalBackend(ProcessBackend):
                 load_reply = yield from self._load_model(process, request, plan.total, cancel)
             if load_reply is None:
                 return
-            notices = [*plan.notices, *load_reply.notices]
-            if gpu_notice := describe_unused_gpu(hardware):
-                notices.append(gpu_notice)
+            notices = [*plan.notices, *load_reply.notices, describe_unused_gpu(hardware)]
             if probed is None:
-                self._probe_cache.store(
-                    probe_key, ProbeOutcome.WORKS if request.extra_buffers else ProbeOutcome.CRASHES
-                )
-                if not request.extra_buffers:
-                    notices.append(_CPU_BUFFERS_CRASH_NOTICE)
+                outcome = ProbeOutcome.WORKS if request.extra_buffers else ProbeOutcome.CRASHES
+                self._probe_cache.store(probe_key, outcome)
+                notices.append(None if request.extra_buffers else _CPU_BUFFERS_CRASH_NOTICE)
             engine = LoadedEngine(process, header, plan, settings.threads, load_reply, engine_info)
             model_info = self._make_model_info(engine, hardware)
             self._loaded_engine, is_loaded = engine, True
-            load_s = monotonic() - started_at
-            yield ModelReady(model_info, str(self._path), load_reply.n_ctx_train, load_s, tuple(notices))
+            load_s, shown_notices = monotonic() - started_at, tuple(filter(None, notices))
+            yield ModelReady(model_info, str(self._path), load_reply.n_ctx_train, load_s, shown_notices)
         finally:
             if not is_loaded:
                 process.kill()
@@ -209,39 +193,34 @@ class LocalBackend(ProcessBackend):
                 yield ModelVerifying(self._name, fraction)
 
     def _start_engine(self) -> EngineProcess:
-        return self._start_process(self._timeouts, resolve_spin_count(self._path, self._tuning_source))
+        return self._start_process(self._timeouts, tuning.resolve_spin_count(self._path, self._tuning_source))
 
     def _compute_settings(
         self, library_file: Path, hardware: Hardware, header: GgufHeader, plan: OffloadPlan
-    ) -> ComputeSettings:
-        explicit_threads = self._options.threads
+    ) -> tuning.ComputeSettings:
         tuned = self._tuning_source.get_settings(library_file, header, offloaded=plan.n_gpu_layers > 0)
-        default_threads = explicit_threads or hardware.physical_cores
-        threads = tuned.threads if tuned and not explicit_threads else Threads(default_threads, default_threads)
-        match self._options.draft:
-            case "off":
-                return ComputeSettings(threads)
-            case "auto":
-                # Costs hold for the threads that they were measured with.
-                return ComputeSettings(threads, tuned.batch_costs if tuned and threads == tuned.threads else ())
-            case "lookup":
-                return ComputeSettings(threads, (tuned and tuned.batch_costs) or ASSUMED_BATCH_COSTS)
+        count = self._options.threads or hardware.physical_cores
+        threads = tuned.threads if tuned and not self._options.threads else tuning.Threads(count, count)
+        costs = tuned.batch_costs if tuned else ()
+        if self._options.draft == "lookup":
+            costs = costs or tuning.ASSUMED_BATCH_COSTS
+        elif self._options.draft == "off" or not tuned or threads != tuned.threads:
+            costs = ()  # they hold for the threads that they were measured with
+        return tuning.ComputeSettings(threads, costs)
 
     def _make_load_request(
         self,
         header: GgufHeader,
         plan: OffloadPlan,
-        settings: ComputeSettings,
+        settings: tuning.ComputeSettings,
         probed: ProbeOutcome | None,
         library_file: Path,
         probe_key: ProbeKey,
     ) -> LoadModel:
-        store, identity = self._kv_store, ""
+        store, identity, offset = self._kv_store, "", header.data_offset
         if store is not None:
             with contextlib.suppress(OSError):
-                identity = compute_model_identity(
-                    self._sha256, self._path, header.data_offset, library_file, probe_key.key
-                )
+                identity = compute_model_identity(self._sha256, self._path, offset, library_file, probe_key.key)
         return LoadModel(
             path=str(self._path),
             n_ctx=plan.n_ctx,

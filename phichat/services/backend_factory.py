@@ -156,9 +156,7 @@ class BackendFactory:
 
             return resolve_spin_count(model.path, TuningCache(paths.tuning_cache))
 
-        return DaemonBackend(
-            model.name, model.path, address, config.keep_alive, create_private_backend, EngineTimeouts(), get_spin_count
-        )
+        return DaemonBackend(model.name, model.path, address, config.keep_alive, create_private_backend, get_spin_count)
 
     def _build_local_backend(
         self,

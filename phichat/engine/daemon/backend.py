@@ -43,23 +43,22 @@ class DaemonBackend(ProcessBackend):
         address: DaemonAddress,
         keep_alive: float,
         make_local: LocalBackendFactory,
-        timeouts: EngineTimeouts,
         get_spin_count: Callable[[], int],
     ) -> None:
         super().__init__(name, path)
         self._address, self._keep_alive, self._make_local = address, keep_alive, make_local
-        self._timeouts, self._get_spin_count = timeouts, get_spin_count
+        self._timeouts, self._get_spin_count = EngineTimeouts(), get_spin_count
         self._client: DaemonClient | None = None
         self._fallback: LocalBackend | None = None
 
     @property
     def n_ctx(self) -> int:
-        if self._client is None and self._fallback is not None:
+        if self._fallback is not None:
             return self._fallback.n_ctx
         return require_loaded(self._client).loaded_model.model.n_ctx
 
     def _require_connection(self) -> EngineConnection:
-        if self._client is None and self._fallback is not None:
+        if self._fallback is not None:
             return self._fallback._require_connection()
         return require_loaded(self._client)
 
@@ -80,48 +79,43 @@ class DaemonBackend(ProcessBackend):
         with contextlib.suppress(OSError):
             for _ in range(_MAX_CONNECT_ATTEMPTS):
                 result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
-                if result is NoReply.CANCELLED:
-                    return
-                if result is NoReply.BUSY:
-                    break
+                is_refused = result is NoReply.BUSY
                 if result is NoReply.NOT_RUNNING:
                     yield from self._launch(cancel)
-                else:
-                    accepted = yield from self._connect_when_loaded(*result, cancel)
-                    if self._client is not None:
-                        loaded = self._client.loaded_model
-                        # The client may know the same file by another name.
-                        model, load_s = replace(loaded.model, name=self._name), monotonic() - started_at
-                        yield ModelReady(model, str(self._path), loaded.n_ctx_train, load_s, loaded.notices)
-                    elif not accepted:
-                        break
-                if self._client is not None or cancel.is_set():
+                elif not isinstance(result, NoReply):
+                    is_refused = not (yield from self._connect_when_loaded(*result, started_at, cancel))
+                if self._client is not None or result is NoReply.CANCELLED or cancel.is_set():
                     return
+                if is_refused:
+                    break
         self._fallback = self._make_local(None)
         yield from self._fallback.load(cancel)
 
     def _connect_when_loaded(
-        self, connection: Any, reply: EngineReply, cancel: CancelToken
+        self, connection: Any, reply: EngineReply, started_at: float, cancel: CancelToken
     ) -> Generator[LoadEvent, None, bool]:
         """Become a client as soon as the model is loaded; returns False where the daemon does not accept one."""
         try:
-            final_reply = yield from wait_until_loaded(connection, reply, self._name, cancel)
-            if isinstance(final_reply, LoadedModelInfo):
-                self._client = DaemonClient(self._timeouts, connection, self._address, final_reply)
-            return self._client is not None or final_reply is None
+            loaded = yield from wait_until_loaded(connection, reply, self._name, cancel)
+            if isinstance(loaded, LoadedModelInfo):
+                self._client = DaemonClient(self._timeouts, connection, self._address, loaded)
+                # The client may know the same file by another name.
+                model, load_s = replace(loaded.model, name=self._name), monotonic() - started_at
+                yield ModelReady(model, str(self._path), loaded.n_ctx_train, load_s, loaded.notices)
+            return self._client is not None or loaded is None
         finally:
             if self._client is None:
                 connection.close()
 
     def _launch(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """Launch a daemon, unless another process was faster, and become its first client."""
+        """Launch a daemon, unless another process has done so meanwhile, and become its first client."""
         from phichat.engine.daemon.launcher import fingerprint_files, launch_if_absent
 
         model_files, program_files = fingerprint_files(self._path)
         launcher = launch_if_absent(self._address, self._timeouts, self._get_spin_count(), cancel)
         if launcher is None:
             return
-        try:
+        with contextlib.closing(launcher):
             local_backend = self._make_local(launcher.start_process)
             for event in local_backend.load(cancel):
                 if isinstance(event, ModelReady):
@@ -131,8 +125,6 @@ class DaemonBackend(ProcessBackend):
                         raise EngineCrashed("The engine ended right after it loaded the model", "Ask again")
                     self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
                 yield event
-        finally:
-            launcher.close()
 
     def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
         has_reply = False

@@ -1,4 +1,4 @@
-"""Client of a daemon: first request, the reason when none answers, and the connection after it."""
+"""Client of a daemon: first request, the reason why there is no reply, and the connection after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.process_health import ProcessHealth, check_health, kill
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
@@ -57,6 +56,17 @@ def open_connection(address: DaemonAddress) -> Any | None:
         return None
 
 
+def is_listening(address: DaemonAddress) -> bool:
+    """Return whether a process listens, even if it is too busy to answer. Raises OSError as `open_connection` does."""
+    try:
+        connection = open_connection(address)
+    except TimeoutError:
+        return True
+    if connection is not None:
+        connection.close()
+    return connection is not None
+
+
 def send_control_request(
     address: DaemonAddress, request: ControlRequest, cancel: CancelToken
 ) -> tuple[Any, EngineReply] | NoReply:
@@ -90,6 +100,8 @@ def send_control_request(
                 return connection, reply
             if ready:
                 return NoReply.CANCELLED
+            from phichat.engine.daemon.process_health import ProcessHealth, check_health, kill
+
             match check_health(address):
                 case ProcessHealth.HUNG:
                     kill(address)
@@ -105,11 +117,8 @@ def send_control_request(
 def wait_until_loaded(
     connection: Any, reply: EngineReply, model_name: str, cancel: CancelToken
 ) -> Generator[ModelLoading, None, EngineReply | None]:
-    """Yield the progress of a daemon's load, starting with the first `reply` to a Connect, and return the last reply.
-
-    That is LoadedModelInfo, or another one where the daemon does not accept this client; None when the daemon died,
-    and when cancelled.
-    """
+    """Yield the progress of a daemon's load, starting with the first `reply` to a Connect, and return the last reply:
+    LoadedModelInfo, or another one where the daemon does not accept this client; None when it died, or cancelled."""
     changed_at = monotonic()
     while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
         yield ModelLoading(model_name, reply.fraction)
@@ -133,8 +142,7 @@ class DaemonClient(EngineConnection):
         self, timeouts: EngineTimeouts, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo
     ) -> None:
         super().__init__(timeouts.for_model(loaded_model.memory), connection)
-        self._address = address
-        self.loaded_model = loaded_model
+        self._address, self.loaded_model = address, loaded_model
 
     @property
     def is_alive(self) -> bool:
@@ -161,6 +169,8 @@ class DaemonClient(EngineConnection):
         self.close()
 
     def kill(self) -> None:
+        from phichat.engine.daemon.process_health import kill
+
         kill(self._address)
         self.close()
 

@@ -19,10 +19,7 @@ else:
     import select
 
     def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:
-        """Wait up to `timeout` seconds and return the objects that can be read or were closed by the other side.
-
-        Raises OSError.
-        """
+        """Wait at most `timeout` seconds; return the objects with something to read, or its end. Raises OSError."""
         poll = select.poll()
         for waitable in objects:
             poll.register(waitable, select.POLLIN)

@@ -10,7 +10,7 @@ import functools
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -339,8 +339,8 @@ BenchmarkRequest = RunBenchmark | TuneThreads | MeasureBatchCosts
 BenchmarkReply = BenchmarkResult | ThreadTuningResult | BatchCostResult
 ControlRequest = Connect | GetStatus | Shutdown
 Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
-_Failure = ErrorReply | StillRunning
-FinalReply = EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | BenchmarkReply | _Failure
+_Result = EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | BenchmarkReply
+FinalReply = _Result | ErrorReply | StillRunning
 _Progress = LoadProgress | WarmingUp | RenderingTemplate | PrefillProgress | Heartbeat
 EngineReply = FinalReply | _Progress | OutputDelta | SampleOutput | LoadedModelInfo | EngineStatus
 
@@ -362,23 +362,17 @@ def send(connection: Connection, message: EngineMessage) -> int:
 
 def receive_request(connection: Connection) -> Request:
     """Wait for the next request of an accepted client. Raises like `receive_reply`."""
-    request: Request = _receive(connection, Request)
-    return request
+    return cast(Request, _receive(connection, Request))
 
 
 def receive_control_request(connection: Connection) -> ControlRequest:
     """Wait for the first request of a new connection to a daemon. Raises like `receive_reply`."""
-    request: ControlRequest = _receive(connection, ControlRequest)
-    return request
+    return cast(ControlRequest, _receive(connection, ControlRequest))
 
 
 def receive_reply(connection: Connection) -> EngineReply:
-    """Wait for the next reply of an engine process.
-
-    Raises EOFError or OSError when the other side has disconnected, and ProtocolError.
-    """
-    reply: EngineReply = _receive(connection, EngineReply)
-    return reply
+    """Wait for the next reply. Raises EOFError or OSError when the other side has disconnected, and ProtocolError."""
+    return cast(EngineReply, _receive(connection, EngineReply))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 from phichat.engine.ipc.protocol import GenerationFinished, OutputDelta
-from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, Utf8Decoder
+from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, make_utf8_decoder
 from phichat.engine.worker.model import Model, Sampler
 from phichat.engine.worker.prompt import TokenizedPrompt
 from phichat.types import FinishReason, SamplingParams, Timings, Usage
@@ -23,7 +23,7 @@ class OutputStream:
         self, model: Model, prompt_tail: str, stop_strings: Sequence[str], send: Callable[[OutputDelta], None]
     ) -> None:
         self._model, self._send = model, send
-        self._utf8 = Utf8Decoder()
+        self._utf8 = make_utf8_decoder()
         self._stop_filter = StopStringFilter(stop_strings)
         self._splitter = ReasoningSplitter(prompt_tail)
         # SentencePiece writes the space before a word into the word, before the first one too.
@@ -35,7 +35,7 @@ class OutputStream:
     def push_token(self, token: int) -> bool:
         """Add a token; return True when a stop string was found."""
         self._token_count += 1
-        text = self._utf8.feed(self._model.tokenizer.token_to_piece(token))
+        text = self._utf8.decode(self._model.tokenizer.token_to_piece(token))
         if self._strip_next_space and text:
             text, self._strip_next_space = text.removeprefix(" "), False
         self._buffer(*self._splitter.feed(self._stop_filter.feed(text)))

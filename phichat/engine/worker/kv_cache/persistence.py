@@ -166,7 +166,7 @@ class KvPersistence:
         deadline, names = time.monotonic() + _WRITER_TIMEOUT_S, (self._key[:16], conversation_key, PARTIAL_SUFFIX)
         while conversation_key and not self._is_writing and time.monotonic() < deadline and not is_cancelled():
             if not any(
-                (file.model_key, file.conversation_key, file.suffix) == names and is_being_written(file.path)
+                (file.model_key, file.conversation_key, file.path.suffix) == names and is_being_written(file.path)
                 for file in store.list_files()
             ):
                 return
@@ -190,7 +190,7 @@ class KvPersistence:
         assert self._store is not None
         previous, self._stored_caches = self._stored_caches, {}
         for file in self._store.list_files():
-            if file.model_key != self._key[:16] or file.suffix != COMPLETE_SUFFIX:
+            if file.model_key != self._key[:16] or file.path.suffix != COMPLETE_SUFFIX:
                 continue
             stored = previous.get(file.path)
             if stored is None or stored.file != file:
