@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 
 from phichat.cancel import CancelToken
@@ -49,12 +49,9 @@ class SpeedEstimate:
 
 def probe_machine(cancel: CancelToken) -> ProbedMachine | None:
     """Start an engine process to see the devices; None when cancelled. Raises EngineError."""
-    process = EngineProcess(EngineTimeouts())
-    try:
+    with contextlib.closing(EngineProcess(EngineTimeouts())) as process:
         engine_info = process.handshake(cancel)
-        return ProbedMachine(probe_from_engine(engine_info), Path(engine_info.library_file)) if engine_info else None
-    finally:
-        process.close()
+    return ProbedMachine(probe_from_engine(engine_info), Path(engine_info.library_file)) if engine_info else None
 
 
 def plan_placement(
@@ -93,8 +90,7 @@ def would_improve_with_free_memory(
     devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
     idle_hardware = replace(hardware, ram_available=hardware.ram_total, devices=devices)
     best_plan = plan_placement(header, idle_hardware, options, probe_outcome)
-    criteria = attrgetter("fits", "n_ctx", "n_gpu_layers", "type_k")
-    return bool(criteria(plan) != criteria(best_plan))
+    return any(getattr(plan, name) != getattr(best_plan, name) for name in ("fits", "n_ctx", "n_gpu_layers", "type_k"))
 
 
 def estimate_speed(

@@ -7,7 +7,6 @@ from time import perf_counter
 
 _TOTAL_BUFFER_BYTES = 512 * 1024 * 1024
 """Read by all threads together; far more than any cache holds."""
-
 _MIN_BUFFER_BYTES = 32 * 1024 * 1024
 
 
@@ -20,11 +19,10 @@ def measure_memory_bandwidth(threads: int) -> float:
     import ctypes.util
     from concurrent.futures import ThreadPoolExecutor
 
-    libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else ctypes.util.find_library("c"))
-    memchr = libc.memchr
+    memchr = ctypes.CDLL("msvcrt" if sys.platform == "win32" else ctypes.util.find_library("c")).memchr
     memchr.restype, memchr.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
     buffer_bytes = max(_TOTAL_BUFFER_BYTES // threads, _MIN_BUFFER_BYTES)
-    # Filled, for pages that were never written all map to one page of zeros.
+    # Filled, since pages that were never written all map to one page of zeros.
     buffers = [ctypes.create_string_buffer(buffer_bytes) for _ in range(threads)]
     for buffer in buffers:
         ctypes.memset(buffer, 1, buffer_bytes)
