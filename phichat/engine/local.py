@@ -21,7 +21,7 @@ from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
 from phichat.engine.ipc.process import EngineProcess
 from phichat.engine.ipc.protocol import EngineInfo, ErrorCode, ErrorReply, LoadModel, LoadProgress, ModelLoaded
 from phichat.engine.kv_store import KvStore, compute_model_identity
-from phichat.engine.planner.fit_estimate import BATCH_SIZE, plan_placement, would_improve_with_free_memory
+from phichat.engine.planner.fit_estimate import BATCH_SIZE, plan_placement
 from phichat.engine.planner.hardware import DeviceKind, Hardware, describe_unused_gpu, probe_from_engine
 from phichat.engine.planner.memory_estimate import estimate_recurrent_state
 from phichat.engine.planner.offload_plan import CPU, OffloadPlan, require_fit
@@ -139,13 +139,12 @@ class LocalBackend(ProcessBackend):
             engine_info = process.handshake(cancel)
             if engine_info is None:
                 return
-            library_file = Path(engine_info.library_file)
-            probe_key = build_probe_key(library_file, header)
-            probed = self._probe_cache.lookup(probe_key)
             hardware = probe_from_engine(engine_info)
+            probe_key = build_probe_key(hardware.library_file, header)
+            probed = self._probe_cache.lookup(probe_key)
             plan = plan_placement(header, hardware, self._options, probed)
-            could_improve = would_improve_with_free_memory(plan, header, hardware, self._options, probed)
-            if self._free_memory and could_improve and self._free_memory():
+            best_plan = plan_placement(header, hardware.with_free_memory(), self._options, probed)
+            if self._free_memory and plan.quality != best_plan.quality and self._free_memory():
                 # Only a new process sees the memory of the GPUs as it is now.
                 process.kill()
                 process = self._start_engine()
@@ -155,11 +154,12 @@ class LocalBackend(ProcessBackend):
                 hardware = probe_from_engine(engine_info)
                 plan = plan_placement(header, hardware, self._options, probed)
             require_fit(plan, self._name, self._suggestions)
-            settings = self._compute_settings(library_file, hardware, header, plan)
+            settings = self._compute_settings(hardware, header, plan)
             yield from self._verify_file(cancel)
             if cancel.is_set():
                 return
-            request = self._make_load_request(header, plan, settings, probed, library_file, probe_key)
+            identity = self._compute_model_identity(header, hardware, probe_key)
+            request = self._make_load_request(header, plan, settings, probed, identity)
             try:
                 load_reply = yield from self._load_model(process, request, plan.total, cancel)
             except EngineCrashed as crash:
@@ -195,10 +195,8 @@ class LocalBackend(ProcessBackend):
     def _start_engine(self) -> EngineProcess:
         return self._start_process(self._timeouts, tuning.resolve_spin_count(self._path, self._tuning_source))
 
-    def _compute_settings(
-        self, library_file: Path, hardware: Hardware, header: GgufHeader, plan: OffloadPlan
-    ) -> tuning.ComputeSettings:
-        tuned = self._tuning_source.get_settings(library_file, header, offloaded=plan.n_gpu_layers > 0)
+    def _compute_settings(self, hardware: Hardware, header: GgufHeader, plan: OffloadPlan) -> tuning.ComputeSettings:
+        tuned = self._tuning_source.get_settings(hardware.library_file, header, offloaded=plan.n_gpu_layers > 0)
         count = self._options.threads or hardware.physical_cores
         threads = tuned.threads if tuned and not self._options.threads else tuning.Threads(count, count)
         costs = tuned.batch_costs if tuned else ()
@@ -208,19 +206,23 @@ class LocalBackend(ProcessBackend):
             costs = ()  # they hold for the threads that they were measured with
         return tuning.ComputeSettings(threads, costs)
 
+    def _compute_model_identity(self, header: GgufHeader, hardware: Hardware, probe_key: ProbeKey) -> str:
+        """Return the identity of the model's saved KV caches, "" to save and restore none."""
+        with contextlib.suppress(OSError):
+            if self._kv_store:
+                return compute_model_identity(
+                    self._sha256, self._path, header.data_offset, hardware.library_file, probe_key.key
+                )
+        return ""
+
     def _make_load_request(
         self,
         header: GgufHeader,
         plan: OffloadPlan,
         settings: tuning.ComputeSettings,
         probed: ProbeOutcome | None,
-        library_file: Path,
-        probe_key: ProbeKey,
+        identity: str,
     ) -> LoadModel:
-        store, identity, offset = self._kv_store, "", header.data_offset
-        if store is not None:
-            with contextlib.suppress(OSError):
-                identity = compute_model_identity(self._sha256, self._path, offset, library_file, probe_key.key)
         return LoadModel(
             path=str(self._path),
             n_ctx=plan.n_ctx,
@@ -235,8 +237,8 @@ class LocalBackend(ProcessBackend):
             batch_costs=settings.batch_costs,
             extra_buffers=probed is not ProbeOutcome.CRASHES,
             warm_up=probed is None,
-            kv_store_path=str(store.path) if store and identity else "",
-            kv_store_budget=store.budget if store and identity else 0,
+            kv_store_path=str(self._kv_store.path) if self._kv_store and identity else "",
+            kv_store_budget=self._kv_store.budget if self._kv_store and identity else 0,
             model_identity=identity,
         )
 

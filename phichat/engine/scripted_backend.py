@@ -65,27 +65,22 @@ class FakeBackend:
         self.prompts.append(tuple(messages))
         total = self.count_tokens(messages, cancel)
         yield PromptProgress(total, total, 0)
-        emitted: dict[type, list[str]] = {ReasoningDelta: [], TextDelta: []}
-        for kind, pieces in ((ReasoningDelta, reply.reasoning), (TextDelta, reply.text)):
-            for piece in pieces:
-                if reply.delay_s:
-                    sleep(reply.delay_s)
-                if cancel.is_set():
-                    break
-                emitted[kind].append(piece)
-                yield kind(piece)
+        script: list[ReasoningDelta | TextDelta] = [*map(ReasoningDelta, reply.reasoning), *map(TextDelta, reply.text)]
+        count = 0
+        for delta in script:
+            if reply.delay_s:
+                sleep(reply.delay_s)
+            if cancel.is_set():
+                break
+            count += 1
+            yield delta
+        reason = FinishReason.CANCELLED if cancel.is_set() else FinishReason.STOP
         if reply.error:
             reason, self._is_loaded = FinishReason.ERROR, False
-        else:
-            reason = FinishReason.CANCELLED if cancel.is_set() else FinishReason.STOP
-        yield TurnFinished(
-            "".join(emitted[TextDelta]),
-            "".join(emitted[ReasoningDelta]),
-            reason,
-            Usage(total, 0, len(emitted[ReasoningDelta]) + len(emitted[TextDelta])),
-            n_ctx=self.context,
-            seed=params.seed or 0,
-        )
+        text = "".join(delta.text for delta in script[:count] if isinstance(delta, TextDelta))
+        reasoning = "".join(delta.text for delta in script[:count] if isinstance(delta, ReasoningDelta))
+        usage = Usage(total, 0, count)
+        yield TurnFinished(text, reasoning, reason, usage, n_ctx=self.context, seed=params.seed or 0)
         if reply.error:
             raise reply.error
 

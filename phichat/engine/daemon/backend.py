@@ -10,11 +10,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from phichat.engine.backend import CancelToken, LoadEvent
-from phichat.engine.daemon.client import DaemonClient, NoReply, send_control_request, wait_until_loaded
+from phichat.engine.daemon.client import DaemonClient, NoReply, send_control_request
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
-from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo
+from phichat.engine.ipc.framing import wait
+from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo, LoadProgress
 from phichat.engine.process_backend import ProcessBackend, require_loaded
 from phichat.errors import EngineCrashed
 from phichat.events import ModelLoading, ModelReady
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _MAX_CONNECT_ATTEMPTS = 20
 """More than it takes when ten clients kill and launch daemons at once, and no endless loop."""
+
+_LOAD_STALL_TIMEOUT_S = 120.0
+"""Without progress: the process that launched the daemon may have been stopped."""
 
 LocalBackendFactory = Callable[["StartProcess | None"], "LocalBackend"]
 """Makes the backend that plans and loads, given a way to start the engine process, None for a private one."""
@@ -94,15 +98,29 @@ class DaemonBackend(ProcessBackend):
     def _connect_when_loaded(
         self, connection: Any, reply: EngineReply, started_at: float, cancel: CancelToken
     ) -> Generator[LoadEvent, None, bool]:
-        """Become a client as soon as the model is loaded; returns False where the daemon does not accept one."""
+        """Become a client as soon as the model is loaded; returns False where the daemon does not accept one.
+
+        reply: the first one to a Connect.
+        """
+        changed_at = monotonic()
         try:
-            loaded = yield from wait_until_loaded(connection, reply, self._name, cancel)
-            if isinstance(loaded, LoadedModelInfo):
-                self._client = DaemonClient(self._timeouts, connection, self._address, loaded)
+            while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
+                yield ModelLoading(self._name, reply.fraction)
+                previous = reply
+                # No timeout: the process that launched the daemon ends a load that hangs.
+                if connection not in wait([connection, cancel]):
+                    return True
+                reply = protocol.receive_reply(connection)
+                if reply != previous:
+                    changed_at = monotonic()
+            if isinstance(reply, LoadedModelInfo):
+                self._client = DaemonClient(self._timeouts, connection, self._address, reply)
                 # The client may know the same file by another name.
-                model, load_s = replace(loaded.model, name=self._name), monotonic() - started_at
-                yield ModelReady(model, str(self._path), loaded.n_ctx_train, load_s, loaded.notices)
-            return self._client is not None or loaded is None
+                model, load_s = replace(reply.model, name=self._name), monotonic() - started_at
+                yield ModelReady(model, str(self._path), reply.n_ctx_train, load_s, reply.notices)
+            return self._client is not None
+        except (EOFError, OSError):  # the daemon died
+            return True
         finally:
             if self._client is None:
                 connection.close()

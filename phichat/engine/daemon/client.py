@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Generator
 from enum import Enum, auto
 from time import monotonic
 from typing import Any
@@ -14,19 +13,15 @@ from typing import Any
 from phichat.cancel import CancelToken
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
+from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, read_log_tail
 from phichat.engine.ipc.framing import SocketConnection, wait
-from phichat.engine.ipc.protocol import ControlRequest, EngineReply, LoadedModelInfo, LoadProgress, ProtocolError
-from phichat.errors import EngineCrashed
-from phichat.events import ModelLoading
+from phichat.engine.ipc.protocol import ControlRequest, EngineReply, LoadedModelInfo, ProtocolError
 
 _HANDSHAKE_TIMEOUT_S = 0.7
 """A daemon answers a first request from a thread of its own, also while it computes."""
 _STARTUP_TIMEOUT_S = 30.0
 """A process that was just started listens within this time, on any machine."""
 _SHUTDOWN_TIMEOUT_S = 2.0
-_LOAD_STALL_TIMEOUT_S = 120.0
-"""Without progress: the process that launched the daemon may have been stopped."""
 
 
 class NoReply(Enum):
@@ -114,27 +109,6 @@ def send_control_request(
                     return NoReply.BUSY
 
 
-def wait_until_loaded(
-    connection: Any, reply: EngineReply, model_name: str, cancel: CancelToken
-) -> Generator[ModelLoading, None, EngineReply | None]:
-    """Yield the progress of a daemon's load, starting with the first `reply` to a Connect, and return the last reply:
-    LoadedModelInfo, or another one where the daemon does not accept this client; None when it died, or cancelled."""
-    changed_at = monotonic()
-    while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
-        yield ModelLoading(model_name, reply.fraction)
-        previous = reply
-        try:
-            # No timeout: the process that launched the daemon ends a load that hangs.
-            if connection not in wait([connection, cancel]):
-                return None
-            reply = protocol.receive_reply(connection)
-        except (EOFError, OSError):
-            return None
-        if reply != previous:
-            changed_at = monotonic()
-    return reply
-
-
 class DaemonClient(EngineConnection):
     """One of the clients of a daemon, after the daemon has accepted it."""
 
@@ -181,9 +155,8 @@ class DaemonClient(EngineConnection):
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def _crash_error(self) -> EngineCrashed:
+    def _reap(self) -> None:
         self.close()
-        return make_crash_error(None, self._phase, self._read_stderr())
 
     def _read_stderr(self) -> str:
         return read_log_tail(self._address.log_path)

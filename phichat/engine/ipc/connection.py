@@ -108,12 +108,15 @@ class EngineConnection(ABC):
         """Make a blocked send fail; called from another thread."""
 
     @abstractmethod
-    def _crash_error(self) -> EngineCrashed:
-        """Return the error for a connection that ended, and close it."""
+    def _reap(self) -> int | None:
+        """Close a connection that ended, and return the exit code of its process where it is known."""
 
     @abstractmethod
     def _read_stderr(self) -> str:
         """Return the end of the engine's stderr."""
+
+    def _crash_error(self) -> EngineCrashed:
+        return make_crash_error(self._reap(), self._phase, self._read_stderr())
 
     def request(self, request: Request, cancel: CancelToken) -> Iterator[EngineReply]:
         """Send a request and yield its replies, the final one last.

@@ -16,7 +16,7 @@ from typing import Any
 
 from phichat.cancel import CancelToken
 from phichat.engine.daemon.registry import DaemonAddress
-from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
+from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, read_log_tail
 from phichat.engine.ipc.protocol import EngineInfo, ErrorCode, ErrorReply
 from phichat.errors import EngineCrashed, EngineError
 
@@ -163,13 +163,12 @@ class EngineProcess(EngineConnection):
             return read_log_tail(self._log_path)
         return b"".join(self._stderr_tail).decode("utf-8", "replace").strip()
 
-    def _crash_error(self) -> EngineCrashed:
-        try:
-            exit_code = self._child.wait(2)
-        except subprocess.TimeoutExpired:
-            exit_code = None
+    def _reap(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(2)
+        exit_code = self._child.returncode
         self.kill()
-        return make_crash_error(exit_code, self._phase, self._read_stderr())
+        return exit_code
 
 
 def _open_stderr(path: Path | None) -> AbstractContextManager[Any]:

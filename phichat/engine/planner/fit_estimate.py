@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from phichat.cancel import CancelToken
 from phichat.config.settings import EngineOptions
-from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeOutcome, build_probe_key
+from phichat.engine.autotune.cpu_buffer_probe import ProbeOutcome
 from phichat.engine.ipc.connection import EngineTimeouts
 from phichat.engine.ipc.process import EngineProcess
 from phichat.engine.planner.hardware import Hardware, probe_from_engine
@@ -32,14 +31,6 @@ _GPU_BANDWIDTH_EFFICIENCY = 0.65
 
 
 @dataclass(frozen=True, slots=True)
-class ProbedMachine:
-    """Hardware as an engine process reports it. library_file: the shared library that it loads."""
-
-    hardware: Hardware
-    library_file: Path
-
-
-@dataclass(frozen=True, slots=True)
 class SpeedEstimate:
     """Speed of generation, None where it is unknown. explanation: one line for people."""
 
@@ -47,11 +38,11 @@ class SpeedEstimate:
     explanation: str
 
 
-def probe_machine(cancel: CancelToken) -> ProbedMachine | None:
+def probe_machine(cancel: CancelToken) -> Hardware | None:
     """Start an engine process to see the devices; None when cancelled. Raises EngineError."""
     with contextlib.closing(EngineProcess(EngineTimeouts())) as process:
         engine_info = process.handshake(cancel)
-    return ProbedMachine(probe_from_engine(engine_info), Path(engine_info.library_file)) if engine_info else None
+    return probe_from_engine(engine_info) if engine_info else None
 
 
 def plan_placement(
@@ -69,28 +60,6 @@ def plan_placement(
     )
     choose_types = not (options.cache_type_k or options.cache_type_v)
     return (plan_with_cache_types if choose_types else plan_offload)(header, hardware, request)
-
-
-def plan_for_machine(
-    header: GgufHeader, machine: ProbedMachine, options: EngineOptions, probe_cache: ProbeCache
-) -> OffloadPlan:
-    """Return the plan that loading the model would follow. Raises UsageError for an unknown KV cache type."""
-    probe_outcome = probe_cache.lookup(build_probe_key(machine.library_file, header))
-    return plan_placement(header, machine.hardware, options, probe_outcome)
-
-
-def would_improve_with_free_memory(
-    plan: OffloadPlan,
-    header: GgufHeader,
-    hardware: Hardware,
-    options: EngineOptions,
-    probe_outcome: ProbeOutcome | None,
-) -> bool:
-    """Return whether the plan would be better if all memory of the machine were free."""
-    devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
-    idle_hardware = replace(hardware, ram_available=hardware.ram_total, devices=devices)
-    best_plan = plan_placement(header, idle_hardware, options, probe_outcome)
-    return any(getattr(plan, name) != getattr(best_plan, name) for name in ("fits", "n_ctx", "n_gpu_layers", "type_k"))
 
 
 def estimate_speed(

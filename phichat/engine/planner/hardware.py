@@ -41,7 +41,7 @@ class Hardware:
     """This machine, RAM in bytes.
 
     physical_cores: those this process may use. devices: in llama.cpp's order, each with a DeviceKind.
-    offload_supported: whether llama.cpp was built with a GPU backend.
+    offload_supported: llama.cpp was built with a GPU backend. library_file: its shared library.
     """
 
     physical_cores: int
@@ -49,13 +49,25 @@ class Hardware:
     ram_available: int
     devices: tuple[DeviceInfo, ...] = ()
     offload_supported: bool = False
+    library_file: Path = Path()
+
+    def with_free_memory(self) -> Hardware:
+        """Return the same machine with all of its memory free."""
+        devices = tuple(replace(device, memory_free=device.memory_total) for device in self.devices)
+        return replace(self, ram_available=self.ram_total, devices=devices)
 
 
 def probe_from_engine(engine_info: EngineInfo) -> Hardware:
     """Return this machine's hardware, with the devices that an engine process reported."""
     memory = probe_memory()
-    devices = tuple(replace(device, kind=_to_device_kind(device)) for device in engine_info.devices)
-    return Hardware(count_usable_cores(), memory.total, memory.available, devices, engine_info.offload_supported)
+    return Hardware(
+        physical_cores=count_usable_cores(),
+        ram_total=memory.total,
+        ram_available=memory.available,
+        devices=tuple(replace(device, kind=_to_device_kind(device)) for device in engine_info.devices),
+        offload_supported=engine_info.offload_supported,
+        library_file=Path(engine_info.library_file),
+    )
 
 
 def _to_device_kind(device: DeviceInfo) -> DeviceKind:
