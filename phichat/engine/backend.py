@@ -21,9 +21,7 @@ class Backend(Protocol):
 
     def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
         """Load the model; yields nothing when it is loaded already.
-
-        A set `cancel` ends it early; the model is then not loaded and no ModelReady is yielded.
-        """
+        A set `cancel` ends it early; the model is then not loaded and no ModelReady is yielded."""
 
     def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
         """Return the number of tokens of the prompt made of these messages, 0 when cancelled."""

@@ -57,9 +57,7 @@ class KvStoreFile:
 
 class KvStore:
     """Folder that any number of processes use at once without a lock. One that cannot be read counts as empty.
-
-    budget: bytes that it may hold, None for a default that suits the disk, 0 to save nothing.
-    """
+    budget: bytes that it may hold, None for a default that suits the disk, 0 to save nothing."""
 
     def __init__(self, path: Path, budget: int | None = None) -> None:
         self.path, self._budget = path, budget
@@ -103,9 +101,7 @@ class KvStore:
 
     def evict(self, needed_bytes: int, evict_first: Collection[Path] = ()) -> bool:
         """Remove the least valuable files until needed_bytes more fit the budget, and return whether they do.
-
-        evict_first: files to remove before any other.
-        """
+        evict_first: files to remove before any other."""
         budget = self.budget
         if needed_bytes > budget:
             return False
@@ -122,9 +118,7 @@ class KvStore:
 
     def delete_conversation(self, conversation_id: str) -> None:
         """Remove the saved KV caches of a conversation, and keep engine processes from saving its present one.
-
-        Raises TranscriptError when its files cannot be removed.
-        """
+        Raises TranscriptError when its files cannot be removed."""
         if not self.path.is_dir():
             return  # no engine process has one to save: they create the folder when they load a model
         conversation_key = encode_conversation_id(conversation_id)

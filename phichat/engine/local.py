@@ -65,9 +65,7 @@ class FileVerifier(Protocol):
 
     def check(self, cancel: CancelToken) -> Iterator[float]:
         """Read the whole file if that is due, yielding the fraction done; a set cancel ends it early.
-
-        Raises ModelFileError when its hash differs.
-        """
+        Raises ModelFileError when its hash differs."""
 
 
 class LocalBackend(ProcessBackend):
@@ -302,13 +300,9 @@ class LocalBackend(ProcessBackend):
         engine.process.detach()
         self._loaded_engine = None
 
-    def run_benchmark(
-        self, request: protocol.BenchmarkRequest, cancel: CancelToken
-    ) -> Iterator[protocol.PrefillProgress | protocol.BenchmarkReply]:
+    def run_benchmark(self, request: protocol.BenchmarkRequest, cancel: CancelToken) -> Iterator[protocol.EngineReply]:
         """Measure with the loaded model; yields the measurement last, or none when cancelled."""
-        for reply in self._request(request, cancel):
-            if isinstance(reply, protocol.PrefillProgress | protocol.BenchmarkReply):
-                yield reply
+        return self._request(request, cancel)
 
     def unload(self) -> None:
         self.close()

@@ -16,9 +16,7 @@ from phichat.types import FinishReason, Message, ModelInfo, SamplingParams, Usag
 @dataclass(frozen=True, slots=True)
 class FakeReply:
     """One scripted reply: reasoning, then pieces of text, then an error if given.
-
-    delay_s: seconds before each piece.
-    """
+    delay_s: seconds before each piece."""
 
     text: Sequence[str] = ()
     reasoning: Sequence[str] = ()
@@ -29,9 +27,7 @@ class FakeReply:
 @dataclass
 class FakeBackend:
     """Backend that gives its replies in order, the last one repeatedly. A token is a word.
-
-    prompts: the messages of each request so far.
-    """
+    prompts: the messages of each request so far."""
 
     replies: Sequence[FakeReply]
     context: int = 4096

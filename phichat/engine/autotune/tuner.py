@@ -77,9 +77,7 @@ def run_tuning(
     make_backend: BackendMaker, tuning_cache: tuning.TuningCache, cancel: CancelToken
 ) -> Generator[TuningProgress, None, TuningReport | None]:
     """Measure, and store the best settings; None when cancelled.
-
-    make_backend: for the model. Raises what `LocalBackend.load` raises.
-    """
+    make_backend: for the model. Raises what `LocalBackend.load` raises."""
     cpu_load = psutil.cpu_percent(_CPU_LOAD_SAMPLE_S) / 100
     thread_counts = tuning.list_thread_candidates(count_usable_cores(), count_usable_cpus())
     with contextlib.closing(make_backend(tuning.StaticTuning(), None)) as backend:

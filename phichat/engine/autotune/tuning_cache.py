@@ -76,9 +76,7 @@ def list_thread_candidates(physical_cores: int, logical_cpus: int) -> tuple[int,
 
 def select_fastest(rates: Mapping[_T, Sequence[float]], baseline: _T) -> _T:
     """Return the candidate that is faster than the baseline in every round, and by at least 3 % in the median.
-
-    rates: of each candidate, one per round; the rounds were measured in turn.
-    """
+    rates: of each candidate, one per round; the rounds were measured in turn."""
     best, best_ratio = baseline, _MIN_SPEEDUP
     for candidate, speeds in rates.items():
         ratios = [one / other for one, other in zip(speeds, rates[baseline], strict=True)]
@@ -130,9 +128,7 @@ TuningSource = StaticTuning | TuningCache
 
 def resolve_spin_count(path: Path, tuning_source: TuningSource) -> int:
     """Return the spin count for an engine process to start before the model's header is read.
-
-    Of a model in several files, the size of the first one counts.
-    """
+    Of a model in several files, the size of the first one counts."""
     return tuning_source.get_spin_count(path.stat().st_size if path.is_file() else 0) or DEFAULT_SPIN_COUNT
 
 

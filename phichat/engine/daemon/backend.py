@@ -13,7 +13,7 @@ from phichat.engine.backend import CancelToken, LoadEvent
 from phichat.engine.daemon.client import DaemonClient, NoReply, send_control_request
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
+from phichat.engine.ipc.connection import EngineConnection
 from phichat.engine.ipc.framing import wait
 from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo, LoadProgress
 from phichat.engine.process_backend import ProcessBackend, require_loaded
@@ -50,8 +50,8 @@ class DaemonBackend(ProcessBackend):
         get_spin_count: Callable[[], int],
     ) -> None:
         super().__init__(name, path)
-        self._address, self._keep_alive, self._make_local = address, keep_alive, make_local
-        self._timeouts, self._get_spin_count = EngineTimeouts(), get_spin_count
+        self._address, self._keep_alive = address, keep_alive
+        self._make_local, self._get_spin_count = make_local, get_spin_count
         self._client: DaemonClient | None = None
         self._fallback: LocalBackend | None = None
 
@@ -99,9 +99,7 @@ class DaemonBackend(ProcessBackend):
         self, connection: Any, reply: EngineReply, started_at: float, cancel: CancelToken
     ) -> Generator[LoadEvent, None, bool]:
         """Become a client as soon as the model is loaded; returns False where the daemon does not accept one.
-
-        reply: the first one to a Connect.
-        """
+        reply: the first one to a Connect."""
         changed_at = monotonic()
         try:
             while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
@@ -114,7 +112,7 @@ class DaemonBackend(ProcessBackend):
                 if reply != previous:
                     changed_at = monotonic()
             if isinstance(reply, LoadedModelInfo):
-                self._client = DaemonClient(self._timeouts, connection, self._address, reply)
+                self._client = DaemonClient(connection, self._address, reply)
                 # The client may know the same file by another name.
                 model, load_s = replace(reply.model, name=self._name), monotonic() - started_at
                 yield ModelReady(model, str(self._path), reply.n_ctx_train, load_s, reply.notices)
@@ -130,7 +128,7 @@ class DaemonBackend(ProcessBackend):
         from phichat.engine.daemon.launcher import fingerprint_files, launch_if_absent
 
         model_files, program_files = fingerprint_files(self._path)
-        launcher = launch_if_absent(self._address, self._timeouts, self._get_spin_count(), cancel)
+        launcher = launch_if_absent(self._address, self._get_spin_count(), cancel)
         if launcher is None:
             return
         with contextlib.closing(launcher):
@@ -141,7 +139,7 @@ class DaemonBackend(ProcessBackend):
                     result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
                     if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
                         raise EngineCrashed("The engine ended right after it loaded the model", "Ask again")
-                    self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
+                    self._client = DaemonClient(result[0], self._address, result[1])
                 yield event
 
     def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:

@@ -66,9 +66,7 @@ def send_control_request(
     address: DaemonAddress, request: ControlRequest, cancel: CancelToken
 ) -> tuple[Any, EngineReply] | NoReply:
     """Return a new connection and the first reply to the request. Kills a daemon that hangs.
-
-    Raises OSError where the address cannot be used.
-    """
+    Raises OSError where the address cannot be used."""
     started_at = monotonic()
     with contextlib.ExitStack() as cleanup:
         try:
@@ -97,25 +95,20 @@ def send_control_request(
                 return NoReply.CANCELLED
             from phichat.engine.daemon.process_health import ProcessHealth, check_health, kill
 
-            match check_health(address):
-                case ProcessHealth.HUNG:
-                    kill(address)
-                    return NoReply.NOT_RUNNING
-                case ProcessHealth.NOT_RUNNING | ProcessHealth.STARTING if (
-                    connection and monotonic() - started_at < _STARTUP_TIMEOUT_S
-                ):
-                    continue
-                case _:
-                    return NoReply.BUSY
+            health = check_health(address)
+            if health is ProcessHealth.HUNG:
+                kill(address)
+                return NoReply.NOT_RUNNING
+            is_late = connection is None or monotonic() - started_at >= _STARTUP_TIMEOUT_S
+            if health is ProcessHealth.BUSY or is_late:
+                return NoReply.BUSY
 
 
 class DaemonClient(EngineConnection):
     """One of the clients of a daemon, after the daemon has accepted it."""
 
-    def __init__(
-        self, timeouts: EngineTimeouts, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo
-    ) -> None:
-        super().__init__(timeouts.for_model(loaded_model.memory), connection)
+    def __init__(self, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo) -> None:
+        super().__init__(EngineTimeouts().for_model(loaded_model.memory), connection)
         self._address, self.loaded_model = address, loaded_model
 
     @property

@@ -23,11 +23,9 @@ _RETRY_INTERVAL_S = 0.02
 
 class DaemonLauncher:
     """Listening socket that is passed on to one engine process after another until one has loaded the model.
+    Made while the address is locked. Raises OSError, and EngineCrashed when no process can be started."""
 
-    Made while the address is locked. Raises OSError, and EngineCrashed when no process can be started.
-    """
-
-    def __init__(self, address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int) -> None:
+    def __init__(self, address: DaemonAddress, spin_count: int) -> None:
         self._address = address
         address.remove_files()
         self._listener = None if sys.platform == "win32" else _bind(address)
@@ -36,7 +34,7 @@ class DaemonLauncher:
             if self._listener is None:
                 address.key_path.touch(mode=0o600)
                 address.key_path.write_bytes(secrets.token_bytes(32))
-            self._first_process = self._spawn(timeouts, spin_count)
+            self._first_process = self._spawn(EngineTimeouts(), spin_count)
         except BaseException:
             self.close()
             raise
@@ -66,16 +64,12 @@ class DaemonLauncher:
             self._listener.close()
 
 
-def launch_if_absent(
-    address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int, cancel: CancelToken
-) -> DaemonLauncher | None:
+def launch_if_absent(address: DaemonAddress, spin_count: int, cancel: CancelToken) -> DaemonLauncher | None:
     """Start an engine process for a daemon; None where one listens there already, or when cancelled.
-
-    Raises OSError where the address cannot be used, and EngineCrashed.
-    """
+    Raises OSError where the address cannot be used, and EngineCrashed."""
     with address.lock(cancel) as is_locked:
         if is_locked and not is_listening(address):
-            return DaemonLauncher(address, timeouts, spin_count)
+            return DaemonLauncher(address, spin_count)
     return None
 
 

@@ -39,9 +39,7 @@ _LOG_TAIL_BYTES = 1 << 16
 @dataclass(frozen=True, slots=True)
 class EngineTimeouts:
     """Seconds without any message from the engine process after which it counts as hung.
-
-    stall_s: while it loads or evaluates. cancel_s: between a cancel request and the end of the answer.
-    """
+    stall_s: while it loads or evaluates. cancel_s: between a cancel request and the end of the answer."""
 
     startup_s: float = 30.0
     template_s: float = 8.0
@@ -194,9 +192,7 @@ def read_log_tail(log: Path) -> str:
 
 def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> EngineCrashed:
     """Return the error for an engine process that ended in this phase.
-
-    exit_code: as subprocess gives it (negative for a signal), None where it is unknown.
-    """
+    exit_code: as subprocess gives it (negative for a signal), None where it is unknown."""
     match = re.search(r"(?m)^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$", stderr)
     cause, next_step = match[1] if match else "", _suggest_next_step(phase)
     if "bad_alloc" in stderr:

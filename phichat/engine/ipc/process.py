@@ -128,9 +128,7 @@ class EngineProcess(EngineConnection):
 
     def close(self) -> None:
         """Close the connection, on which the child ends.
-
-        A child that has KV caches to save closes its stderr first and writes them without this process.
-        """
+        A child that has KV caches to save closes its stderr first and writes them without this process."""
         self._connection.close()
         self._stderr_thread.join(0.5)
         if self._stderr_thread.is_alive():

@@ -111,9 +111,7 @@ class RunBenchmark(EngineMessage, frozen=True):
 
 class TuneThreads(EngineMessage, frozen=True):
     """Time prefill and generation with each of these thread counts in turn, about `seconds` each.
-
-    threads: the others are compared with the first.
-    """
+    threads: the others are compared with the first."""
 
     threads: tuple[int, ...]
     rounds: int
@@ -136,9 +134,7 @@ class MeasureBatchCosts(EngineMessage, frozen=True):
 
 class LoadedModelInfo(EngineMessage, frozen=True):
     """A loaded model, as a client needs to know it: the reply to Connect.
-
-    memory: bytes that the plan gave it. placement: its devices, as text for people.
-    """
+    memory: bytes that the plan gave it. placement: its devices, as text for people."""
 
     model: ModelInfo
     path: str
@@ -151,9 +147,7 @@ class LoadedModelInfo(EngineMessage, frozen=True):
 
 class Detach(EngineMessage, frozen=True):
     """From the process that launched the engine, once the model is loaded: accept clients, and live on without me.
-
-    program_fingerprints: of the files of phichat and llama-cpp-python.
-    """
+    program_fingerprints: of the files of phichat and llama-cpp-python."""
 
     loaded_model: LoadedModelInfo
     program_fingerprints: FileFingerprints
@@ -161,9 +155,7 @@ class Detach(EngineMessage, frozen=True):
 
 class Connect(EngineMessage, frozen=True):
     """Become a client. Answered by LoadProgress until there is a LoadedModelInfo, then by replies to requests.
-
-    keep_alive: seconds without clients after which the engine may exit.
-    """
+    keep_alive: seconds without clients after which the engine may exit."""
 
     keep_alive: float
 
@@ -174,9 +166,7 @@ class GetStatus(EngineMessage, frozen=True):
 
 class Shutdown(EngineMessage, frozen=True):
     """Exit. Answered by the end of the connection when the engine exits, else by StillRunning.
-
-    force: also with clients; else only without.
-    """
+    force: also with clients; else only without."""
 
     force: bool
 
@@ -304,9 +294,7 @@ class StillRunning(EngineMessage, frozen=True):
 
 class EngineStatus(EngineMessage, frozen=True):
     """State of a daemon. loaded_model: None while it loads. idle_s: seconds since the last request ended.
-
-    expires_in_s: seconds, None while it has clients.
-    """
+    expires_in_s: seconds, None while it has clients."""
 
     pid: int
     loaded_model: LoadedModelInfo | None
@@ -347,9 +335,7 @@ EngineReply = FinalReply | _Progress | OutputDelta | SampleOutput | LoadedModelI
 
 def send(connection: Connection, message: EngineMessage) -> int:
     """Send a message and return its size in bytes.
-
-    Raises OSError when the other side has disconnected, and ProtocolError for a message above MAX_MESSAGE_BYTES.
-    """
+    Raises OSError when the other side has disconnected, and ProtocolError for a message above MAX_MESSAGE_BYTES."""
     try:
         content = msgspec.json.encode(message)
     except UnicodeEncodeError:  # lone surrogates, as in the path of a file whose name is not UTF-8

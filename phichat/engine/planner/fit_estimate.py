@@ -69,9 +69,7 @@ def estimate_speed(
     measure_bandwidth: Callable[[int], float] = measure_memory_bandwidth,
 ) -> SpeedEstimate:
     """Estimate from the memory bandwidth: generating a token reads each weight that it uses once.
-
-    measure_bandwidth: bytes per second that this many threads read from RAM; takes a fraction of a second.
-    """
+    measure_bandwidth: bytes per second that this many threads read from RAM; takes a fraction of a second."""
     bytes_per_token, layers = compute_bytes_per_token(header), header.block_count
     gpu_fraction = plan.n_gpu_layers / (layers + 1)
     seconds_per_token, sources = 0.0, []

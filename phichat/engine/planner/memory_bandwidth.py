@@ -12,9 +12,7 @@ _MIN_BUFFER_BYTES = 32 * 1024 * 1024
 
 def measure_memory_bandwidth(threads: int) -> float:
     """Return the bytes per second that this many threads read from memory together, the best of three passes.
-
-    libc's memchr for a byte that does not occur reads as fast as the CPU can, outside the interpreter's lock.
-    """
+    libc's memchr for a byte that does not occur reads as fast as the CPU can, outside the interpreter's lock."""
     import ctypes
     import ctypes.util
     from concurrent.futures import ThreadPoolExecutor
@@ -37,9 +35,7 @@ def measure_memory_bandwidth(threads: int) -> float:
 
 def lookup_gpu_bandwidth(description: str) -> float | None:
     """Return the bytes per second of a GPU's memory by the name of the product; None for an unknown one.
-
-    From the manufacturers' data sheets; of several variants the slowest.
-    """
+    From the manufacturers' data sheets; of several variants the slowest."""
     words = f" {description.lower()} ".replace("-", " ")
     matches = [name for name in _GPU_BANDWIDTHS_GB_S if f" {name} " in words]
     return _GPU_BANDWIDTHS_GB_S[max(matches, key=len)] * 1e9 if matches else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import Any
 
 from phichat.config.settings import GpuLayers
 from phichat.engine.ipc.protocol import DeviceInfo
@@ -28,7 +29,6 @@ _DEFAULT_TRAINING_CONTEXT = 1 << 17
 _RAM_RESERVE_BYTES = 256 * MIB
 _MIN_GPU_MARGIN_BYTES = 512 * MIB
 _GPU_RUNTIME_BYTES = 256 * MIB
-_SUGGESTED_CACHE_TYPES = ("q8_0", "q4_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,8 @@ def plan_offload(header: GgufHeader, hardware: Hardware, request: OffloadRequest
     planner = _Planner(header, hardware, request, gpus, weights)
     n_ctx = request.n_ctx or planner.select_context()
     assignment = planner.assign_layers(n_ctx)
-    max_ctx = planner.find_largest_context(n_ctx)
+    limit = max(n_ctx, header.context_length or _DEFAULT_TRAINING_CONTEXT)
+    max_ctx = _search_largest_context(planner.fits, min(limit, CONTEXT_STEP), limit)
     gpu_layers = sum(assignment.layers)
     return OffloadPlan(
         n_ctx=n_ctx,
@@ -157,9 +158,7 @@ def plan_offload(header: GgufHeader, hardware: Hardware, request: OffloadRequest
 
 def require_fit(plan: OffloadPlan, model_name: str, suggestions: Iterable[tuple[str, int]] = ()) -> None:
     """Raise ModelDoesNotFit, with both figures in GB (10^9 bytes) and a next step, when the plan does not fit.
-
-    suggestions: names and sizes in bytes of other models, to advise when no option makes this one fit.
-    """
+    suggestions: names and sizes in bytes of other models, to advise when no option makes this one fit."""
     if plan.shortage is None:
         return
     needed, available = plan.shortage.needed / 1e9, plan.shortage.available / 1e9
@@ -320,32 +319,28 @@ class _Planner:
         best = self.assign_layers(n_ctx)
         return not best.shortages and sum(best.layers) == self.layer_count
 
-    def select_context(self) -> int:
-        default_context = min(self.header.context_length or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
-        if self.gpus and self.request.n_gpu_layers == "auto":
-            smallest = min(default_context, _MIN_FULL_OFFLOAD_CONTEXT)
-            if full := _search_largest_context(self.fits_on_gpus, smallest, default_context):
-                return full
-        smallest = min(default_context, _MIN_CONTEXT)
-        return _search_largest_context(self.fits, smallest, default_context) or smallest
+    @property
+    def default_context(self) -> int:
+        return min(self.header.context_length or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
 
-    def find_largest_context(self, n_ctx: int) -> int:
-        limit = max(n_ctx, self.header.context_length or _DEFAULT_TRAINING_CONTEXT)
-        return _search_largest_context(self.fits, min(limit, CONTEXT_STEP), limit)
+    def select_context(self) -> int:
+        limit, smallest, n_ctx = self.default_context, min(self.default_context, _MIN_CONTEXT), 0
+        if self.gpus and self.request.n_gpu_layers == "auto":
+            n_ctx = _search_largest_context(self.fits_on_gpus, min(limit, _MIN_FULL_OFFLOAD_CONTEXT), limit)
+        return n_ctx or _search_largest_context(self.fits, smallest, limit) or smallest
 
     def suggest_option(self, n_ctx: int, max_ctx: int) -> str:
-        smaller_context = f"Ask for a smaller context with --ctx-size {max_ctx}"
+        smaller_context = f"Ask for a smaller context with --ctx-size {max_ctx}" if max_ctx else ""
         if max_ctx >= _MIN_CONTEXT:
             return smaller_context
-        if self.request.n_gpu_layers != "auto" and self.gpus:
-            request = replace(self.request, n_gpu_layers="auto")
-            if replace(self, request=request).fits(n_ctx):
-                return "Let phichat choose with --n-gpu-layers auto"
-        for kind in _SUGGESTED_CACHE_TYPES:
-            request = replace(self.request, type_k=kind, type_v=kind)
-            if replace(self, request=request).fits(n_ctx):
-                return f"Make the KV cache smaller with --cache-type-k {kind} --cache-type-v {kind}"
-        return smaller_context if max_ctx else ""
+        options: dict[str, dict[str, Any]] = {"Let phichat choose with --n-gpu-layers auto": {"n_gpu_layers": "auto"}}
+        for kind in ("q8_0", "q4_0"):
+            advice = f"Make the KV cache smaller with --cache-type-k {kind} --cache-type-v {kind}"
+            options[advice] = {"type_k": kind, "type_v": kind}
+        for advice, values in options.items():
+            if replace(self, request=replace(self.request, **values)).fits(n_ctx):
+                return advice
+        return smaller_context
 
     def build_notices(self, n_ctx: int) -> tuple[str, ...]:
         lines = []
@@ -355,9 +350,8 @@ class _Planner:
                 f"The context of {n_ctx:,} tokens is longer than the {training_context:,} that the model was trained "
                 "for; answers may degrade beyond that."
             )
-        default_context = min(training_context or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
-        if self.request.n_ctx is None and n_ctx < default_context:
-            lines.append(f"Context reduced from {default_context:,} to {n_ctx:,} tokens to fit in memory.")
+        if self.request.n_ctx is None and n_ctx < self.default_context:
+            lines.append(f"Context reduced from {self.default_context:,} to {n_ctx:,} tokens to fit in memory.")
         if not self.gpus and self.request.n_gpu_layers not in ("auto", 0):
             lines.append("This machine has no usable GPU, so all layers stay on the CPU.")
         return tuple(lines)
