@@ -88,11 +88,9 @@ class KvStore:
         if self._budget is not None:
             return self._budget
         disk = next((path for path in (self.path, *self.path.parents) if path.is_dir()), Path())
-        try:
-            free = shutil.disk_usage(disk).free
-        except OSError:
-            return 0
-        return min(_MAX_DEFAULT_BUDGET, (free + self.size) // _FREE_DISK_DIVISOR)
+        with contextlib.suppress(OSError):
+            return min(_MAX_DEFAULT_BUDGET, (shutil.disk_usage(disk).free + self.size) // _FREE_DISK_DIVISOR)
+        return 0
 
     def make_partial_path(self, model_key: str, conversation_key: str, saved_s: float) -> Path:
         """Return a new path to write a KV cache to."""
@@ -137,10 +135,9 @@ class KvStore:
 
     def was_deleted_since(self, conversation_key: str, since_ns: int) -> bool:
         """Return whether a conversation was deleted after a time of `time.time_ns`."""
-        try:
+        with contextlib.suppress(OSError):
             return (self.path / f"{conversation_key}{TOMBSTONE_SUFFIX}").stat().st_mtime_ns >= since_ns
-        except OSError:
-            return False
+        return False
 
     def remove_stale(self) -> None:
         """Remove the files that dead processes were writing or restoring, and old tombstones."""

@@ -128,14 +128,13 @@ class LocalBackend(ProcessBackend):
         process, is_loaded = self._start_engine(), False
         try:
             try:
-                header = read_model_header(self._path)
+                header = read_model_header(self.path)
             except ModelFileError:
                 # A file that differs from its known hash has a better next step than one with a bad header.
                 yield from self._verify_file(cancel)
                 raise
-            check_usable(header, self._path)
-            engine_info = process.handshake(cancel)
-            if engine_info is None:
+            check_usable(header, self.path)
+            if (engine_info := process.handshake(cancel)) is None:
                 return
             hardware = probe_from_engine(engine_info)
             probe_key = build_probe_key(hardware.library_file, header)
@@ -146,8 +145,7 @@ class LocalBackend(ProcessBackend):
                 # Only a new process sees the memory of the GPUs as it is now.
                 process.kill()
                 process = self._start_engine()
-                engine_info = process.handshake(cancel)
-                if engine_info is None:
+                if (engine_info := process.handshake(cancel)) is None:
                     return
                 hardware = probe_from_engine(engine_info)
                 plan = plan_placement(header, hardware, self._options, probed)
@@ -180,7 +178,7 @@ class LocalBackend(ProcessBackend):
             model_info = self._make_model_info(engine, hardware)
             self._loaded_engine, is_loaded = engine, True
             load_s, shown_notices = monotonic() - started_at, tuple(filter(None, notices))
-            yield ModelReady(model_info, str(self._path), load_reply.n_ctx_train, load_s, shown_notices)
+            yield ModelReady(model_info, str(self.path), load_reply.n_ctx_train, load_s, shown_notices)
         finally:
             if not is_loaded:
                 process.kill()
@@ -191,7 +189,7 @@ class LocalBackend(ProcessBackend):
                 yield ModelVerifying(self._name, fraction)
 
     def _start_engine(self) -> EngineProcess:
-        return self._start_process(self._timeouts, tuning.resolve_spin_count(self._path, self._tuning_source))
+        return self._start_process(self._timeouts, tuning.resolve_spin_count(self.path, self._tuning_source))
 
     def _compute_settings(self, hardware: Hardware, header: GgufHeader, plan: OffloadPlan) -> tuning.ComputeSettings:
         tuned = self._tuning_source.get_settings(hardware.library_file, header, offloaded=plan.n_gpu_layers > 0)
@@ -209,7 +207,7 @@ class LocalBackend(ProcessBackend):
         with contextlib.suppress(OSError):
             if self._kv_store:
                 return compute_model_identity(
-                    self._sha256, self._path, header.data_offset, hardware.library_file, probe_key.key
+                    self._sha256, self.path, header.data_offset, hardware.library_file, probe_key.key
                 )
         return ""
 
@@ -222,7 +220,7 @@ class LocalBackend(ProcessBackend):
         identity: str,
     ) -> LoadModel:
         return LoadModel(
-            path=str(self._path),
+            path=str(self.path),
             n_ctx=plan.n_ctx,
             n_batch=min(BATCH_SIZE, plan.n_ctx),
             n_seq_max=1 if estimate_recurrent_state(header) else _MAX_SEQUENCES,
@@ -265,7 +263,7 @@ class LocalBackend(ProcessBackend):
             architecture=header.architecture,
             sha256=self._sha256,
             size=header.file_size,
-            modified_ns=self._path.stat().st_mtime_ns,
+            modified_ns=self.path.stat().st_mtime_ns,
             template_sha256=hashlib.sha256(header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
             library=engine.engine_info.library_version,
             n_ctx=engine.load_reply.n_ctx,
@@ -288,7 +286,7 @@ class LocalBackend(ProcessBackend):
         engine = self.engine
         loaded_model = protocol.LoadedModelInfo(
             model=ready.model,
-            path=str(self._path.resolve()),
+            path=str(self.path.resolve()),
             n_ctx_train=ready.n_ctx_train,
             memory=engine.plan.total,
             placement=_format_placement(engine.plan, engine.header.block_count),
@@ -304,13 +302,12 @@ class LocalBackend(ProcessBackend):
         """Measure with the loaded model; yields the measurement last, or none when cancelled."""
         return self._request(request, cancel)
 
-    def unload(self) -> None:
-        self.close()
-
     def close(self) -> None:
         if self._loaded_engine:
             self._loaded_engine.process.close()
             self._loaded_engine = None
+
+    unload = close
 
 
 def _format_placement(plan: OffloadPlan, layers: int) -> str:

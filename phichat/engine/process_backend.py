@@ -1,4 +1,4 @@
-"""Base of the backends whose model is loaded in an engine process."""
+"""Base of the backends whose model is loaded in an engine process. Each prompt imports it, so it imports little."""
 
 from __future__ import annotations
 
@@ -44,16 +44,11 @@ def require_loaded(value: _T | None) -> _T:
 
 
 class ProcessBackend(ABC):
-    """Requests to a loaded model; subclasses load it. Imports nothing that reads files or plans."""
+    """Requests to a loaded model; subclasses load it. path: of the model's file."""
 
     def __init__(self, name: str, path: Path) -> None:
-        self._name, self._path = name, path
+        self._name, self.path = name, path
         self._unreported_load_s = 0.0
-
-    @property
-    def path(self) -> Path:
-        """The model's file."""
-        return self._path
 
     @property
     @abstractmethod
@@ -134,4 +129,4 @@ class ProcessBackend(ABC):
         if reply.code is ErrorCode.OVERFLOW:
             return ContextOverflow(reply.prompt_tokens, self.n_ctx)
         error_type, message, next_step = _FAILURES.get(reply.code, _FAILURES[ErrorCode.LOAD])
-        return error_type(f"{message.format(name=self._name, path=self._path)} ({reply.message})", next_step)
+        return error_type(f"{message.format(name=self._name, path=self.path)} ({reply.message})", next_step)

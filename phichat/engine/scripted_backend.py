@@ -86,8 +86,7 @@ class FakeBackend:
         seeds = dict(enumerate(derive_seeds(params, n)))
         return sample_sequentially(self.generate, messages, params, seeds, cancel, n)
 
-    def unload(self) -> None:
-        self.close()
-
     def close(self) -> None:
         self._is_loaded = False
+
+    unload = close

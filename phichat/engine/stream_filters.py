@@ -81,8 +81,7 @@ class ReasoningSplitter:
             self._consume(len(THINK_END))
             self._state, self._at_start = "closed", True
             return reasoning, self.feed("")[1]
-        answer = self._lstrip_once(self._consume(len(self._buffer)))
-        if answer:
+        if answer := self._lstrip_once(self._consume(len(self._buffer))):
             self._state = "text"
         return "", answer
 

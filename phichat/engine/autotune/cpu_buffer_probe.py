@@ -8,6 +8,7 @@ dies, the next one does without those buffer types.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 from dataclasses import dataclass
@@ -68,10 +69,9 @@ class ProbeCache(JsonFile):
 
     def lookup(self, probe_key: ProbeKey) -> ProbeOutcome | None:
         """Return the outcome of an earlier probe, None where there was none."""
-        try:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
             return ProbeOutcome(self.load_entries()[probe_key.key]["verdict"])
-        except (KeyError, TypeError, ValueError):
-            return None
+        return None
 
     def store(self, probe_key: ProbeKey, outcome: ProbeOutcome) -> None:
         """Remember an outcome."""

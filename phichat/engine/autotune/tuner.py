@@ -30,7 +30,6 @@ _TRIAL_DURATION_S = 1.0
 _BATCH_SIZES = (1, 2, 3, 5, 9)
 _SPIN_COUNTS = (DEFAULT_SPIN_COUNT, 300, 10_000)
 _SPIN_ROUNDS = 4
-_CPU_LOAD_SAMPLE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def run_tuning(
 ) -> Generator[TuningProgress, None, TuningReport | None]:
     """Measure, and store the best settings; None when cancelled.
     make_backend: for the model. Raises what `LocalBackend.load` raises."""
-    cpu_load = psutil.cpu_percent(_CPU_LOAD_SAMPLE_S) / 100
+    cpu_load = psutil.cpu_percent(interval=0.5) / 100
     thread_counts = tuning.list_thread_candidates(count_usable_cores(), count_usable_cpus())
     with contextlib.closing(make_backend(tuning.StaticTuning(), None)) as backend:
         request: BenchmarkRequest = protocol.TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S)

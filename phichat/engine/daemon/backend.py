@@ -115,7 +115,7 @@ class DaemonBackend(ProcessBackend):
                 self._client = DaemonClient(connection, self._address, reply)
                 # The client may know the same file by another name.
                 model, load_s = replace(reply.model, name=self._name), monotonic() - started_at
-                yield ModelReady(model, str(self._path), reply.n_ctx_train, load_s, reply.notices)
+                yield ModelReady(model, str(self.path), reply.n_ctx_train, load_s, reply.notices)
             return self._client is not None
         except (EOFError, OSError):  # the daemon died
             return True
@@ -127,9 +127,8 @@ class DaemonBackend(ProcessBackend):
         """Launch a daemon, unless another process has done so meanwhile, and become its first client."""
         from phichat.engine.daemon.launcher import fingerprint_files, launch_if_absent
 
-        model_files, program_files = fingerprint_files(self._path)
-        launcher = launch_if_absent(self._address, self._get_spin_count(), cancel)
-        if launcher is None:
+        model_files, program_files = fingerprint_files(self.path)
+        if (launcher := launch_if_absent(self._address, self._get_spin_count(), cancel)) is None:
             return
         with contextlib.closing(launcher):
             local_backend = self._make_local(launcher.start_process)

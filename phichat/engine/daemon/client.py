@@ -70,8 +70,7 @@ def send_control_request(
     started_at = monotonic()
     with contextlib.ExitStack() as cleanup:
         try:
-            connection = open_connection(address)
-            if connection is None:
+            if (connection := open_connection(address)) is None:
                 return NoReply.NOT_RUNNING
             cleanup.callback(connection.close)
             protocol.send(connection, request)
@@ -123,16 +122,15 @@ class DaemonClient(EngineConnection):
         """Disconnect; the daemon keeps running for a while."""
         self._connection.close()
 
+    # Other clients may be waiting for their replies: the daemon goes on.
+    abandon = close
+
     def release(self) -> None:
         """Disconnect, and let the daemon exit if it has no other client."""
         with contextlib.suppress(EOFError, OSError):
             protocol.send(self._connection, protocol.Shutdown(force=False))
             if wait([self._connection], _SHUTDOWN_TIMEOUT_S):
                 protocol.receive_reply(self._connection)
-        self.close()
-
-    def abandon(self) -> None:
-        # Other clients may be waiting for their replies: the daemon goes on.
         self.close()
 
     def kill(self) -> None:
@@ -148,8 +146,7 @@ class DaemonClient(EngineConnection):
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def _reap(self) -> None:
-        self.close()
+    _reap = close
 
     def _read_stderr(self) -> str:
         return read_log_tail(self._address.log_path)

@@ -17,9 +17,6 @@ from phichat.engine.ipc.process import EngineProcess
 from phichat.gguf.split import list_split_paths
 from phichat.storage.fingerprint import FileFingerprints, compute_fingerprint
 
-_BACKLOG = 128
-_RETRY_INTERVAL_S = 0.02
-
 
 class DaemonLauncher:
     """Listening socket that is passed on to one engine process after another until one has loaded the model.
@@ -53,7 +50,7 @@ class DaemonLauncher:
                 with contextlib.suppress(OSError):
                     if is_listening(self._address):
                         break
-                time.sleep(_RETRY_INTERVAL_S)
+                time.sleep(0.02)
         return process
 
     def close(self) -> None:
@@ -78,7 +75,7 @@ def _bind(address: DaemonAddress) -> socket.socket:
         listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listener.bind(address.socket_path)
         Path(address.socket_path).chmod(0o600)
-        listener.listen(_BACKLOG)
+        listener.listen(128)
         cleanup.pop_all()
     return listener
 

@@ -15,7 +15,6 @@ from phichat.engine.daemon.registry import DaemonAddress
 
 _STARTUP_GRACE_S = 30.0
 _POLL_INTERVAL_S = 0.25
-_EXIT_TIMEOUT_S = 2.0
 
 
 class ProcessHealth(Enum):
@@ -32,8 +31,7 @@ class ProcessHealth(Enum):
 
 def check_health(address: DaemonAddress) -> ProcessHealth:
     """Return the state of a daemon, after watching it for a quarter of a second."""
-    process = find_process(address)
-    if process is None:
+    if (process := find_process(address)) is None:
         return ProcessHealth.NOT_RUNNING
     try:
         if process.status() == psutil.STATUS_STOPPED:
@@ -70,7 +68,7 @@ def kill(address: DaemonAddress) -> None:
     if process := find_process(address):
         with contextlib.suppress(psutil.Error):
             process.kill()
-            process.wait(_EXIT_TIMEOUT_S)
+            process.wait(2.0)
 
 
 def wait_for_exit(address: DaemonAddress, timeout_s: float) -> bool:

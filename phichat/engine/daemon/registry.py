@@ -105,8 +105,7 @@ def list_program_files() -> list[str]:
 
 def _list_candidate_dirs(cache_dir: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     if sys.platform != "win32":
-        runtime = environ.get("XDG_RUNTIME_DIR")
-        if runtime and _is_private(Path(runtime)):
+        if (runtime := environ.get("XDG_RUNTIME_DIR")) and _is_private(Path(runtime)):
             yield Path(runtime, "phichat")
     yield cache_dir / "engines"
     if sys.platform != "win32":

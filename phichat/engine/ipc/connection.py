@@ -182,12 +182,10 @@ class EngineConnection(ABC):
 
 def read_log_tail(log: Path) -> str:
     """Return the end of an engine's log, "" when there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            return file.read(_LOG_TAIL_BYTES).decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+        return file.read(_LOG_TAIL_BYTES).decode("utf-8", "replace").strip()
+    return ""
 
 
 def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> EngineCrashed:

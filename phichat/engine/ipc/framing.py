@@ -45,10 +45,9 @@ class SocketConnection:
         return self._read_exactly(size)
 
     def _read_exactly(self, size: int) -> bytes:
-        chunks = []
+        chunks: list[bytes] = []
         while size:
-            chunk = self._socket.recv(min(size, 1 << 20))
-            if not chunk:
+            if not (chunk := self._socket.recv(min(size, 1 << 20))):
                 raise EOFError
             chunks.append(chunk)
             size -= len(chunk)

@@ -126,6 +126,8 @@ class EngineProcess(EngineConnection):
             self._child.wait(2)
         self._close_pipes()
 
+    abandon = kill
+
     def close(self) -> None:
         """Close the connection, on which the child ends.
         A child that has KV caches to save closes its stderr first and writes them without this process."""
@@ -149,9 +151,6 @@ class EngineProcess(EngineConnection):
         """Let the child live on without this process."""
         self._connection.close()
         Thread(target=self._child.wait, daemon=True).start()
-
-    def abandon(self) -> None:
-        self.kill()
 
     def _interrupt(self) -> None:
         self._child.kill()

@@ -361,9 +361,7 @@ def receive_reply(connection: Connection) -> EngineReply:
     return cast(EngineReply, _receive(connection, EngineReply))
 
 
-@functools.cache
-def _make_decoder(message_type: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(message_type)
+_make_decoder = functools.cache(msgspec.json.Decoder)
 
 
 def _receive(connection: Connection, message_type: Any) -> Any:

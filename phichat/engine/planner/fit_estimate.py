@@ -80,8 +80,7 @@ def estimate_speed(
     gpu_placements = [placement for placement in plan.placements if placement.device != CPU]
     for placement in gpu_placements:
         device = next(device for device in hardware.devices if device.name == placement.device)
-        bandwidth = lookup_gpu_bandwidth(device.description) or 0.0
-        if not bandwidth:
+        if not (bandwidth := lookup_gpu_bandwidth(device.description) or 0.0):
             explanation = f"The memory bandwidth of {device.description} is unknown. Measure with `phichat bench`."
             return SpeedEstimate(None, explanation)
         fraction = gpu_fraction * placement.weights / sum(other.weights for other in gpu_placements)

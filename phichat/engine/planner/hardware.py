@@ -6,6 +6,7 @@ with the limits of a container (cgroup v1 and v2) applied.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+
+import psutil
 
 from phichat.engine.ipc.protocol import DeviceInfo, EngineInfo
 
@@ -79,8 +82,6 @@ def _to_device_kind(device: DeviceInfo) -> DeviceKind:
 
 def probe_memory(root: Path = Path("/")) -> RamInfo:
     """Return the RAM of the machine, or of the cgroup where that has less. root: where /proc and /sys are."""
-    import psutil
-
     machine = psutil.virtual_memory()
     total, available = int(machine.total), int(machine.available)
     for folder in _find_cgroup_dirs(root, "memory"):
@@ -100,8 +101,6 @@ def count_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None =
     affinity: the logical CPUs it is bound to, None to ask the operating system. A CPU quota of the cgroup (cpu.max,
     cpu.cfs_quota_us) counts in whole cores, rounded up.
     """
-    import psutil
-
     cpus = _get_affinity() if affinity is None else affinity
     limits = [psutil.cpu_count(logical=False) or psutil.cpu_count(logical=True) or 1]
     if cpus:
@@ -113,8 +112,6 @@ def count_usable_cores(root: Path = Path("/"), affinity: frozenset[int] | None =
 
 def count_usable_cpus() -> int:
     """Return the number of logical CPUs that this process may use, at least 1."""
-    import psutil
-
     return len(_get_affinity()) or psutil.cpu_count(logical=True) or 1
 
 
@@ -208,7 +205,6 @@ def _read_first_number(*files: Path) -> int | None:
 
 def _read_text(file: Path) -> str:
     """Return the text of a small kernel file, "" when it cannot be read."""
-    try:
+    with contextlib.suppress(OSError):
         return file.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+    return ""

@@ -20,9 +20,6 @@ CONTEXT_STEP = 256
 _CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _LAYER_PATTERN = re.compile(r"blk\.(\d{1,4})\.")
 _INPUT_TENSOR_PREFIXES = ("token_embd", "per_layer_token_embd", "token_types", "position_embd")
-_INTERPRETER_BYTES = 43 * MIB
-_BYTES_PER_VOCAB_TOKEN = 160
-_BYTES_PER_THREAD = MIB // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,5 +178,5 @@ def estimate_embedding_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) ->
 
 
 def estimate_process_memory(header: GgufHeader, n_threads: int) -> int:
-    """Return the bytes of an engine process besides its buffers: interpreter, libraries, vocabulary, threads."""
-    return _INTERPRETER_BYTES + _BYTES_PER_VOCAB_TOKEN * header.vocab_size + _BYTES_PER_THREAD * max(1, n_threads)
+    """Return the bytes of an engine process besides its buffers: interpreter and libraries, vocabulary, threads."""
+    return 43 * MIB + 160 * header.vocab_size + MIB // 4 * max(1, n_threads)

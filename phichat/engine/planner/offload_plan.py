@@ -344,8 +344,7 @@ class _Planner:
 
     def build_notices(self, n_ctx: int) -> tuple[str, ...]:
         lines = []
-        training_context = self.header.context_length
-        if training_context and n_ctx > training_context:
+        if (training_context := self.header.context_length) and n_ctx > training_context:
             lines.append(
                 f"The context of {n_ctx:,} tokens is longer than the {training_context:,} that the model was trained "
                 "for; answers may degrade beyond that."
