@@ -129,9 +129,8 @@ class KvStore:
                 if file.conversation_key == conversation_key:
                     file.path.unlink(missing_ok=True)
         except OSError as error:
-            raise TranscriptError(
-                f"The saved KV cache of that conversation cannot be removed ({error})", f"Empty {self.path}"
-            ) from error
+            message = f"The saved KV cache of that conversation cannot be removed ({error})"
+            raise TranscriptError(message, f"Empty {self.path}") from error
 
     def was_deleted_since(self, conversation_key: str, since_ns: int) -> bool:
         """Return whether a conversation was deleted after a time of `time.time_ns`."""

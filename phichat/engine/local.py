@@ -204,11 +204,10 @@ class LocalBackend(ProcessBackend):
 
     def _compute_model_identity(self, header: GgufHeader, hardware: Hardware, probe_key: ProbeKey) -> str:
         """Return the identity of the model's saved KV caches, "" to save and restore none."""
+        offset, library_file = header.data_offset, hardware.library_file
         with contextlib.suppress(OSError):
             if self._kv_store:
-                return compute_model_identity(
-                    self._sha256, self.path, header.data_offset, hardware.library_file, probe_key.key
-                )
+                return compute_model_identity(self._sha256, self.path, offset, library_file, probe_key.key)
         return ""
 
     def _make_load_request(

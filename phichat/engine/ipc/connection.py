@@ -80,9 +80,7 @@ class EngineConnection(ABC):
     """Connection to an engine process."""
 
     def __init__(self, timeouts: EngineTimeouts, connection: Any) -> None:
-        self.timeouts = timeouts
-        self._connection = connection
-        self._phase = EnginePhase.STARTING
+        self.timeouts, self._connection, self._phase = timeouts, connection, EnginePhase.STARTING
 
     @property
     @abstractmethod

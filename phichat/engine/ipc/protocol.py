@@ -372,6 +372,5 @@ def _receive(connection: Connection, message_type: Any) -> Any:
         except msgspec.DecodeError:
             return msgspec.convert(json.loads(content), message_type)  # it may hold lone surrogates
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise ProtocolError(
-            "The engine sent a message that phichat cannot read", "Ask again", detail=str(error)
-        ) from error
+        message = "The engine sent a message that phichat cannot read"
+        raise ProtocolError(message, "Ask again", detail=str(error)) from error

@@ -26,7 +26,7 @@ smaller one would only cost speed."""
 _LAYER_OVERHEAD_S = 1e-4
 """Time per layer on a CPU besides reading its weights: starting and joining the threads for each of its steps."""
 
-_GPU_BANDWIDTH_EFFICIENCY = 0.65
+_GPU_EFFICIENCY = 0.65
 """Part of the memory bandwidth that llama.cpp uses on a GPU when it generates one reply."""
 
 
@@ -84,9 +84,7 @@ def estimate_speed(
             explanation = f"The memory bandwidth of {device.description} is unknown. Measure with `phichat bench`."
             return SpeedEstimate(None, explanation)
         fraction = gpu_fraction * placement.weights / sum(other.weights for other in gpu_placements)
-        seconds_per_token += fraction * bytes_per_token / (bandwidth * _GPU_BANDWIDTH_EFFICIENCY)
-        sources.append(
-            f"{device.name} {_GPU_BANDWIDTH_EFFICIENCY:.0%} of the {bandwidth / 1e9:,.0f} GB/s of its data sheet"
-        )
+        seconds_per_token += fraction * bytes_per_token / (bandwidth * _GPU_EFFICIENCY)
+        sources.append(f"{device.name} {_GPU_EFFICIENCY:.0%} of the {bandwidth / 1e9:,.0f} GB/s of its data sheet")
     explanation = f"estimated: each token reads {bytes_per_token / 1e9:.2f} GB ({'; '.join(sources)})"
     return SpeedEstimate(1 / seconds_per_token, explanation)
