@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,6 @@ from phichat.types import Message, Role, SamplingParams
 MAX_BODY_BYTES = 8 << 20
 
 _MAX_STOP_STRINGS = 16
-_MAX_N = 16
 _MAX_SHOWN_CHARS = 80
 _SEED_MODULUS = 2**32 - 1
 _NO_LIMIT = -1
@@ -29,30 +28,20 @@ _OPTION_BY_FIELD = {
 }
 """Numeric fields of the API, of llama.cpp and of vLLM, and the options that they set."""
 
-_UNSUPPORTED_FIELDS = {
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
-    "logprobs": (False, 0),
-    "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "logit_bias": ({},),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "best_of": (1,),
-    "use_beam_search": (False,),
-    "grammar": ("",),
-    "json_schema": ({},),
-    "structured_outputs": ({},),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
-    "ignore_eos": (False,),
-    "min_tokens": (0,),
+_UNSUPPORTED_FIELDS: Mapping[str, Sequence[object]] = {
+    **dict.fromkeys(("tools", "functions"), ([],)),
+    **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
+    **dict.fromkeys(("top_logprobs", "frequency_penalty", "presence_penalty", "min_tokens"), (0,)),
+    **dict.fromkeys(("use_beam_search", "continue_final_message", "ignore_eos"), (False,)),
+    **dict.fromkeys(("logit_bias", "json_schema", "structured_outputs", "chat_template_kwargs"), ({},)),
     **dict.fromkeys(("audio", "web_search_options", "chat_template"), ()),
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ()),
+    "logprobs": (False, 0),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "best_of": (1,),
+    "grammar": ("",),
+    "add_generation_prompt": (True,),
 }
 """Fields that change the answer in ways that phichat does not support, with the values that change nothing. Other
 unknown fields concern the service, not the answer, and are ignored."""
@@ -80,7 +69,7 @@ class ChatCompletionRequest:
         return params
 
 
-class _RequestMessage(msgspec.Struct):
+class _Message(msgspec.Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
     tool_calls: Any = None
@@ -91,21 +80,29 @@ class _TextPart(msgspec.Struct):
     text: str
 
 
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = False
+
+
+class _Request(msgspec.Struct):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    model: str = ""
+    stream: bool = False
+    stream_options: _StreamOptions = msgspec.field(default_factory=_StreamOptions)
+    n: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+
+
 def parse_request(body: bytes) -> ChatCompletionRequest:
     """Parse the body of a request. Raises ApiError."""
     fields = {name: value for name, value in _parse_json(body).items() if value is not None}
     for name, neutral_values in _UNSUPPORTED_FIELDS.items():
         if name in fields and not any(_strictly_equal(fields[name], value) for value in neutral_values):
             raise ApiError(f"{name} isn't supported", "Omit it", code="unsupported_parameter", param=name)
-    messages = _convert(fields.get("messages", []), Annotated[list[Any], msgspec.Meta(min_length=1)], "messages")
-    stream_options = _convert(fields.get("stream_options", {}), dict[str, Any], "stream_options")
+    request: _Request = _convert({"messages": [], **fields}, _Request, "")
+    messages = tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(request.messages))
+    include_usage = bool(request.stream_options.include_usage)
     return ChatCompletionRequest(
-        _convert(fields.get("model", ""), str, "model"),
-        tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(messages)),
-        _parse_options(fields),
-        _convert(fields.get("stream", False), bool, "stream"),
-        bool(_convert(stream_options.get("include_usage"), bool | None, "stream_options.include_usage")),
-        _convert(fields.get("n", 1), Annotated[int, msgspec.Meta(ge=1, le=_MAX_N)], "n"),
+        request.model, messages, _parse_options(fields), request.stream, include_usage, request.n
     )
 
 
@@ -141,7 +138,8 @@ def _convert(value: object, kind: Any, param: str) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
-        raise _invalid_value(param + path.removesuffix("`"), f": {reason[:1].lower()}{reason[1:]}") from None
+        field = (param + path.removesuffix("`")).removeprefix(".")
+        raise _invalid_value(field, f": {reason[:1].lower()}{reason[1:]}") from None
 
 
 def _invalid_value(param: str, problem: str, next_step: str = "Correct this field") -> ApiError:
@@ -170,8 +168,7 @@ def _parse_option(name: str, option: str, value: object) -> Any:
         raise _invalid_value(name, f" cannot be {_shorten_json(value)}", error.next_step) from None
 
 
-def _parse_message(param: str, value: object) -> Message:
-    message: _RequestMessage = _convert(value, _RequestMessage, param)
+def _parse_message(param: str, message: _Message) -> Message:
     if message.role in ("tool", "function") or message.tool_calls or message.function_call:
         problem = f"{param} uses tools, which aren't supported"
         raise ApiError(problem, "Send text messages only", code="unsupported_parameter", param=param)

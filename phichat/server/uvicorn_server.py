@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address
 from threading import current_thread, main_thread
 from time import monotonic
@@ -20,11 +19,9 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from phichat.errors import ServerBindError
+from phichat.errors import ServerBindError, UsageError
 from phichat.server.dispatch import Dispatcher
 
-_BACKLOG = 128
-_MAX_CONNECTIONS = 256
 _IDLE_TIMEOUT_S = 15.0
 """How long a connection may stay without a request."""
 
@@ -35,53 +32,33 @@ _SHUTDOWN_TIMEOUT_S = 3
 """How long the ends of responses may take to be sent once the server stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class BindAddress:
-    """Resolved address of this machine. socket_address: in the form of its family."""
+def bind_socket(host: str, port: int, *, has_key: bool) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one. has_key: clients need a key.
 
-    host: str
-    family: int
-    socket_address: tuple[Any, ...]
-
-    @property
-    def is_loopback(self) -> bool:
-        """True where only this machine can reach it."""
-        return ip_address(self.socket_address[0].partition("%")[0]).is_loopback
-
-
-def resolve_address(host: str, port: int) -> BindAddress:
-    """Return the address to listen on; port 0 takes a free one. Raises ServerBindError."""
+    Raises ServerBindError, and UsageError where other machines could connect without a key.
+    """
     try:
-        family, *_, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         message = f"{host} isn't a valid address ({error})"
         raise ServerBindError(message, "Omit --host to serve this machine only") from error
-    return BindAddress(host, family, socket_address)
-
-
-def bind_socket(bind_address: BindAddress) -> socket.socket:
-    """Return a listening socket. Raises ServerBindError."""
-    listener = socket.socket(bind_address.family, socket.SOCK_STREAM)
+    if not has_key and not ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        next_step = "Put a key in an environment variable and pass its name with --api-key-env"
+        raise UsageError(f"Other machines can reach {host}, but no API key is set", next_step)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform == "win32":
             # SO_REUSEADDR would let two programs listen on one port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(bind_address.socket_address)
-        listener.listen(_BACKLOG)
+        listener.bind(address)
+        listener.listen(128)
     except OSError as error:
         listener.close()
-        where = f"port {bind_address.socket_address[1]} of {bind_address.host}"
-        message = f"phichat serve cannot listen on {where} ({error.strerror or error})"
+        message = f"phichat serve cannot listen on port {port} of {host} ({error.strerror or error})"
         raise ServerBindError(message, "Choose another --port, or 0 for any free one") from error
     return listener
-
-
-def server_url(listener: socket.socket) -> str:
-    """Return the URL for clients on this machine."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class PhichatServer(uvicorn.Server):
@@ -181,11 +158,14 @@ def create_server(
         access_log=debug,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=256,
         timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
     )
-    message = f"Listening on {server_url(listener)}/v1. Press Ctrl-C to stop."
-    return PhichatServer(config, dispatcher, lambda: log(message))
+    host, port = listener.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    return PhichatServer(
+        config, dispatcher, lambda: log(f"Listening on http://{host}:{port}/v1. Press Ctrl-C to stop.")
+    )
 
 
 @contextmanager
