@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -31,7 +30,7 @@ from phichat.types import FinishReason, Message
 _DRAIN_TIMEOUT_S, _DRAIN_IDLE_TIMEOUT_S = 5.0, 0.5
 """How long a client may continue to send a body that is too large, and how long it may pause."""
 
-RecorderFactory = Callable[[ServedModel, Sequence[Message]], AbstractContextManager[Recorder]]
+RecorderFactory = Callable[[ServedModel, Sequence[Message]], contextlib.AbstractContextManager[Recorder]]
 """Makes the recorder of one request."""
 
 
@@ -99,7 +98,6 @@ class _CompletionsEndpoint:
     context: ServerContext
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI request."""
         request = parse_request(await _read_body(Request(scope, receive), self.context.body_timeout_s))
         response_task = asyncio.create_task(self._respond(request, send))
         disconnect_task = asyncio.create_task(_wait_for_disconnect(receive))
@@ -118,7 +116,8 @@ class _CompletionsEndpoint:
 
         def generate(backend: Backend, cancel: CancelToken) -> Iterator[events.Event]:
             history, params = MessageHistory(request.messages), request.sampling_params(model.params)
-            with context.open_recorder(model, request.messages) if context.open_recorder else nullcontext() as recorder:
+            open_recorder = context.open_recorder
+            with open_recorder(model, request.messages) if open_recorder else contextlib.nullcontext() as recorder:
                 pipeline = TurnPipeline(backend, recorder, model.training_scope, checks_code=recorder is not None)
                 yield from pipeline.run(history, params, cancel, n=request.n)
 
@@ -164,19 +163,18 @@ async def _wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
+@dataclass(eq=False)
 class _CompletionResponse:
     """Response to one chat completion, streamed or whole, made from the events of its turn."""
 
-    def __init__(
-        self,
-        context: ServerContext,
-        request: ChatCompletionRequest,
-        model: ServedModel,
-        task: GenerationTask,
-        send: Send,
-    ) -> None:
-        self._context, self._request, self._model, self._task, self._send = context, request, model, task, send
-        self._completion = responses.CompletionBuilder(model.name, request.n, request.include_usage)
+    context: ServerContext
+    request: ChatCompletionRequest
+    model: ServedModel
+    task: GenerationTask
+    send: Send
+
+    def __post_init__(self) -> None:
+        self._completion = responses.CompletionBuilder(self.model.name, self.request.n, self.request.include_usage)
         self._frames = [self._completion.role_chunks()]
         self._replies: dict[int, events.TurnFinished] = {}
         self._logged_notices: set[str] = set()
@@ -185,13 +183,13 @@ class _CompletionResponse:
     async def send_all(self) -> None:
         """Send the response. Raises PhichatError kinds while nothing has been sent; later errors are sent."""
         try:
-            while (batch := await self._task.next_events(self._context.keepalive_interval_s)) is not None:
+            while (batch := await self.task.next_events(self.context.keepalive_interval_s)) is not None:
                 for event in batch:
                     self._handle_event(event)
-                if self._request.stream and self._has_output:
+                if self.request.stream and self._has_output:
                     await self._send_frames()
         except PhichatError as exc:
-            error: ApiError | None = responses.to_api_error(exc, self._model.hide_path)
+            error: ApiError | None = responses.to_api_error(exc, self.model.hide_path)
         else:
             error = self._find_end_error()
         replies = [self._replies[index] for index in sorted(self._replies)]
@@ -202,15 +200,15 @@ class _CompletionResponse:
         else:
             body = responses.encode_json(self._completion.whole_document(replies))
             await self._send_head("application/json", (b"content-length", str(len(body)).encode()))
-        await self._send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": body})
 
     def _find_end_error(self) -> ApiError | None:
         """Return the error of a turn that was stopped too early for a response."""
-        cause, has_text = self._task.stop_cause, any(reply.text for reply in self._replies.values())
+        cause, has_text = self.task.stop_cause, any(reply.text for reply in self._replies.values())
         is_complete = bool(self._replies) and cause is not StopCause.SHUTDOWN
         if self._is_sending:
             return None if is_complete else shutting_down_error()
-        if is_complete and not self._request.stream and (cause is None or has_text):
+        if is_complete and not self.request.stream and (cause is None or has_text):
             return None
         if cause is not StopCause.TIMEOUT:
             return shutting_down_error()
@@ -222,18 +220,18 @@ class _CompletionResponse:
             self._is_sending = True
             await self._send_head("text/event-stream")
         body, self._frames = b"".join(self._frames) or responses.SSE_KEEPALIVE, []
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _send_head(self, content_type: str, *extra_headers: tuple[bytes, bytes]) -> None:
         headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store"), *extra_headers]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def _handle_event(self, event: events.Event) -> None:
         match event:
             case events.ModelReady():
-                self._log_notices(self._context.models.on_model_loaded(self._model.name, event))
+                self._log_notices(self.context.models.on_model_loaded(self.model.name, event))
             case events.TranscriptUnavailable(reason):
-                self._context.log(f"This conversation is not being saved: {reason}.")
+                self.context.log(f"This conversation is not being saved: {reason}.")
             case events.PromptProgress():
                 self._has_output = True  # from here on only the engine can fail
             case events.ReasoningDelta(text):
@@ -247,7 +245,7 @@ class _CompletionResponse:
                 self._finish_reply(index, reply)
             case events.TurnFinished():
                 self._has_output |= event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
-                if self._request.n == 1:
+                if self.request.n == 1:
                     self._finish_reply(0, event)
                 else:  # the replies have ended before, and the first of them is repeated here
                     self._log_notices(event.notices)
@@ -261,11 +259,11 @@ class _CompletionResponse:
     def _finish_reply(self, index: int, reply: events.TurnFinished) -> None:
         self._log_notices(reply.notices)
         self._replies[index] = reply
-        if reply.finish_reason is not FinishReason.ERROR and self._task.stop_cause is not StopCause.SHUTDOWN:
+        if reply.finish_reason is not FinishReason.ERROR and self.task.stop_cause is not StopCause.SHUTDOWN:
             self._frames.append(self._completion.finish_chunk(index, reply))  # else an error follows
 
     def _log_notices(self, notices: Sequence[str]) -> None:
         for notice in notices:
             if notice not in self._logged_notices:
                 self._logged_notices.add(notice)
-                self._context.log(notice)
+                self.context.log(notice)

@@ -17,9 +17,6 @@ MAX_BODY_BYTES = 8 << 20
 
 _MAX_STOP_STRINGS = 16
 _MAX_SHOWN_CHARS = 80
-_SEED_MODULUS = 2**32 - 1
-_NO_LIMIT = -1
-"""Sent for max_tokens by clients of llama.cpp and LM Studio that set no limit."""
 
 _OPTION_BY_FIELD = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens")},
@@ -64,9 +61,8 @@ class ChatCompletionRequest:
     def sampling_params(self, defaults: SamplingParams) -> SamplingParams:
         """Return the defaults with the client's options; the default max_tokens is also the upper limit."""
         params = replace(defaults, **self.options)
-        if defaults.max_tokens is not None and params.max_tokens is not None:
-            params = replace(params, max_tokens=min(params.max_tokens, defaults.max_tokens))
-        return params
+        limits = [limit for limit in (params.max_tokens, defaults.max_tokens) if limit is not None]
+        return replace(params, max_tokens=min(limits, default=None))
 
 
 class _Message(msgspec.Struct):
@@ -98,12 +94,10 @@ def parse_request(body: bytes) -> ChatCompletionRequest:
     for name, neutral_values in _UNSUPPORTED_FIELDS.items():
         if name in fields and not any(_strictly_equal(fields[name], value) for value in neutral_values):
             raise ApiError(f"{name} isn't supported", "Omit it", code="unsupported_parameter", param=name)
-    request: _Request = _convert({"messages": [], **fields}, _Request, "")
-    messages = tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(request.messages))
-    include_usage = bool(request.stream_options.include_usage)
-    return ChatCompletionRequest(
-        request.model, messages, _parse_options(fields), request.stream, include_usage, request.n
-    )
+    sent: _Request = _convert({"messages": [], **fields}, _Request, "")
+    messages = tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(sent.messages))
+    include_usage = bool(sent.stream_options.include_usage)
+    return ChatCompletionRequest(sent.model, messages, _parse_options(fields), sent.stream, include_usage, sent.n)
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
@@ -149,11 +143,12 @@ def _invalid_value(param: str, problem: str, next_step: str = "Correct this fiel
 def _parse_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, option in _OPTION_BY_FIELD.items():
-        if name in fields and (option != "max_tokens" or fields[name] != _NO_LIMIT):
+        # Clients of llama.cpp and LM Studio that set no limit send -1 for max_tokens.
+        if name in fields and (option != "max_tokens" or fields[name] != -1):
             options[option] = _parse_option(name, option, _convert(fields[name], int | float, name))
     if "seed" in fields:
         # Other servers take 64 bits, llama.cpp 32.
-        options["seed"] = _convert(fields["seed"], int, "seed") % _SEED_MODULUS
+        options["seed"] = _convert(fields["seed"], int, "seed") % (2**32 - 1)
     if "stop" in fields:
         options["stop"] = _parse_option("stop", "stop", fields["stop"])
         if len(options["stop"]) > _MAX_STOP_STRINGS:
@@ -185,8 +180,7 @@ def _parse_part(param: str, part: dict[str, Any]) -> str:
     if part.get("type") != "text":
         problem = f"{param} has the type {_shorten_json(part.get('type'))}, and only text is supported"
         raise ApiError(problem, "Omit it", code="unsupported_content", param=param)
-    text: str = _convert(part, _TextPart, param).text
-    return text
+    return str(_convert(part, _TextPart, param).text)
 
 
 def _shorten_json(value: object) -> str:

@@ -19,10 +19,8 @@ from phichat.types import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model. created: time of its file, in seconds since 1970. params: defaults of its sampling.
-
-    n_ctx: in tokens, 0 until it has been loaded.
-    """
+    """A model. created: time of its file, in seconds since 1970. params: defaults of its sampling. n_ctx: in tokens, 0
+    until it has been loaded."""
 
     name: str
     path: Path
@@ -73,10 +71,7 @@ class ModelProvider:
         return self._to_served_model(self._resolve_name(name))
 
     def find_model(self, name: str) -> ServedModel:
-        """Return the model, from a cache; "" for the default model.
-
-        Raises ModelNotInstalled, UsageError and ConfigError.
-        """
+        """Return the model, from a cache; "" for the default. Raises ModelNotInstalled, UsageError, ConfigError."""
         cached = self._models_by_name.get(name)
         if cached is None or not cached.path.exists():
             cached = self._models_by_name[name] = self.get_model(name)

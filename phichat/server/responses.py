@@ -50,10 +50,8 @@ def json_response(document: object, status: int = 200, headers: Mapping[str, str
 
 @dataclass(frozen=True, slots=True)
 class CompletionBuilder:
-    """Builder of one completion with n replies, as the events of a stream or as one document.
-
-    include_usage: end the stream with token counts.
-    """
+    """Builder of one completion with n replies, as the events of a stream or as one document. include_usage: end the
+    stream with token counts."""
 
     model: str
     n: int
@@ -65,19 +63,19 @@ class CompletionBuilder:
         """Return the first chunk of every reply."""
         return b"".join(self.delta_chunk(index, role="assistant", content="") for index in range(self.n))
 
-    def delta_chunk(self, index: int, finish_reason: str | None = None, **delta: str) -> bytes:
-        """Return a chunk that adds delta to one reply, or ends it."""
-        return self._chunk([_choice_document(index, "delta", delta, finish_reason)], None)
+    def delta_chunk(self, index: int, **delta: str) -> bytes:
+        """Return a chunk that adds delta to one reply."""
+        return self._chunk([_choice_document(index, "delta", delta)])
 
     def finish_chunk(self, index: int, reply: TurnFinished) -> bytes:
         """Return the end of one reply."""
-        return self.delta_chunk(index, _api_finish_reason(reply))
+        return self._chunk([_choice_document(index, "delta", {}, reply)])
 
     def final_chunks(self, replies: Sequence[TurnFinished]) -> bytes:
         """Return the token counts, if requested, and the end of the stream."""
         return (self._chunk([], _usage_document(replies)) if self.include_usage else b"") + b"data: [DONE]\n\n"
 
-    def _chunk(self, choices: Sequence[JsonObject], usage: JsonObject | None) -> bytes:
+    def _chunk(self, choices: Sequence[JsonObject], usage: JsonObject | None = None) -> bytes:
         document = self._document("chat.completion.chunk", choices)
         return _encode_sse(document | {"usage": usage} if self.include_usage else document)
 
@@ -88,20 +86,17 @@ class CompletionBuilder:
             message: JsonObject = {"role": "assistant", "content": reply.text, "refusal": None}
             if reply.reasoning:
                 message["reasoning_content"] = reply.reasoning
-            choices.append(_choice_document(index, "message", message, _api_finish_reason(reply)))
+            choices.append(_choice_document(index, "message", message, reply))
         return self._document("chat.completion", choices) | {"usage": _usage_document(replies)}
 
     def _document(self, kind: str, choices: Sequence[JsonObject]) -> JsonObject:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
 
-def _choice_document(index: int, key: str, content: JsonObject, finish_reason: str | None) -> JsonObject:
-    return {"index": index, key: content, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _api_finish_reason(reply: TurnFinished) -> str:
+def _choice_document(index: int, key: str, content: JsonObject, reply: TurnFinished | None = None) -> JsonObject:
     # The API has no word for an answer that the time limit ended.
-    return "stop" if reply.finish_reason is FinishReason.STOP else "length"
+    reason = None if reply is None else "stop" if reply.finish_reason is FinishReason.STOP else "length"
+    return {"index": index, key: content, "logprobs": None, "finish_reason": reason}
 
 
 def _usage_document(replies: Sequence[TurnFinished]) -> JsonObject:

@@ -10,16 +10,11 @@ from phichat.server.access import access_policy
 from phichat.server.app import ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
-from phichat.server.uvicorn_server import bind_socket, create_server, forward_logs
+from phichat.server.uvicorn_server import PhichatServer, bind_socket, forward_logs
 from phichat.services.app_context import AppContext
 from phichat.services.backend_factory import BackendFactory
 from phichat.services.daemon_service import DaemonService
 from phichat.services.transcript_service import TranscriptService
-
-_MAX_CONCURRENT_GENERATIONS = 4
-"""Requests that share a background engine, which evaluates a batch or a token of each in turn."""
-
-_IDLE_RELEASE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +50,11 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
         async def run() -> None:
             dispatcher = Dispatcher(
                 pool,
-                max_concurrent=_MAX_CONCURRENT_GENERATIONS if use_background else 1,
+                # Requests share a background engine, which evaluates a batch or a token of each in turn.
+                max_concurrent=4 if use_background else 1,
                 max_waiting=settings.max_waiting,
                 queue_timeout_s=settings.time_limit_s,
-                idle_release_s=_IDLE_RELEASE_S if use_background else None,
+                idle_release_s=5.0 if use_background else None,
             )
             open_recorder = None
             if settings.record:
@@ -66,9 +62,8 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
 
                 open_recorder = ConversationTracker(TranscriptService(context).open_recorder_store).open_recorder
             parts = ServerContext(models, dispatcher, log, open_recorder, settings.time_limit_s)
-            await create_server(create_app(parts, policy), listener, dispatcher, log, debug=settings.debug).serve(
-                [listener]
-            )
+            server = PhichatServer(create_app(parts, policy), dispatcher, log, debug=settings.debug)
+            await server.serve([listener])
 
         try:
             with forward_logs(log, debug=settings.debug):

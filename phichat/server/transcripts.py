@@ -20,9 +20,6 @@ from phichat.transcript.store import TranscriptStore
 from phichat.transcript.turn_writer import derive_title
 from phichat.types import FinishReason, Message, Role
 
-_MAX_TRACKED = 1_000
-"""Conversations that a client can continue; an older one is saved again as a new one."""
-
 
 class ConversationTracker:
     """Recognises a conversation by the text of its messages. Thread-safe."""
@@ -45,10 +42,21 @@ class ConversationTracker:
             with self._lock:
                 self._positions[key] = recorder.conversation_id, turn.id
                 self._positions.move_to_end(key)
-                while len(self._positions) > _MAX_TRACKED:
+                while len(self._positions) > 1_000:  # an older conversation is saved again as a new one
                     self._positions.popitem(last=False)
 
-        recorder = self._create_recorder(system, earlier, on_saved)
+        def open_store() -> TranscriptStore:
+            store = self._open_store()
+            if record is not None:
+                store.add_conversation(record)
+            return store
+
+        with self._lock:
+            conversation_id, turn_id = self._positions.get(_history_key(system, earlier), (None, None))
+        record = _build_record(system, earlier) if earlier and conversation_id is None else None
+        if record is not None:
+            conversation_id, turn_id = record.id, record.turns[-1].id
+        recorder = Recorder(open_store, conversation_id, turn_id, on_saved)
         recorder.loaded_model = self._loaded_models.get(model.name)
         try:
             yield recorder
@@ -56,22 +64,6 @@ class ConversationTracker:
             if recorder.loaded_model is not None:
                 self._loaded_models[model.name] = recorder.loaded_model
             recorder.close()
-
-    def _create_recorder(
-        self, system: str | None, earlier: Sequence[_TurnText], on_saved: Callable[[TurnRecord], None]
-    ) -> Recorder:
-        with self._lock:
-            conversation_id, turn_id = self._positions.get(_history_key(system, earlier), (None, None))
-        if conversation_id or not earlier:
-            return Recorder(self._open_store, conversation_id, turn_id, on_saved)
-        record = _build_record(system, earlier)
-
-        def open_with_history() -> TranscriptStore:
-            store = self._open_store()
-            store.add_conversation(record)
-            return store
-
-        return Recorder(open_with_history, record.id, record.head, on_saved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,14 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from phichat.errors import ServerBindError, UsageError
 from phichat.server.dispatch import Dispatcher
 
-_IDLE_TIMEOUT_S = 15.0
-"""How long a connection may stay without a request."""
-
-_WRITE_TIMEOUT_S = 60.0
-"""How long a client may leave its response unread."""
-
-_SHUTDOWN_TIMEOUT_S = 3
-"""How long the ends of responses may take to be sent once the server stops."""
+_IDLE_TIMEOUT_S, _WRITE_TIMEOUT_S, _SHUTDOWN_TIMEOUT_S = 15.0, 60.0, 3
+"""How long a connection may be without a request, how long a client may leave its response unread, and how long the
+ends of responses may take to be sent once the server stops."""
 
 
 def bind_socket(host: str, port: int, *, has_key: bool) -> socket.socket:
@@ -62,34 +54,41 @@ def bind_socket(host: str, port: int, *, has_key: bool) -> socket.socket:
 
 
 class PhichatServer(uvicorn.Server):
-    """Uvicorn server that ends by a signal like any command, and drops idle and stuck connections."""
+    """Uvicorn server that ends by a signal like any command, and drops idle and stuck connections.
 
-    def __init__(self, config: uvicorn.Config, dispatcher: Dispatcher, on_started: Callable[[], None]) -> None:
+    log: prints a line for the operator. debug: log each request.
+    """
+
+    def __init__(self, app: Starlette, dispatcher: Dispatcher, log: Callable[[str], None], *, debug: bool) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=debug,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=256,
+            timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
+        )
         super().__init__(config)
-        self._dispatcher, self._on_started = dispatcher, on_started
+        self._dispatcher, self._log = dispatcher, log
         self._unchanged_since: dict[H11Protocol, tuple[tuple[bool, int], float]] = {}
         """By connection: that it is idle, its unread bytes, and the time since when both are the same."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then call on_started."""
+        """Start on a listening socket, and log its URL for clients on this machine."""
+        assert sockets
         await super().startup(sockets)
-        self._on_started()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals without raising them once more after a clean shutdown."""
-        if current_thread() is not main_thread():
-            yield  # only the main thread gets signals
-            return
-        previous = {number: signal.signal(number, self.handle_exit) for number in uvicorn.server.HANDLED_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        host, port = sockets[0].getsockname()[:2]
+        self._log(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}/v1. Press Ctrl-C to stop.")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop gracefully at the first signal, at once at the second."""
+        """Stop gracefully at the first signal, at once at the second.
+
+        Uvicorn's own method would note the signal, to raise it once more after a clean shutdown.
+        """
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -102,32 +101,26 @@ class PhichatServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End all responses, then the server."""
         self._dispatcher.stop()
-        loop = asyncio.get_running_loop()
-        abort_timer = loop.call_later(_SHUTDOWN_TIMEOUT_S, self._abort, self.server_state.connections)
+        abort_timer = asyncio.get_running_loop().call_later(_SHUTDOWN_TIMEOUT_S, self._abort_all)
         await super().shutdown(sockets)
         abort_timer.cancel()
         await self._dispatcher.wait_until_idle()
 
     def _abort_stale(self) -> None:
-        now = monotonic()
-        unchanged_since = {}
-        for connection in self.server_state.connections:
+        now, previous, self._unchanged_since = monotonic(), self._unchanged_since, {}
+        for connection in tuple(self.server_state.connections):
             if isinstance(connection, H11Protocol):
                 is_idle = connection.cycle is None or connection.cycle.response_complete
                 state = is_idle, connection.transport.get_write_buffer_size()
-                previous = self._unchanged_since.get(connection)
-                unchanged_since[connection] = previous if previous and previous[0] == state else (state, now)
-        self._unchanged_since = unchanged_since
-        self._abort(
-            connection
-            for connection, ((is_idle, unread), since) in unchanged_since.items()
-            if (is_idle or unread) and now - since > (_IDLE_TIMEOUT_S if is_idle else _WRITE_TIMEOUT_S)
-        )
+                last_state, since = previous.get(connection, (state, now))
+                since = since if last_state == state else now
+                self._unchanged_since[connection] = state, since
+                if any(state) and now - since > (_IDLE_TIMEOUT_S if is_idle else _WRITE_TIMEOUT_S):
+                    connection.transport.abort()
 
-    @staticmethod
-    def _abort(connections: Iterable[Any]) -> None:
-        for one in tuple(connections):
-            one.transport.abort()
+    def _abort_all(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()
 
 
 class _CallbackLogHandler(logging.Handler):
@@ -138,34 +131,9 @@ class _CallbackLogHandler(logging.Handler):
         self._log, self._with_tracebacks = log, with_tracebacks
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass one record on."""
         text = self.format(record) if self._with_tracebacks else record.getMessage()
         for line in text.splitlines():
             self._log(line)
-
-
-def create_server(
-    app: Starlette, listener: socket.socket, dispatcher: Dispatcher, log: Callable[[str], None], *, debug: bool
-) -> PhichatServer:
-    """Return the server of an app. debug: log each request."""
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        access_log=debug,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=256,
-        timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
-    )
-    host, port = listener.getsockname()[:2]
-    host = f"[{host}]" if ":" in host else host
-    return PhichatServer(
-        config, dispatcher, lambda: log(f"Listening on http://{host}:{port}/v1. Press Ctrl-C to stop.")
-    )
 
 
 @contextmanager

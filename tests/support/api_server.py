@@ -21,7 +21,7 @@ from phichat.server.access import access_policy
 from phichat.server.app import RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
-from phichat.server.uvicorn_server import PhichatServer, bind_socket, create_server
+from phichat.server.uvicorn_server import PhichatServer, bind_socket
 from phichat.services.app_context import AppContext
 from support.tiny_gguf import write_tiny_llama
 
@@ -124,9 +124,7 @@ def serving(
     served = Served(listener.getsockname()[1])
     context = ServerContext(models, dispatcher, served.told.append, kept(paths) if kept else None, **limits)
     policy = access_policy("127.0.0.1", listener.getsockname(), also, key)
-    server: PhichatServer = create_server(
-        create_app(context, policy), listener, dispatcher, served.told.append, debug=False
-    )
+    server = PhichatServer(create_app(context, policy), dispatcher, served.told.append, debug=False)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:
