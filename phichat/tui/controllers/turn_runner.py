@@ -31,7 +31,7 @@ _MIN_DRAW_INTERVAL_S = 1 / 15
 _DRAW_CPU_DIVISOR = 20
 """A drawing may use one part in this many of the processor time of this thread: 5 % of a core."""
 _MAX_DRAW_INTERVAL_S = 0.3
-"""Upper limit: the first drawing, which has to import modules, is no measure for the next."""
+"""Upper limit: the first drawing, which has to import modules, does not predict the next."""
 _TYPING_PAUSE_S = 0.1
 """Nothing is drawn this long after a key, unless the last drawing is _MAX_DRAW_INTERVAL_S ago: keys come first."""
 _SHUTDOWN_TIMEOUT_S = 2.0
