@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,10 @@ from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
 from phichat.cli.support.options import all_options, create_context, json_option, keep_alive_option
 from phichat.cli.support.output import Output
-from phichat.cli.support.vote_presenter import VotePresenter, format_trimmed, format_unavailable
+from phichat.cli.support.turn_presenter import TerminalPresenter, show_progress
 from phichat.code_report import CodeReport
 from phichat.errors import UsageError
-from phichat.events import (
-    CodeChecked,
-    ContextTrimmed,
-    ModelLoading,
-    ModelReady,
-    ModelVerifying,
-    PromptProgress,
-    ReasoningDelta,
-    TextDelta,
-    TranscriptUnavailable,
-    TurnFinished,
-)
+from phichat.events import CodeChecked, ModelReady, SampleFinished, TurnFinished, VoteResult
 from phichat.types import FinishReason
 
 _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
@@ -84,7 +74,8 @@ def ask(
     if not parts:
         raise UsageError("No prompt given", 'Use `phichat ask "..."` or pipe one in')
 
-    from phichat.chat.pipeline import TurnHistory, TurnPipeline
+    from phichat.chat.context_window import TurnHistory
+    from phichat.chat.pipeline import TurnPipeline
     from phichat.services.backend_factory import BackendFactory
     from phichat.services.transcript_service import TranscriptService
 
@@ -115,25 +106,21 @@ def ask(
         show_reasoning=not hide_reasoning and not as_json,
         previous_model=resumed.model.name if resumed and resumed.model else "",
     )
-    try:
-        with cancel_on_sigint() as cancel:
-            try:
-                pipeline = TurnPipeline(backend, recorder, training_scope)
-                for event in pipeline.run(history, config.sampling, cancel, vote=vote_config):
-                    present(event, presenter)
-            finally:
-                if presenter.finish_event is not None:
-                    conversation_id = recorder.conversation_id if recorder else None
-                    presenter.print_end(conversation_id, as_json=as_json, extract=extract, usage=usage)
-    finally:
-        backend.close()
-        if recorder:
-            recorder.close()
+    with closing(recorder) if recorder else nullcontext(), closing(backend), cancel_on_sigint() as cancel:
+        try:
+            pipeline = TurnPipeline(backend, recorder, training_scope)
+            for event in pipeline.run(history, config.sampling, cancel, vote=vote_config):
+                present(event, presenter)
+                show_progress(event, diagnostics)
+        finally:
+            if presenter.finish_event is not None:
+                conversation_id = recorder.conversation_id if recorder else None
+                presenter.print_end(conversation_id, as_json=as_json, extract=extract, usage=usage)
     return presenter.exit_code(strict=strict)
 
 
-class AskPresenter(VotePresenter):
-    """Prints one turn: the answer on stdout, everything else on stderr.
+class AskPresenter(TerminalPresenter):
+    """Prints one turn, and at its end the document, the whole answer or the code block, and the remaining notices.
 
     previous_model: the model that answered the conversation so far, "" when there is none.
     """
@@ -141,49 +128,27 @@ class AskPresenter(VotePresenter):
     def __init__(
         self, diagnostics: Diagnostics, output: Output, *, stream: bool, show_reasoning: bool, previous_model: str
     ) -> None:
-        super().__init__(diagnostics)
-        self._output, self._previous_model = output, previous_model
-        self._stream, self._show_reasoning = stream, show_reasoning
-        self._model = ""
+        super().__init__(diagnostics, output, stream=stream, show_reasoning=show_reasoning)
+        self._previous_model, self._model = previous_model, ""
         self._code_report = CodeReport()
+        self._samples: dict[int, TurnFinished] = {}
+        self._vote_result: VoteResult | None = None
         self.finish_event: TurnFinished | None = None
-
-    def on_model_verifying(self, event: ModelVerifying) -> None:
-        self._diagnostics.show_progress(f"verifying {event.model} {event.fraction:.0%}")
-
-    def on_model_loading(self, event: ModelLoading) -> None:
-        self._diagnostics.show_progress(f"loading {event.model} {event.fraction:.0%}")
 
     def on_model_ready(self, event: ModelReady) -> None:
         self._model = event.model.name
         if self._previous_model not in ("", self._model):
             self._diagnostics.print_notice(f"Switching from {self._previous_model} to {self._model} for this answer.")
-        for notice in event.notices:
-            self._diagnostics.print_notice(notice)
-        self._diagnostics.show_progress("reading the prompt")
-
-    def on_context_trimmed(self, event: ContextTrimmed) -> None:
-        self._diagnostics.print_notice(format_trimmed(event))
-
-    def on_prompt_progress(self, event: PromptProgress) -> None:
-        reading = f"reading {event.done:,} of {event.total:,} tokens"
-        self._diagnostics.show_progress(reading if event.done < event.total else "thinking")
-
-    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
-        if self._show_reasoning:
-            self._diagnostics.print_reasoning(event.text)
-
-    def on_text_delta(self, event: TextDelta) -> None:
-        if self._stream:
-            self._diagnostics.end_reasoning()
-            self._diagnostics.clear_progress()
-            self._output.write_delta(event.text)
+        super().on_model_ready(event)
 
     def on_code_checked(self, event: CodeChecked) -> None:
         self._code_report = event.report
 
-    def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
-        self._diagnostics.print_notice(format_unavailable(event))
+    def on_sample_finished(self, event: SampleFinished) -> None:
+        self._samples[event.index] = event.reply
+
+    def on_vote_result(self, event: VoteResult) -> None:
+        self._vote_result = event
 
     def on_turn_finished(self, event: TurnFinished) -> None:
         self.finish_event = event
@@ -197,15 +162,18 @@ class AskPresenter(VotePresenter):
         if as_json:
             self._output.write_json(self._to_document(finished, conversation_id))
         elif extract:
-            from phichat.codecheck.blocks import find_first_code_block
+            from phichat.codecheck.blocks import find_fenced_code
 
-            block = find_first_code_block(finished.text)
-            self._output.write_text(finished.text if block is None else block)
+            self._output.write_text(next(iter(find_fenced_code(finished.text)), finished.text))
         elif self._stream:
             self._output.end_text()
         else:
             self._output.write_text(finished.text)
-        notices = [self.format_result(), *self._code_report.warnings]
+        notices = [*self._code_report.warnings]
+        if self._vote_result:
+            from phichat.chat.vote.majority import format_result
+
+            notices.insert(0, format_result(self._vote_result))
         if usage and finished.usage.prompt_tokens:
             notices.append(_format_usage(finished))
         used = finished.usage.prompt_tokens + finished.usage.completion_tokens
@@ -216,11 +184,11 @@ class AskPresenter(VotePresenter):
         notices += finished.notices
         if conversation_id and diagnostics.is_terminal:
             notices.append(f"Continue with `phichat ask --cid {conversation_id}`.")
-        for notice in filter(None, notices):
+        for notice in notices:
             diagnostics.print_notice(notice)
 
     def _to_document(self, finished: TurnFinished, conversation_id: str | None) -> dict[str, object]:
-        return {
+        document: dict[str, object] = {
             "conversation_id": conversation_id,
             "model": self._model,
             "text": finished.text,
@@ -231,8 +199,12 @@ class AskPresenter(VotePresenter):
             "timings": asdict(finished.timings),
             "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
             "code": self._code_report.to_dict(),
-            **self.to_document(),
         }
+        if self._vote_result:
+            from phichat.chat.vote.majority import to_document
+
+            document["vote"] = to_document(self._vote_result, self._samples)
+        return document
 
     def exit_code(self, *, strict: bool) -> ExitCode:
         """Return the exit code of a turn that raised nothing."""
