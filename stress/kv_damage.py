@@ -84,7 +84,9 @@ def _used(model: Path, folder: Path, expected: str, deaths: Counter[str], kind: 
                 deaths[kind] += 1
                 continue
             wrong = answer.text != expected or answer.usage.cached_tokens > 0
-            return int(wrong) + sum(file.suffix == COMPLETE_SUFFIX for file in KvStore(folder / "bad").list_files())
+            return int(wrong) + sum(
+                file.path.suffix == COMPLETE_SUFFIX for file in KvStore(folder / "bad").list_files()
+            )
 
 
 Damage = Callable[[Path, random.Random], None]

@@ -154,7 +154,7 @@ class AskPresenter(TerminalPresenter):
         self.finish_event = event
 
     def print_end(self, conversation_id: str | None, *, as_json: bool, extract: bool, usage: bool) -> None:
-        """Print the document or the whole answer, then the notices. Raises ReaderLeft."""
+        """Print the document or the whole answer, then the notices. Raises StdoutClosed."""
         finished, diagnostics = self.finish_event, self._diagnostics
         assert finished is not None
         diagnostics.end_reasoning()

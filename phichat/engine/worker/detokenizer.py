@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from phichat.engine.ipc.protocol import GenerationFinished, OutputDelta
-from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, Utf8Decoder
+from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, make_utf8_decoder
 from phichat.engine.worker.model import Model, Sampler
 from phichat.engine.worker.prompt import TokenizedPrompt
 from phichat.types import FinishReason, SamplingParams, Timings, Usage
@@ -32,7 +32,7 @@ class ReplyGenerator:
         self._sampler = Sampler(model, params, seed, prompt.tokens)
         self._first_token_at = self._last_token_at = self._last_flush_at = 0.0
         # The filters that the text of the tokens passes in this order, and what they let through since the last delta.
-        self._utf8 = Utf8Decoder()
+        self._utf8 = make_utf8_decoder()
         self._stop_filter = StopStringFilter(params.stop)
         self._splitter = ReasoningSplitter(prompt.text_tail)
         self._send, self._reasoning, self._text, self._token_count = send, "", "", 0
@@ -57,7 +57,7 @@ class ReplyGenerator:
         self._first_token_at = self._first_token_at or self._last_token_at
         self.tokens.append(token)
         self._token_count += 1
-        text = self._utf8.feed(self._model.tokenizer.token_to_piece(token))
+        text = self._utf8.decode(self._model.tokenizer.token_to_piece(token))
         if self._strip_next_space and text:
             text, self._strip_next_space = text.removeprefix(" "), False
         self._buffer(*self._splitter.feed(self._stop_filter.feed(text)))

@@ -144,7 +144,7 @@ class KvPersistence:
         deadline, names = time.monotonic() + _WRITER_TIMEOUT_S, (self._key[:16], conversation_key, PARTIAL_SUFFIX)
         while conversation_key and not self._is_writing and time.monotonic() < deadline and not is_cancelled():
             files = store.list_files()
-            parts = [file for file in files if (file.model_key, file.conversation_key, file.suffix) == names]
+            parts = [file for file in files if (file.model_key, file.conversation_key, file.path.suffix) == names]
             if not any(is_being_written(file.path) for file in parts):
                 return
             time.sleep(0.01)
@@ -165,7 +165,7 @@ class KvPersistence:
         """Return the files with this key as they are now; remove damaged ones."""
         assert self._store is not None
         names = (self._key[:16], COMPLETE_SUFFIX)
-        files = [file for file in self._store.list_files() if (file.model_key, file.suffix) == names]
+        files = [file for file in self._store.list_files() if (file.model_key, file.path.suffix) == names]
         caches = [self._stored_caches.get(file) or self._read_stored(self._store, file) for file in files]
         self._stored_caches = {stored.file: stored for stored in caches if stored}
         return self._stored_caches.values()
