@@ -61,15 +61,12 @@ def play(desk: ChatService, *lines: tuple[str, str]) -> None:
         async with app.run_test(size=(100, 40), notifications=True) as pilot:
             await said(pilot, "Go")
             await until(pilot, "Like this")
-            for typed, then in lines:
+            for typed, then in (*lines, ("still there?", "▌ still there?")):
+                while isinstance(app.screen, ChatScreen) and app.screen.context.is_busy:
+                    await pilot.pause(0.02)
                 app.clear_notifications()
                 await said(pilot, typed)
                 await until(pilot, then)
-            while app.screen.context.is_busy:  # type: ignore[attr-defined]
-                await pilot.pause(0.02)
-            app.clear_notifications()
-            await said(pilot, "still there?")
-            await until(pilot, "▌ still there?")
 
     asyncio.run(run())
 
