@@ -12,6 +12,7 @@ from phichat.cli.support.lazy_group import LazyGroup
 from phichat.cli.support.output import StdoutClosed, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
+_MODULES = {"link": "model_files", "rm": "model_files", "verify": "model_files", "ps": "engines", "stop": "engines"}
 _COMMANDS = (
     *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "path", "ps", "pull", "rm"),
     *("search", "serve", "show", "stop", "verify"),
@@ -20,7 +21,8 @@ _COMMANDS = (
 
 @click.group(
     cls=LazyGroup,
-    subcommands={name: f"phichat.cli.{name}:{name}" for name in _COMMANDS} | {"logs": "phichat.cli.logs.group:logs"},
+    subcommands={name: f"phichat.cli.{_MODULES.get(name, name)}:{name}" for name in _COMMANDS}
+    | {"logs": "phichat.cli.logs.group:logs"},
     aliases={"ls": "list"},
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -18,13 +18,12 @@ from phichat.cancel import CancelToken
 from phichat.cli.support.diagnostics import ExitCode
 from phichat.cli.support.options import create_context, json_option, model_and_engine_options
 from phichat.cli.support.output import Output
-from phichat.cli.support.tables import format_count
 from phichat.engine.ipc.protocol import EngineInfo
 from phichat.errors import ConfigError, ModelNotInstalled, PhichatError, UsageError
 from phichat.models.local.locations import ModelSource
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
-from phichat.units import format_size
+from phichat.units import format_count, format_size
 
 _REBUILD_REMEDY = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
 

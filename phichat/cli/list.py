@@ -42,11 +42,10 @@ def list(as_json: bool, endpoint: str | None) -> int:
         return entry.name, format_size(entry.size), entry.quantization or "?", entry.source, *dates, state
 
     entries = [entry for entry in ModelCatalog(create_default_context()).entries() if entry.installed]
-    if as_json:
-        Output().write_json([to_json(entry) for entry in entries])
-    elif entries:
-        header = ["name", "size", "quantization", "source", "last used", "verified", "state"]
-        Output().write_text(format_table(header, [to_row(entry) for entry in entries]))
+    header = ["name", "size", "quantization", "source", "last used", "verified", "state"]
+    if entries or as_json:
+        table = format_table(header, [to_row(entry) for entry in entries])
+        Output().write_result([to_json(entry) for entry in entries], lambda: table, as_json=as_json)
     else:
         Diagnostics().print_notice("No model is installed. Download one with `phichat pull phi-4-mini`.")
     return ExitCode.DONE

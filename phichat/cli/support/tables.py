@@ -31,11 +31,6 @@ def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
 
 
-def format_count(count: int, noun: str) -> str:
-    """Return the number and the noun, with an s unless it is 1."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def _truncate_middle(text: str, width: int) -> str:
     if len(text) <= width:
         return text

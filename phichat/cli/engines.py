@@ -1,7 +1,8 @@
-"""`phichat ps`: the running engines."""
+"""`phichat ps` and `phichat stop`: the running engines."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import click
 from phichat.cli.support.diagnostics import Diagnostics
 from phichat.cli.support.options import create_default_context, debug_option, json_option
 from phichat.cli.support.output import Output
+from phichat.errors import UsageError
+from phichat.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from phichat.engine.daemon.running_engines import RunningEngine
@@ -27,6 +30,27 @@ def ps(as_json: bool) -> None:
         Diagnostics().print_notice("No engine is running. `phichat ask` starts one and keeps it for the next question.")
     else:
         Output().write_result(documents, lambda: _format_engines(documents), as_json=as_json)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--all", "all_", is_flag=True, help="Stop all engines (the default).")
+@json_option
+@debug_option
+def stop(model: str | None, all_: bool, as_json: bool) -> None:
+    """Stop the engine running MODEL, or all engines, even if busy."""
+    from phichat.services.daemon_service import DaemonService
+
+    if model is not None and all_:
+        raise UsageError("--all and a model exclude each other", "Use only one of them")
+    stopped = DaemonService(create_default_context()).stop_engines(model)
+    if as_json:
+        return Output().write_json([{"pid": engine.pid, "model": engine.model_name} for engine in stopped])
+    diagnostics = Diagnostics()
+    for engine in stopped:
+        diagnostics.print_notice(f"Stopped {engine.model_name or 'an engine'} ({engine.pid}).")
+    if not stopped:
+        diagnostics.print_notice(f"No engine is running {model}." if model else "No engine is running.")
 
 
 def _to_document(engine: RunningEngine) -> dict[str, Any]:
@@ -48,33 +72,24 @@ def _to_document(engine: RunningEngine) -> dict[str, Any]:
     }
 
 
-def _format_engines(documents: list[dict[str, Any]]) -> str:
+def _format_engines(documents: Sequence[dict[str, Any]]) -> str:
     from phichat.cli.support.tables import format_table
-    from phichat.units import format_size
 
     rows = [
         [
-            document["model"] or "?",
-            str(document["pid"]),
-            format_size(document["memory"]) if document["memory"] else "?",
-            document["placement"] or "?",
-            _format_duration(document["idle_s"]),
-            _format_expiry(document),
+            one["model"] or "?",
+            str(one["pid"]),
+            format_size(one["memory"]) if one["memory"] else "?",
+            one["placement"] or "?",
+            "?" if one["idle_s"] is None else format_duration(one["idle_s"]),
+            _format_expiry(one),
         ]
-        for document in documents
+        for one in documents
     ]
     return format_table(["model", "pid", "memory", "placement", "idle", "until"], rows)
 
 
-def _format_duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
 def _format_expiry(document: dict[str, Any]) -> str:
-    if document["state"] != "ready":
-        return str(document["state"])
-    if not document["expires_at"]:
-        return "in use"
-    return f"{datetime.fromisoformat(document['expires_at']).astimezone():%H:%M:%S}"
+    if document["state"] == "ready" and document["expires_at"]:
+        return f"{datetime.fromisoformat(document['expires_at']).astimezone():%H:%M:%S}"
+    return "in use" if document["state"] == "ready" else str(document["state"])
