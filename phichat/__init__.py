@@ -1,3 +1,3 @@
 """phichat: local chat with quantized GGUF models."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

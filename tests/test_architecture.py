@@ -49,7 +49,7 @@ def _iter_imports(node: ast.AST) -> Iterator[str]:
         yield from _iter_imports(child)
 
 
-@pytest.mark.xfail(reason="three circles are left in engine.ipc, transcript.importers and tui")
+@pytest.mark.xfail(reason="two circles are left, in config and tui")
 def test_no_import_circles() -> None:
     modules = _read_modules()
     graph = {

@@ -102,31 +102,36 @@ MIGRATIONS = (
 
 
 def migrate_schema(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Apply the missing migrations in one transaction.
+    """Apply the missing migrations in one transaction; a read-only store stays as it is.
 
     Raises TranscriptError for a store of a newer phichat, and sqlite3.Error kinds.
     """
-    names = [migration.name for migration in migrations]
-    if _applied_names(connection) == names:
+    missing = _find_missing(connection, migrations)
+    if not missing:
         return
-    connection.execute("BEGIN IMMEDIATE")
     try:
-        applied = _applied_names(connection)  # another process may have been faster
-        if applied != names[: len(applied)]:
-            raise TranscriptError("These transcripts were written by a newer phichat", "Update phichat to read them")
-        if not applied:
+        connection.execute("BEGIN IMMEDIATE")
+        missing = _find_missing(connection, migrations)  # another process may have been faster
+        if len(missing) == len(migrations):
             connection.execute("CREATE TABLE migration (n INTEGER PRIMARY KEY, name TEXT NOT NULL)")
-        for migration in migrations[len(applied) :]:
+        for migration in missing:
             for statement in migration.statements:
                 connection.execute(statement)
             connection.execute("INSERT INTO migration (name) VALUES (?)", (migration.name,))
         connection.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        # Reading works without the columns of later migrations, but not without the tables of the first one.
+        if len(missing) == len(migrations) or not error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            raise
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
 
-def _applied_names(connection: sqlite3.Connection) -> list[str]:
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'").fetchone():
-        return []
-    return [str(name) for (name,) in connection.execute("SELECT name FROM migration ORDER BY n")]
+def _find_missing(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> Sequence[Migration]:
+    applied = []
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'migration'").fetchone():
+        applied = [name for (name,) in connection.execute("SELECT name FROM migration ORDER BY n")]
+    if applied != [migration.name for migration in migrations[: len(applied)]]:
+        raise TranscriptError("These transcripts were written by a newer phichat", "Update phichat to read them")
+    return migrations[len(applied) :]

@@ -183,7 +183,8 @@ def _to_record(
         dropped_turns=row["dropped_turns"],
         code=None if row["code"] is None else codec.load_json(CodeReport, row["code"]),
         live=row["finish_reason"] is None and is_writer_alive(row["writer"], row["created_at"]),
-        prompt_parts=codec.load_json(tuple[Part, ...], row["prompt_parts"]) if row["prompt_parts"] else (),
+        # A store of 0.1 that cannot be written has no such column.
+        prompt_parts=codec.load_json(tuple[Part, ...], row.get("prompt_parts") or "[]"),
     )
 
 

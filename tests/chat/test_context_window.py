@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phichat.chat.context_window import Turn, fit_history
@@ -18,6 +18,7 @@ def words(messages: Sequence[Message]) -> int:
 turns = st.lists(st.builds(Turn, st.text("a ", max_size=40), st.text("b ", max_size=40)), max_size=12)
 
 
+@settings(deadline=None)
 @given(turns, st.text("p ", min_size=1, max_size=30), st.integers(8, 200), st.none() | st.integers(1, 300))
 def test_what_is_sent_fits_and_is_the_newest(
     history: list[Turn], prompt: str, n_ctx: int, max_tokens: int | None

@@ -34,9 +34,7 @@ DAY = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 OFFERS = (
     CatalogEntry("phi-4-mini", installed=True, fits=True, summary="2.5 GB · Q4_K_M · hub"),
     CatalogEntry("smollm2-135m", installed=True, fits=True, summary="98 MB · Q4_1 · built in"),
-    CatalogEntry(
-        "phi-4", installed=False, fits=False, summary="9.1 GB · best at explaining and Python"
-    ),
+    CatalogEntry("phi-4", installed=False, fits=False, summary="9.1 GB · best at explaining and Python"),
     CatalogEntry("phi-4-mini-reasoning", installed=False, fits=True, summary="2.5 GB · thinks before it answers"),
     CatalogEntry("phi-2", installed=False, fits=True, summary="1.8 GB · completes texts"),
 )

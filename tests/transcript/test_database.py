@@ -1,5 +1,6 @@
 """Old, new and broken files, all of them real."""
 
+import contextlib
 import os
 import sqlite3
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from phichat.errors import TranscriptError
-from phichat.transcript.migrations import MIGRATIONS, Migration
+from phichat.transcript.migrations import MIGRATIONS, Migration, migrate_schema
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.search import SearchFilters
 from phichat.transcript.store import TranscriptStore
@@ -81,7 +82,40 @@ def test_a_store_damaged_in_the_middle_is_told(path: Path) -> None:
         TranscriptStore.open_file(path).get_conversation("c")
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="modes do not bind root")
+modes_bind = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="modes do not bind root")
+
+
+@modes_bind
+@pytest.mark.parametrize("read_only", ["file", "folder", "both"])
+@pytest.mark.parametrize("released", range(1, len(MIGRATIONS) + 1))
+def test_a_read_only_store_of_every_released_schema_is_read(path: Path, released: int, read_only: str) -> None:
+    old = TranscriptStore.open_file(path, MIGRATIONS[:released])
+    old.add_conversation(CONVERSATION)
+    old.index_pending_turns()
+    old.close()
+    if read_only != "folder":
+        path.chmod(0o400)
+    if read_only != "file":
+        path.parent.chmod(0o500)
+    store = TranscriptStore.open_file(path)
+    assert store.get_conversation("c") == CONVERSATION
+    assert [hit.turn for hit in store.search_turns("asked", SearchFilters(), 5).hits] == ["t"]
+    with pytest.raises(TranscriptError, match="cannot be written"):
+        store.rename_conversation("c", "Another title")
+    store.close()
+    path.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("released", range(1, len(MIGRATIONS) + 1))
+def test_a_schema_that_cannot_be_brought_up_to_date_is_left_as_it_is(path: Path, released: int) -> None:
+    TranscriptStore.open_file(path, MIGRATIONS[:released]).close()
+    read_only = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    with contextlib.closing(read_only) as connection:
+        migrate_schema(connection)
+        assert connection.execute("SELECT count(*) FROM migration").fetchone() == (released,)
+
+
+@modes_bind
 def test_a_folder_that_cannot_be_written(path: Path) -> None:
     path.parent.mkdir(mode=0o500)
     with pytest.raises(TranscriptError, match="cannot be"):

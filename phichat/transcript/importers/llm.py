@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from phichat.errors import TranscriptFileError
-from phichat.transcript.importers.llm_messages import MessageStore
+from phichat.transcript.importers.llm_messages import MessageStore, format_attachment
 from phichat.transcript.importers.openai import parse_time
 from phichat.transcript.importers.stable_ids import id_from_ulid, stable_id
 from phichat.transcript.records import ConversationRecord, TurnRecord
@@ -168,11 +168,6 @@ def _convert_response(database: sqlite3.Connection, row: Row, parent: str | None
     turn = _make_turn(row, parent, "\n\n".join(filter(None, parts)), "\n\n".join(filter(None, answer)), created_at)
     reasoning = row["reasoning"] if "reasoning" in row.keys() else None  # noqa: SIM118  (a sqlite3.Row)
     return replace(turn, system="\n\n".join(filter(None, system_parts)) or None, reasoning=reasoning or "")
-
-
-def format_attachment(kind: str | None, location: str | None) -> str:
-    """Return a placeholder for an attached file, which is not imported."""
-    return f"[attached: {' '.join(filter(None, [kind, location])) or 'a file'}]"
 
 
 def _convert_legacy_logs(database: sqlite3.Connection) -> Iterator[ConversationRecord]:

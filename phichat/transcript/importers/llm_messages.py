@@ -98,14 +98,17 @@ class MessageStore:
             case "tool_result":
                 return f"[{payload.get('name')} returned: {payload.get('output')}]"
             case _:
-                from phichat.transcript.importers.llm import format_attachment
-
                 attachment_id = (payload.get("attachment") or {}).get("id")
                 query = "select type, path, url from attachments where id = ?"
                 row = self._database.execute(query, (attachment_id,)).fetchone()
                 return (
                     format_attachment(row["type"], row["path"] or row["url"]) if row else format_attachment(None, None)
                 )
+
+
+def format_attachment(kind: str | None, location: str | None) -> str:
+    """Return a placeholder for an attached file, which is not imported."""
+    return f"[attached: {' '.join(filter(None, [kind, location])) or 'a file'}]"
 
 
 def _pair_messages(messages: Sequence[LlmMessage]) -> Iterator[tuple[str, str]]:

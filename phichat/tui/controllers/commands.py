@@ -14,6 +14,7 @@ from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.conversations import ConversationController
 from phichat.tui.controllers.models import ModelController
 from phichat.tui.controllers.prompt import PromptController
+from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.controllers.turns import TurnController
 from phichat.tui.help import build_help
 from phichat.tui.screens.dialogs import TextDialog
@@ -30,10 +31,11 @@ class CommandController(ChatCommands):
         conversations: ConversationController,
         models: ModelController,
         prompts: PromptController,
+        runner: TurnRunner,
     ) -> None:
         super().__init__(context.service)
         self._context, self._turns, self._conversations = context, turns, conversations
-        self._models, self._prompts = models, prompts
+        self._models, self._prompts, self._runner = models, prompts, runner
 
     def submit(self, text: str, parts: Sequence[Part]) -> None:
         """Run the slash command or send the prompt; put the text back if neither is possible."""
@@ -103,6 +105,12 @@ class CommandController(ChatCommands):
             self._models.switch(args)
         else:
             self._models.pick()
+
+    def run_context(self, args: str) -> None:
+        """Count in a thread: the model may take a while for a long conversation."""
+        self._runner.count_in_thread(
+            self.describe_context, lambda text: self.show_text("What the model sees", text), self._context.notify_error
+        )
 
     def run_undo(self, args: str) -> None:
         self._turns.undo()

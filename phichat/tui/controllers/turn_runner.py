@@ -20,7 +20,7 @@ from phichat.events import (
     TurnFinished,
     TurnStarted,
 )
-from phichat.tui.background import run_in_thread
+from phichat.tui.background import Result, run_in_thread
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.event_pump import EventPump
 from phichat.tui.turn_view import TurnView
@@ -31,7 +31,7 @@ _MIN_DRAW_INTERVAL_S = 1 / 15
 _DRAW_CPU_DIVISOR = 20
 """A drawing may use one part in this many of the processor time of this thread: 5 % of a core."""
 _MAX_DRAW_INTERVAL_S = 0.3
-"""Upper limit: the first drawing, which has to import modules, is no measure for the next."""
+"""Upper limit: the first drawing, which has to import modules, does not predict the next."""
 _TYPING_PAUSE_S = 0.1
 """Nothing is drawn this long after a key, unless the last drawing is _MAX_DRAW_INTERVAL_S ago: keys come first."""
 _SHUTDOWN_TIMEOUT_S = 2.0
@@ -149,9 +149,16 @@ class TurnRunner:
             """The estimate remains, and the next turn reports the error."""
 
         count = self._context.service.count_tokens
-        self._count_thread = run_in_thread(
-            self._context.screen, "count", lambda: count(text, cancel), on_result, ignore
-        )
+        self.count_in_thread(lambda: count(text, cancel), on_result, ignore)
+
+    def count_in_thread(
+        self,
+        work: Callable[[], Result],
+        on_result: Callable[[Result], object],
+        on_error: Callable[[PhichatError], object],
+    ) -> None:
+        """Run work that counts tokens in a thread, which the next turn waits for."""
+        self._count_thread = run_in_thread(self._context.screen, "count", work, on_result, on_error)
 
     def stop_token_count(self) -> None:
         self._count_cancel.set()

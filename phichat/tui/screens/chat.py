@@ -60,7 +60,7 @@ class ChatScreen(Screen[None]):
         self.conversations = ConversationController(context, turns)
         self.models = ModelController(context, runner)
         self.prompts = PromptController(context, runner, self._completions)
-        self.commands = CommandController(context, turns, self.conversations, self.models, self.prompts)
+        self.commands = CommandController(context, turns, self.conversations, self.models, self.prompts, runner)
         # Textual looks up the action of a key by this name on the screen.
         self.action_copy_answer = turns.copy_answer
         self.action_copy_code = turns.copy_code

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phichat.chat.vote.answer_extraction import AnswerKind, extract_answer
@@ -17,6 +17,7 @@ def key(text: str, by: AnswerKind) -> str | None:
     return answer.key if answer else None
 
 
+@settings(deadline=None)
 @given(st.text(), st.sampled_from([by for by in AnswerKind if by is not AnswerKind.AUTO]))
 def test_whatever_a_model_writes_can_be_read(text: str, by: AnswerKind) -> None:
     extract_answer(text, by)
