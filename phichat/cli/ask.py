@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from phichat.chat.presenter import present
-from phichat.cli.support.diagnostics import Diagnostics, ExitCode
+from phichat.cli.support.diagnostics import Diagnostics
 from phichat.cli.support.interrupt import cancel_on_sigint
 from phichat.cli.support.options import all_options, create_context, json_option, keep_alive_option
 from phichat.cli.support.output import Output
-from phichat.cli.support.vote_presenter import VotePresenter, format_trimmed, format_unavailable
-from phichat.code_report import CodeReport
+from phichat.cli.support.presenters import AskPresenter
 from phichat.errors import UsageError
-from phichat.events import (
-    CodeChecked,
-    ContextTrimmed,
-    ModelLoading,
-    ModelReady,
-    ModelVerifying,
-    PromptProgress,
-    ReasoningDelta,
-    TextDelta,
-    TranscriptUnavailable,
-    TurnFinished,
-)
-from phichat.types import FinishReason
 
 _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
 
@@ -115,140 +101,13 @@ def ask(
         show_reasoning=not hide_reasoning and not as_json,
         previous_model=resumed.model.name if resumed and resumed.model else "",
     )
-    try:
-        with cancel_on_sigint() as cancel:
-            try:
-                pipeline = TurnPipeline(backend, recorder, training_scope)
-                for event in pipeline.run(history, config.sampling, cancel, vote=vote_config):
-                    present(event, presenter)
-            finally:
-                if presenter.finish_event is not None:
-                    conversation_id = recorder.conversation_id if recorder else None
-                    presenter.print_end(conversation_id, as_json=as_json, extract=extract, usage=usage)
-    finally:
-        backend.close()
-        if recorder:
-            recorder.close()
+    pipeline = TurnPipeline(backend, recorder, training_scope)
+    with closing(recorder) if recorder else nullcontext(), closing(backend), cancel_on_sigint() as cancel:
+        try:
+            for event in pipeline.run(history, config.sampling, cancel, vote=vote_config):
+                present(event, presenter)
+        finally:
+            if presenter.finish_event is not None:
+                conversation_id = recorder.conversation_id if recorder else None
+                presenter.print_end(conversation_id, as_json=as_json, extract=extract, usage=usage)
     return presenter.exit_code(strict=strict)
-
-
-class AskPresenter(VotePresenter):
-    """Prints one turn: the answer on stdout, everything else on stderr.
-
-    previous_model: the model that answered the conversation so far, "" when there is none.
-    """
-
-    def __init__(
-        self, diagnostics: Diagnostics, output: Output, *, stream: bool, show_reasoning: bool, previous_model: str
-    ) -> None:
-        super().__init__(diagnostics)
-        self._output, self._previous_model = output, previous_model
-        self._stream, self._show_reasoning = stream, show_reasoning
-        self._model = ""
-        self._code_report = CodeReport()
-        self.finish_event: TurnFinished | None = None
-
-    def on_model_verifying(self, event: ModelVerifying) -> None:
-        self._diagnostics.show_progress(f"verifying {event.model} {event.fraction:.0%}")
-
-    def on_model_loading(self, event: ModelLoading) -> None:
-        self._diagnostics.show_progress(f"loading {event.model} {event.fraction:.0%}")
-
-    def on_model_ready(self, event: ModelReady) -> None:
-        self._model = event.model.name
-        if self._previous_model not in ("", self._model):
-            self._diagnostics.print_notice(f"Switching from {self._previous_model} to {self._model} for this answer.")
-        for notice in event.notices:
-            self._diagnostics.print_notice(notice)
-        self._diagnostics.show_progress("reading the prompt")
-
-    def on_context_trimmed(self, event: ContextTrimmed) -> None:
-        self._diagnostics.print_notice(format_trimmed(event))
-
-    def on_prompt_progress(self, event: PromptProgress) -> None:
-        reading = f"reading {event.done:,} of {event.total:,} tokens"
-        self._diagnostics.show_progress(reading if event.done < event.total else "thinking")
-
-    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
-        if self._show_reasoning:
-            self._diagnostics.print_reasoning(event.text)
-
-    def on_text_delta(self, event: TextDelta) -> None:
-        if self._stream:
-            self._diagnostics.end_reasoning()
-            self._diagnostics.clear_progress()
-            self._output.write_delta(event.text)
-
-    def on_code_checked(self, event: CodeChecked) -> None:
-        self._code_report = event.report
-
-    def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
-        self._diagnostics.print_notice(format_unavailable(event))
-
-    def on_turn_finished(self, event: TurnFinished) -> None:
-        self.finish_event = event
-
-    def print_end(self, conversation_id: str | None, *, as_json: bool, extract: bool, usage: bool) -> None:
-        """Print the document or the whole answer, then the notices. Raises ReaderLeft."""
-        finished, diagnostics = self.finish_event, self._diagnostics
-        assert finished is not None
-        diagnostics.end_reasoning()
-        diagnostics.clear_progress()
-        if as_json:
-            self._output.write_json(self._to_document(finished, conversation_id))
-        elif extract:
-            from phichat.codecheck.blocks import find_first_code_block
-
-            block = find_first_code_block(finished.text)
-            self._output.write_text(finished.text if block is None else block)
-        elif self._stream:
-            self._output.end_text()
-        else:
-            self._output.write_text(finished.text)
-        notices = [self.format_result(), *self._code_report.warnings]
-        if usage and finished.usage.prompt_tokens:
-            notices.append(_format_usage(finished))
-        used = finished.usage.prompt_tokens + finished.usage.completion_tokens
-        if finished.finish_reason is FinishReason.LENGTH and used > finished.n_ctx > 0:
-            notices.append(
-                f"The answer was cut off: the {finished.n_ctx:,}-token context is full. Use a larger --ctx-size."
-            )
-        notices += finished.notices
-        if conversation_id and diagnostics.is_terminal:
-            notices.append(f"Continue with `phichat ask --cid {conversation_id}`.")
-        for notice in filter(None, notices):
-            diagnostics.print_notice(notice)
-
-    def _to_document(self, finished: TurnFinished, conversation_id: str | None) -> dict[str, object]:
-        return {
-            "conversation_id": conversation_id,
-            "model": self._model,
-            "text": finished.text,
-            "reasoning": finished.reasoning,
-            "finish_reason": finished.finish_reason,
-            "seed": finished.seed,
-            "usage": asdict(finished.usage),
-            "timings": asdict(finished.timings),
-            "context": {"n_ctx": finished.n_ctx, "dropped_turns": finished.dropped_turns},
-            "code": self._code_report.to_dict(),
-            **self.to_document(),
-        }
-
-    def exit_code(self, *, strict: bool) -> ExitCode:
-        """Return the exit code of a turn that raised nothing."""
-        if self.finish_event is None or self.finish_event.finish_reason is FinishReason.CANCELLED:
-            return ExitCode.INTERRUPTED
-        if strict and self._code_report.warnings:
-            return ExitCode.CODE_WARNING
-        return ExitCode.DONE
-
-
-def _format_usage(finished: TurnFinished) -> str:
-    usage, timings = finished.usage, finished.timings
-    extra_times = f", waiting {timings.wait_s:.2f} s" if timings.wait_s >= 0.005 else ""
-    extra_times += f", restoring {timings.restore_s:.2f} s" if timings.restore_s >= 0.005 else ""
-    return (
-        f"{usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} cached) in {timings.prompt_s:.2f} s, "
-        f"{usage.completion_tokens:,} generated in {timings.generation_s:.2f} s, "
-        f"{timings.tokens_per_second:.1f} tokens/s; loading took {timings.load_s:.2f} s{extra_times}"
-    )

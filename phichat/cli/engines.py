@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 @debug_option
 def ps(as_json: bool) -> None:
     """List running engines."""
-    from phichat.services.daemon_service import DaemonService
+    from phichat.services.daemon_service import list_engines
 
-    documents = [_to_document(engine) for engine in DaemonService(create_default_context()).list_engines()]
+    documents = [_to_document(engine) for engine in list_engines(create_default_context())]
     if not documents and not as_json:
         Diagnostics().print_notice("No engine is running. `phichat ask` starts one and keeps it for the next question.")
     else:
@@ -39,11 +39,11 @@ def ps(as_json: bool) -> None:
 @debug_option
 def stop(model: str | None, all_: bool, as_json: bool) -> None:
     """Stop the engine running MODEL, or all engines, even if busy."""
-    from phichat.services.daemon_service import DaemonService
+    from phichat.services.daemon_service import stop_engines
 
     if model is not None and all_:
         raise UsageError("--all and a model exclude each other", "Use only one of them")
-    stopped = DaemonService(create_default_context()).stop_engines(model)
+    stopped = stop_engines(create_default_context(), model)
     if as_json:
         return Output().write_json([{"pid": engine.pid, "model": engine.model_name} for engine in stopped])
     diagnostics = Diagnostics()

@@ -25,12 +25,12 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
     """
     from phichat.engine.planner.hardware import DeviceKind
     from phichat.engine.planner.offload_plan import require_fit
-    from phichat.services.fit_service import FitService
+    from phichat.services.fit_service import estimate_fit
     from phichat.services.model_catalog import ModelCatalog
 
     context = create_context(model=model, **flags)
     with cancel_on_sigint() as cancel:
-        report = FitService(context).estimate(cancel, ModelCatalog(context).read_remote_header)
+        report = estimate_fit(context, cancel, ModelCatalog(context).read_remote_header)
     if report is None:
         return ExitCode.INTERRUPTED
     plan, machine = report.plan, report.machine.hardware
@@ -60,8 +60,7 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
         Output().write_json(document)
     else:
         Output().write_text(_format_report(document))
-    for notice in plan.notices:
-        Diagnostics().print_notice(notice)
+    Diagnostics().print_notice(*plan.notices)
     require_fit(plan, report.name, report.suggestions)
     return ExitCode.DONE
 

@@ -8,22 +8,14 @@ from pathlib import Path
 
 from phichat.chat.attachments import read_attachment
 from phichat.chat.conversation import Conversation
-from phichat.chat.presenter import TurnPresenter, present
+from phichat.chat.presenter import present
 from phichat.chat.slash_commands import parse_command, unescape_prompt
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
 from phichat.cli.support.output import Output
-from phichat.cli.support.vote_presenter import format_trimmed, format_unavailable
+from phichat.cli.support.presenters import NoticePresenter
 from phichat.errors import PhichatError, UsageError
-from phichat.events import (
-    CodeChecked,
-    ContextTrimmed,
-    ModelReady,
-    ReasoningDelta,
-    TextDelta,
-    TranscriptUnavailable,
-    TurnFinished,
-)
+from phichat.events import CodeChecked, TextDelta, TurnFinished
 from phichat.services.chat_commands import ChatCommands
 from phichat.services.chat_service import ChatService
 from phichat.types import FilePart, FinishReason, Part, TextPart
@@ -92,7 +84,7 @@ class PlainChat(ChatCommands):
 
     def send_prompt(self, parts: Sequence[Part]) -> None:
         self._attachments.clear()
-        presenter = PlainPresenter(self._output, self._diagnostics, show_reasoning=self._show_reasoning)
+        presenter = PlainPresenter(self._diagnostics, self._output, show_reasoning=self._show_reasoning)
         with cancel_on_sigint() as cancel:
             for event in self._conversation.send(tuple(parts), self.service.params, cancel):
                 present(event, presenter)
@@ -111,26 +103,12 @@ class PlainChat(ChatCommands):
         self._is_quitting = True
 
 
-class PlainPresenter(TurnPresenter):
-    """Prints one turn: the answer on stdout, everything else on stderr."""
+class PlainPresenter(NoticePresenter):
+    """Prints one turn of the plain chat, without progress."""
 
-    def __init__(self, output: Output, diagnostics: Diagnostics, *, show_reasoning: bool) -> None:
-        self._output, self._diagnostics, self._show_reasoning = output, diagnostics, show_reasoning
+    def __init__(self, diagnostics: Diagnostics, output: Output, *, show_reasoning: bool) -> None:
+        super().__init__(diagnostics, output, show_reasoning=show_reasoning)
         self._warnings: tuple[str, ...] = ()
-
-    def on_model_ready(self, event: ModelReady) -> None:
-        for notice in event.notices:
-            self._diagnostics.print_notice(notice)
-
-    def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
-        self._diagnostics.print_notice(format_unavailable(event))
-
-    def on_context_trimmed(self, event: ContextTrimmed) -> None:
-        self._diagnostics.print_notice(format_trimmed(event))
-
-    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
-        if self._show_reasoning:
-            self._diagnostics.print_reasoning(event.text)
 
     def on_text_delta(self, event: TextDelta) -> None:
         self._diagnostics.end_reasoning()
@@ -142,7 +120,6 @@ class PlainPresenter(TurnPresenter):
 
     def on_turn_finished(self, event: TurnFinished) -> None:
         self._output.end_text()
-        for notice in (*self._warnings, *event.notices):
-            self._diagnostics.print_notice(notice)
+        self._diagnostics.print_notice(*self._warnings, *event.notices)
         if event.finish_reason is FinishReason.CANCELLED:
             self._diagnostics.print_notice("Stopped.")

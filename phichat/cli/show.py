@@ -27,7 +27,7 @@ def show(model: str, as_json: bool) -> int:
     from phichat.cli.support.tables import format_pairs
     from phichat.gguf.header import read_model_header
     from phichat.models.local.local_models import LocalModels
-    from phichat.services.fit_service import FitService
+    from phichat.services.fit_service import estimate_fit
     from phichat.services.model_catalog import ModelCatalog
     from phichat.units import format_size
 
@@ -36,8 +36,7 @@ def show(model: str, as_json: bool) -> int:
     file = models.resolve_model(model)
     header = read_model_header(file.path)
     entry, spec = ModelCatalog(context).installed_entry(file, models), file.spec
-    fit_service = FitService(context.with_config(model=entry.path))
-    report = None if entry.problem else fit_service.estimate(CancelToken())
+    report = None if entry.problem else estimate_fit(context.with_config(model=entry.path), CancelToken())
     document: dict[str, Any] = {
         "name": file.name,
         "also_called": [*file.aliases],

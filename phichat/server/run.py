@@ -14,7 +14,7 @@ from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import bind_socket, create_server, forward_logs, resolve_address
 from phichat.services.app_context import AppContext
 from phichat.services.backend_factory import BackendFactory
-from phichat.services.daemon_service import DaemonService
+from phichat.services.daemon_service import shares_engines
 from phichat.services.transcript_service import TranscriptService
 
 _MAX_CONCURRENT_GENERATIONS = 4
@@ -47,7 +47,7 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
     """
     models = ModelProvider(context, lambda one: BackendFactory(one).create_chat_backend(explicit=False))
     pool = BackendPool(models.create_backend)
-    use_background = DaemonService(context).is_enabled
+    use_background = shares_engines(context)
     bind_address = resolve_address(settings.host, settings.port)
     if not settings.api_key and not bind_address.is_loopback:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Everything that a chat front end works with."""
+"""The model, conversations and stored state that a chat front end works with."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from phichat.types import Message, Role
 
 if TYPE_CHECKING:
     from phichat.transcript.records import ConversationRecord
-
-_PROBE_TEXT = "x"
 
 
 class ChatService:
@@ -97,20 +95,17 @@ class ChatService:
         system = self.system
         if record is not None and (branch := record.get_branch()) and self._context.config.system is None:
             system = branch[-1].system
-        conversation = Conversation(
-            self.get_backend, system, record, self._create_persistence(record), lambda: self._training_scope
-        )
+        persistence = self._create_persistence(record) if self._context.config.log else None
+        conversation = Conversation(self.get_backend, system, record, persistence, lambda: self._training_scope)
         if self._loaded_model is not None:
             conversation.on_model_loaded(self._loaded_model)
         return conversation
 
-    def _create_persistence(self, record: ConversationRecord | None) -> ConversationPersistence | None:
-        if not self._context.config.log:
-            return None
+    def _create_persistence(self, record: ConversationRecord | None) -> ConversationPersistence:
         from phichat.transcript.recorder import Recorder
 
         get_store = self.transcripts.get_store
-        recorder = Recorder(get_store, record.id, record.head) if record else Recorder(get_store)
+        recorder = Recorder(get_store, *((record.id, record.head) if record else ()))
         return ConversationPersistence(recorder, get_store, self.transcripts.delete_kv_states)
 
     def replay_last_turn(self, conversation: Conversation, cancel: CancelToken) -> str:
@@ -161,7 +156,7 @@ class ChatService:
             return 0
         # The tokens that the template puts around any message are not part of the text.
         template_tokens, total_tokens = (
-            backend.count_tokens([Message(Role.USER, part)], cancel) for part in (_PROBE_TEXT, f"{_PROBE_TEXT}\n{text}")
+            backend.count_tokens([Message(Role.USER, content)], cancel) for content in ("x", f"x\n{text}")
         )
         return max(0, total_tokens - template_tokens)
 

@@ -98,7 +98,7 @@ def test_nothing_is_kept_when_nothing_is_wanted(run: Run, logs: Path) -> None:
 def test_going_on_where_nothing_was_begins_something(run: Run) -> None:
     done = run("ask", "-c", "--json", "--max-tokens", "1", "hi")
     assert json.loads(done.stdout)["conversation_id"]
-    assert "no conversation yet" in one_sentence(done)
+    assert "No conversation to continue yet" in one_sentence(done)
 
 
 def test_a_model_that_is_gone_is_named(run: Run, filled: TranscriptStore) -> None:
@@ -107,7 +107,7 @@ def test_a_model_that_is_gone_is_named(run: Run, filled: TranscriptStore) -> Non
     assert "phi" in one_sentence(gone)
     other = run("ask", "--cid", "abc1", "-m", str(embedded_model()), "--max-tokens", "1", "hi")
     assert other.returncode == 0
-    assert "Until now phi answered" in one_sentence(other)
+    assert "Switching from phi to" in one_sentence(other)
 
 
 def test_a_store_that_cannot_be_used_costs_one_line(run: Run, logs: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_store_that_cannot_be_used_costs_one_line(run: Run, logs: Path) -> Non
     logs.write_text("no database " * 100)
     done = run("ask", "--json", "--max-tokens", "2", "hi")
     assert (done.returncode, json.loads(done.stdout)["conversation_id"]) == (0, None)
-    assert "not being kept" in one_sentence(done)
+    assert "isn't being saved" in one_sentence(done)
     listing = run("logs")
     assert listing.returncode == 1
     assert "damaged" in one_sentence(listing)

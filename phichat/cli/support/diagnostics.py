@@ -69,11 +69,12 @@ class Diagnostics:
             self._write("\r" + " " * len(self._progress) + "\r")
             self._progress = ""
 
-    def print_notice(self, line: str) -> None:
-        """Write one line for the user."""
-        self.end_reasoning()
-        self.clear_progress()
-        self._write(f"phichat: {sanitize_line(line)}\n")
+    def print_notice(self, *lines: str) -> None:
+        """Write lines for the user."""
+        for line in lines:
+            self.end_reasoning()
+            self.clear_progress()
+            self._write(f"phichat: {sanitize_line(line)}\n")
 
     def print_reasoning(self, text: str) -> None:
         """Write a piece of the model's reasoning."""
