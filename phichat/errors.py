@@ -3,8 +3,6 @@
 Front ends turn them into text and an exit code in one place each; nothing else catches PhichatError itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 

@@ -1,7 +1,5 @@
 """Sizes, durations and counts as text."""
 
-from __future__ import annotations
-
 
 def format_size(count: int) -> str:
     """Return bytes in kB, MB or GB, powers of 1000."""

@@ -1,7 +1,5 @@
 """The `phichat` command: its subcommands are found by name, so that each run imports only its own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

@@ -1,7 +1,5 @@
 """`phichat ask`: one prompt, one answer."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import closing, nullcontext
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`phichat doctor`: diagnose the installation."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import sys

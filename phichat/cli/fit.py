@@ -1,7 +1,5 @@
 """`phichat fit`: memory and speed of a model on this machine, before it is loaded."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,5 @@
 """`phichat list`: the installed models."""
 
-from __future__ import annotations
-
 import click
 
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode

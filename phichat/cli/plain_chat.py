@@ -1,7 +1,5 @@
 """A chat line by line, for screen readers, dumb terminals and recordings: no full screen, no cursor movement."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path

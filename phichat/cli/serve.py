@@ -1,7 +1,5 @@
 """`phichat serve`: local models over the OpenAI HTTP API."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

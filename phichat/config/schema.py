@@ -3,8 +3,6 @@
 Imported only when there is a value to check, because msgspec takes 6 ms to import.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Mapping

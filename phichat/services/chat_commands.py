@@ -1,7 +1,5 @@
 """The slash commands that every front end of a chat runs alike."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

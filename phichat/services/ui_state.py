@@ -1,7 +1,5 @@
 """State that the chat interface stores between runs: theme, unsent prompt, pastes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from phichat.paths import Paths

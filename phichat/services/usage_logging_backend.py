@@ -1,7 +1,5 @@
 """A backend that records when its model was used and how fast it was."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The prompt of `ask`: attached files, standard input and the words of the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO

@@ -1,7 +1,5 @@
 """The only writer of stderr: notices, warnings, errors, progress; and the exit code of each error."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Tables for terminals: columns as wide as their cells, and no wider than the terminal."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Sequence
