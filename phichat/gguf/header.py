@@ -9,30 +9,23 @@ from __future__ import annotations
 import math
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from phichat.errors import ModelFileError, ModelNotInstalled
+from phichat.gguf import types
 from phichat.gguf.reader import HeaderReader, MetadataValue, ReadAt
 from phichat.gguf.split import list_split_paths
-from phichat.gguf.types import (
-    DRAFT_ARCHITECTURES,
-    EMBEDDING_ARCHITECTURES,
-    ENCODER_DECODER_ARCHITECTURES,
-    FILE_TYPES,
-    GGML_TYPES,
-    PROJECTOR_ARCHITECTURES,
-    SPEECH_ARCHITECTURES,
-)
 
 _CHOOSE_CHAT_MODEL = "Choose a GGUF of a chat model"
 _MAX_METADATA_KEYS = 1 << 14
 _MAX_TENSORS = 1 << 16
 _MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
-_PREAMBLE_BYTES = 9
 _MAX_KEY_BYTES = 1 << 10
 _MAX_TENSOR_NAME = 64  # GGML_MAX_NAME
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +42,15 @@ class TensorInfo:
     size_bytes: int
 
 
-class _StrKey:
-    """A property of GgufHeader: the string under a metadata key, "" without one."""
+@dataclass(slots=True)
+class _KeyProperty(Generic[_Value]):
+    """A property of GgufHeader: what `read` returns for a metadata key."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    read: Callable[[GgufHeader, str], _Value]
+    key: str
 
-    def __get__(self, header: GgufHeader, owner: object = None) -> str:
-        return header.get_str(self._key)
-
-
-class _IntKey:
-    """A property of GgufHeader: the number under a metadata key, see `GgufHeader.get_int`."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def __get__(self, header: GgufHeader, owner: object = None) -> int:
-        return header.get_int(self._key)
+    def __get__(self, header: GgufHeader, owner: object = None) -> _Value:
+        return self.read(header, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +69,6 @@ class GgufHeader:
     alignment: int
     file_size: int
 
-    architecture = _StrKey("general.architecture")
-    name = _StrKey("general.name")
-    chat_template = _StrKey("tokenizer.chat_template")
-    # Layers, tokens of context the model was trained for, width of the embedding and of the widest feed-forward
-    # network, attention heads of the layer with most, tokens that a sliding-window layer sees, experts.
-    block_count = _IntKey("{arch}.block_count")
-    context_length = _IntKey("{arch}.context_length")
-    embedding_length = _IntKey("{arch}.embedding_length")
-    feed_forward_length = _IntKey("{arch}.feed_forward_length")
-    head_count = _IntKey("{arch}.attention.head_count")
-    sliding_window = _IntKey("{arch}.attention.sliding_window")
-    expert_count = _IntKey("{arch}.expert_count")
-    expert_used_count = _IntKey("{arch}.expert_used_count")
-
     def get_str(self, key: str) -> str:
         """Return a metadata string, "" without one."""
         value = self.metadata.get(key)
@@ -114,16 +84,28 @@ class GgufHeader:
         values = value if isinstance(value, tuple) else (value,)
         return tuple(max(0, item) for item in values if isinstance(item, int))
 
+    architecture = _KeyProperty(get_str, "general.architecture")
+    name = _KeyProperty(get_str, "general.name")
+    chat_template = _KeyProperty(get_str, "tokenizer.chat_template")
+    # Layers, tokens of context the model was trained for, width of the embedding and of the widest feed-forward
+    # network, attention heads of the layer with most, experts.
+    block_count = _KeyProperty(get_int, "{arch}.block_count")
+    context_length = _KeyProperty(get_int, "{arch}.context_length")
+    embedding_length = _KeyProperty(get_int, "{arch}.embedding_length")
+    feed_forward_length = _KeyProperty(get_int, "{arch}.feed_forward_length")
+    head_count = _KeyProperty(get_int, "{arch}.attention.head_count")
+    expert_count = _KeyProperty(get_int, "{arch}.expert_count")
+    expert_used_count = _KeyProperty(get_int, "{arch}.expert_used_count")
+
     @property
     def quantization(self) -> str:
         """Quantization such as Q4_K_M; without general.file_type the type that most bytes of the tensors have."""
-        known = FILE_TYPES.get(self.get_int("general.file_type", -1))
-        if known is not None:
+        if known := types.FILE_TYPES.get(self.get_int("general.file_type", -1)):
             return known
-        sizes: Counter[int] = Counter()
+        sizes = Counter[int]()
         for tensor in self.tensors:
             sizes[tensor.ggml_type] += tensor.size_bytes
-        return GGML_TYPES[max(sizes, key=lambda kind: sizes[kind])].name if sizes else ""
+        return types.GGML_TYPES[sizes.most_common(1)[0][0]].name if sizes else ""
 
     @property
     def head_count_kv(self) -> tuple[int, ...]:
@@ -190,14 +172,17 @@ def read_model_header(path: Path) -> GgufHeader:
         if part != path and not part.exists():
             message = f"The model is split into {len(parts)} parts and {part.name} is missing"
             raise ModelFileError(message, "Download that part too")
-    first, *others = map(read_header, parts)
-    if first.split_count != len(parts):
-        raise ModelFileError(
-            f"{path} has {first.split_count:,} parts according to its header, but {len(parts):,} according to its name",
-            "Restore the parts' original names",
-        )
-    tensors = tuple(tensor for header in (first, *others) for tensor in header.tensors)
-    return replace(first, tensors=tensors, file_size=sum(header.file_size for header in (first, *others)))
+    headers = list(map(read_header, parts))
+    if (count := headers[0].split_count) != len(parts):
+        problem = f"has {count:,} parts according to its header, but {len(parts):,} according to its name"
+        raise ModelFileError(f"{path} {problem}", "Restore the parts' original names")
+    return merge_headers(headers)
+
+
+def merge_headers(headers: Sequence[GgufHeader]) -> GgufHeader:
+    """Return the header of a split model: the first one with the tensors and the size of all parts."""
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    return replace(headers[0], tensors=tensors, file_size=sum(header.file_size for header in headers))
 
 
 def read_header_from(read_at: ReadAt, file_size: int, source_name: str) -> GgufHeader:
@@ -236,7 +221,7 @@ def _read_version(reader: HeaderReader) -> int:
     """Check magic and version, and return the version."""
     if reader.file_size == 0:
         raise reader.make_error("is empty")
-    preamble = reader.read_at(0, min(_PREAMBLE_BYTES, reader.file_size))
+    preamble = reader.read_at(0, min(9, reader.file_size))
     if preamble[:4] != b"GGUF":
         preview = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in preamble)
         problem = f"is not a GGUF file: it begins with '{preview}' rather than 'GGUF'"
@@ -246,10 +231,8 @@ def _read_version(reader: HeaderReader) -> int:
     if version and version & 0xFFFF == 0:
         raise reader.make_error("is a big-endian GGUF", "Choose a little-endian GGUF of the model")
     if version not in (2, 3):
-        raise reader.make_error(
-            f"is a GGUF of version {version}, and phichat reads versions 2 and 3",
-            "Choose a newer GGUF of the model" if version < 2 else "Update phichat",
-        )
+        next_step = "Choose a newer GGUF of the model" if version < 2 else "Update phichat"
+        raise reader.make_error(f"is a GGUF of version {version}, and phichat reads versions 2 and 3", next_step)
     return version
 
 
@@ -260,20 +243,16 @@ def _read_tensor_info(reader: HeaderReader) -> TensorInfo:
         raise reader.make_error(f"is damaged: the tensor {name!r} has {dimensions:,} dimensions")
     shape = tuple(reader.read_int() for _ in range(dimensions))
     number, offset = reader.read_int("I"), reader.read_int()
-    kind = GGML_TYPES.get(number)
-    if kind is None:
-        raise reader.make_error(
-            f"has the tensor {name!r} in the unknown quantization type {number}",
-            "Choose another quantization of the model, or update phichat",
-        )
+    if (kind := types.GGML_TYPES.get(number)) is None:
+        next_step = "Choose another quantization of the model, or update phichat"
+        raise reader.make_error(f"has the tensor {name!r} in the unknown quantization type {number}", next_step)
     weights = math.prod(shape)
     if weights >= 1 << 63 or offset >= 1 << 63:
         raise reader.make_error(f"is damaged: the tensor {name!r} has an impossible size")
     row_length = shape[0] if shape else 1
     if row_length % kind.block_size:
-        raise reader.make_error(
-            f"is damaged: rows of {row_length:,} weights in {name!r} aren't a multiple of the {kind.name} block size"
-        )
+        problem = f"rows of {row_length:,} weights in {name!r} aren't a multiple of the {kind.name} block size"
+        raise reader.make_error(f"is damaged: {problem}")
     return TensorInfo(name, shape, number, offset, weights // kind.block_size * kind.type_size)
 
 
@@ -282,30 +261,22 @@ def check_usable(header: GgufHeader, path: Path) -> None:
 
     An unknown architecture passes: llama.cpp decides when it loads the model.
     """
-    if reason := _unsupported_reason(header):
-        raise ModelFileError(f"{path} {reason}", _CHOOSE_CHAT_MODEL)
-
-
-def _unsupported_reason(header: GgufHeader) -> str:
-    architecture, kind = header.architecture, header.get_str("general.type")
-    if kind == "adapter":
-        return "is a LoRA adapter, not a model"
-    if kind == "imatrix":
-        return "is an importance matrix for quantizing, not a model"
-    if kind in PROJECTOR_ARCHITECTURES or architecture in PROJECTOR_ARCHITECTURES:
-        return "is the image projector of a multimodal model, without the language model"
-    if not architecture:
-        return "does not name its architecture"
-    if not header.tensors:
-        return "holds a vocabulary only, no weights"
-    if architecture in EMBEDDING_ARCHITECTURES or header.get_int("{arch}.pooling_type") > 0:
-        return f"is an embedding model ({architecture}), which can't write text"
-    if architecture in ENCODER_DECODER_ARCHITECTURES:
-        return f"is an encoder-decoder model ({architecture}), which can't chat"
-    if architecture in SPEECH_ARCHITECTURES:
-        return f"is part of a speech model ({architecture}), which can't write text"
-    if architecture in DRAFT_ARCHITECTURES:
-        return f"is a draft model ({architecture}), which only works alongside a larger one"
-    if not header.get_str("tokenizer.ggml.model") or not header.array_lengths.get("tokenizer.ggml.tokens"):
-        return "has no tokenizer"
-    return ""
+    arch, kind = header.architecture, header.get_str("general.type")
+    is_embedding = arch in types.EMBEDDING_ARCHITECTURES or header.get_int("{arch}.pooling_type") > 0
+    is_projector = not types.PROJECTOR_ARCHITECTURES.isdisjoint((kind, arch))
+    has_tokens = header.get_str("tokenizer.ggml.model") and header.array_lengths.get("tokenizer.ggml.tokens")
+    problems = (
+        (kind == "adapter", "is a LoRA adapter, not a model"),
+        (kind == "imatrix", "is an importance matrix for quantizing, not a model"),
+        (is_projector, "is the image projector of a multimodal model, without the language model"),
+        (not arch, "does not name its architecture"),
+        (not header.tensors, "holds a vocabulary only, no weights"),
+        (is_embedding, f"is an embedding model ({arch}), which can't write text"),
+        (arch == "t5", f"is an encoder-decoder model ({arch}), which can't chat"),
+        (arch in types.SPEECH_ARCHITECTURES, f"is part of a speech model ({arch}), which can't write text"),
+        (arch in types.DRAFT_ARCHITECTURES, f"is a draft model ({arch}), which only works alongside a larger one"),
+        (not has_tokens, "has no tokenizer"),
+    )
+    for applies, problem in problems:
+        if applies:
+            raise ModelFileError(f"{path} {problem}", _CHOOSE_CHAT_MODEL)

@@ -53,7 +53,6 @@ EMBEDDING_ARCHITECTURES = frozenset({
 PROJECTOR_ARCHITECTURES = frozenset({"clip", "mmproj"})
 SPEECH_ARCHITECTURES = frozenset({"wavtokenizer-dec", "qwen3tts", "pockettts"})
 DRAFT_ARCHITECTURES = frozenset({"eagle3", "dflash", "gemma4-assistant"})
-ENCODER_DECODER_ARCHITECTURES = frozenset({"t5"})
 # fmt: on
 
 

@@ -6,22 +6,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-QUANTIZATION_SUFFIX = re.compile(
-    r"(?i)(?:^|[-._/])((?:UD-)?I?Q\d\w*|TQ\d_\d|MXFP4\w*|NVFP4\w*|BF16|F16|F32|FP16|FP32)$"
-)
+QUANTIZATION_SUFFIX = re.compile(r"(?i)(?:^|[-._/])((?:UD-)?I?Q\d\w*|TQ\d_\d|(?:MX|NV)FP4\w*|BF16|FP?16|FP?32)$")
 """The quantization at the end of a file name without its suffix, as publishers write it."""
 SPLIT_SUFFIX = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
-def strip_split_suffix(path: Path) -> str:
+def model_stem(path: Path) -> str:
     """Return the name of a file without `.gguf` and without its part number."""
     return SPLIT_SUFFIX.sub("", path.stem)
 
 
 def parse_quantization(file_name: str) -> str:
     """Return the quantization in the name or path of a GGUF file, in upper case; "" if there is none."""
-    stem = file_name[: -len(".gguf")] if file_name.lower().endswith(".gguf") else file_name
-    match = QUANTIZATION_SUFFIX.search(SPLIT_SUFFIX.sub("", stem))
+    match = QUANTIZATION_SUFFIX.search(SPLIT_SUFFIX.sub("", re.sub(r"(?i)\.gguf$", "", file_name)))
     return match[1].upper() if match else ""
 
 

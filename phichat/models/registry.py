@@ -23,13 +23,8 @@ _Text = Annotated[str, Meta(pattern=r"\S", description="a text")]
 _Texts = Annotated[tuple[_Text, ...], Meta(description="a list of texts")]
 _Count = Annotated[int, Meta(gt=0, description="a whole number above 0")]
 _Repository = Annotated[str, Meta(pattern=r"^[\w.-]+/[\w.-]+$", description="the name of a repository, as owner/name")]
-_File = Annotated[
-    str,
-    Meta(
-        pattern=r"(?i)^(?!/)(?!(?:.*/)?\.\.(?:/|$))[^\\]+\.gguf$",
-        description="the path of a .gguf file in the repository",
-    ),
-]
+_FILE_PATTERN = r"(?i)^(?!/)(?!(?:.*/)?\.\.(?:/|$))[^\\]+\.gguf$"
+_File = Annotated[str, Meta(pattern=_FILE_PATTERN, description="the path of a .gguf file in the repository")]
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$", description="64 hexadecimal digits")]
 _Commit = Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$", description="a commit of 40 hexadecimal digits")]
 

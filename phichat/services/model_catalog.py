@@ -153,7 +153,7 @@ class ModelCatalog:
     def read_remote_header(self, reference: str) -> GgufHeader:
         """Return the header of a model that is not installed. Raises PhichatError."""
         from phichat.models.download.hub_client import HubClient
-        from phichat.models.download.remote_header import read_remote_header
+        from phichat.models.download.plan import read_remote_header
         from phichat.models.registry import read_registry
 
         return read_remote_header(reference, read_registry(self._paths.user_registry), HubClient(), self._paths)

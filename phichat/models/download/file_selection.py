@@ -15,9 +15,7 @@ from phichat.models.hub_layout import QUANTIZATION_SUFFIX, SPLIT_SUFFIX
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
-_NON_MODEL_PATTERN = re.compile(
-    r"mmproj|imatrix|(?:^|[-._/])(?:mtp-|eagle3-|dflash-|dspark-)|lora|adapter", re.IGNORECASE
-)
+_NON_MODEL_PATTERN = re.compile(r"(?i)mmproj|imatrix|(?:^|[-._/])(?:mtp-|eagle3-|dflash-|dspark-)|lora|adapter")
 """Projectors, importance matrices, draft heads and adapters in GGUF; llama.cpp skips the same ones."""
 
 _RAW_SPLIT = re.compile(r"\.gguf(?:[.-]part\w*|[-.]split[-.]?\w+|\.\d+)$", re.IGNORECASE)
@@ -63,12 +61,13 @@ class _Candidate:
         return ""
 
     @property
-    def display_path(self) -> str:
+    def path(self) -> str:
         return self.parts[0].path
 
-    def has_quantization(self, quantization: str) -> bool:
-        pattern = re.compile(r"(?:^|[-._/])" + re.escape(quantization) + "$", re.IGNORECASE)
-        return any(pattern.search(piece) for piece in self.stem.split("/"))
+    def has_quantization(self, quantization: str, variant: str = "") -> bool:
+        """Return whether its name or its folder ends in that; variant: a pattern of what precedes it."""
+        pattern = re.compile(rf"(?:^|[-._/]){variant}{re.escape(quantization)}$", re.IGNORECASE)
+        return any(map(pattern.search, self.stem.split("/")))
 
 
 def select_files(files: Iterable[HubFile], repository: str, *, quantization: str = "", file: str = "") -> FileSelection:
@@ -76,8 +75,7 @@ def select_files(files: Iterable[HubFile], repository: str, *, quantization: str
 
     Raises AmbiguousModelError, which lists the choices.
     """
-    files = list(files)
-    models = _group_models(files)
+    models = _group_models(files := list(files))
     if file.endswith("/"):
         models = [model for model in models if model.stem.startswith(file)]
     elif file:
@@ -85,11 +83,13 @@ def select_files(files: Iterable[HubFile], repository: str, *, quantization: str
         if not models:
             raise _no_match_error(files, f"{repository} has no file {file}", repository)
         return _require_complete(models[0])
-    candidates = [model for model in models if not _NON_MODEL_PATTERN.search(model.display_path)]
+    candidates = _only_models(models)
     if not candidates:
         raise _no_match_error(files, f"{repository} has no GGUF model", repository)
     wanted = quantization or DEFAULT_QUANTIZATION
-    matching = _without_variants([model for model in candidates if model.has_quantization(wanted)], wanted)
+    matching = [model for model in candidates if model.has_quantization(wanted)]
+    # Variants (i1-, UD-) count where there is no plain one.
+    matching = [model for model in matching if not model.has_quantization(wanted, "(?:i1|UD)[-._]")] or matching
     needs_check = False
     if not matching and wanted.upper() == DEFAULT_QUANTIZATION:
         matching = [model for model in candidates if re.search(r"(?i)[-._]q4$", model.stem)]
@@ -99,39 +99,30 @@ def select_files(files: Iterable[HubFile], repository: str, *, quantization: str
     if not matching:
         raise _choice_error(candidates, f"{repository} has no {wanted}", repository)
     if len({tuple(part.sha256 or part.path for part in model.parts) for model in matching}) > 1:
-        names = _join_names([model.display_path for model in matching])
-        raise AmbiguousModelError(
-            f"{repository} has {len(matching)} models in {wanted}: {names}",
-            f"Name the file, as in {repository}/{matching[0].display_path}",
-        )
+        message = f"{repository} has {len(matching)} models in {wanted}: {_join_names([m.path for m in matching])}"
+        raise AmbiguousModelError(message, f"Name the file, as in {repository}/{matching[0].path}")
     return _require_complete(matching[0], needs_check=needs_check)
 
 
 def _group_models(files: Sequence[HubFile]) -> list[_Candidate]:
     groups: dict[tuple[str, int], list[HubFile]] = {}
     for file in sorted(files, key=lambda file: file.path):
-        if not file.path.lower().endswith(".gguf"):
-            continue
-        stem = file.path[: -len(".gguf")]
-        split = SPLIT_SUFFIX.search(stem)
-        key = (stem[: split.start()], int(split[2])) if split else (stem, 0)
-        groups.setdefault(key, []).append(file)
+        if file.path.lower().endswith(".gguf"):
+            stem = file.path[: -len(".gguf")]
+            split = SPLIT_SUFFIX.search(stem)
+            key = (stem[: split.start()], int(split[2])) if split else (stem, 0)
+            groups.setdefault(key, []).append(file)
     return [_Candidate(stem, count, tuple(parts)) for (stem, count), parts in groups.items()]
 
 
-def _without_variants(models: list[_Candidate], quantization: str) -> list[_Candidate]:
-    """Drop the variants (i1-, UD-) of a quantization that exists plainly too."""
-    variant = re.compile(r"(?:^|[-._/])(?:i1|UD)[-._]" + re.escape(quantization) + "$", re.IGNORECASE)
-    plain = [model for model in models if not any(variant.search(piece) for piece in model.stem.split("/"))]
-    return plain or models
+def _only_models(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    return [candidate for candidate in candidates if not _NON_MODEL_PATTERN.search(candidate.path)]
 
 
 def _require_complete(model: _Candidate, *, needs_check: bool = False) -> FileSelection:
     if model.part_count and len(model.parts) != model.part_count:
-        raise AmbiguousModelError(
-            f"{model.display_path} is incomplete: {len(model.parts)} of {model.part_count} parts are in the repository",
-            "Choose another quantization or repository",
-        )
+        problem = f"is incomplete: {len(model.parts)} of {model.part_count} parts are in the repository"
+        raise AmbiguousModelError(f"{model.path} {problem}", "Choose another quantization or repository")
     return FileSelection(model.parts, DEFAULT_QUANTIZATION if needs_check else model.label, needs_check)
 
 
@@ -139,8 +130,7 @@ def _no_match_error(files: Sequence[HubFile], message: str, repository: str) -> 
     if any(_RAW_SPLIT.search(file.path) for file in files):
         reason = "the file was split into raw pieces, which cannot be loaded"
         return AmbiguousModelError(f"{message}: {reason}", "Choose another repository")
-    models = [model for model in _group_models(files) if not _NON_MODEL_PATTERN.search(model.display_path)]
-    if models:
+    if models := _only_models(_group_models(files)):
         return _choice_error(models, message, repository)
     return AmbiguousModelError(message, "Look for a GGUF repository of the model with `phichat search WORDS`")
 
@@ -148,8 +138,8 @@ def _no_match_error(files: Sequence[HubFile], message: str, repository: str) -> 
 def _choice_error(models: Sequence[_Candidate], message: str, repository: str) -> AmbiguousModelError:
     labels = [model.label for model in models]
     label = next((label for label in labels if label and labels.count(label) == 1), "")
-    example = f"{repository}:{label}" if label else f"{repository}/{models[0].display_path}"
-    names = _join_names(list(dict.fromkeys(model.label or model.display_path for model in models)))
+    example = f"{repository}:{label}" if label else f"{repository}/{models[0].path}"
+    names = _join_names(list(dict.fromkeys(model.label or model.path for model in models)))
     return AmbiguousModelError(f"{message}; available: {names}", f"Try {example}")
 
 

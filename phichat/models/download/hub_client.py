@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import httpx2
+
 from phichat.errors import AccessDenied, HubError, HubUnreachable, PhichatError
 from phichat.models.download.file_selection import HubFile
-from phichat.models.download.remote_file import RETRYABLE_STATUSES, RemoteFile, offline_error
+from phichat.models.download.remote_file import RETRYABLE_STATUSES, RemoteFile, offline_error, parse_retry_after
 
 _TIMEOUT_S = 15.0
 _MAX_ATTEMPTS = 4
@@ -68,23 +71,14 @@ class HubClient:
         self._hf_hub, self._utils = huggingface_hub, cast(Any, utils)
         self._timeout_s = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
         self.endpoint = endpoint or str(constants.ENDPOINT)
-        self._api = huggingface_hub.HfApi(endpoint=self.endpoint)
-
-    @property
-    def has_token(self) -> bool:
-        """True if the user is logged in."""
-        return bool(self._hf_hub.get_token())
+        self._api: Any = huggingface_hub.HfApi(endpoint=self.endpoint)
 
     def fetch_listing(self, repository: str, revision: str = "") -> RepositoryListing:
         """Return the files of a repository at a branch, tag or commit. Raises HubError."""
-        info: Any = self._call(
-            repository,
-            lambda: self._api.model_info(
-                repository, revision=revision or None, files_metadata=True, timeout=_TIMEOUT_S
-            ),
-        )
-        files = (_to_hub_file(sibling) for sibling in info.siblings or ())
-        return RepositoryListing(repository, str(info.sha), tuple(files), _get_licence(info), bool(info.gated))
+        options = {"revision": revision or None, "files_metadata": True, "timeout": _TIMEOUT_S}
+        info: Any = self._call(repository, partial(self._api.model_info, repository, **options))
+        files = tuple(map(_to_hub_file, info.siblings or ()))
+        return RepositoryListing(repository, str(info.sha), files, _get_licence(info), bool(info.gated))
 
     def search_models(self, query: str, limit: int) -> Sequence[SearchHit]:
         """Return repositories with GGUF files for a query, most downloaded first. Raises HubError."""
@@ -118,16 +112,14 @@ class HubClient:
 
     def open_file(self, listing: RepositoryListing, file: HubFile) -> RemoteFile:
         """Return a file of that commit."""
-        hub = self._hf_hub
 
-        def make_access_error(status: int, headers: Mapping[str, str]) -> PhichatError:
-            return self._access_error(
-                listing.repository, is_gated=listing.is_gated or headers.get("X-Error-Code") == "GatedRepo"
-            )
+        def make_access_error(headers: Mapping[str, str]) -> PhichatError:
+            is_gated = listing.is_gated or headers.get("X-Error-Code") == "GatedRepo"
+            return self._access_error(listing.repository, is_gated=is_gated)
 
         return RemoteFile(
-            hub.get_session(),
-            hub.hf_hub_url(listing.repository, file.path, revision=listing.commit, endpoint=self.endpoint),
+            self._hf_hub.get_session(),
+            self._hf_hub.hf_hub_url(listing.repository, file.path, revision=listing.commit, endpoint=self.endpoint),
             file.path,
             file.size,
             self._utils.build_hf_headers(),
@@ -142,15 +134,12 @@ class HubClient:
     def check_connection(self) -> str:
         """Return a short text on how fast the hub answers. Raises HubError."""
         started = time.monotonic()
-        get_session = self._hf_hub.get_session
-        head = self._call(
-            "the hub", lambda: get_session().head(self.endpoint, timeout=_TIMEOUT_S, follow_redirects=False)
-        )
+        send_head = partial(self._hf_hub.get_session().head, self.endpoint, timeout=_TIMEOUT_S, follow_redirects=False)
+        head = self._call("the hub", send_head)
         return f"{self.endpoint} answers ({head.status_code}) after {time.monotonic() - started:.2f} s"
 
     def _call(self, subject: str, call: Callable[[], _Result]) -> _Result:
         """Return call(), called again after failures that may be temporary. Raises HubError."""
-        import httpx2
         from huggingface_hub import errors
 
         for attempt in range(_MAX_ATTEMPTS):
@@ -162,8 +151,7 @@ class HubClient:
                 status = 0 if response is None else response.status_code
                 if is_last or status not in RETRYABLE_STATUSES:
                     raise self._translate_error(error, status, subject) from error
-                retry_after = response.headers.get("Retry-After", "")
-                wait = max(wait, min(float(retry_after), _MAX_RETRY_WAIT_S) if retry_after.isdecimal() else 0.0)
+                wait = max(wait, min(parse_retry_after(response.headers), _MAX_RETRY_WAIT_S))
             except (httpx2.ConnectError, httpx2.TimeoutException) as error:
                 if attempt:
                     is_timeout = isinstance(error, httpx2.TimeoutException)
@@ -178,46 +166,39 @@ class HubClient:
     def _translate_error(self, error: Exception, status: int, subject: str) -> HubError:
         from huggingface_hub import errors
 
-        match error:
-            case errors.GatedRepoError():
-                return self._access_error(subject, is_gated=True)
-            case errors.RevisionNotFoundError():
-                return HubError(f"{subject} has no such revision", "Omit it for the latest")
-            case errors.DisabledRepoError():
-                return HubError(f"{subject} was disabled on the hub", "Choose another repository")
-            case errors.HFValidationError():
-                return HubError(f"{subject!r} is not a repository name", "Write it as owner/name")
-            case errors.OfflineModeIsEnabled():
-                return offline_error()
-        if status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError):
+        outcomes = {
+            errors.GatedRepoError: self._access_error(subject, is_gated=True),
+            errors.RevisionNotFoundError: HubError(f"{subject} has no such revision", "Omit it for the latest"),
+            errors.DisabledRepoError: HubError(f"{subject} was disabled on the hub", "Choose another repository"),
+            errors.HFValidationError: HubError(f"{subject!r} is not a repository name", "Write it as owner/name"),
+            errors.OfflineModeIsEnabled: offline_error(),
+        }
+        if outcome := next((outcome for kind, outcome in outcomes.items() if isinstance(error, kind)), None):
+            return outcome
+        if isinstance(error, errors.RepositoryNotFoundError):
+            status = 404
+        if status in (401, 403):
             return self._access_error(subject, is_gated=False)
-        if status == 404 or isinstance(error, errors.RepositoryNotFoundError):
-            login = "" if self.has_token else ", or log in with `hf auth login` if it is private"
+        if status == 404:
+            login = "" if self._hf_hub.get_token() else ", or log in with `hf auth login` if it is private"
             search = "search for it with `phichat search WORDS`"
             return HubError(f"The hub has no repository {subject}", f"Check the name, {search}{login}")
         return HubError(f"The hub answered {status} when asked for {subject}", "Try again later")
 
     def _unreachable_error(self, reason: str) -> HubUnreachable:
-        return HubUnreachable(
-            f"The hub at {self.endpoint} cannot be reached ({reason})",
-            "Check the connection, HF_ENDPOINT and the proxy settings",
-        )
+        message = f"The hub at {self.endpoint} cannot be reached ({reason})"
+        return HubUnreachable(message, "Check the connection, HF_ENDPOINT and the proxy settings")
 
     def _access_error(self, repository: str, *, is_gated: bool) -> AccessDenied:
         page = f"{self.endpoint}/{repository}"
-        if is_gated and not self.has_token:
-            return AccessDenied(
-                f"{repository} is gated: its files require accepting its terms",
-                f"Accept them on {page}, then log in with `hf auth login` or set HF_TOKEN",
-            )
-        if is_gated:
-            return AccessDenied(
-                f"{repository} is gated and your account has no access",
-                f"Accept its terms on {page}, or wait for the owner's approval",
-            )
-        return AccessDenied(
-            f"Hugging Face denied access to {repository}", "Log in with `hf auth login` or set HF_TOKEN"
-        )
+        if not is_gated:
+            next_step = "Log in with `hf auth login` or set HF_TOKEN"
+            return AccessDenied(f"Hugging Face denied access to {repository}", next_step)
+        if self._hf_hub.get_token():
+            next_step = f"Accept its terms on {page}, or wait for the owner's approval"
+            return AccessDenied(f"{repository} is gated and your account has no access", next_step)
+        next_step = f"Accept them on {page}, then log in with `hf auth login` or set HF_TOKEN"
+        return AccessDenied(f"{repository} is gated: its files require accepting its terms", next_step)
 
 
 def _to_hub_file(sibling: Any) -> HubFile:

@@ -11,12 +11,10 @@ from pathlib import Path
 
 from phichat.cancel import CancelToken
 from phichat.errors import AmbiguousModelError, DownloadError, HashMismatch, StorageError
-from phichat.gguf.header import GgufHeader, read_header, read_header_from
-from phichat.models.download.destination import Destination
-from phichat.models.download.disk_io import disk_errors, storage_error
+from phichat.gguf.header import GgufHeader, merge_headers, read_header, read_header_from
+from phichat.models.download.destination import Destination, disk_errors, storage_error
 from phichat.models.download.plan import DownloadPlan, PlannedFile
 from phichat.models.download.progress import DownloadProgress, PullProgress, VerifyProgress
-from phichat.models.download.remote_header import merge_headers
 from phichat.models.download.resume_journal import read_progress
 from phichat.models.download.transfer import FileDownload
 from phichat.models.local.hash_cache import HashCache, hash_file
@@ -27,29 +25,20 @@ _MIN_FREE_BYTES = 64 << 20
 """Bytes of the disk that stay free."""
 _STALL_TIMEOUT_S = 30.0
 _LOCK_POLL_S = 0.2
-_LOCKS_UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
-class ModelDownload:
+class ModelDownload(ExitStack):
     """Download of one model, a context manager. Leaving it releases the files, which keep the bytes received.
 
     First prepare_files, then fetch_header and questions to the user, then fetch_files.
     """
 
     def __init__(self, plan: DownloadPlan, paths: Paths, hash_cache: HashCache, cancel: CancelToken) -> None:
+        super().__init__()
         self.plan = plan
         self.sha256: dict[Path, str] = {}
         self._paths, self._hash_cache, self._cancel = paths, hash_cache, cancel
-        self._locks = ExitStack()
         self._downloads: dict[Path, FileDownload] = {}
-
-    def __enter__(self) -> ModelDownload:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for transfer in self._downloads.values():
-            transfer.close()
-        self._locks.close()
 
     @property
     def path(self) -> Path:
@@ -100,16 +89,15 @@ class ModelDownload:
                     destination.journal.unlink(missing_ok=True)
             else:
                 self._downloads[destination.path] = self._open_download(item, existing)
+                self.callback(self._downloads[destination.path].close)
 
     def fetch_header(self) -> GgufHeader:
         """Return the header of the whole model, fetching what is missing of it. Raises ModelFileError, PhichatError."""
         merged = merge_headers([self._read_file_header(item) for item in self.plan.files])
         if self.plan.quantization and merged.quantization != self.plan.quantization:
-            raise AmbiguousModelError(
-                f"{self.path.name} has {merged.quantization or 'an unknown quantization'}, "
-                f"not {self.plan.quantization}",
-                f"If you want it, name the file: {self.plan.origin}/{self.path.name}",
-            )
+            found = merged.quantization or "an unknown quantization"
+            next_step = f"If you want it, name the file: {self.plan.origin}/{self.path.name}"
+            raise AmbiguousModelError(f"{self.path.name} has {found}, not {self.plan.quantization}", next_step)
         return merged
 
     def check_disk_space(self) -> None:
@@ -117,11 +105,9 @@ class ModelDownload:
         for item in self.plan.files:
             folder = item.destination.partial_file.parent
             if folder.is_dir() and (free := shutil.disk_usage(folder).free) < self.missing_bytes + _MIN_FREE_BYTES:
-                raise StorageError(
-                    f"{self.missing_bytes / 1e6:,.0f} MB are needed, but the disk of {folder} has only "
-                    f"{free / 1e6:,.0f} MB free",
-                    "Free some space, or set HF_HUB_CACHE to a folder on another disk",
-                )
+                needed, found = f"{self.missing_bytes / 1e6:,.0f} MB", f"{free / 1e6:,.0f} MB"
+                message = f"{needed} are needed, but the disk of {folder} has only {found} free"
+                raise StorageError(message, "Free some space, or set HF_HUB_CACHE to a folder on another disk")
 
     def discard_new(self) -> None:
         """Delete partial files that this run began."""
@@ -131,16 +117,14 @@ class ModelDownload:
 
     def fetch_files(self) -> Iterator[DownloadProgress]:
         """Fetch what is missing, verify it and put it in place. Raises DownloadError and HubError."""
-        total = self.plan.size
-        done_before = total - sum(transfer.size for transfer in self._downloads.values())
+        done_before = self.plan.size - sum(transfer.size for transfer in self._downloads.values())
         for item in self.plan.files:
-            transfer = self._downloads.get(item.destination.path)
-            if transfer is None:
+            if (transfer := self._downloads.get(item.destination.path)) is None:
                 continue
             try:
                 for step in transfer.run():
                     done = done_before + step.done_bytes
-                    yield DownloadProgress(done, total, self.fetched_bytes, step.notice)
+                    yield DownloadProgress(done, self.plan.size, self.fetched_bytes, step.notice)
             except HashMismatch:
                 transfer.discard()
                 raise
@@ -154,21 +138,19 @@ class ModelDownload:
         try:
             destination.lock.parent.mkdir(parents=True, exist_ok=True)
             # The cache may be shared by several users.
-            while not self._locks.enter_context(lock_file(destination.lock, _LOCK_POLL_S, mode=0o644)):
+            while not self.enter_context(lock_file(destination.lock, _LOCK_POLL_S, mode=0o644)):
                 progress = _list_partial_files(destination)
                 stalled_s = 0.0 if progress != last_seen else stalled_s + _LOCK_POLL_S
                 last_seen = progress
                 if stalled_s > _STALL_TIMEOUT_S:
-                    raise DownloadError(
-                        f"Another program is downloading {destination.path.name} but makes no progress",
-                        "Stop that program, then pull again",
-                    )
+                    message = f"Another program is downloading {destination.path.name} but makes no progress"
+                    raise DownloadError(message, "Stop that program, then pull again")
                 done, _ = read_progress(destination.journal) or (0, total)
                 notice = "" if stalled_s else "Another process is downloading this file. Waiting for it."
                 yield DownloadProgress(done, total, 0, notice)
         except OSError as error:
             # Without locks two downloads may write the same file; its hash then shows that.
-            if error.errno not in _LOCKS_UNSUPPORTED:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
                 raise storage_error(error, destination.lock.parent, total) from error
 
     def _cached_hash(self, path: Path, item: PlannedFile) -> str:
@@ -181,17 +163,14 @@ class ModelDownload:
         """Read an existing file; return its sha256 if it is the expected file, else ""."""
         if cached_hash := self._cached_hash(path, item):
             return cached_hash
-        expected = item.sha256 or ("" if item.git_oid else self._hash_cache.get_stale(path))
         digest = ""
         for fraction, digest in hash_file(path, self._cancel):  # noqa: B007  (the last one counts)
             yield VerifyProgress(path.name, fraction)
-        if expected:
-            is_expected = digest == expected
-        else:
-            is_expected = bool(digest) and (not item.git_oid or _matches_git_oid(path, item))
-        if is_expected:
-            self._hash_cache.store(path, digest)
-        return digest if is_expected else ""
+        expected = item.sha256 or ("" if item.git_oid else self._hash_cache.get_stale(path))
+        if not digest or (digest != expected if expected else not _matches_git_oid(path, item)):
+            return ""
+        self._hash_cache.store(path, digest)
+        return digest
 
     def _open_download(self, item: PlannedFile, damaged: Path | None) -> FileDownload:
         destination = item.destination
@@ -206,15 +185,14 @@ class ModelDownload:
         return FileDownload(item)
 
     def _read_file_header(self, item: PlannedFile) -> GgufHeader:
-        transfer = self._downloads.get(item.destination.path)
-        if transfer is None:
-            return read_header(item.destination.path)
-        return read_header_from(transfer.read_range, transfer.size, item.remote_file.name)
+        if transfer := self._downloads.get(item.destination.path):
+            return read_header_from(transfer.read_range, transfer.size, item.remote_file.name)
+        return read_header(item.destination.path)
 
     def _finalize(self, item: PlannedFile, transfer: FileDownload) -> None:
         destination = item.destination
         transfer.sync()
-        if item.git_oid and not item.sha256 and not _matches_git_oid(destination.partial_file, item):
+        if not item.sha256 and not _matches_git_oid(destination.partial_file, item):
             transfer.discard()
             raise HashMismatch(f"{item.remote_file.name} does not match its checksum on the hub", "Try again later")
         with disk_errors(destination.partial_file.parent):
@@ -245,25 +223,24 @@ def _list_partial_files(destination: Destination) -> object:
 
 
 def _matches_git_oid(path: Path, item: PlannedFile) -> bool:
-    """Return whether the file has the git object id that the hub states."""
+    """Return whether the file has the git object id that the hub states, if it states one."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest() == item.git_oid
+    if item.git_oid:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return item.git_oid in ("", digest.hexdigest())
 
 
-def repair_files(
-    plan: DownloadPlan, paths: Paths, hash_cache: HashCache, cancel: CancelToken
-) -> Iterator[PullProgress]:
+def repair_files(plan: DownloadPlan, paths: Paths, hashes: HashCache, cancel: CancelToken) -> Iterator[PullProgress]:
     """Verify the files of a plan and fetch them again, only the damaged chunks where these are known.
 
-    In no case a damaged file stays where a load would find it. Raises DownloadError and HubError.
+    A damaged file never stays where a load would find it. Raises DownloadError and HubError.
     """
-    with ModelDownload(plan, paths, hash_cache, cancel) as download:
+    with ModelDownload(plan, paths, hashes, cancel) as download:
         for item in plan.files:
             # A recorded hash may be as old as the file; a repair reads the file itself.
-            hash_cache.remove_entry(item.destination.content)
+            hashes.remove_entry(item.destination.content)
         yield from download.prepare_files()
         if not cancel.is_set():
             download.check_disk_space()

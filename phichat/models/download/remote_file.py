@@ -9,25 +9,23 @@ import re
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from phichat.errors import AccessDenied, DownloadError, HubUnreachable, PhichatError
+import httpx2
 
-if TYPE_CHECKING:
-    import httpx2
+from phichat.errors import AccessDenied, DownloadError, HubUnreachable, PhichatError
 
 TRY_AGAIN = "Try again later: the download resumes where it stopped"
 RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 
 _MAX_REDIRECTS = 8
-_LOCAL_RECEIVE_BUFFER = 128 * 1024
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
 _MAX_ATTEMPTS = 4
 _MAX_RETRY_WAIT_S = 30.0
@@ -61,7 +59,7 @@ class RemoteFile:
     size: int
     headers: Mapping[str, str] = field(default_factory=dict)
     validator: str = ""
-    make_access_error: Callable[[int, Mapping[str, str]], PhichatError] | None = None
+    make_access_error: Callable[[Mapping[str, str]], PhichatError] | None = None
     timeout_s: float = 10.0
     supports_ranges: bool | None = None
     _resolved_url: str = ""
@@ -91,13 +89,9 @@ class RemoteFile:
         raise DownloadError(f"{self.name} cannot be read: {reason}", "Check the address and the connection")
 
     def _fetch_headers(self) -> Mapping[str, str]:
-        with self._translate_errors():
-            response = self._send_request(0, 1)
-            try:
-                self._check_response(response, 0)
-                return response.headers
-            finally:
-                response.close()
+        with self._translate_errors(), closing(self._send_request(0, 1)) as response:
+            self._check_response(response, 0)
+            return response.headers
 
     def _read_once(self, offset: int, length: int) -> bytes:
         content = bytearray()
@@ -112,24 +106,19 @@ class RemoteFile:
 
         Ends early if the server does. Raises TransferInterrupted, and PhichatError for a final failure.
         """
-        with self._translate_errors():
-            response = self._send_request(start, stop)
-            try:
-                _limit_receive_buffer(response)
-                offset = self._check_response(response, start)
-                end = stop if offset == start and self.supports_ranges else self.size
-                for chunk in response.iter_raw():
-                    yield offset, chunk[: end - offset]
-                    offset += len(chunk)
-                    if offset >= end:
-                        break
-            finally:
-                response.close()
+        with self._translate_errors(), closing(self._send_request(start, stop)) as response:
+            _limit_receive_buffer(response)
+            offset = self._check_response(response, start)
+            end = stop if offset == start and self.supports_ranges else self.size
+            for chunk in response.iter_raw():
+                yield offset, chunk[: end - offset]
+                offset += len(chunk)
+                if offset >= end:
+                    break
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
         """Raise this module's errors for those of the HTTP library."""
-        import httpx2
         from huggingface_hub.errors import OfflineModeIsEnabled
 
         try:
@@ -151,10 +140,8 @@ class RemoteFile:
         if self.validator and start:
             range_headers["If-Range"] = self.validator
         for _ in range(_MAX_REDIRECTS):
-            own_headers = self.headers if _origin(url) == _origin(self.url) else {}
-            request = self.client.build_request(
-                "GET", url, headers={**own_headers, **range_headers}, timeout=self.timeout_s
-            )
+            headers = {**(self.headers if _origin(url) == _origin(self.url) else {}), **range_headers}
+            request = self.client.build_request("GET", url, headers=headers, timeout=self.timeout_s)
             response = self.client.send(request, stream=True, follow_redirects=False)
             location = response.headers.get("Location")
             if response.status_code not in (301, 302, 303, 307, 308) or not location:
@@ -163,9 +150,8 @@ class RemoteFile:
             response.close()
             next_url = urljoin(url, location)
             if urlsplit(url).scheme == "https" and urlsplit(next_url).scheme != "https":
-                raise DownloadError(
-                    f"The server of {self.name} redirects to an unencrypted address", "Report it to the site"
-                )
+                message = f"The server of {self.name} redirects to an unencrypted address"
+                raise DownloadError(message, "Report it to the site")
             url = next_url
         raise DownloadError(f"The server of {self.name} redirects in a loop", "Try again later")
 
@@ -183,22 +169,18 @@ class RemoteFile:
             return start
         if status == 200:
             return self._check_full_response(headers, start)
-        redirected = self._resolved_url != self.url
-        if redirected and status not in RETRYABLE_STATUSES:
-            # The signed URL expired, or its file is gone: ask for a new one.
-            self._resolved_url = ""
-            raise TransferInterrupted(f"the download link expired ({status})")
+        is_redirected, self._resolved_url = self._resolved_url != self.url, ""
         if status in RETRYABLE_STATUSES:
-            self._resolved_url = ""
-            raise TransferInterrupted(
-                _STATUS_REASONS.get(status, f"the server answered {status}"), wait_s=_parse_retry_after(headers)
-            )
+            reason = {429: "the server asks for fewer requests", 503: "the server is busy"}.get(status)
+            wait_s = parse_retry_after(headers)
+            raise TransferInterrupted(reason or f"the server answered {status}", wait_s=wait_s)
+        if is_redirected:
+            # The signed URL expired, or its file is gone: ask for a new one.
+            raise TransferInterrupted(f"the download link expired ({status})")
         if status in (401, 403):
-            raise (
-                self.make_access_error(status, headers)
-                if self.make_access_error
-                else AccessDenied(f"The server denied access to {self.name} ({status})", "Check the address")
-            )
+            if self.make_access_error:
+                raise self.make_access_error(headers)
+            raise AccessDenied(f"The server denied access to {self.name} ({status})", "Check the address")
         if status == 416:
             raise self._changed_error()
         if status in (404, 410):
@@ -231,11 +213,9 @@ def _limit_receive_buffer(response: httpx2.Response) -> None:
     larger buffer; a distant one does, for its speed."""
     stream = response.extensions.get("network_stream")
     connection = stream.get_extra_info("socket") if stream else None
-    if connection is None:
-        return
     with suppress(OSError, ValueError):
-        if ip_address(connection.getpeername()[0]).is_private:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LOCAL_RECEIVE_BUFFER)
+        if connection and ip_address(connection.getpeername()[0]).is_private:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
 
 
 def offline_error() -> HubUnreachable:
@@ -243,15 +223,12 @@ def offline_error() -> HubUnreachable:
     return HubUnreachable("Offline mode: no connection was made", "Unset HF_HUB_OFFLINE or leave out --offline")
 
 
-_STATUS_REASONS = {429: "the server asks for fewer requests", 503: "the server is busy"}
-
-
 def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port
 
 
-def _parse_retry_after(headers: Mapping[str, str]) -> float:
+def parse_retry_after(headers: Mapping[str, str]) -> float:
     """Return the seconds to wait, from a number or an HTTP date; 0 if there is no such header."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal():

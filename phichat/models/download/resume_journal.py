@@ -10,7 +10,6 @@ the journal may be ahead of the bytes; the hashes show that.
 
 from __future__ import annotations
 
-import os
 import struct
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +20,7 @@ CHUNK_BYTES = 8 << 20
 _HEADER = struct.Struct("<8sIIQ32s")
 _MAGIC = b"phichat1"
 _COUNT = struct.Struct("<I")
-_DIGEST_BYTES = 32
-NOT_HASHED = bytes(_DIGEST_BYTES)
+NOT_HASHED = bytes(32)
 
 
 class ResumeJournal:
@@ -37,7 +35,7 @@ class ResumeJournal:
         self.chunk_count = -(-size // CHUNK_BYTES)
         header = _HEADER.pack(_MAGIC, CHUNK_BYTES, 0, size, sha256(identity.encode()).digest())
         content = path.read_bytes() if path.is_file() else b""
-        length = len(header) + self.chunk_count * (_COUNT.size + _DIGEST_BYTES)
+        length = len(header) + self.chunk_count * (_COUNT.size + len(NOT_HASHED))
         self.is_new = len(content) != length or content[: len(header)] != header
         if self.is_new:
             content = header + bytes(length - len(header))
@@ -47,13 +45,8 @@ class ResumeJournal:
         # Bytes of each chunk that are present, and the hashes of the file up to its end: changed by record_ methods.
         self.chunk_bytes: list[int] = [min(count, self.chunk_length(chunk)) for chunk, count in enumerate(counts)]
         digests = content[self._digests_offset :]
-        self.digests = [digests[at : at + _DIGEST_BYTES] for at in range(0, len(digests), _DIGEST_BYTES)]
+        self.digests = [digests[at : at + len(NOT_HASHED)] for at in range(0, len(digests), len(NOT_HASHED))]
         self._file = path.open("r+b", buffering=0)
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes of the file that are present."""
-        return sum(self.chunk_bytes)
 
     def chunk_length(self, chunk: int) -> int:
         """Return the bytes in a chunk: CHUNK_BYTES, less for the last one."""
@@ -75,17 +68,13 @@ class ResumeJournal:
     def record_digest(self, chunk: int, digest: bytes) -> None:
         """Record the hash of the file up to the end of a chunk."""
         self.digests[chunk] = digest
-        self._write_at(self._digests_offset + chunk * _DIGEST_BYTES, digest)
+        self._write_at(self._digests_offset + chunk * len(NOT_HASHED), digest)
 
     def clear_digests(self, first: int = 0) -> None:
         """Discard the hashes from a chunk on."""
         for chunk in range(first, self.chunk_count):
             if self.digests[chunk] != NOT_HASHED:
                 self.record_digest(chunk, NOT_HASHED)
-
-    def heartbeat(self) -> None:
-        """Show other processes that this one is at work."""
-        os.utime(self.path)
 
     def close(self) -> None:
         """Close the file."""

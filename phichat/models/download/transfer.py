@@ -16,11 +16,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from functools import partial
 
 from phichat.errors import DownloadError, HashMismatch, PhichatError
-from phichat.models.download.disk_io import disk_errors, hash_range, storage_error, write_at
+from phichat.models.download.destination import disk_errors, hash_range, storage_error, write_at
 from phichat.models.download.plan import PlannedFile
 from phichat.models.download.progress import DownloadProgress
 from phichat.models.download.remote_file import TRY_AGAIN, TransferInterrupted
@@ -51,13 +51,13 @@ class FileDownload:
     """
 
     def __init__(self, file: PlannedFile) -> None:
-        self._remote_file, self._expected_sha256 = file.remote_file, file.sha256
+        self._remote_file, self.size, self._expected_sha256 = file.remote_file, file.remote_file.size, file.sha256
         self._destination, self._partial_file = file.destination, file.destination.partial_file
-        with disk_errors(self._partial_file.parent, file.remote_file.size):
+        with disk_errors(self._partial_file.parent, self.size):
             self._partial_file.parent.mkdir(parents=True, exist_ok=True)
             if not self._partial_file.is_file():
                 file.destination.journal.unlink(missing_ok=True)
-            self._journal = ResumeJournal(file.destination.journal, file.remote_file.size, file.identity)
+            self._journal = ResumeJournal(file.destination.journal, self.size, file.identity)
             self.is_new = self._journal.is_new
             self._partial_file.open("ab").close()
         self.sha256, self.fetched_bytes = "", 0
@@ -72,12 +72,7 @@ class FileDownload:
     @property
     def done_bytes(self) -> int:
         """Bytes that are present."""
-        return self._journal.bytes_written
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return self._journal.size
+        return sum(self._journal.chunk_bytes)
 
     def read_range(self, offset: int, length: int) -> bytes:
         """Return bytes of the file, fetched into the partial file if need be. Raises PhichatError."""
@@ -85,7 +80,7 @@ class FileDownload:
         for chunk in range(offset // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
             chunk_stop = min(max(stop - chunk * CHUNK_BYTES, _MIN_READ), self._journal.chunk_length(chunk))
             self._with_retries(partial(self._fetch_range, chunk, chunk * CHUNK_BYTES + chunk_stop))
-        with self._disk_errors(), self._partial_file.open("rb") as file:
+        with disk_errors(self._partial_file.parent, self.size - self.done_bytes), self._partial_file.open("rb") as file:
             file.seek(offset)
             return file.read(stop - offset)
 
@@ -107,8 +102,8 @@ class FileDownload:
                 now = time.monotonic()
                 if now - reported_at > _PROGRESS_INTERVAL_S:
                     reported_at = now
-                    with suppress(OSError):
-                        self._journal.heartbeat()
+                    with suppress(OSError):  # shows other processes that this one is at work
+                        os.utime(self._journal.path)
                     yield self._progress()
                 if not is_measured and now - started > _MEASURE_AFTER_S:
                     is_measured = True
@@ -158,7 +153,7 @@ class FileDownload:
 
     def sync(self) -> None:
         """Wait until the disk has the content. Raises StorageError."""
-        with self._disk_errors(), self._partial_file.open("r+b") as file:
+        with disk_errors(self._partial_file.parent), self._partial_file.open("r+b") as file:
             file.truncate(self.size)
             os.fsync(file.fileno())
 
@@ -181,29 +176,23 @@ class FileDownload:
             self._condition.notify_all()
 
     def _to_failure(self, error: Exception) -> PhichatError:
-        match error:
-            case PhichatError():
-                return error
-            case OSError():
-                return storage_error(error, self._partial_file.parent, self.size - self.done_bytes)
-            case _:
-                detail = "".join(traceback.format_exception(error))
-                return DownloadError(f"Internal error in phichat ({type(error).__name__})", TRY_AGAIN, detail=detail)
+        if isinstance(error, PhichatError):
+            return error
+        if isinstance(error, OSError):
+            return storage_error(error, self._partial_file.parent, self.size - self.done_bytes)
+        detail = "".join(traceback.format_exception(error))
+        return DownloadError(f"Internal error in phichat ({type(error).__name__})", TRY_AGAIN, detail=detail)
 
     def _should_parallelize(self, elapsed_s: float) -> bool:
         """Return whether several connections may be faster than one."""
-        missing = self.size - self.done_bytes
-        return (
-            self._remote_file.supports_ranges is True
-            and missing > _PARALLEL_MIN_BYTES
-            and 0 < self.fetched_bytes < _SINGLE_CONNECTION_RATE * elapsed_s
-        )
+        is_large = self.size - self.done_bytes > _PARALLEL_MIN_BYTES
+        is_slow = 0 < self.fetched_bytes < _SINGLE_CONNECTION_RATE * elapsed_s
+        return self._remote_file.supports_ranges is True and is_large and is_slow
 
     def _fetch_loop(self) -> None:
         """Fetch chunks until the whole file is verified."""
         while not self._stop_event.is_set():
-            claim = self._claim_chunks()
-            if not claim:
+            if not (claim := self._claim_chunks()):
                 return
             try:
                 if self._refetch_digests is not None:
@@ -232,11 +221,9 @@ class FileDownload:
         return range(0)
 
     def _needs_fetch(self, chunk: int) -> bool:
-        if chunk in self._claimed_chunks:
-            return False
-        if self._refetch_digests is not None:
-            return chunk not in self._refetch_digests
-        return not self._journal.is_complete(chunk)
+        refetched = self._refetch_digests
+        is_done = self._journal.is_complete(chunk) if refetched is None else chunk in refetched
+        return chunk not in self._claimed_chunks and not is_done
 
     def _with_retries(self, fetch: Callable[[], None]) -> None:
         """Call fetch until it returns; give up after several attempts without any progress."""
@@ -253,9 +240,8 @@ class FileDownload:
                 if failures >= _MAX_ATTEMPTS:
                     raise DownloadError(f"The download stopped: {error.reason}", TRY_AGAIN) from None
                 if error.wait_s > _MAX_RETRY_AFTER_S:
-                    raise DownloadError(
-                        f"The download stopped: the server asks to wait {error.wait_s / 60:.0f} minutes", TRY_AGAIN
-                    ) from None
+                    reason = f"the server asks to wait {error.wait_s / 60:.0f} minutes"
+                    raise DownloadError(f"The download stopped: {reason}", TRY_AGAIN) from None
                 wait = max(error.wait_s, min(0.25 * 2**failures, _MAX_BACKOFF_S) * random.uniform(0.5, 1.0))
                 if wait > 1:
                     self._notify(f"{error.reason}; retrying in {wait:.0f} s")
@@ -320,16 +306,12 @@ class FileDownload:
             file.seek(chunk * CHUNK_BYTES)
             return hashlib.sha256(file.read(self._journal.chunk_length(chunk))).digest()
 
-    def _disk_errors(self) -> AbstractContextManager[None]:
-        return disk_errors(self._partial_file.parent, self.size - self.done_bytes)
-
     # Hashing
 
     def _hash_all(self) -> None:
         """Follow the fetching threads through the file; set sha256 once it is verified. Raises HashMismatch."""
         for is_second in (False, True):
-            digest = self._hash_file()
-            if digest is None:
+            if (digest := self._hash_file()) is None:
                 return
             if self._expected_sha256 in ("", digest):
                 with self._condition:
@@ -346,16 +328,13 @@ class FileDownload:
     def _hash_file(self) -> str | None:
         """Return the hash of the whole file, None if the transfer was stopped."""
         hasher, buffer = hashlib.sha256(), bytearray(_BUFFER_BYTES)
-        refetched = -1
+        chunk, refetched = 0, -1
         with self._partial_file.open("rb", buffering=0) as file:
-            chunk = 0
             while chunk < self._journal.chunk_count:
                 if not self._wait_for_chunk(chunk):
                     return None
-                next_hasher = hasher.copy()
-                is_readable = hash_range(
-                    file, chunk * CHUNK_BYTES, self._journal.chunk_length(chunk), next_hasher, buffer
-                )
+                next_hasher, length = hasher.copy(), self._journal.chunk_length(chunk)
+                is_readable = hash_range(file, chunk * CHUNK_BYTES, length, next_hasher, buffer)
                 known, digest = self._journal.digests[chunk], next_hasher.digest()
                 with self._condition:
                     if is_readable and known in (NOT_HASHED, digest):
@@ -370,8 +349,7 @@ class FileDownload:
                         self._journal.record_written(chunk, 0)
                         self._condition.notify_all()
                         continue
-                hasher = next_hasher
-                chunk += 1
+                hasher, chunk = next_hasher, chunk + 1
         return hasher.hexdigest()
 
     def _wait_for_chunk(self, chunk: int) -> bool:
@@ -385,7 +363,5 @@ class FileDownload:
         return False
 
     def _mismatch_error(self) -> HashMismatch:
-        return HashMismatch(
-            f"{self._remote_file.name} keeps failing its SHA-256 check, so it was deleted",
-            "Choose another repository, or try again later",
-        )
+        message = f"{self._remote_file.name} keeps failing its SHA-256 check, so it was deleted"
+        return HashMismatch(message, "Choose another repository, or try again later")

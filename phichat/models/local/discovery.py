@@ -10,25 +10,19 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from phichat.gguf.split import list_split_paths
-from phichat.models.hub_layout import (
-    file_size,
-    iter_repositories,
-    list_subfolders,
-    parse_quantization,
-    strip_split_suffix,
-)
+from phichat.models.hub_layout import file_size, iter_repositories, list_subfolders, model_stem, parse_quantization
 from phichat.models.local.links import LinkStore
 from phichat.models.local.locations import ModelLocations, ModelSource
 from phichat.models.registry import ModelSpec
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_MANIFEST_BYTES = 1 << 20
-_OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +81,7 @@ def discover_models(locations: ModelLocations, registry: Mapping[str, ModelSpec]
 def model_at_path(path: Path) -> ModelFile:
     """Return the model at the path of one of its files, which need not exist."""
     files = list_split_paths(path)
-    return ModelFile(strip_split_suffix(files[0]), ModelSource.PATH, tuple(ModelPart(file) for file in files))
+    return ModelFile(model_stem(files[0]), ModelSource.PATH, tuple(ModelPart(file) for file in files))
 
 
 def find_packaged_model(spec: ModelSpec) -> Path | None:
@@ -135,8 +129,8 @@ def _name_repository_models(
     quantizations = [parse_quantization(file_name) for _, file_name in groups]
     prefix = repository + (f"@{revision[:7]}" if revision else "")
     for (files, file_name), quantization in zip(groups, quantizations, strict=True):
-        name = by_file = f"{prefix}/{file_name}"
-        names = [by_file, files[0].name, files[0].stem, strip_split_suffix(files[0])]
+        name = f"{prefix}/{file_name}"
+        names = [name, files[0].name, files[0].stem, model_stem(files[0])]
         if quantization and quantizations.count(quantization) == 1:
             name = f"{prefix}:{quantization}"
             names.append(name)
@@ -148,11 +142,10 @@ def _name_repository_models(
 
 def _blob_sha256(path: Path) -> str:
     """Return the sha256 from a link of the hub's cache, whose target is named by it."""
-    try:
-        name = path.readlink().name
-    except (OSError, ValueError):
-        return ""
-    return name if _SHA256.fullmatch(name) else ""
+    with suppress(OSError, ValueError):
+        if _SHA256.fullmatch(name := path.readlink().name):
+            return name
+    return ""
 
 
 def _iter_hub_models(cache: Path) -> Iterator[ModelFile]:
@@ -168,10 +161,9 @@ def _iter_hub_models(cache: Path) -> Iterator[ModelFile]:
 
 def _list_snapshots(repository: Path) -> list[Path]:
     """Return the snapshot that `main` points to, then the others, newest first."""
-    try:
+    main = ""
+    with suppress(OSError, ValueError):
         main = (repository / "refs" / "main").read_text("utf-8")[:64].strip()
-    except (OSError, ValueError):
-        main = ""
     snapshots = list_subfolders(repository / "snapshots")
     return sorted(snapshots, key=lambda folder: (folder.name == main, folder.stat().st_mtime_ns), reverse=True)
 
@@ -179,7 +171,7 @@ def _list_snapshots(repository: Path) -> list[Path]:
 def _iter_downloads(folder: Path) -> Iterator[ModelFile]:
     for files in _iter_model_files(folder):
         aliases = (files[0].name, files[0].stem)
-        yield ModelFile(strip_split_suffix(files[0]), ModelSource.DOWNLOAD, tuple(map(ModelPart, files)), aliases)
+        yield ModelFile(model_stem(files[0]), ModelSource.DOWNLOAD, tuple(map(ModelPart, files)), aliases)
 
 
 def _iter_lm_studio_models(folder: Path) -> Iterator[ModelFile]:
@@ -197,24 +189,19 @@ def _iter_ollama_models(folder: Path) -> Iterator[ModelFile]:
         segments = "/".join(Path(root).relative_to(manifests).parts)
         display_name = segments.removeprefix("registry.ollama.ai/").removeprefix("library/")
         for tag in sorted(tags):
-            digest = _read_ollama_digest(Path(root, tag))
-            if not digest:
-                continue
-            names = [display_name] if tag == "latest" else []
-            names += [f"{display_name.removeprefix('hf.co/')}:{tag}"] if display_name.startswith("hf.co/") else []
-            part = ModelPart(folder / "blobs" / f"sha256-{digest}", digest)
-            yield ModelFile(f"{display_name}:{tag}", ModelSource.OLLAMA, (part,), tuple(names))
+            if digest := _read_ollama_digest(Path(root, tag)):
+                names = [display_name] if tag == "latest" else []
+                if display_name.startswith("hf.co/"):
+                    names.append(f"{display_name.removeprefix('hf.co/')}:{tag}")
+                part = ModelPart(folder / "blobs" / f"sha256-{digest}", digest)
+                yield ModelFile(f"{display_name}:{tag}", ModelSource.OLLAMA, (part,), tuple(names))
 
 
 def _read_ollama_digest(manifest: Path) -> str:
     """Return the sha256 of the model that a manifest names, "" if it names none."""
-    try:
-        with manifest.open("rb") as file:
-            document = json.loads(file.read(_MAX_MANIFEST_BYTES))
-        for layer in document["layers"]:
-            if layer["mediaType"] == _OLLAMA_MODEL:
+    with suppress(OSError, ValueError, KeyError, TypeError), manifest.open("rb") as file:
+        for layer in json.loads(file.read(_MAX_MANIFEST_BYTES))["layers"]:
+            if layer["mediaType"] == "application/vnd.ollama.image.model":
                 digest = str(layer["digest"]).removeprefix("sha256:")
                 return digest if _SHA256.fullmatch(digest) else ""
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return ""

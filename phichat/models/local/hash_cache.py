@@ -55,8 +55,7 @@ class HashCache(FileMetadataCache):
             return
         if 0 <= age < _FILE_TIME_TICK_S:
             time.sleep(_FILE_TIME_TICK_S - age)
-        entry = {"key": compute_fingerprint(path), "sha256": sha256, "verified_at": utc_now()}
-        self.write_entry(path, entry)
+        self.write_entry(path, {"key": compute_fingerprint(path), "sha256": sha256, "verified_at": utc_now()})
 
     def invalidate(self, path: Path) -> None:
         """Mark a file as damaged, even if its fingerprint is unchanged; the hash that it should have stays recorded."""
@@ -92,9 +91,8 @@ def hash_file(path: Path, cancel: CancelToken) -> Iterator[tuple[float, str]]:
                     yield min(1.0, bytes_read / max(1, size)), ""
             after = compute_fingerprint(file.fileno())
     except OSError as error:
-        raise ModelFileError(
-            f"{path} cannot be read ({error.strerror})", "Check the disk it is on and its permissions"
-        ) from error
+        message = f"{path} cannot be read ({error.strerror})"
+        raise ModelFileError(message, "Check the disk it is on and its permissions") from error
     if before != after:
         raise ModelFileError(f"{path} was changed while it was read", "Wait for the other program, then try again")
     yield 1.0, digest.hexdigest()

@@ -42,13 +42,12 @@ class HeaderCache(FileMetadataCache):
 def _read_summary(path: Path) -> HeaderSummary:
     from phichat.gguf.header import check_usable, read_model_header
 
-    problem = ""
+    header, problem = None, ""
     try:
         header = read_model_header(path)
-    except PhichatError as error:
-        return HeaderSummary(problem=error.message, damaged=True)
-    try:
         check_usable(header, path)
     except PhichatError as error:
         problem = error.message
+    if header is None:
+        return HeaderSummary(problem=problem, damaged=True)
     return HeaderSummary(header.architecture, header.name, header.quantization, header.context_length, problem)

@@ -33,9 +33,8 @@ class LinkStore:
                 for name, entry in self._file.load(strict=True).items()
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{self._file.path} cannot be read ({error})", "Fix it, or remove it and link again"
-            ) from error
+            message = f"{self._file.path} cannot be read ({error})"
+            raise ConfigError(message, "Fix it, or remove it and link again") from error
 
     def add_link(self, link: Link) -> None:
         """Save a link, replacing one of the same name. Raises ConfigError, and ModelFileError if it cannot be saved."""
@@ -46,12 +45,9 @@ class LinkStore:
         self._save({other: link for other, link in self.load().items() if other != name})
 
     def _save(self, links: Mapping[str, Link]) -> None:
+        entries = {name: {"path": str(link.path), "sha256": link.hashes} for name, link in links.items()}
         try:
-            self._file.save(
-                {name: {"path": str(link.path), "sha256": list(link.hashes)} for name, link in links.items()}
-            )
+            self._file.save(entries)
         except OSError as error:
-            raise ModelFileError(
-                f"The links cannot be saved in {self._file.path} ({error.strerror})",
-                "Free some disk space or fix the permissions of that folder",
-            ) from error
+            message = f"The links cannot be saved in {self._file.path} ({error.strerror})"
+            raise ModelFileError(message, "Free some disk space or fix the permissions of that folder") from error

@@ -34,20 +34,15 @@ class SelectedModel:
     notice: str = ""
 
 
+@dataclass(eq=False)
 class LocalModels:
     """The installed models, as they were when first listed. Makes no connection."""
 
-    def __init__(
-        self,
-        locations: ModelLocations,
-        registry: Mapping[str, ModelSpec],
-        hash_cache: HashCache,
-        usage_log: UsageLog,
-        header_cache: HeaderCache,
-    ) -> None:
-        self.locations, self.registry = locations, registry
-        self.hash_cache, self.usage_log = hash_cache, usage_log
-        self._header_cache = header_cache
+    locations: ModelLocations
+    registry: Mapping[str, ModelSpec]
+    hash_cache: HashCache
+    usage_log: UsageLog
+    header_cache: HeaderCache
 
     @classmethod
     def from_paths(cls, paths: Paths, environ: Mapping[str, str] = os.environ) -> LocalModels:
@@ -67,7 +62,7 @@ class LocalModels:
 
     def get_summary(self, model: ModelFile) -> HeaderSummary:
         """Return the facts of its header."""
-        return self._header_cache.get_summary(model.path)
+        return self.header_cache.get_summary(model.path)
 
     def select_model(self, query: str | None) -> SelectedModel:
         """Return the model of a name; for None the one chosen last, else the only one, else the built-in one.
@@ -79,22 +74,19 @@ class LocalModels:
         if (last := self.usage_log.last_chosen()) and last.exists():
             return SelectedModel(self._model_at(last))
         chat_models = [model for model in self.models if not self.get_summary(model).problem]
-        demo = next(
-            (model for model in chat_models if model.source is ModelSource.PACKAGE and model.name == DEMO_MODEL), None
-        )
+        demos = [model for model in chat_models if (model.source, model.name) == (ModelSource.PACKAGE, DEMO_MODEL)]
         others = _deduplicate([model for model in chat_models if model.name != DEMO_MODEL])
         if len(others) == 1:
             return SelectedModel(others[0])
-        if demo is not None:
+        if demos:
             choose = "choose one of `phichat list` with -m, or " if others else ""
             advice = f"{choose}install a better one with `phichat pull phi-4-mini`."
-            return SelectedModel(demo, f"Using the small built-in model; {advice}")
+            return SelectedModel(demos[0], f"Using the small built-in model; {advice}")
         if others:
             names = ", ".join(model.name for model in others)
             raise ModelNotInstalled("Several models are installed", f"Choose one with -m: {names}")
-        raise ModelNotInstalled(
-            "No model is installed", "Download one with `phichat pull phi-4-mini`, or name a GGUF file with -m"
-        )
+        next_step = "Download one with `phichat pull phi-4-mini`, or name a GGUF file with -m"
+        raise ModelNotInstalled("No model is installed", next_step)
 
     def resolve_model(self, query: str) -> ModelFile:
         """Return the model of a registry name, an alias, any installed spec or name, or a path.
@@ -104,11 +96,10 @@ class LocalModels:
         path = expand_user(query)
         if _is_path(query) and path.exists():
             return self._model_at(path)
-        if model := self.find_by_name(query):
-            return model
-        if path.is_file():
-            return self._model_at(path)
-        raise self._not_installed_error(query)
+        model = self.find_by_name(query) or (self._model_at(path) if path.is_file() else None)
+        if model is None:
+            raise self._not_installed_error(query)
+        return model
 
     def find_by_name(self, query: str) -> ModelFile | None:
         """Return the installed model of a registry name, an alias, any spec or name; a path is not followed.
@@ -128,10 +119,8 @@ class LocalModels:
     def _model_at(self, path: Path) -> ModelFile:
         """Return the model at a path; an installed one if it is one, because more is known of it."""
         real = path.resolve()
-        for model in self.models:
-            if any(part.path.resolve() == real for part in model.parts):
-                return model
-        return model_at_path(path)
+        installed = (model for model in self.models if real in [part.path.resolve() for part in model.parts])
+        return next(installed, None) or model_at_path(path)
 
     def _find_by_repository(self, name: str) -> list[ModelFile]:
         """Return the models that owner/repository or owner/repository:QUANTIZATION can mean."""

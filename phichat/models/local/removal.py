@@ -15,19 +15,16 @@ from phichat.models.local.locations import ModelSource
 
 def check_removable(model: ModelFile) -> None:
     """Raise ModelNotRemovable, with how to remove it instead, for a model of another program or of the user."""
-    match model.source:
-        case ModelSource.PACKAGE:
-            package = model.spec.package if model.spec else ""
-            reason, advice = f"belongs to the Python package {package}", f"Remove it with `pip uninstall {package}`"
-        case ModelSource.LM_STUDIO:
-            reason, advice = "belongs to LM Studio", "Remove it there, under My Models"
-        case ModelSource.OLLAMA:
-            reason, advice = "belongs to Ollama", f"Remove it with `ollama rm {model.name}`"
-        case ModelSource.PATH:
-            reason, advice = "is your own file", "Delete it yourself if you want"
-        case _:
-            return
-    raise ModelNotRemovable(f"{model.name} {reason}", advice)
+    package = model.spec.package if model.spec else ""
+    refusals = {
+        ModelSource.PACKAGE: (f"belongs to the Python package {package}", f"Remove it with `pip uninstall {package}`"),
+        ModelSource.LM_STUDIO: ("belongs to LM Studio", "Remove it there, under My Models"),
+        ModelSource.OLLAMA: ("belongs to Ollama", f"Remove it with `ollama rm {model.name}`"),
+        ModelSource.PATH: ("is your own file", "Delete it yourself if you want"),
+    }
+    if refusal := refusals.get(model.source):
+        reason, next_step = refusal
+        raise ModelNotRemovable(f"{model.name} {reason}", next_step)
 
 
 def remove_model(model: ModelFile, local_models: LocalModels) -> int:
@@ -47,20 +44,16 @@ def remove_model(model: ModelFile, local_models: LocalModels) -> int:
             part.path.unlink(missing_ok=True)
         return freed
     except OSError as error:
-        raise ModelNotRemovable(
-            f"{error.filename} cannot be removed ({error.strerror})",
-            "Close the program that uses it, or fix the permissions",
-        ) from error
+        message = f"{error.filename} cannot be removed ({error.strerror})"
+        raise ModelNotRemovable(message, "Close the program that uses it, or fix the permissions") from error
 
 
 def _remove_from_hub_cache(model: ModelFile, cache: Path) -> int:
     """Remove the same file in every revision; a blob that another file links to stays."""
-    folder = repository_folder(cache, model.repository)
+    folder, freed = repository_folder(cache, model.repository), 0
     snapshots = folder / "snapshots"
-    freed = 0
     for part in model.parts:
-        blob = part.path.resolve()
-        name = Path(*part.path.relative_to(snapshots).parts[1:])
+        blob, name = part.path.resolve(), Path(*part.path.relative_to(snapshots).parts[1:])
         size = file_size(blob)
         for snapshot in list_subfolders(snapshots):
             if (snapshot / name).resolve() == blob:

