@@ -10,15 +10,17 @@ from phichat.cli.support.lazy_group import LazyGroup
 from phichat.cli.support.output import StdoutClosed, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
-_MODULES = ("ask", "bench", "chat", "check", "doctor", "export", "fit", "path", "pull", "serve", "show")
+_MODULES = ("ask", "bench", "chat", "check", "doctor", "export", "path", "pull", "serve")
 """The modules named like their only command."""
 _COMMANDS = {name: f"phichat.cli.{name}:{name}" for name in _MODULES} | {
+    "fit": "phichat.cli.model_details:fit",
     "link": "phichat.cli.model_files:link",
     "list": "phichat.cli.catalog:list",
     "logs": "phichat.cli.logs.group:logs",
     "ps": "phichat.cli.engines:ps",
     "rm": "phichat.cli.model_files:rm",
     "search": "phichat.cli.catalog:search",
+    "show": "phichat.cli.model_details:show",
     "stop": "phichat.cli.engines:stop",
     "verify": "phichat.cli.model_files:verify",
 }

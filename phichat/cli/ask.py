@@ -1,19 +1,22 @@
 """`phichat ask`: one prompt, one answer."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
+from phichat.chat.attachments import MAX_ATTACHMENT_BYTES, decode_text, read_attachment
 from phichat.chat.presenter import present
 from phichat.cli.support.diagnostics import Diagnostics
 from phichat.cli.support.interrupt import cancel_on_sigint
 from phichat.cli.support.options import all_options, create_context, json_option, keep_alive_option
 from phichat.cli.support.output import Output
 from phichat.cli.support.presenters import AskPresenter
-from phichat.errors import UsageError
+from phichat.errors import AttachmentError, UsageError
+from phichat.types import Part, TextPart
 
 _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
 
@@ -62,12 +65,9 @@ def ask(
     if vote_by and not vote:
         raise UsageError("--vote-by needs several answers", "Add --vote 5")
     context = create_context(options, log=False if no_log else None, **flags)
-    from phichat.cli.support.attachments import read_prompt
-
-    parts = read_prompt(prompt, [Path(name) for name in files], sys.stdin)
+    parts = _read_prompt(prompt, [Path(name) for name in files], sys.stdin)
     if not parts:
         raise UsageError("No prompt given", 'Use `phichat ask "..."` or pipe one in')
-
     from phichat.chat.pipeline import TurnHistory, TurnPipeline
     from phichat.services.backend_factory import BackendFactory
     from phichat.services.transcript_service import TranscriptService
@@ -109,3 +109,23 @@ def ask(
                 conversation_id = recorder.conversation_id if recorder else None
                 presenter.print_end(conversation_id, as_json=as_json, extract=extract, usage=usage)
     return presenter.exit_code(strict=strict)
+
+
+def _read_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> tuple[Part, ...]:
+    """Return the parts in the order files, piped text, words; empty when there are none."""
+    parts: list[Part] = [read_attachment(path) for path in files]
+    texts = [" ".join(words)]
+    if stdin is not None and not stdin.closed and not stdin.isatty():
+        texts.insert(0, decode_text(_read_stdin(stdin), "Standard input").strip("\n"))
+    if text := "\n\n".join(text for text in texts if text.strip()):
+        parts.append(TextPart(text))
+    return tuple(parts)
+
+
+def _read_stdin(stdin: TextIO) -> bytes:
+    buffer = getattr(stdin, "buffer", None)
+    try:
+        return buffer.read(MAX_ATTACHMENT_BYTES + 1) if buffer else stdin.read().encode()
+    except OSError as error:
+        message = f"Standard input cannot be read ({error.strerror})"
+        raise AttachmentError(message, "Give the prompt as arguments") from error
