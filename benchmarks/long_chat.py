@@ -20,7 +20,8 @@ from common import say, spread, table
 
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import Turn
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend
 from phichat.events import TurnFinished

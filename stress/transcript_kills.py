@@ -27,7 +27,8 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 from common import environment, limit, percentile, phichat, say
 
 from phichat.cancel import CancelToken
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.events import TextDelta, TranscriptUnavailable, TurnFinished, TurnStarted
 from phichat.transcript.recorder import Recorder

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from phichat.chat.context_window import Turn
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import Turn, TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.code_report import TrainingScope
 from phichat.engine.backend import Backend, CancelToken
 from phichat.events import Event, ModelReady, TurnStarted

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from phichat.chat.context_window import FittedPrompt, TokenCounter, Turn, fit_history
+from phichat.chat.context_window import MessageHistory, TurnHistory
+from phichat.code_report import TrainingScope
 from phichat.codecheck.stream import check_code
 from phichat.engine.backend import Backend, CancelToken
-from phichat.errors import ContextOverflow, PhichatError
+from phichat.errors import PhichatError
 from phichat.events import ContextTrimmed, Event, SampleFinished, TurnFinished, TurnStarted
-from phichat.types import Content, FinishReason, Message, Role, SamplingParams
+from phichat.types import FinishReason, Message, Role, SamplingParams
 
 if TYPE_CHECKING:
     from phichat.chat.vote.majority import VoteConfig
-    from phichat.code_report import TrainingScope
     from phichat.transcript.recorder import Recorder
-
-
-@dataclass(frozen=True, slots=True)
-class TurnHistory:
-    """The earlier turns of a conversation; the oldest are left out where the context is too small for all."""
-
-    system: str | None = None
-    turns: Sequence[Turn] = ()
-    prompt: Content = ""
-
-    def fit(self, count_tokens: TokenCounter, n_ctx: int, max_tokens: int | None) -> FittedPrompt:
-        """Choose the messages to send. Raises ContextOverflow."""
-        return fit_history(self.system, self.turns, self.prompt, count_tokens, n_ctx, max_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class MessageHistory:
-    """Messages of a client that keeps its conversation itself; they are sent as they are."""
-
-    messages: tuple[Message, ...]
-
-    @property
-    def system(self) -> str | None:
-        """All system messages, a blank line apart."""
-        return "\n\n".join(message.text for message in self.messages if message.role is Role.SYSTEM) or None
-
-    @property
-    def prompt(self) -> Content:
-        """The last message of the user."""
-        return next((message.parts for message in reversed(self.messages) if message.role is Role.USER), "")
-
-    def fit(self, count_tokens: TokenCounter, n_ctx: int, max_tokens: int | None) -> FittedPrompt:
-        """Return the messages. Raises ContextOverflow."""
-        tokens = count_tokens(self.messages)
-        if tokens >= n_ctx > 0:
-            raise ContextOverflow(tokens, n_ctx)
-        return FittedPrompt(self.messages, 0, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +48,19 @@ class TurnPipeline:
         replies for the answer that most of them agree on. Setting `cancel` ends the turn with the text so far, also
         while the model loads. Raises what the backend raises, and ContextOverflow, after the TurnFinished.
         """
-        events = self._run_turn(history, params, cancel, n, vote)
+
+        def generate(messages: Sequence[Message]) -> Iterator[Event]:
+            if vote:
+                from phichat.chat.vote.majority import run_vote
+
+                return run_vote(self.backend, messages, params, vote, cancel)
+            if n > 1:
+                return _end_with_first_sample(self.backend.generate_n(messages, params, n, cancel))
+            # A KV state is only worth saving for a conversation that phichat itself continues.
+            saved_id = self.recorder.conversation_id if self.recorder and isinstance(history, TurnHistory) else None
+            return self.backend.generate(messages, params, cancel, saved_id or "")
+
+        events = self._run_turn(history, params, cancel, generate)
         if self.checks_code:
             events = check_code(events, self.training_scope)
         return self.recorder.record_events(events) if self.recorder else events
@@ -95,22 +70,25 @@ class TurnPipeline:
         history: TurnHistory | MessageHistory,
         params: SamplingParams,
         cancel: CancelToken,
-        n: int,
-        vote: VoteConfig | None,
+        generate: Callable[[Sequence[Message]], Iterator[Event]],
     ) -> Iterator[Event]:
         prompt = Message(Role.USER, history.prompt)
         yield TurnStarted(prompt.text, history.system, params, prompt.parts if prompt.attachments else ())
-        finished = False
+        backend, finished = self.backend, False
         try:
-            yield from self.backend.load(cancel)
-            fitted = None if cancel.is_set() else self._fit(history, params, cancel)
+            yield from backend.load(cancel)
+            fitted = None
+            if not cancel.is_set():
+                fitted = history.fit(
+                    lambda messages: backend.count_tokens(messages, cancel), backend.n_ctx, params.max_tokens
+                )
             if fitted is None or cancel.is_set():
                 # The model may be ready even so, but it has not been asked.
                 yield TurnFinished("", "", FinishReason.CANCELLED)
                 return
             if fitted.dropped_turns:
-                yield ContextTrimmed(fitted.dropped_turns, fitted.tokens, self.backend.n_ctx)
-            for event in self._generate(history, fitted.messages, params, cancel, n, vote):
+                yield ContextTrimmed(fitted.dropped_turns, fitted.tokens, backend.n_ctx)
+            for event in generate(fitted.messages):
                 if isinstance(event, TurnFinished):
                     finished, event = True, replace(event, dropped_turns=fitted.dropped_turns)
                 yield event
@@ -119,32 +97,11 @@ class TurnPipeline:
                 yield TurnFinished("", "", FinishReason.ERROR)
             raise
 
-    def _fit(self, history: TurnHistory | MessageHistory, params: SamplingParams, cancel: CancelToken) -> FittedPrompt:
-        return history.fit(
-            lambda messages: self.backend.count_tokens(messages, cancel), self.backend.n_ctx, params.max_tokens
-        )
 
-    def _generate(
-        self,
-        history: TurnHistory | MessageHistory,
-        messages: Sequence[Message],
-        params: SamplingParams,
-        cancel: CancelToken,
-        n: int,
-        vote: VoteConfig | None,
-    ) -> Iterator[Event]:
-        if vote:
-            from phichat.chat.vote.majority import run_vote
-
-            yield from run_vote(self.backend, messages, params, vote, cancel)
-        elif n > 1:
-            first = TurnFinished("", "", FinishReason.CANCELLED)
-            for event in self.backend.generate_n(messages, params, n, cancel):
-                if isinstance(event, SampleFinished) and event.index == 0:
-                    first = event.reply
-                yield event
-            yield first
-        else:
-            # A KV state is only worth saving for a conversation that phichat itself continues.
-            saved_id = self.recorder.conversation_id if self.recorder and isinstance(history, TurnHistory) else None
-            yield from self.backend.generate(messages, params, cancel, saved_id or "")
+def _end_with_first_sample(events: Iterator[Event]) -> Iterator[Event]:
+    first = TurnFinished("", "", FinishReason.CANCELLED)
+    for event in events:
+        if isinstance(event, SampleFinished) and event.index == 0:
+            first = event.reply
+        yield event
+    yield first

@@ -1,19 +1,20 @@
 """Replay: generate recorded replies again, and compare.
 
-A reply depends on more than its prompt and its seed: a turn whose history was in the KV cache was
-evaluated in other batches than one that started empty, and sums then differ in their last bits. So turns
-are replayed in the state of the engine that their count of cached tokens tells: a fresh engine; the engine
-that just answered the turn before; or an engine that answered something else with the same beginning.
-The history is always the recorded one.
+A reply depends on more than its prompt and its seed: a turn whose history was in the KV cache was evaluated in other
+batches than one that started empty, and sums then differ in their last bits. So the count of cached tokens decides in
+which state of the engine a turn is replayed: a fresh engine; the engine that just answered the turn before; or an
+engine that answered something else with the same beginning. The history is always the recorded one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, fields, replace
+from itertools import chain, zip_longest
 
-from phichat.chat.context_window import Turn
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import Turn, TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.engine.backend import Backend, CancelToken
 from phichat.events import Event, ModelReady, TurnFinished
 from phichat.transcript.records import TurnRecord
@@ -27,9 +28,9 @@ MAX_SHOWN_CHARS = 40
 class ReplayResult:
     """A replayed turn.
 
-    turn_number: in its branch, from 1. changes: what has changed since (model, template, library,
-    hardware, settings, cache), each with a few words on it. first_difference: characters into the reasoning
-    and the text that follows it, None when both are identical.
+    turn_number: in its branch, from 1. recorded, replayed: the reasoning and the text after it. first_difference: index
+    of a character in both, None when they are identical. changes: description of each change since (of the model,
+    template, library, hardware, settings, cache).
     """
 
     turn_number: int
@@ -37,9 +38,6 @@ class ReplayResult:
     replayed: str
     first_difference: int | None
     changes: Mapping[str, str]
-
-
-EventCallback = Callable[[Event], None]
 
 
 def is_replayable(turn: TurnRecord) -> bool:
@@ -53,7 +51,7 @@ def replay_turns(
     turn_number: int | None,
     create_backend: Callable[[TurnRecord], Backend],
     override_params: Callable[[SamplingParams], SamplingParams],
-    on_progress: EventCallback,
+    on_progress: Callable[[Event], None],
     cancel: CancelToken,
 ) -> Iterator[ReplayResult]:
     """Replay the turns of a branch that are replayable, or only the one with this number (from 1).
@@ -61,46 +59,41 @@ def replay_turns(
     create_backend: makes the backend that answered a turn. override_params: changes recorded parameters.
     Raises what `TurnPipeline.run` and `create_backend` raise.
     """
-    last = len(branch) if turn_number is None else turn_number
-    first = 0 if turn_number is None else _engine_start(branch, turn_number - 1)
-    current_backend: Backend | None = None
-    loaded_model: ModelReady | None = None
-
-    def on_event(event: Event) -> None:
-        nonlocal loaded_model
-        if isinstance(event, ModelReady):
-            loaded_model = event
-        on_progress(event)
-
-    try:
+    first, last = (0, len(branch)) if turn_number is None else (turn_number - 1, turn_number)
+    while _shares_engine_with_previous(branch, first):
+        first -= 1
+    backend: Backend | None = None
+    loaded_model: ModelInfo | None = None
+    with ExitStack() as stack:
         for index in range(first, last):
             turn = branch[index]
             if not is_replayable(turn):
                 continue
-            if current_backend is None or not _shares_engine_with_previous(branch, index):
-                if current_backend is not None:
-                    current_backend.close()
-                current_backend = create_backend(turn)
+            shares_engine = _shares_engine_with_previous(branch, index)
+            if backend is None or not shares_engine:
+                stack.close()
+                backend = stack.enter_context(closing(create_backend(turn)))
             assert turn.params is not None
             params = override_params(replace(turn.params, seed=turn.seed))
-            history = _build_history(branch[:index], turn.dropped_turns)
-            pipeline = TurnPipeline(current_backend, checks_code=False)
-            if _had_warm_cache(branch, index):
-                warmup = TurnHistory(turn.system, history, _unrelated_prompt(turn.prompt))
-                for event in pipeline.run(warmup, replace(params, max_tokens=1), cancel):
-                    on_event(event)
+            answered = [Turn(earlier.parts, earlier.text) for earlier in branch[:index] if earlier.text]
+            seen = answered[turn.dropped_turns :]
+            pipeline = TurnPipeline(backend, checks_code=False)
+            events = pipeline.run(TurnHistory(turn.system, seen, turn.parts), params, cancel)
+            if _cached_tokens(turn) > 0 and not shares_engine:
+                # The engine had answered something else that began alike: another prompt after the same history.
+                other = TurnHistory(turn.system, seen, "!" if turn.prompt.startswith(".") else ".")
+                events = chain(pipeline.run(other, replace(params, max_tokens=1), cancel), events)
             finish_event: TurnFinished | None = None
-            for event in pipeline.run(TurnHistory(turn.system, history, turn.parts), params, cancel):
-                on_event(event)
-                if isinstance(event, TurnFinished):
+            for event in events:
+                on_progress(event)
+                if isinstance(event, ModelReady):
+                    loaded_model = event.model
+                elif isinstance(event, TurnFinished):
                     finish_event = event
             if cancel.is_set() or finish_event is None or loaded_model is None:
                 return
             if turn_number in (None, index + 1):
-                yield _compare_turn(index + 1, turn, finish_event, loaded_model.model, params)
-    finally:
-        if current_backend is not None:
-            current_backend.close()
+                yield _compare_turn(index + 1, turn, finish_event, loaded_model, params)
 
 
 def _cached_tokens(turn: TurnRecord) -> int:
@@ -115,28 +108,6 @@ def _shares_engine_with_previous(branch: Sequence[TurnRecord], index: int) -> bo
     return _cached_tokens(branch[index]) >= (before.prompt_tokens if before else 0) > 0
 
 
-def _had_warm_cache(branch: Sequence[TurnRecord], index: int) -> bool:
-    """Return whether the engine had answered something else before that began alike."""
-    return _cached_tokens(branch[index]) > 0 and not _shares_engine_with_previous(branch, index)
-
-
-def _unrelated_prompt(prompt: str) -> str:
-    """Return a prompt that has no beginning in common with this one."""
-    return "!" if prompt.startswith(".") else "."
-
-
-def _engine_start(branch: Sequence[TurnRecord], index: int) -> int:
-    """Return the index of the turn that started the engine that answered this one."""
-    while _shares_engine_with_previous(branch, index):
-        index -= 1
-    return index
-
-
-def _build_history(earlier_turns: Sequence[TurnRecord], dropped_turns: int) -> Sequence[Turn]:
-    """Return the turns that the model saw."""
-    return [Turn(turn.parts, turn.text) for turn in earlier_turns if turn.text][dropped_turns:]
-
-
 def _compare_turn(
     turn_number: int, turn: TurnRecord, finish_event: TurnFinished, model: ModelInfo, params: SamplingParams
 ) -> ReplayResult:
@@ -146,18 +117,14 @@ def _compare_turn(
     assert turn.params is not None
     changes = {**_compare_models(turn.model, model), **_compare_settings(turn, finish_event, params)}
     if difference is not None and not changes and _cached_tokens(turn) != finish_event.usage.cached_tokens:
-        changes["cache"] = (
-            f"{_cached_tokens(turn):,} prompt tokens were in the KV cache, now {finish_event.usage.cached_tokens:,}"
-        )
+        now_cached = finish_event.usage.cached_tokens
+        changes["cache"] = f"{_cached_tokens(turn):,} prompt tokens were in the KV cache, now {now_cached:,}"
     return ReplayResult(turn_number, recorded, replayed, difference, changes)
 
 
 def find_first_difference(one: str, other: str) -> int | None:
     """Return the index of the first character in which two texts differ; None when they are equal."""
-    if one == other:
-        return None
-    shorter = min(len(one), len(other))
-    return next((index for index in range(shorter) if one[index] != other[index]), shorter)
+    return next((index for index, (left, right) in enumerate(zip_longest(one, other)) if left != right), None)
 
 
 def _compare_models(then: ModelInfo, now: ModelInfo) -> dict[str, str]:
@@ -173,18 +140,16 @@ def _compare_models(then: ModelInfo, now: ModelInfo) -> dict[str, str]:
         changes["template"] = f"sha256 {then.template_sha256[:12]}, now {now.template_sha256[:12]}"
     if then.library != now.library:
         changes["library"] = f"llama-cpp-python {then.library}, now {now.library}"
-    if difference := _format_differences(
-        then, now, ("devices", "n_gpu_layers", "threads", "cache_type_k", "cache_type_v")
-    ):
+    names = ("devices", "n_gpu_layers", "threads", "cache_type_k", "cache_type_v")
+    if difference := _format_differences(then, now, names):
         changes["hardware"] = difference
     return changes
 
 
 def _compare_settings(turn: TurnRecord, finish_event: TurnFinished, params: SamplingParams) -> dict[str, str]:
     assert turn.params is not None
-    differences = [
-        _format_differences(replace(turn.params, seed=turn.seed), params, tuple(SamplingParams.__dataclass_fields__))
-    ]
+    names = [field.name for field in fields(SamplingParams)]
+    differences = [_format_differences(replace(turn.params, seed=turn.seed), params, names)]
     if turn.n_ctx and turn.n_ctx != finish_event.n_ctx:
         differences.append(f"n_ctx {turn.n_ctx}, now {finish_event.n_ctx}")
     if finish_event.dropped_turns:
@@ -195,9 +160,9 @@ def _compare_settings(turn: TurnRecord, finish_event: TurnFinished, params: Samp
 
 def _format_differences(then: object, now: object, names: Sequence[str]) -> str:
     return "; ".join(
-        f"{name} {_format_value(getattr(then, name))}, now {_format_value(getattr(now, name))}"
+        f"{name} {_format_value(old)}, now {_format_value(new)}"
         for name in names
-        if getattr(then, name) != getattr(now, name)
+        if (old := getattr(then, name)) != (new := getattr(now, name))
     )
 
 

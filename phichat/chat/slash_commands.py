@@ -21,11 +21,6 @@ class SlashCommand:
     def usage(self) -> str:
         return f"/{self.name} {self.usage_args}".rstrip()
 
-    @property
-    def handler(self) -> str:
-        """The method of `ChatCommands` that runs the command."""
-        return f"run_{self.name}"
-
 
 COMMANDS = (
     SlashCommand("help", "", "list the commands", ("?",)),
@@ -73,10 +68,8 @@ def parse_command(text: str) -> Command | None:
     if command := by_name.get(word.lower()):
         return Command(command.name, args.strip())
     matches = difflib.get_close_matches(word.lower(), by_name, 3)
-    names = dict.fromkeys(f"/{by_name[match].name}" for match in matches)
-    raise UsageError(
-        f"Unknown command /{word}", f"Did you mean {' or '.join(names)}?" if names else "Type /help for the list"
-    )
+    names = " or ".join(dict.fromkeys(f"/{by_name[match].name}" for match in matches))
+    raise UsageError(f"Unknown command /{word}", f"Did you mean {names}?" if names else "Type /help for the list")
 
 
 def unescape_prompt(text: str) -> str:

@@ -58,18 +58,16 @@ def bench(
 
 
 def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgress, diagnostics: Diagnostics) -> None:
+    from phichat.cli.support.turn_presenter import show_progress
     from phichat.engine.ipc.protocol import PrefillProgress
-    from phichat.events import ModelLoading, ModelReady, ModelVerifying
+    from phichat.events import ModelReady
 
-    match event:
-        case ModelVerifying():
-            diagnostics.show_progress(f"verifying {event.model} {event.fraction:.0%}")
-        case ModelLoading():
-            diagnostics.show_progress(f"loading {event.model} {event.fraction:.0%}")
-        case ModelReady():
-            diagnostics.print_notice(*event.notices)
-        case PrefillProgress():
-            diagnostics.show_progress(f"measuring, {event.done} of {event.total}")
+    if isinstance(event, ModelReady):
+        diagnostics.print_notice(*event.notices)
+    elif isinstance(event, PrefillProgress):
+        diagnostics.show_progress(f"measuring, {event.done} of {event.total}")
+    else:
+        show_progress(event, diagnostics)
 
 
 def _run_benchmark(

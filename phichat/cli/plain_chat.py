@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from phichat.chat.attachments import read_attachment
@@ -11,9 +12,9 @@ from phichat.chat.slash_commands import parse_command, unescape_prompt
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
 from phichat.cli.support.output import Output
-from phichat.cli.support.presenters import NoticePresenter
+from phichat.cli.support.turn_presenter import TerminalPresenter
 from phichat.errors import PhichatError, UsageError
-from phichat.events import CodeChecked, TextDelta, TurnFinished
+from phichat.events import CodeChecked, TurnFinished
 from phichat.services.chat_commands import ChatCommands
 from phichat.services.chat_service import ChatService
 from phichat.types import FilePart, FinishReason, Part, TextPart
@@ -48,16 +49,13 @@ class PlainChat(ChatCommands):
         return ExitCode.DONE
 
     def _read_lines(self) -> Iterator[str]:
-        while True:
-            self._output.write_delta("> ")
-            try:
-                line = sys.stdin.readline()
-            except KeyboardInterrupt:
-                return
-            if not line:
-                return
-            if line.strip():
-                yield line.rstrip("\n")
+        with suppress(KeyboardInterrupt):
+            while True:
+                self._output.write_delta("> ")
+                if not (line := sys.stdin.readline()):
+                    return
+                if line.strip():
+                    yield line.rstrip("\n")
 
     # What the commands need
 
@@ -101,16 +99,10 @@ class PlainChat(ChatCommands):
         self._is_quitting = True
 
 
-class PlainPresenter(NoticePresenter):
-    """Prints one turn of the plain chat, without progress."""
+class PlainPresenter(TerminalPresenter):
+    """Prints one turn, with its warnings after the answer."""
 
-    def __init__(self, diagnostics: Diagnostics, output: Output, *, show_reasoning: bool) -> None:
-        super().__init__(diagnostics, output, show_reasoning=show_reasoning)
-        self._warnings: tuple[str, ...] = ()
-
-    def on_text_delta(self, event: TextDelta) -> None:
-        self._diagnostics.end_reasoning()
-        self._output.write_delta(event.text)
+    _warnings: tuple[str, ...] = ()
 
     def on_code_checked(self, event: CodeChecked) -> None:
         # A later report may drop a warning of an unfinished block; what was found once is printed.
@@ -118,6 +110,5 @@ class PlainPresenter(NoticePresenter):
 
     def on_turn_finished(self, event: TurnFinished) -> None:
         self._output.end_text()
-        self._diagnostics.print_notice(*self._warnings, *event.notices)
-        if event.finish_reason is FinishReason.CANCELLED:
-            self._diagnostics.print_notice("Stopped.")
+        stopped = ["Stopped."] if event.finish_reason is FinishReason.CANCELLED else []
+        self._diagnostics.print_notice(*self._warnings, *event.notices, *stopped)

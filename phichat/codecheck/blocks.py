@@ -64,9 +64,9 @@ def split_answer(text: str) -> tuple[Sequence[Block], Sequence[Prose]]:
     return blocks, prose
 
 
-def find_first_code_block(text: str) -> str | None:
-    """Return the content of the first fenced block, None when there is none."""
-    return next((token.content for token in _parse_tokens(text) if token.type == "fence"), None)
+def find_fenced_code(text: str) -> list[str]:
+    """Return the contents of the fenced blocks, in order of appearance."""
+    return [token.content for token in _parse_tokens(text) if token.type == "fence"]
 
 
 def _parse_tokens(text: str) -> list[Token]:

@@ -16,7 +16,6 @@ import msgspec
 from msgspec import Meta
 
 from phichat.config.endpoints import Endpoint
-from phichat.config.settings import ServeOptions
 from phichat.errors import ConfigError, PhichatError
 
 _MAX_INT32 = 2**31 - 1
@@ -182,10 +181,9 @@ _ENDPOINT_SETTINGS: Mapping[str, Setting] = {
 }
 
 
-def parse_serve_options(value: object, file: Path) -> ServeOptions:
-    """Parse `[serve]` of config.toml. Raises ConfigError, which names the file and the key."""
-    table_hint = "Write [serve] and its settings below it"
-    return ServeOptions(**_parse_table(value, _SERVE_SETTINGS, f"{file}: serve", table_hint))
+def parse_serve_options(value: object, file: Path) -> dict[str, Any]:
+    """Parse `[serve]` of config.toml as fields of ServeOptions. Raises ConfigError naming the file and the key."""
+    return _parse_table(value, _SERVE_SETTINGS, f"{file}: serve", "Write [serve] and its settings below it")
 
 
 def parse_endpoints(value: object, file: Path) -> Mapping[str, Endpoint]:

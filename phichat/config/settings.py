@@ -139,15 +139,16 @@ def _read_config_file(file: Path) -> dict[str, Any]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not valid TOML ({error})", "Fix that line") from error
-    table_parsers = {"endpoints": parse_endpoints, "serve": parse_serve_options}
     settings: dict[str, Any] = {}
     for name, value in document.items():
-        if name in table_parsers:
-            settings[name] = table_parsers[name](value, file)
-            continue
         try:
-            key, parsed = parse_option(name, value)
+            if name == "endpoints":
+                settings[name] = parse_endpoints(value, file)
+            elif name == "serve":
+                settings[name] = ServeOptions(**parse_serve_options(value, file))
+            else:
+                key, parsed = parse_option(name, value)
+                settings[key] = parsed
         except UsageError as error:
             raise ConfigError(f"{file}: {error.message}", error.next_step) from error
-        settings[key] = parsed
     return settings

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from phichat.chat.pipeline import MessageHistory, TurnPipeline
+from phichat.chat.context_window import MessageHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.chat.presenter import TurnPresenter, present
 from phichat.engine.backend import Backend, CancelToken
 from phichat.errors import ApiError, PhichatError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Lock
 
-from phichat.chat.pipeline import MessageHistory
+from phichat.chat.context_window import MessageHistory
 from phichat.events import ModelReady
 from phichat.server.model_provider import ServedModel
 from phichat.transcript.ids import make_ascending_ids

@@ -7,16 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from phichat.cancel import CancelToken
-from phichat.chat.command_output import (
-    find_turn,
-    format_commands,
-    format_context,
-    format_options,
-    format_stats,
-    set_option,
-)
+from phichat.chat import command_output
 from phichat.chat.conversation import Conversation
-from phichat.chat.slash_commands import COMMANDS, Command
+from phichat.chat.slash_commands import Command
 from phichat.errors import EngineError, OutputError, UsageError
 from phichat.paths import expand_user
 from phichat.services.chat_service import ChatService
@@ -88,26 +81,26 @@ class ChatCommands(ABC):
 
     def target_turn(self, number: str) -> TurnRecord:
         """Return the turn that a command is about, by its number from 1; for "" the last, or the selected one."""
-        return find_turn(self.conversation, number)
+        return command_output.find_turn(self.conversation, number)
 
     # The commands
 
     def run(self, command: Command) -> None:
         """Run a parsed command. Raises PhichatError kinds."""
-        handler = next(each.handler for each in COMMANDS if each.name == command.name)
-        getattr(self, handler)(command.args)
+        if command.name in ("read", "save") and not command.args:
+            raise UsageError(f"/{command.name} needs a file name", f"Type /{command.name} PATH")
+        getattr(self, f"run_{command.name}")(command.args)
 
     def run_help(self, args: str) -> None:
-        self.show_text("Commands", format_commands())
+        self.show_text("Commands", command_output.format_commands())
 
     def run_model(self, args: str) -> None:
         if args:
             self.check_idle()
             self.service.select_model(args)
         else:
-            self.show_text(
-                "Models", "\n".join(f"{each.name}  {each.details}" for each in self.service.catalog.entries())
-            )
+            entries = self.service.catalog.entries()
+            self.show_text("Models", "\n".join(f"{each.name}  {each.details}" for each in entries))
 
     def run_system(self, args: str) -> None:
         if not args:
@@ -118,9 +111,9 @@ class ChatCommands(ABC):
 
     def run_set(self, args: str) -> None:
         if not args:
-            self.show_text("Options", format_options(self.service.params))
+            self.show_text("Options", command_output.format_options(self.service.params))
             return
-        self.service.params = set_option(self.service.params, args)
+        self.service.params = command_output.set_option(self.service.params, args)
         name, _, value = args.partition(" ")
         self.notify(f"{name} = {value.strip()} from the next turn.")
 
@@ -146,15 +139,13 @@ class ChatCommands(ABC):
         self.notify("Forked. The original conversation is unchanged.")
 
     def run_read(self, args: str) -> None:
-        if not args:
-            raise UsageError("/read needs a file name", "Type /read PATH")
         self.attach_file(expand_user(args))
 
     def run_context(self, args: str) -> None:
         self.show_text("What the model sees", self.describe_context())
 
     def run_stats(self, args: str) -> None:
-        self.show_text("Statistics", format_stats(self.target_turn(args)))
+        self.show_text("Statistics", command_output.format_stats(self.target_turn(args)))
 
     def run_export(self, args: str) -> None:
         export_format, _, name = args.partition(" ")
@@ -165,8 +156,6 @@ class ChatCommands(ABC):
             self.show_text("Export", text)
 
     def run_save(self, args: str) -> None:
-        if not args:
-            raise UsageError("/save needs a file name", "Type /save PATH")
         self.write_file(args, self.service.last_code_block(self.conversation))
 
     def run_load(self, args: str) -> None:
@@ -187,8 +176,10 @@ class ChatCommands(ABC):
         """Return what the model sees, counted by the model where one is loaded and idle; it may take a while."""
         with suppress(EngineError):
             if not self.is_busy and self.service.count_tokens("x", CancelToken()):
-                return format_context(self.conversation, lambda text: self.service.count_tokens(text, CancelToken()))
-        return format_context(self.conversation)
+                return command_output.format_context(
+                    self.conversation, lambda text: self.service.count_tokens(text, CancelToken())
+                )
+        return command_output.format_context(self.conversation)
 
     def resend(self, turn: TurnRecord, parts: Sequence[Part] | None = None) -> None:
         """Send a prompt as an alternative to a turn; None for the same prompt again."""

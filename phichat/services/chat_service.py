@@ -1,11 +1,7 @@
-"""The model, conversations and stored state that a chat front end works with."""
-
-from __future__ import annotations
+"""Everything that a chat front end works with."""
 
 from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from phichat.chat.conversation import Conversation, ConversationPersistence
 from phichat.code_report import TrainingScope
@@ -17,10 +13,8 @@ from phichat.services.backend_factory import BackendFactory
 from phichat.services.model_catalog import ModelCatalog
 from phichat.services.transcript_service import TranscriptService
 from phichat.services.ui_state import UiState
+from phichat.transcript.records import ConversationRecord
 from phichat.types import Message, Role
-
-if TYPE_CHECKING:
-    from phichat.transcript.records import ConversationRecord
 
 
 class ChatService:
@@ -38,6 +32,7 @@ class ChatService:
         self.catalog = ModelCatalog(context)
         self.transcripts = TranscriptService(context)
         self.ui_state = UiState(context.paths)
+        self.crash_report_folder = context.paths.data
         self._training_scope: TrainingScope | None = None
         self._loaded_model: ModelReady | None = None
         self._backend: Backend | None = None
@@ -62,9 +57,21 @@ class ChatService:
         """Note that a model was loaded outside a turn."""
         self._loaded_model = loaded_model
 
-    def new_conversation(self) -> Conversation:
-        """Return an empty conversation."""
-        return self._create_conversation(None)
+    def new_conversation(self, record: ConversationRecord | None = None) -> Conversation:
+        """Return an empty conversation, or the one of a record."""
+        system, persistence = self.system, None
+        if record is not None and (branch := record.get_branch()) and self._context.config.system is None:
+            system = branch[-1].system
+        if self._context.config.log:
+            from phichat.transcript.recorder import Recorder
+
+            get_store = self.transcripts.get_store
+            recorder = Recorder(get_store, record.id, record.head) if record else Recorder(get_store)
+            persistence = ConversationPersistence(recorder, get_store, self.transcripts.delete_kv_states)
+        conversation = Conversation(self.get_backend, system, record, persistence, lambda: self._training_scope)
+        if self._loaded_model is not None:
+            conversation.on_model_loaded(self._loaded_model)
+        return conversation
 
     def initial_conversation(self, cid: str | None, *, resume_latest: bool) -> Conversation:
         """Return the conversation that the command line asks for: by the beginning of its id, the latest, or a new one.
@@ -77,11 +84,11 @@ class ChatService:
         config = self._context.config
         self._context = resumed.apply_to(self._context, model=config.model, system=config.system)
         self.model_name = self._context.config.model or ""
-        return self._create_conversation(resumed.conversation)
+        return self.new_conversation(resumed.conversation)
 
     def open_conversation(self, id: str) -> Conversation:
         """Return a stored conversation, by the beginning of its id. Raises TranscriptError kinds."""
-        return self._create_conversation(self.transcripts.get_conversation(id))
+        return self.new_conversation(self.transcripts.get_conversation(id))
 
     def fork_conversation(self, conversation: Conversation, turn_id: str) -> Conversation:
         """Return a copy of the conversation up to a turn. Raises UsageError and TranscriptError kinds."""
@@ -90,23 +97,6 @@ class ChatService:
         conversation.set_head(turn_id)
         store = self.transcripts.get_store()
         return self.open_conversation(store.fork_conversation(conversation.id, len(conversation.branch)))
-
-    def _create_conversation(self, record: ConversationRecord | None) -> Conversation:
-        system = self.system
-        if record is not None and (branch := record.get_branch()) and self._context.config.system is None:
-            system = branch[-1].system
-        persistence = self._create_persistence(record) if self._context.config.log else None
-        conversation = Conversation(self.get_backend, system, record, persistence, lambda: self._training_scope)
-        if self._loaded_model is not None:
-            conversation.on_model_loaded(self._loaded_model)
-        return conversation
-
-    def _create_persistence(self, record: ConversationRecord | None) -> ConversationPersistence:
-        from phichat.transcript.recorder import Recorder
-
-        get_store = self.transcripts.get_store
-        recorder = Recorder(get_store, *((record.id, record.head) if record else ()))
-        return ConversationPersistence(recorder, get_store, self.transcripts.delete_kv_states)
 
     def replay_last_turn(self, conversation: Conversation, cancel: CancelToken) -> str:
         """Replay the last turn and return the comparison in words. Raises PhichatError kinds."""
@@ -119,13 +109,13 @@ class ChatService:
         return "\n".join(map(format_result, results)) or "Stopped."
 
     def last_code_block(self, conversation: Conversation) -> str:
-        """Return the first code block of the last answer, or else the whole answer. Raises UsageError."""
-        from phichat.codecheck.blocks import find_first_code_block
+        """Return the last code block of the last answer, or else the whole answer. Raises UsageError."""
+        from phichat.codecheck.blocks import find_fenced_code
 
         branch = conversation.branch
         if not branch:
             raise UsageError("There is no answer yet", "Ask something first")
-        return find_first_code_block(branch[-1].text) or branch[-1].text
+        return (find_fenced_code(branch[-1].text) or [branch[-1].text])[-1]
 
     def select_model(self, name: str) -> None:
         """Switch to another model from the next turn of any conversation. Raises ModelNotInstalled."""
@@ -166,8 +156,3 @@ class ChatService:
             if self._backend is not None:
                 self._backend.close()
         self.transcripts.close()
-
-    @property
-    def crash_report_folder(self) -> Path:
-        """The folder for the report of a crash of the interface."""
-        return self._context.paths.data

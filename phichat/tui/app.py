@@ -23,7 +23,6 @@ from phichat.chat.conversation import Conversation
 from phichat.sanitize import sanitize_line
 from phichat.services.chat_service import ChatService
 from phichat.storage.atomic_write import write_atomically
-from phichat.tui.help import iter_palette_commands
 from phichat.tui.screens.chat import ChatScreen
 from phichat.tui.widgets.prompt import PromptInput
 
@@ -59,10 +58,10 @@ class PhichatApp(App[None]):
         super().__init__()
         self.chat_service, self._initial_conversation = chat_service, conversation
         self.crash_report_path: Path | None = None
+        self._chat_screen: ChatScreen | None = None
         self.register_theme(HIGH_CONTRAST)
-        self.theme = (
-            chat_service.ui_state.theme if chat_service.ui_state.theme in self.available_themes else "textual-dark"
-        )
+        theme = chat_service.ui_state.theme
+        self.theme = theme if theme in self.available_themes else "textual-dark"
 
     def get_driver_class(self) -> type[Driver]:
         """Return, on Linux and macOS, a driver that reports Esc at once, unless the environment names another."""
@@ -74,20 +73,21 @@ class PhichatApp(App[None]):
 
     def get_default_screen(self) -> ChatScreen:
         """Return the chat screen itself; a screen beneath it would be styled and drawn first."""
-        return ChatScreen(self.chat_service, self._initial_conversation)
+        self._chat_screen = ChatScreen(self.chat_service, self._initial_conversation)
+        return self._chat_screen
 
     def on_mount(self) -> None:
         self.theme_changed_signal.subscribe(self, lambda theme: self.chat_service.ui_state.save_theme(theme.name))
 
     def on_ready(self) -> None:
         """Continue the start-up once the first screen is drawn."""
-        if (screen := self._chat_screen) is not None:
-            screen.finish_startup()
+        if self._chat_screen:
+            self._chat_screen.finish_startup()
 
     def get_system_commands(self, screen: Screen[object]) -> Iterator[SystemCommand]:
         """Yield the entries of the command palette, in place of those of Textual."""
         if isinstance(screen, ChatScreen):
-            yield from iter_palette_commands(screen)
+            yield from screen.iter_palette_commands()
         yield SystemCommand("Change theme", "", self.action_change_theme)
         yield SystemCommand("Quit (Ctrl+Q)", "", partial(self.run_action, "save_and_quit"))
 
@@ -99,29 +99,23 @@ class PhichatApp(App[None]):
 
     async def action_save_and_quit(self) -> None:
         """Save the draft and quit."""
-        if (screen := self._chat_screen) is not None:
-            screen.save_and_shut_down()
-        self.exit()
+        if self._chat_screen:
+            self._chat_screen.save_and_quit()
 
     def action_interrupt(self) -> None:
         """Copy the selected text, else stop the answer; twice in a row quits."""
-        if (screen := self._chat_screen) is not None:
-            screen.handle_interrupt()
-
-    @property
-    def _chat_screen(self) -> ChatScreen | None:
-        return next((screen for screen in self.screen_stack if isinstance(screen, ChatScreen)), None)
+        if self._chat_screen:
+            self._chat_screen.handle_interrupt()
 
     def _fatal_error(self) -> None:
         """Write a crash report; Textual would print the values of all variables, conversations among them."""
         self._close_messages_no_wait()
-        if (screen := self._chat_screen) is not None:
-            screen.shut_down()
+        if self._chat_screen:
+            self._chat_screen.shut_down()
         path = self.chat_service.crash_report_folder / f"crash-{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
+        report = "".join(_format_redacted_traceback(self._exception))
         with suppress(OSError):
-            write_atomically(
-                path, "".join(_format_redacted_traceback(self._exception)).encode("utf-8", "backslashreplace")
-            )
+            write_atomically(path, report.encode("utf-8", "backslashreplace"))
             self.crash_report_path = path
 
 

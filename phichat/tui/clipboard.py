@@ -6,30 +6,30 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 _TIMEOUT_S = 2.0
 
 
-def find_clipboard_command(
-    environ: Mapping[str, str] = os.environ, platform: str = sys.platform
-) -> Sequence[str] | None:
+def find_clipboard_command() -> Sequence[str] | None:
     """Return the command that copies its stdin to the clipboard, None if there is none.
 
     Over SSH there is none: it would fill the clipboard of the remote machine.
     """
-    if environ.get("SSH_TTY") or environ.get("SSH_CONNECTION"):
+    if os.environ.get("SSH_TTY") or os.environ.get("SSH_CONNECTION"):
         return None
-    by_platform = {"darwin": "pbcopy", "win32": "clip"}
-    wayland = "wl-copy" if environ.get("WAYLAND_DISPLAY") else ""
-    x11 = ("xclip -selection clipboard", "xsel --clipboard --input") if environ.get("DISPLAY") else ()
-    candidates = (by_platform[platform],) if platform in by_platform else (wayland, *x11)
-    return next((command.split() for command in candidates if command and shutil.which(command.split()[0])), None)
+    wayland = [["wl-copy"]] if os.environ.get("WAYLAND_DISPLAY") else []
+    x11 = (
+        [["xclip", "-selection", "clipboard"], ["xsel", "--clipboard", "--input"]] if os.environ.get("DISPLAY") else []
+    )
+    candidates = {"darwin": [["pbcopy"]], "win32": [["clip"]]}.get(sys.platform, [*wayland, *x11])
+    return next((command for command in candidates if shutil.which(command[0])), None)
 
 
-def supports_osc52(environ: Mapping[str, str] = os.environ) -> bool:
+def supports_osc52() -> bool:
     """Return False for a terminal that is known not to understand OSC 52; few terminals report that they do."""
-    return environ.get("TERM", "") not in ("", "dumb", "linux") and environ.get("TERM_PROGRAM") != "Apple_Terminal"
+    is_apple = os.environ.get("TERM_PROGRAM") == "Apple_Terminal"
+    return os.environ.get("TERM", "") not in ("", "dumb", "linux") and not is_apple
 
 
 def copy_with_command(command: Sequence[str], text: str) -> bool:

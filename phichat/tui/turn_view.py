@@ -5,27 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
 
+from phichat import events
 from phichat.chat.conversation import Conversation
-from phichat.chat.presenter import TurnPresenter, present
+from phichat.chat.presenter import TurnPresenter, format_trimmed, format_unavailable, present
 from phichat.code_report import CodeReport
-from phichat.events import (
-    CodeChecked,
-    ContextTrimmed,
-    Event,
-    ModelReady,
-    ReasoningDelta,
-    TextDelta,
-    TranscriptUnavailable,
-    TurnFinished,
-)
+from phichat.transcript.records import TurnRecord
 from phichat.tui.render.blocks import AnswerBlock, ItemKind, RenderItem, StreamingBlocks
 from phichat.types import FilePart, FinishReason, Part, TextPart, Timings, Usage
-from phichat.units import format_size
-
-if TYPE_CHECKING:
-    from phichat.transcript.records import TurnRecord
+from phichat.units import format_count, format_size
 
 FOLDED_PROMPT_LINES = 12
 """Lines of a long prompt that are shown while it is folded."""
@@ -46,7 +34,7 @@ class TurnView(TurnPresenter):
     reasoning_s: float | None = None
     notices: list[str] = field(default_factory=list)
     code_report: CodeReport = field(default_factory=CodeReport)
-    finish_event: TurnFinished | None = None
+    finish_event: events.TurnFinished | None = None
     is_cut_off: bool = False
     model: str = ""
     created_at: str = ""
@@ -62,34 +50,32 @@ class TurnView(TurnPresenter):
     def __post_init__(self) -> None:
         self.parts = self.parts or (TextPart(self.prompt),)
 
-    def apply_event(self, event: Event) -> None:
+    def apply_event(self, event: events.Event) -> None:
         """Take in one event of the turn."""
         self.version += 1
         present(event, self)
 
-    def on_context_trimmed(self, event: ContextTrimmed) -> None:
-        count = event.dropped_turns
-        turns, they = ("turn was", "it doesn't") if count == 1 else (f"{count:,} turns were", "they don't")
-        self.notices.append(f"The oldest {turns} left out: {they} fit the {event.n_ctx:,}-token context.")
+    def on_context_trimmed(self, event: events.ContextTrimmed) -> None:
+        self.notices.append(format_trimmed(event))
 
-    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
+    def on_reasoning_delta(self, event: events.ReasoningDelta) -> None:
         self._reasoning_start = self._reasoning_start or monotonic()
         self.reasoning += event.text
 
-    def on_text_delta(self, event: TextDelta) -> None:
+    def on_text_delta(self, event: events.TextDelta) -> None:
         self._end_reasoning()
         self.text += event.text
 
-    def on_code_checked(self, event: CodeChecked) -> None:
+    def on_code_checked(self, event: events.CodeChecked) -> None:
         self.code_report = event.report
 
-    def on_model_ready(self, event: ModelReady) -> None:
+    def on_model_ready(self, event: events.ModelReady) -> None:
         self.notices += event.notices
 
-    def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
-        self.notices.append(f"This conversation isn't being saved: {event.reason}.")
+    def on_transcript_unavailable(self, event: events.TranscriptUnavailable) -> None:
+        self.notices.append(format_unavailable(event))
 
-    def on_turn_finished(self, event: TurnFinished) -> None:
+    def on_turn_finished(self, event: events.TurnFinished) -> None:
         self._end_reasoning()
         self.text, self.reasoning, self.finish_event = event.text, event.reasoning, event
         self.notices += event.notices
@@ -143,14 +129,13 @@ class TurnView(TurnPresenter):
                 yield RenderItem(ItemKind.META, f"{mark} {part.name} · {format_size(part.size)}")
                 if self.is_unfolded:
                     yield RenderItem(ItemKind.PROMPT, part.text.rstrip("\n"))
-                continue
-            lines = part.text.split("\n", FOLDED_PROMPT_LINES)
-            if self.is_unfolded or len(lines) <= FOLDED_PROMPT_LINES:
+            elif self.is_unfolded or part.text.count("\n") < FOLDED_PROMPT_LINES:
                 yield RenderItem(ItemKind.PROMPT, part.text)
-                continue
-            hidden_lines = lines[-1].count("\n") + 1
-            yield RenderItem(ItemKind.PROMPT, "\n".join(lines[:FOLDED_PROMPT_LINES]))
-            yield RenderItem(ItemKind.META, f"… {hidden_lines:,} more lines (Ctrl+T, Space to expand)")
+            else:
+                *shown, hidden = part.text.split("\n", FOLDED_PROMPT_LINES)
+                yield RenderItem(ItemKind.PROMPT, "\n".join(shown))
+                hidden_lines = hidden.count("\n") + 1
+                yield RenderItem(ItemKind.META, f"… {hidden_lines:,} more lines (Ctrl+T, Space to expand)")
 
     def _reasoning_items(self) -> list[RenderItem]:
         if not self.reasoning:
@@ -175,28 +160,18 @@ class TurnView(TurnPresenter):
         ]
 
     def _footer_items(self) -> list[RenderItem]:
-        items: list[RenderItem] = []
-        if self.error:
-            items.append(RenderItem(ItemKind.ERROR, self.error))
-        details = []
-        if self.sibling_count > 1:
-            details.append(f"‹ {self.sibling_number} of {self.sibling_count} ›")
-        if self.is_cut_off:
-            details.append("cut off: phichat was closed while answering")
-        if self.finish_event is not None:
-            details += _format_finish(self.finish_event)
-        details += [part for part in (self.model, self.created_at) if part]
-        if details:
-            items.append(RenderItem(ItemKind.META, " · ".join(details)))
-        return items
+        details = [
+            f"‹ {self.sibling_number} of {self.sibling_count} ›" if self.sibling_count > 1 else "",
+            "cut off: phichat was closed while answering" if self.is_cut_off else "",
+            *(_format_finish(self.finish_event) if self.finish_event else ()),
+            *(self.model, self.created_at),
+        ]
+        items = [RenderItem(ItemKind.ERROR, self.error), RenderItem(ItemKind.META, " · ".join(filter(None, details)))]
+        return [item for item in items if item.text]
 
 
-def build_turn_views(conversation: Conversation) -> list[TurnView]:
-    """Return views of the turns from the first one to the conversation's head."""
-    return [_build_turn_view(conversation, record) for record in conversation.branch]
-
-
-def _build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView:
+def build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView:
+    """Return the view of a turn of the conversation."""
     turn = TurnView(
         record.prompt,
         text=record.text,
@@ -210,19 +185,19 @@ def _build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView
     turn.set_record(conversation, record)
     if record.finish_reason is not None:
         usage, timings = record.usage or Usage(), record.timings or Timings()
-        turn.finish_event = TurnFinished(
+        turn.finish_event = events.TurnFinished(
             record.text, record.reasoning, record.finish_reason, usage, timings, record.n_ctx, record.dropped_turns
         )
     if record.dropped_turns:
-        turn.apply_event(ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
+        turn.apply_event(events.ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
     return turn
 
 
-def _format_finish(event: TurnFinished) -> list[str]:
+def _format_finish(event: events.TurnFinished) -> list[str]:
     labels = {FinishReason.CANCELLED: "stopped", FinishReason.LENGTH: "stopped at the token limit"}
-    parts = [labels[event.finish_reason]] if event.finish_reason in labels else []
-    if count := event.usage.completion_tokens:
-        parts.append(f"{count:,} {'token' if count == 1 else 'tokens'}")
-    if event.timings.tokens_per_second:
-        parts.append(f"{event.timings.tokens_per_second:.1f} tokens/s")
-    return parts
+    count, speed = event.usage.completion_tokens, event.timings.tokens_per_second
+    return [
+        labels.get(event.finish_reason, ""),
+        format_count(count, "token") if count else "",
+        f"{speed:.1f} tokens/s" if speed else "",
+    ]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phichat.chat.context_window import Turn, fit_history
+from phichat.chat.context_window import Turn, TurnHistory
 from phichat.errors import ContextOverflow
 from phichat.types import Message, Role
 
@@ -24,7 +24,7 @@ def test_what_is_sent_fits_and_is_the_newest(
     history: list[Turn], prompt: str, n_ctx: int, max_tokens: int | None
 ) -> None:
     try:
-        fitted = fit_history("be brief", history, prompt, words, n_ctx, max_tokens)
+        fitted = TurnHistory("be brief", history, prompt).fit(words, n_ctx, max_tokens)
     except ContextOverflow as overflow:
         assert overflow.prompt_tokens >= n_ctx
         return
@@ -38,7 +38,7 @@ def test_what_is_sent_fits_and_is_the_newest(
 @given(turns, st.text("p ", min_size=1, max_size=30), st.integers(20, 200))
 def test_no_more_is_left_out_than_makes_room_for_some_turns(history: list[Turn], prompt: str, n_ctx: int) -> None:
     try:
-        fitted = fit_history(None, history, prompt, words, n_ctx, None)
+        fitted = TurnHistory(None, history, prompt).fit(words, n_ctx, None)
     except ContextOverflow:
         return
     room = n_ctx - n_ctx // 4
@@ -60,7 +60,7 @@ def test_a_growing_conversation_is_cut_once_for_each_quarter_of_the_context(
     history: list[Turn] = []
     cuts = []
     for asked, answered in sizes:
-        fitted = fit_history("be brief", history, "w " * asked, words, n_ctx, None if unbounded else 20)
+        fitted = TurnHistory("be brief", history, "w " * asked).fit(words, n_ctx, None if unbounded else 20)
         cuts.append(fitted.dropped_turns)
         history.append(Turn("w " * asked, "x " * answered))
     assert cuts == sorted(cuts)
@@ -71,21 +71,21 @@ def test_a_growing_conversation_is_cut_once_for_each_quarter_of_the_context(
 def test_a_huge_turn_is_left_out_only_when_it_must_be() -> None:
     small, huge = Turn("w " * 6, "x"), Turn("w " * 55, "x")
     for before in range(8):
-        fitted = fit_history(None, [*[small] * before, huge, small], "p", words, 120, None)
+        fitted = TurnHistory(None, [*[small] * before, huge, small], "p").fit(words, 120, None)
         assert fitted.messages[-5:-3] == huge.to_messages()
-    assert fit_history(None, [huge, huge], "p", words, 120, None).dropped_turns == 1
+    assert TurnHistory(None, [huge, huge], "p").fit(words, 120, None).dropped_turns == 1
 
 
 def test_a_larger_context_takes_in_again_what_was_left_out() -> None:
     history = [Turn("w " * 10, "x " * 10)] * 20
-    assert fit_history(None, history, "p", words, 200, None).dropped_turns > 10
-    assert fit_history(None, history, "p", words, 800, None).dropped_turns == 0
+    assert TurnHistory(None, history, "p").fit(words, 200, None).dropped_turns > 10
+    assert TurnHistory(None, history, "p").fit(words, 800, None).dropped_turns == 0
 
 
 def test_both_numbers_are_told() -> None:
     with pytest.raises(ContextOverflow, match="52 tokens, but the context holds 40"):
-        fit_history(None, [], "w " * 50, words, 40, None)
+        TurnHistory(None, [], "w " * 50).fit(words, 40, None)
 
 
 def test_a_prompt_that_leaves_little_room_is_still_sent() -> None:
-    assert fit_history(None, [Turn("a", "b")], "w " * 30, words, 40, None).dropped_turns == 1
+    assert TurnHistory(None, [Turn("a", "b")], "w " * 30).fit(words, 40, None).dropped_turns == 1

@@ -3,9 +3,9 @@
 import pytest
 
 from phichat.cancel import CancelToken
-from phichat.chat.context_window import Turn
+from phichat.chat.context_window import MessageHistory, Turn, TurnHistory
 from phichat.chat.conversation import Conversation
-from phichat.chat.pipeline import MessageHistory, TurnHistory, TurnPipeline
+from phichat.chat.pipeline import TurnPipeline
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import ContextOverflow, EngineCrashed
 from phichat.events import (

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from phichat.cancel import CancelToken
-from phichat.chat.context_window import Turn
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import Turn, TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.chat.replay import ReplayResult, find_first_difference, replay_turns
 from phichat.config.settings import EngineOptions
 from phichat.engine.autotune.cpu_buffer_probe import ProbeCache

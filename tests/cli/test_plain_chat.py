@@ -87,3 +87,14 @@ def test_a_file_that_was_read_is_a_part_of_the_next_prompt_only(
     assert first.parts == (FilePart("a.py", 6, "x = 1\n"), TextPart("first"))
     assert first.prompt == "File: a.py\n```py\nx = 1\n```\n\nfirst"
     assert second.parts == (TextPart("second"),)
+
+
+def test_the_last_code_block_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    context = AppContext(Config(), Paths.from_environment({"PHICHAT_HOME": str(tmp_path / "home")}))
+    backend = FakeBackend([FakeReply(["```\nold = 1\n```\nor\n```\nnew = 2\n```\n"])])
+    run(ChatService(context, lambda model: backend), monkeypatch, "code", "/save", "/save out.py")
+    assert Path("out.py").read_text() == "new = 2\n"
+    assert "/save needs a file name. Type /save PATH." in capsys.readouterr().err

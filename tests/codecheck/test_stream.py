@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.codecheck.checker import check_answer
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed

@@ -13,9 +13,9 @@ from urllib.request import urlopen
 import pytest
 
 from phichat.cancel import CancelToken
-from phichat.chat.context_window import Turn
+from phichat.chat.context_window import Turn, TurnHistory
 from phichat.chat.conversation import Conversation
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.pipeline import TurnPipeline
 from phichat.code_report import TrainingScope
 from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.config.settings import EngineOptions

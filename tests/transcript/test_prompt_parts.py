@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from phichat.cancel import CancelToken
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import TranscriptFileError
 from phichat.transcript.export import ExportFormat, write_export

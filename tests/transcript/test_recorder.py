@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from phichat.cancel import CancelToken
-from phichat.chat.pipeline import MessageHistory, TurnHistory, TurnPipeline
+from phichat.chat.context_window import MessageHistory, TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.chat.vote.majority import VoteConfig
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
 from phichat.errors import EngineCrashed

@@ -19,6 +19,7 @@ from phichat.engine.scripted_backend import FakeReply
 from phichat.services.model_catalog import CatalogEntry
 from phichat.tui.app import PhichatApp
 from phichat.tui.help import build_help, format_keys, iter_sections
+from phichat.tui.screens.chat import ChatScreen
 from phichat.tui.screens.model_picker import ModelPicker
 from phichat.tui.widgets.conversation import ConversationView
 from phichat.tui.widgets.prompt import PromptInput
@@ -114,9 +115,11 @@ def test_a_model_that_does_not_fit_is_only_downloaded_after_a_yes(tmp_path: Path
 
 def test_every_key_that_is_bound_is_in_the_help() -> None:
     with Console(width=100) as console, console.capture() as captured:
-        console.print(build_help())
+        console.print(build_help([*ChatScreen.BINDINGS, *PhichatApp.BINDINGS]))
     text = " ".join(captured.get().split())
-    listed = [binding for _, bindings in iter_sections() for binding in bindings]
+    listed = [
+        binding for _, bindings in iter_sections([*ChatScreen.BINDINGS, *PhichatApp.BINDINGS]) for binding in bindings
+    ]
     assert all(format_keys(binding).split(",")[0] in text and binding.description in text for binding in listed)
     assert all(command.description in text for command in COMMANDS)
     bound = {
@@ -133,7 +136,7 @@ def test_every_key_that_is_bound_is_in_the_help() -> None:
 
 
 def test_no_key_does_two_things_at_one_place() -> None:
-    for _, bindings in iter_sections():
+    for _, bindings in iter_sections([*ChatScreen.BINDINGS, *PhichatApp.BINDINGS]):
         keys = [key for binding in bindings for key in format_keys(binding).split(", ")]
         assert len(keys) == len(set(keys))
 

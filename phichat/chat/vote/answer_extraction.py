@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from itertools import islice
+from math import gcd
 from typing import Any
 
 _MAX_SCANNED_CHARS = 20_000
@@ -73,40 +75,30 @@ _NUMBER = re.compile(
 _SCALE_EXPONENTS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _MAX_DIGITS = 400
 
-_ANSWER_MARKER = (
+_MARKED_ANSWER = re.compile(
     r"(?:(?:final |correct |right |best |my )?(?:answer|result|solution|antwort|ergebnis|lösung)"
     r"(?:\s+(?:choice|option))?\s*(?:(?:is|are|ist|lautet|would be)\b|[:=：])(?:\s*[:=])?|####)\s*"
+    r"(?P<rest>[^\n]{1,200})",
+    re.IGNORECASE,
 )
-_MARKED_ANSWER = re.compile(_ANSWER_MARKER + r"(?P<rest>[^\n]{1,200})", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 _EQUALS = re.compile(r"(?:=|≈|\bequals\b)\s*")
 _CALCULATION = re.compile(r"[^\w\n]{0,5}[\d(][\d\s.,()+\-−–*/×·÷^]{0,100}[=≈]\s*")
 _DATE_OR_TIME = re.compile(r"\b\d{1,4}([-/.])\d{1,2}\1\d{1,4}\b(?!\.\d)|\b\d{1,2}:\d\d(?::\d\d)?\b")
-_NUMBER_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
-_SINGLE_NUMBER_WORD = re.compile(rf"\W*({'|'.join(_NUMBER_WORDS)})\b\W*", re.IGNORECASE)
+_NUMBER_WORDS = "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+_NUMBER_WORD = re.compile(rf"\W*({_NUMBER_WORDS})\b\W*", re.IGNORECASE)
 
 
 def _extract_number(text: str) -> Answer | None:
-    text = _DATE_OR_TIME.sub(" ", _strip_emphasis(text[-_MAX_SCANNED_CHARS:]))
+    text = _DATE_OR_TIME.sub(" ", _searched_text(text))
     for part in _explicit_answers(text):
-        if found := _find_first_number(part):
-            return found
-    if word_match := _SINGLE_NUMBER_WORD.fullmatch(text):
-        return _parse_number_word(word_match)
+        calculation = _CALCULATION.match(part)
+        if numbers := _find_numbers(part[calculation.end() :] if calculation else part):
+            return numbers[0][1]
+        if word := _NUMBER_WORD.match(part):
+            return _parse_number_word(word)
+    if word := _NUMBER_WORD.fullmatch(text):
+        return _parse_number_word(word)
     for sentence in reversed(_SENTENCE_END.split(text)):
         numbers = _find_numbers(sentence)
         for equals in reversed([*_EQUALS.finditer(sentence)]):
@@ -117,21 +109,13 @@ def _extract_number(text: str) -> Answer | None:
     return None
 
 
-def _find_first_number(text: str) -> Answer | None:
-    """Return the first number, or the result where the text begins with a calculation."""
-    numbers = _find_numbers(text[calculation.end() :] if (calculation := _CALCULATION.match(text)) else text)
-    if numbers:
-        return numbers[0][1]
-    return _parse_number_word(word_match) if (word_match := _SINGLE_NUMBER_WORD.match(text)) else None
-
-
 def _find_numbers(text: str) -> list[tuple[int, Answer]]:
     """Return each number with its offset."""
     return [(found.start(), value) for found in _NUMBER.finditer(text) if (value := _parse_number(found))]
 
 
 def _parse_number_word(match: re.Match[str]) -> Answer:
-    value = str(_NUMBER_WORDS.index(match[1].lower()))
+    value = str(_NUMBER_WORDS.split("|").index(match[1].lower()))
     return Answer(value, value)
 
 
@@ -149,14 +133,12 @@ def _parse_number(match: re.Match[str]) -> Answer | None:
 
 def _parse_magnitude(match: re.Match[str]) -> Fraction | None:
     """Return the number without its sign and suffix; None for an invalid or a huge one."""
-    if match["top"]:
-        return _parse_fraction(match["top"], match["bottom"])
-    if match["over"]:
-        part = _parse_fraction(match["over"], match["under"])
-        return part if part is None else part + int(match["whole"] or 0)
+    top, bottom = match["top"] or match["over"], match["bottom"] or match["under"]
     if match["vulgar"]:
-        top, _, bottom = unicodedata.normalize("NFKC", match["vulgar"]).partition("⁄")
-        return Fraction(int(top), int(bottom)) + int(match["before"] or 0)
+        top, bottom = unicodedata.normalize("NFKC", match["vulgar"]).split("⁄")
+    if top:
+        whole = int(match["whole"] or match["before"] or 0)
+        return whole + Fraction(int(top), int(bottom)) if int(bottom) else None
     if match["ten"]:
         digits, exponent = "1", match["power"]
     else:
@@ -167,10 +149,6 @@ def _parse_magnitude(match: re.Match[str]) -> Fraction | None:
     if abs(power) > _MAX_DIGITS:
         return None
     return Fraction(digits) * Fraction(10) ** power
-
-
-def _parse_fraction(top: str, bottom: str) -> Fraction | None:
-    return Fraction(int(top), int(bottom)) if int(bottom) else None
 
 
 def _strip_digit_groups(number: str) -> str:
@@ -192,18 +170,13 @@ def _strip_digit_groups(number: str) -> str:
 
 def _format_decimal(value: Fraction) -> str:
     """Return an integer, a finite decimal, or a fraction."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    remainder, twos, fives = value.denominator, 0, 0
-    while remainder % 2 == 0:
-        remainder, twos = remainder // 2, twos + 1
-    while remainder % 5 == 0:
-        remainder, fives = remainder // 5, fives + 1
-    decimal_places = max(twos, fives)
-    if remainder != 1:
-        return f"{value.numerator}/{value.denominator}"
-    digits = str(abs(value.numerator) * 10**decimal_places // value.denominator).rjust(decimal_places + 1, "0")
-    return f"{'-' if value < 0 else ''}{digits[:-decimal_places]}.{digits[-decimal_places:]}"
+    digits, denominator, places = abs(value.numerator), value.denominator, 0
+    while (divisor := gcd(denominator, 10)) > 1:
+        digits, denominator, places = digits * (10 // divisor), denominator // divisor, places + 1
+    if denominator > 1 or places == 0:
+        return str(value)
+    text = str(digits).rjust(places + 1, "0")
+    return f"{'-' if value < 0 else ''}{text[:-places]}.{text[-places:]}"
 
 
 # Choices
@@ -215,16 +188,11 @@ _BRACKETED_LETTER = re.compile(r"(?<!\w)\((?P<letter>[A-Ja-j])\)(?!\w)")
 _OPTION_LINE = re.compile(r"^\W{0,3}(?P<letter>[A-J]|[a-j](?=\)))(?:\s*$|[).:]+(?:\s|$))")
 _NEGATION = re.compile(r"\b(?:not|isn['’]t|nicht)\s+(?:true|correct|wahr)\b", re.IGNORECASE)
 _YES_NO_ANYWHERE = re.compile(r"\b(?:yes|no|true|false)\b", re.IGNORECASE)
-_AFFIRMATIVE = ("yes", "true", "ja", "wahr")
-
-
-def _extract_choice(text: str) -> Answer | None:
-    return extract_strict_choice(text) or _extract_loose_choice(text)
 
 
 def extract_strict_choice(text: str) -> Answer | None:
     """Return the choice of a text that is clearly one."""
-    text = _strip_emphasis(text[-_MAX_SCANNED_CHARS:])
+    text = _searched_text(text)
     for part in _explicit_answers(text):
         if (letter := _LETTER.match(part)) and not (letter["letter"] in "aI" and part[letter.end() :].strip()):
             return _parse_letter(letter)
@@ -233,9 +201,7 @@ def extract_strict_choice(text: str) -> Answer | None:
         if word := _YES_NO.match(part):
             return _parse_yes_no(word["word"])
     lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return None
-    for line in (lines[-1], lines[0]):
+    for line in (*lines[-1:], *lines[:1]):
         if line_match := _OPTION_LINE.match(line):
             # A list of options isn't a choice.
             if sum(bool(_OPTION_LINE.match(other)) for other in lines) == 1:
@@ -246,8 +212,10 @@ def extract_strict_choice(text: str) -> Answer | None:
     return _parse_yes_no(first["word"]) if first else None
 
 
-def _extract_loose_choice(text: str) -> Answer | None:
-    text = _strip_emphasis(text[-_MAX_SCANNED_CHARS:])
+def _extract_choice(text: str) -> Answer | None:
+    if strict := extract_strict_choice(text):
+        return strict
+    text = _searched_text(text)
     if letters := [*_OPTION.finditer(text)] or [*_BRACKETED_LETTER.finditer(text)]:
         return _parse_letter(letters[-1])
     if _NEGATION.search(text):
@@ -263,7 +231,7 @@ def _parse_letter(match: re.Match[str]) -> Answer:
 
 def _parse_yes_no(word: str) -> Answer:
     word = word.lower()
-    return Answer("yes" if word in _AFFIRMATIVE else "no", word)
+    return Answer("yes" if word in ("yes", "true", "ja", "wahr") else "no", word)
 
 
 # Lines
@@ -276,7 +244,7 @@ _PUNCTUATION = re.compile(r"(?<!\w)[^\w\s+\-−$€£%]+|[^\w\s+\-−$€£%#]+(
 
 
 def _extract_line(text: str) -> Answer | None:
-    for part in _explicit_answers(_strip_emphasis(text[-_MAX_SCANNED_CHARS:])):
+    for part in _explicit_answers(_searched_text(text)):
         if answer := _normalize_line(part):
             return answer
     answers = [answer for line in text.splitlines() if (answer := _normalize_line(line))]
@@ -325,16 +293,12 @@ def _normalized_ast(code: str) -> str | None:
             tree = ast.parse(code)
         for node in ast.walk(tree):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                _drop_docstring(node)
+                match node.body:
+                    case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+                        node.body = rest or [ast.Pass()]
         return ast.dump(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-
-
-def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    match node.body:
-        case [ast.Expr(value=ast.Constant(value=str())), *rest]:
-            node.body = rest or [ast.Pass()]
 
 
 # JSON
@@ -366,8 +330,7 @@ def _find_json_candidates(text: str) -> Iterator[str]:
     with suppress(ValueError, RecursionError):
         _DECODER.decode(stripped)
         yield stripped
-    brackets = re.finditer(r"[\[{]", text)
-    for bracket, _ in zip(brackets, range(_MAX_JSON_CANDIDATES), strict=False):
+    for bracket in islice(re.finditer(r"[\[{]", text), _MAX_JSON_CANDIDATES):
         yield text[bracket.start() :]
 
 
@@ -398,11 +361,12 @@ def _explicit_answers(text: str) -> Iterator[str]:
 
 def has_explicit_answer(text: str) -> bool:
     """Return whether a text marks its answer."""
-    return next(_explicit_answers(_strip_emphasis(text[-_MAX_SCANNED_CHARS:])), None) is not None
+    return next(_explicit_answers(_searched_text(text)), None) is not None
 
 
-def _strip_emphasis(text: str) -> str:
-    return _EMPHASIS.sub("", text)
+def _searched_text(text: str) -> str:
+    """Return the end of a reply without Markdown emphasis."""
+    return _EMPHASIS.sub("", text[-_MAX_SCANNED_CHARS:])
 
 
 _EXTRACTORS: Mapping[AnswerKind, Callable[[str], Answer | None]] = {

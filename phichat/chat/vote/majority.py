@@ -19,11 +19,8 @@ from phichat.errors import PhichatError
 from phichat.events import AnswerGroup, Event, ReasoningDelta, SampleFinished, TextDelta, TurnFinished, VoteResult
 from phichat.types import FinishReason, Message, SamplingParams
 
-_MAX_ANSWER_CHARS = 60
-"""Longer answers are quoted in part."""
-
-_MAX_LISTED = 4
-"""Number of other answers that are quoted."""
+_MAX_ANSWER_CHARS = 60  # longer answers are quoted in part
+_MAX_LISTED = 4  # other answers that are quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +42,16 @@ def group_answers(
     answers = [extract_answer(text, kind) for text in texts]
     if kind is AnswerKind.NUMBER:
         answers = _normalize_percentages(answers)
-    members: dict[str | None, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for number, answer in enumerate(answers):
-        members.setdefault(answer.key if answer else None, []).append(number)
-    unanswered = members.pop(None, None)
-    groups = [AnswerGroup(_display_text(answers[numbers[0]]), tuple(numbers)) for numbers in members.values()]
+        if answer:
+            members.setdefault(answer.key, []).append(number)
+    displays = {answer.key: answer.display for answer in reversed(answers) if answer}
+    groups = [AnswerGroup(displays[key], tuple(numbers)) for key, numbers in members.items()]
     groups.sort(key=lambda group: -len(group.samples))
-    return kind, (*groups, *([AnswerGroup(None, tuple(unanswered))] if unanswered else ()))
-
-
-def _display_text(answer: Answer | None) -> str:
-    return answer.display if answer else ""
+    if unanswered := tuple(number for number, answer in enumerate(answers) if answer is None):
+        groups.append(AnswerGroup(None, unanswered))
+    return kind, tuple(groups)
 
 
 def _normalize_percentages(answers: Sequence[Answer | None]) -> list[Answer | None]:
@@ -75,33 +71,23 @@ def _normalize_percentages(answers: Sequence[Answer | None]) -> list[Answer | No
 def detect_answer_kind(texts: Sequence[str]) -> AnswerKind:
     """Return the kind of most of the texts; of two equally frequent, the first."""
     kinds = Counter(_detect_kind(text) for text in texts if text.strip())
-    return kinds.most_common(1)[0][0] if kinds else AnswerKind.LINE
+    return max(kinds, key=lambda kind: kinds[kind], default=AnswerKind.LINE)
 
 
 def _detect_kind(text: str) -> AnswerKind:
-    content = _strip_fence(text)
+    lines = text.strip().splitlines()
+    is_fenced = len(lines) > 2 and lines[0].startswith("```") and lines[-1] == "```"
+    content = "\n".join(lines[1:-1] if is_fenced else lines).strip()
     if content[:1] in ("{", "[") and extract_answer(content, AnswerKind.JSON):
         return AnswerKind.JSON
     if "```" in text or "~~~" in text:
         return AnswerKind.CODE
     if extract_strict_choice(text):
         return AnswerKind.CHOICE
-    if (has_explicit_answer(text) or has_short_answer(text)) and _is_numeric_answer(text):
-        return AnswerKind.NUMBER
-    return AnswerKind.LINE
-
-
-def _strip_fence(text: str) -> str:
-    lines = text.strip().splitlines()
-    if len(lines) > 2 and lines[0].startswith("```") and lines[-1] == "```":
-        lines = lines[1:-1]
-    return "\n".join(lines).strip()
-
-
-def _is_numeric_answer(text: str) -> bool:
-    """Return whether the answer is a number, and does not just contain one."""
-    line = extract_answer(text, AnswerKind.LINE)
-    return line is not None and extract_answer(line.display, AnswerKind.NUMBER) is not None
+    line = extract_answer(text, AnswerKind.LINE) if has_explicit_answer(text) or has_short_answer(text) else None
+    # The answer must be a number, and not just contain one.
+    is_number = line is not None and extract_answer(line.display, AnswerKind.NUMBER) is not None
+    return AnswerKind.NUMBER if is_number else AnswerKind.LINE
 
 
 def run_vote(
@@ -160,23 +146,51 @@ def format_result(result: VoteResult) -> str:
     if complete_count == 1:
         return f"{prefix}There is one sample, so there is nothing to compare."
     if result.groups[0].answer is None:
-        noun = _KIND_NOUNS[result.answer_kind]
+        noun = {"code": "code", "json": "JSON"}.get(result.answer_kind, f"a {result.answer_kind}")
         return f"{prefix}No agreement: none of {complete_count} samples has {noun} to compare. This is the first."
     first, *others = result.groups
-    winner_count, tied = len(first.samples), [group for group in others if len(group.samples) == len(first.samples)]
+    count = len(first.samples)
     answers = "; ".join(filter(None, (_shorten_answer(first), _format_groups(others))))
-    share = f"{winner_count} of {complete_count} samples"
-    if winner_count == 1:
+    if count == 1:
         return (
             f"{prefix}No agreement among {complete_count} samples: 1 said {answers}. This is the first with an answer."
         )
-    if any(group.answer is not None for group in tied):
-        return f"{prefix}A tie: {share} ({_format_agreement(result)}) said {answers}. This is the one that came first."
-    return f"{prefix}{share} agree ({_format_agreement(result)}): {answers}."
+    share, percentage = f"{count} of {complete_count} samples", f"{100 * result.agreement:.0f} %"
+    if any(len(group.samples) == count and group.answer is not None for group in others):
+        return f"{prefix}A tie: {share} ({percentage}) said {answers}. This is the one that came first."
+    return f"{prefix}{share} agree ({percentage}): {answers}."
 
 
-def _format_agreement(result: VoteResult) -> str:
-    return f"{100 * result.agreement:.0f} %"
+def to_document(result: VoteResult, replies: Mapping[int, TurnFinished]) -> dict[str, object]:
+    """Return the result as `--json` prints it; samples are numbered in the order of their indices."""
+    indices = sorted(replies)
+    answers = {index: group.answer for group in result.groups for index in group.samples}
+    return {
+        "by": result.answer_kind,
+        "asked": result.requested,
+        "samples": [
+            {
+                "text": replies[index].text,
+                "reasoning": replies[index].reasoning,
+                "finish_reason": replies[index].finish_reason,
+                "seed": replies[index].seed,
+                "tokens": replies[index].usage.completion_tokens,
+                "answer": answers.get(index),
+            }
+            for index in indices
+        ],
+        "groups": [
+            {
+                "answer": group.answer,
+                "count": len(group.samples),
+                "samples": [indices.index(at) for at in group.samples],
+            }
+            for group in result.groups
+        ],
+        "agreement": result.agreement,
+        "winner": indices.index(result.winner),
+        "outcome": format_result(result),
+    }
 
 
 def _format_groups(groups: Sequence[AnswerGroup]) -> str:
@@ -188,15 +202,6 @@ def _format_groups(groups: Sequence[AnswerGroup]) -> str:
     if unanswered_count := sum(len(group.samples) for group in groups if group.answer is None):
         parts.append(f"{unanswered_count} had nothing to compare")
     return ", ".join(parts)
-
-
-_KIND_NOUNS: Mapping[str, str] = {
-    AnswerKind.NUMBER: "a number",
-    AnswerKind.CHOICE: "a choice",
-    AnswerKind.LINE: "a line",
-    AnswerKind.CODE: "code",
-    AnswerKind.JSON: "JSON",
-}
 
 
 def _shorten_answer(group: AnswerGroup) -> str:

@@ -10,9 +10,10 @@ from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
 from phichat.cli.support.options import all_options, create_context, json_option
 from phichat.cli.support.output import Output
+from phichat.cli.support.turn_presenter import show_progress
 from phichat.config.settings import parse_option
 from phichat.errors import TranscriptError
-from phichat.events import Event, ModelLoading, ModelReady, PromptProgress
+from phichat.events import Event, ModelReady
 
 if TYPE_CHECKING:
     from phichat.chat.replay import ReplayResult
@@ -61,21 +62,9 @@ def logs_replay(cid: str, turn_number: int | None, as_json: bool, **flags: Any) 
 
 
 def _show_event(diagnostics: Diagnostics, event: Event) -> None:
-    match event:
-        case ModelLoading():
-            diagnostics.show_progress(f"loading {event.model} {event.fraction:.0%}")
-        case ModelReady():
-            if not event.path:
-                diagnostics.print_notice(
-                    f"{event.model.name} runs on a server, so identical output can't be guaranteed."
-                )
-            diagnostics.show_progress("reading the prompt")
-        case PromptProgress():
-            diagnostics.show_progress(
-                f"reading {event.done:,} of {event.total:,} tokens" if event.done < event.total else "answering"
-            )
-        case _:
-            pass
+    if isinstance(event, ModelReady) and not event.path:
+        diagnostics.print_notice(f"{event.model.name} runs on a server, so identical output can't be guaranteed.")
+    show_progress(event, diagnostics)
 
 
 def _to_document(result: ReplayResult) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from phichat.chat.conversation import Conversation
 from phichat.chat.slash_commands import Command, parse_command, unescape_prompt
-from phichat.errors import PhichatError, UsageError
+from phichat.errors import UsageError
 from phichat.services.chat_commands import ChatCommands
 from phichat.transcript.records import TurnRecord
 from phichat.tui.controllers.context import ChatContext
@@ -22,20 +23,16 @@ from phichat.types import Part, TextPart
 
 
 class CommandController(ChatCommands):
-    """Run slash commands by means of the other controllers."""
+    """Own the other controllers, and run slash commands by means of them."""
 
-    def __init__(
-        self,
-        context: ChatContext,
-        turns: TurnController,
-        conversations: ConversationController,
-        models: ModelController,
-        prompts: PromptController,
-        runner: TurnRunner,
-    ) -> None:
+    def __init__(self, context: ChatContext) -> None:
         super().__init__(context.service)
-        self._context, self._turns, self._conversations = context, turns, conversations
-        self._models, self._prompts, self._runner = models, prompts, runner
+        self._context = context
+        self.runner = TurnRunner(context)
+        self.turns = TurnController(context, self.runner)
+        self.conversations = ConversationController(context, self.turns)
+        self.models = ModelController(context, self.runner)
+        self.prompts = PromptController(context, self.runner)
 
     def submit(self, text: str, parts: Sequence[Part]) -> None:
         """Run the slash command or send the prompt; put the text back if neither is possible."""
@@ -45,7 +42,7 @@ class CommandController(ChatCommands):
             self._context.notify_error(error)
             self._context.prompt.set_text(text)
             return
-        if command is not None:
+        if command:
             self.run(command)
         elif self._context.check_idle():
             first, *others = parts
@@ -55,10 +52,8 @@ class CommandController(ChatCommands):
 
     def run(self, command: Command) -> None:
         """Run a command; errors are shown."""
-        try:
+        with self._context.report_errors():
             super().run(command)
-        except PhichatError as error:
-            self._context.notify_error(error)
 
     # What the commands need
 
@@ -77,7 +72,7 @@ class CommandController(ChatCommands):
         self._context.notify(text)
 
     def send_prompt(self, parts: Sequence[Part]) -> None:
-        self._turns.send(parts)
+        self.turns.send(parts)
 
     def show_conversation(self, conversation: Conversation) -> None:
         self._context.open_conversation(conversation)
@@ -86,7 +81,7 @@ class CommandController(ChatCommands):
         self._context.refresh_branch()
 
     def attach_file(self, path: Path) -> None:
-        self._prompts.attach_file(path)
+        self.prompts.attach_file(path)
 
     def target_turn(self, number: str) -> TurnRecord:
         """Return the selected turn where the command names none."""
@@ -98,51 +93,52 @@ class CommandController(ChatCommands):
     # Commands that do more on a full screen
 
     def run_help(self, args: str = "") -> None:
-        self._context.screen.app.push_screen(TextDialog("Keys and commands", build_help()))
+        screen = self._context.screen
+        screen.app.push_screen(TextDialog("Keys and commands", build_help([*screen.BINDINGS, *screen.app.BINDINGS])))
 
     def run_model(self, args: str) -> None:
         if args:
-            self._models.switch(args)
+            self.models.switch(args)
         else:
-            self._models.pick()
+            self.models.pick()
 
     def run_context(self, args: str) -> None:
         """Count in a thread: the model may take a while for a long conversation."""
-        self._runner.count_in_thread(
-            self.describe_context, lambda text: self.show_text("What the model sees", text), self._context.notify_error
-        )
+        show = partial(self.show_text, "What the model sees")
+        self.runner.count_in_thread(self.describe_context, show, self._context.notify_error)
 
     def run_undo(self, args: str) -> None:
-        self._turns.undo()
+        self.turns.undo()
 
     def run_edit(self, args: str) -> None:
         if args:
             super().run_edit(args)
         else:
-            self._turns.edit_prompt()
+            self.turns.edit_prompt()
 
     def run_think(self, args: str) -> None:
         self._context.view.action_toggle_fold()
 
     def run_copy(self, args: str) -> None:
         if args.lower() == "code":
-            self._turns.copy_code()
+            self.turns.copy_code()
         else:
-            self._turns.copy_answer()
+            self.turns.copy_answer()
 
     def run_save(self, args: str) -> None:
-        if not args:
-            raise UsageError("/save needs a file name", "Type /save PATH")
-        self._turns.save_last_block(args)
+        self.turns.save_last_block(args)
 
     def run_export(self, args: str) -> None:
-        self._conversations.export(args)
+        self.conversations.export(args)
 
     def run_load(self, args: str) -> None:
-        self._conversations.load(args)
+        if args:
+            super().run_load(args)
+        elif not self._context.sidebar.is_open:
+            self.conversations.toggle_sidebar()
 
     def run_replay(self, args: str) -> None:
-        self._conversations.replay()
+        self.conversations.replay()
 
     def run_exit(self, args: str) -> None:
         app = self._context.screen.app

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import TypeVar
@@ -15,7 +16,8 @@ from phichat.sanitize import sanitize_line
 from phichat.services.chat_service import ChatService
 from phichat.tui.background import run_in_thread
 from phichat.tui.screens.dialogs import Dialog
-from phichat.tui.turn_view import build_turn_views
+from phichat.tui.turn_view import TurnView, build_turn_view
+from phichat.tui.widgets.completions import CompletionList
 from phichat.tui.widgets.conversation import ConversationView
 from phichat.tui.widgets.prompt import PromptInput
 from phichat.tui.widgets.sidebar import Sidebar
@@ -29,18 +31,21 @@ Result = TypeVar("Result")
 class ChatContext:
     """The service, the conversation on the screen, and the widgets.
 
-    is_busy: an answer is being generated, so the tree of turns must not change.
+    is_busy: an answer is being generated, so the tree of turns must not change. edited_turn: the turn that the next
+    prompt replaces.
     """
 
     screen: Screen[None]
     service: ChatService
     conversation: Conversation
     is_busy: bool = False
-    view: ConversationView = field(default_factory=lambda: ConversationView(id="conversation"))
-    prompt: PromptInput = field(default_factory=lambda: PromptInput(id="prompt"))
-    sidebar: Sidebar = field(default_factory=lambda: Sidebar(id="sidebar"))
-    status_line: StatusLine = field(default_factory=lambda: StatusLine(id="status"))
-    welcome: Welcome = field(default_factory=lambda: Welcome(id="welcome"))
+    edited_turn: TurnView | None = None
+    view: ConversationView = field(default_factory=ConversationView)
+    prompt: PromptInput = field(default_factory=PromptInput)
+    completions: CompletionList = field(default_factory=CompletionList)
+    sidebar: Sidebar = field(default_factory=Sidebar)
+    status_line: StatusLine = field(default_factory=StatusLine)
+    welcome: Welcome = field(default_factory=Welcome)
 
     def notify(self, text: str) -> None:
         """Show a message in the corner of the screen."""
@@ -49,6 +54,14 @@ class ChatContext:
     def notify_error(self, error: PhichatError | str) -> None:
         """Show an error in the corner of the screen."""
         self.screen.notify(sanitize_line(f"{error}"), severity="error", markup=False)
+
+    @contextmanager
+    def report_errors(self) -> Iterator[None]:
+        """Show the PhichatError that ends the block, if there is one."""
+        try:
+            yield
+        except PhichatError as error:
+            self.notify_error(error)
 
     def check_idle(self) -> bool:
         """Return True unless an answer is being generated; the user is notified then."""
@@ -60,8 +73,9 @@ class ChatContext:
         """Open a dialog; on_answer is called unless the user cancels it, answers No, or leaves it empty."""
 
         def on_dismiss(answer: Result | None) -> None:
-            if answer:
-                on_answer(answer)
+            with self.report_errors():
+                if answer:
+                    on_answer(answer)
 
         self.screen.app.push_screen(dialog, on_dismiss)
 
@@ -76,7 +90,7 @@ class ChatContext:
 
     def open_conversation(self, conversation: Conversation) -> None:
         """Replace the conversation on the screen."""
-        self.conversation = conversation
+        self.conversation, self.edited_turn = conversation, None
         self.show_conversation(is_empty=not conversation.branch)
         self.refresh_branch()
         self.prompt.set_history([turn.prompt for turn in conversation.branch])
@@ -84,4 +98,4 @@ class ChatContext:
 
     def refresh_branch(self) -> None:
         """Show the branch that ends at the conversation's head."""
-        self.view.show_turns(build_turn_views(self.conversation))
+        self.view.show_turns([build_turn_view(self.conversation, record) for record in self.conversation.branch])

@@ -7,7 +7,7 @@ from functools import partial
 from textual.timer import Timer
 
 from phichat.cancel import CancelToken
-from phichat.errors import PhichatError, UsageError
+from phichat.errors import UsageError
 from phichat.services.transcript_service import EXPORT_FORMATS, ConversationEntry
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turns import TurnController
@@ -31,35 +31,26 @@ class ConversationController:
 
     def toggle_sidebar(self) -> None:
         """Show or hide the sidebar."""
-        self._context.sidebar.toggle_open()
-        if not self._context.sidebar.is_open:
+        sidebar = self._context.sidebar
+        sidebar.toggle_open()
+        if not sidebar.is_open:
             self._context.prompt.focus()
-
-    def load(self, id_prefix: str) -> None:
-        """Open the conversation whose id has this prefix, or the sidebar for "". Raises PhichatError kinds."""
-        if not id_prefix:
-            if not self._context.sidebar.is_open:
-                self.toggle_sidebar()
-        elif self._context.check_idle():
-            self._context.open_conversation(self._context.service.open_conversation(id_prefix))
 
     def search(self, query: str) -> None:
         """List the conversations that match, after a pause in which no other search is requested."""
         if self._search_timer is not None:
             self._search_timer.stop()
-        self._search_timer = self._context.screen.set_timer(
-            _SEARCH_DEBOUNCE_S if query else 0.001, partial(self._search_now, query)
-        )
+        delay_s = _SEARCH_DEBOUNCE_S if query else 0.001
+        self._search_timer = self._context.screen.set_timer(delay_s, partial(self._search_now, query))
 
     def _search_now(self, query: str = "") -> None:
-        self._context.run_in_thread(
-            "list", lambda: self._context.service.transcripts.list_entries(query), self._context.sidebar.show_entries
-        )
+        list_entries = partial(self._context.service.transcripts.list_entries, query)
+        self._context.run_in_thread("list", list_entries, self._context.sidebar.show_entries)
 
     def run_action(self, name: str, entry: ConversationEntry | None) -> None:
         """Run an action of the sidebar on one of its entries; errors are shown."""
         actions = {"open": self._open, "rename": self._rename, "delete": self._delete}
-        try:
+        with self._context.report_errors():
             if name == "undo":
                 self._context.notify(self._context.service.transcripts.undo_delete())
                 self._search_now()
@@ -67,8 +58,6 @@ class ConversationController:
                 self._ask_export(entry.id)
             elif entry is not None:
                 actions[name](entry)
-        except PhichatError as error:
-            self._context.notify_error(error)
 
     def _open(self, entry: ConversationEntry) -> None:
         if not self._context.check_idle():
@@ -114,13 +103,7 @@ class ConversationController:
     def _ask_export(self, conversation_id: str) -> None:
         def on_format(export_format: str) -> None:
             dialog = InputDialog("Save export as", f"conversation.{export_format}")
-            self._context.ask(dialog, partial(on_file_name, export_format))
-
-        def on_file_name(export_format: str, name: str) -> None:
-            try:
-                self._write_export(conversation_id, export_format, name)
-            except PhichatError as error:
-                self._context.notify_error(error)
+            self._context.ask(dialog, partial(self._write_export, conversation_id, export_format))
 
         self._context.ask(SelectDialog("Export as", [(name, name) for name in EXPORT_FORMATS]), on_format)
 

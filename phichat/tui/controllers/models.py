@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, wait
-from functools import partial
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from phichat.cancel import CancelToken
 from phichat.errors import PhichatError
 from phichat.services.model_catalog import CatalogEntry
+from phichat.services.model_downloads import DownloadFacts
 from phichat.tui.background import run_in_thread
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.screens.dialogs import ConfirmDialog
-from phichat.tui.screens.model_picker import ModelPicker, ModelPickerResult
-
-if TYPE_CHECKING:
-    from phichat.services.model_downloads import DownloadFacts
+from phichat.tui.screens.model_picker import ModelPicker
 
 _CONFIRM_POLL_S = 0.1
 """Between two checks whether the download was stopped while the user is asked."""
@@ -38,16 +35,16 @@ class ModelController:
     def pick(self, filter_text: str = "") -> None:
         """Open the list of models."""
 
-        def on_pick(result: ModelPickerResult) -> None:
-            if result.entry is None:
+        def on_pick(picked: CatalogEntry | Literal["unload"]) -> None:
+            if picked == "unload":
                 self.unload()
-            elif result.entry.installed:
-                self.switch(result.entry.name)
+            elif picked.installed:
+                self.switch(picked.name)
             else:
-                self._start_download(result.entry)
+                self._start_download(picked.name)
 
-        catalog, current = self._context.service.catalog, self._context.status_line.status.model
-        self._context.ask(ModelPicker(catalog.entries, catalog.search_hub, current, filter_text), on_pick)
+        current_model = self._context.status_line.status.model
+        self._context.ask(ModelPicker(self._context.service.catalog, current_model, filter_text), on_pick)
 
     def pick_or_switch(self, entry: CatalogEntry) -> None:
         """Switch to an installed model, or open the list at one that can be downloaded."""
@@ -63,14 +60,9 @@ class ModelController:
         # A backend that is closed while it loads would finish loading, and nothing would close it again.
         self._runner.stop_preload()
         self._runner.stop_token_count()
-        try:
+        with self._context.report_errors():
             self._context.service.select_model(name)
-        except PhichatError as error:
-            self._context.notify_error(error)
-        else:
-            self._context.status_line.update_status(
-                activity="", model=self._context.service.model_name, placement="", tokens_per_second=0.0
-            )
+            self._context.status_line.update_status(activity="", model=name, placement="", tokens_per_second=0.0)
         self._runner.preload()
 
     def unload(self) -> None:
@@ -84,32 +76,32 @@ class ModelController:
 
     # Download
 
-    def _start_download(self, entry: CatalogEntry) -> None:
+    def _start_download(self, name: str) -> None:
         if self._download_thread is not None:
             self._context.notify(f"Already downloading {self._download_name}. Wait for it, or press Ctrl+X to stop it.")
             return
-        cancel, screen, name = CancelToken(), self._context.screen, entry.name
+        screen, cancel = self._context.screen, CancelToken()
         self._download_name, self._download_cancel = name, cancel
         self._context.notify(f"Downloading {name}. Ctrl+X stops it; the next download resumes where it left off.")
 
         def run() -> bool:
             """Return False if the user declined the download."""
-            answers: list[bool] = []
+            is_declined = False
 
             def confirm(facts: DownloadFacts) -> bool:
-                answers.append(self._confirm_in_thread(facts, cancel))
-                return answers[-1]
+                nonlocal is_declined
+                is_declined = not self._confirm_in_thread(facts, cancel)
+                return not is_declined
 
             for progress in self._context.service.catalog.download_model(name, confirm, cancel):
-                screen.call_later(self._show_progress, progress)
-            return all(answers)
+                screen.call_later(self._context.status_line.update_status, background=progress)
+            return not is_declined
 
-        on_end = partial(self._on_download_end, name)
-        self._download_thread = run_in_thread(screen, "pull", run, on_end, on_end)
+        self._download_thread = run_in_thread(screen, "pull", run, self._on_download_end, self._on_download_end)
 
     def _confirm_in_thread(self, facts: DownloadFacts, cancel: CancelToken) -> bool:
         """Show the facts, ask only if the model does not fit, and wait for the answer or for the cancel."""
-        answer: Future[bool] = Future()
+        answer, screen = Future[bool](), self._context.screen
 
         def show() -> None:
             self._context.notify(" ".join(facts.describe()))
@@ -119,7 +111,6 @@ class ModelController:
                 dialog = ConfirmDialog(f"{facts.does_not_fit}\nDownload it anyway?")
                 screen.app.push_screen(dialog, lambda confirmed: answer.set_result(bool(confirmed)))
 
-        screen = self._context.screen
         screen.call_later(show)
         while not answer.done():
             if cancel.is_set():
@@ -127,12 +118,9 @@ class ModelController:
             wait([answer], _CONFIRM_POLL_S)
         return answer.result()
 
-    def _show_progress(self, progress: str) -> None:
-        self._context.status_line.update_status(background=progress)
-
-    def _on_download_end(self, name: str, result: bool | PhichatError) -> None:
-        self._download_thread = None
-        self._show_progress("")
+    def _on_download_end(self, result: bool | PhichatError) -> None:
+        name, self._download_thread = self._download_name, None
+        self._context.status_line.update_status(background="")
         if self._download_cancel.is_set():
             self._context.notify(f"Download of {name} stopped. The partial file is kept.")
         elif isinstance(result, PhichatError):

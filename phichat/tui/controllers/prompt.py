@@ -14,14 +14,14 @@ from textual.app import SuspendNotSupported
 from phichat.chat.attachments import read_attachment
 from phichat.chat.command_output import estimate_tokens
 from phichat.chat.slash_commands import complete_command
-from phichat.errors import PhichatError
 from phichat.paths import expand_user
 from phichat.storage.atomic_write import write_atomically
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turn_runner import TurnRunner
-from phichat.tui.widgets.completions import Completion, CompletionList
+from phichat.tui.widgets.completions import Completion
 from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS
 from phichat.types import render_parts
+from phichat.units import format_count
 
 _EXAMPLE_BY_NUMBER = {f"{number}": prompt for number, prompt in enumerate(EXAMPLE_PROMPTS, 1)}
 _MAX_PATHS = 30
@@ -30,8 +30,8 @@ _MAX_PATHS = 30
 class PromptController:
     """Handle what the user types before it is sent."""
 
-    def __init__(self, context: ChatContext, runner: TurnRunner, completions: CompletionList) -> None:
-        self._context, self._runner, self._completions = context, runner, completions
+    def __init__(self, context: ChatContext, runner: TurnRunner) -> None:
+        self._context, self._runner = context, runner
 
     def insert_example(self, prompt: str) -> None:
         """Put an example of the welcome page into the prompt box."""
@@ -48,48 +48,41 @@ class PromptController:
         if not candidates and separator and not typed_path.count(" ") and (not prefix or prefix[-1].isspace()):
             candidates = list(_complete_path(typed_path))
         if not candidates and self._context.welcome.display and text in _EXAMPLE_BY_NUMBER:
-            candidates = [Completion(f"{text}  {_EXAMPLE_BY_NUMBER[text]}", "", _EXAMPLE_BY_NUMBER[text])]
+            example = _EXAMPLE_BY_NUMBER[text]
+            candidates = [Completion(f"{text}  {example}", "", example)]
         self._show_completions(candidates)
 
     def _show_completions(self, candidates: Sequence[Completion]) -> None:
-        self._completions.show_completions(candidates)
+        self._context.completions.show_completions(candidates)
         self._context.prompt.is_completing = bool(candidates)
 
     def handle_completion_key(self, key: str) -> None:
         """Move in the list of completions, close it, or apply the highlighted one."""
         match key:
             case "up":
-                self._completions.action_cursor_up()
+                self._context.completions.action_cursor_up()
             case "down":
-                self._completions.action_cursor_down()
+                self._context.completions.action_cursor_down()
             case "escape":
                 self._show_completions([])
-            case _:
-                completion = self._completions.highlighted_completion
-                if completion is not None:
-                    self._apply_completion(completion, submit=key == "enter")
+            case _ if completion := self._context.completions.highlighted_completion:
+                self._apply_completion(completion, submit=key == "enter")
 
     def _apply_completion(self, completion: Completion, *, submit: bool) -> None:
         prompt = self._context.prompt
         text, replacement = prompt.text, completion.replacement
-        if text.startswith("/"):
-            if submit and text.strip() in (completion.label, replacement.strip()):
-                prompt.submit_text()
-            else:
-                prompt.set_text(replacement)
-            return
-        if text in _EXAMPLE_BY_NUMBER:
-            prompt.set_text(replacement)
-            return
         path, prefix, pastes = Path(replacement), text.rpartition("@")[0], prompt.pastes
-        if _is_folder(path):
+        is_command = text.startswith("/")
+        if is_command and submit and text.strip() in (completion.label, replacement.strip()):
+            prompt.submit_text()
+        elif is_command or text in _EXAMPLE_BY_NUMBER:
+            prompt.set_text(replacement)
+        elif _is_folder(path):
             prompt.set_text(f"{prefix}@{path}/", pastes)
-            return
-        prompt.set_text(prefix, pastes)
-        try:
-            self.attach_file(path)
-        except PhichatError as error:
-            self._context.notify_error(error)
+        else:
+            prompt.set_text(prefix, pastes)
+            with self._context.report_errors():
+                self.attach_file(path)
 
     def attach_file(self, path: Path) -> None:
         """Insert a file as a chip with its tokens: an estimate, then the exact number. Raises AttachmentError."""
@@ -119,9 +112,8 @@ class PromptController:
 
 def _complete_path(typed_text: str) -> Sequence[Completion]:
     """Return the files whose path begins with the text after the @."""
-    typed_path = expand_user(typed_text)
-    is_whole_folder = typed_text.endswith("/") or not typed_text
-    folder, prefix = (typed_path, "") if is_whole_folder else (typed_path.parent, typed_path.name)
+    path = expand_user(typed_text)
+    folder, prefix = (path.parent, path.name) if typed_text and not typed_text.endswith("/") else (path, "")
     try:
         matches = sorted(path for path in folder.iterdir() if path.name.lower().startswith(prefix.lower()))
     except (OSError, ValueError):
@@ -142,5 +134,4 @@ def _describe_path(path: Path) -> str:
         size = path.stat().st_size
     except OSError:  # a dangling link
         return "missing"
-    tokens = -(-size // 4)
-    return f"{size:,} bytes, about {tokens:,} {'token' if tokens == 1 else 'tokens'}"
+    return f"{size:,} bytes, about {format_count(-(-size // 4), 'token')}"

@@ -6,23 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import Thread
 from time import monotonic, thread_time
 
+from phichat import events
 from phichat.cancel import CancelToken
 from phichat.chat.presenter import TurnPresenter, present
 from phichat.errors import PhichatError
-from phichat.events import (
-    Event,
-    ModelLoading,
-    ModelReady,
-    ModelVerifying,
-    PromptProgress,
-    ReasoningDelta,
-    TextDelta,
-    TurnFinished,
-    TurnStarted,
-)
-from phichat.tui.background import Result, run_in_thread
+from phichat.tui.background import EventPump, Result, run_in_thread
 from phichat.tui.controllers.context import ChatContext
-from phichat.tui.event_pump import EventPump
 from phichat.tui.turn_view import TurnView
 from phichat.types import Part, render_parts
 
@@ -43,35 +32,34 @@ class StatusPresenter(TurnPresenter):
     def __init__(self, context: ChatContext) -> None:
         self._context, self._update = context, context.status_line.update_status
 
-    def on_turn_started(self, event: TurnStarted) -> None:
+    def on_turn_started(self, event: events.TurnStarted) -> None:
         self._update(activity="starting…")
 
-    def on_model_verifying(self, event: ModelVerifying) -> None:
+    def on_model_verifying(self, event: events.ModelVerifying) -> None:
         self._update(activity=f"verifying {event.fraction:.0%}")
 
-    def on_model_loading(self, event: ModelLoading) -> None:
+    def on_model_loading(self, event: events.ModelLoading) -> None:
         self._update(activity=f"loading {event.fraction:.0%}")
 
-    def on_model_ready(self, event: ModelReady) -> None:
+    def on_model_ready(self, event: events.ModelReady) -> None:
         self._context.service.on_model_loaded(event)
         self._context.conversation.on_model_loaded(event)
-        model = event.model
-        layers = model.n_layers + 1
+        model, layers = event.model, event.model.n_layers + 1
         placement = f"{min(model.n_gpu_layers, layers)} of {layers} layers on the GPU" if model.n_gpu_layers else "CPU"
         self._update(activity="reading prompt", model=model.name, placement=placement, n_ctx=model.n_ctx)
 
-    def on_prompt_progress(self, event: PromptProgress) -> None:
+    def on_prompt_progress(self, event: events.PromptProgress) -> None:
         is_reading = event.done < event.total
         activity = f"reading prompt {event.done:,}/{event.total:,}" if is_reading else "thinking…"
         self._update(activity=activity, used_tokens=event.total)
 
-    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
+    def on_reasoning_delta(self, event: events.ReasoningDelta) -> None:
         self._update(activity="thinking…")
 
-    def on_text_delta(self, event: TextDelta) -> None:
+    def on_text_delta(self, event: events.TextDelta) -> None:
         self._update(activity="writing…")
 
-    def on_turn_finished(self, event: TurnFinished) -> None:
+    def on_turn_finished(self, event: events.TurnFinished) -> None:
         self._update(
             activity="",
             used_tokens=event.usage.prompt_tokens + event.usage.completion_tokens,
@@ -104,25 +92,22 @@ class TurnRunner:
         self.stop_token_count()
         preload_pump, count_thread = self._preload_pump, self._count_thread
 
-        def iter_events(cancel: CancelToken) -> Iterator[Event]:
+        def iter_events(cancel: CancelToken) -> Iterator[events.Event]:
             if preload_pump is not None:
                 preload_pump.wait()
             if count_thread is not None:
                 count_thread.join()
             yield from conversation.send(tuple(parts), params, cancel)
 
-        self._turn_pump = EventPump(iter_events, self._on_thread_events)
         context.is_busy = True
         context.status_line.update_status(activity="starting…")
         self._thread_time = thread_time()
-        self._turn_pump.start()
+        self._turn_pump = EventPump(iter_events, self._on_thread_events)
 
     def preload(self) -> None:
         """Load the model while the user types."""
-        self._preload_pump = EventPump(
-            lambda cancel: self._context.service.get_backend().load(cancel), self._on_thread_events
-        )
-        self._preload_pump.start()
+        service = self._context.service
+        self._preload_pump = EventPump(lambda cancel: service.get_backend().load(cancel), self._on_thread_events)
 
     def stop_preload(self) -> None:
         """Stop loading, wait for the end of it, and discard its events, which are out of date."""
@@ -145,11 +130,9 @@ class TurnRunner:
             if tokens and not cancel.is_set():
                 on_count(tokens)
 
-        def ignore(error: PhichatError) -> None:
-            """The estimate remains, and the next turn reports the error."""
-
         count = self._context.service.count_tokens
-        self.count_in_thread(lambda: count(text, cancel), on_result, ignore)
+        # After an error the estimate remains, and the next turn reports the error.
+        self.count_in_thread(lambda: count(text, cancel), on_result, lambda error: None)
 
     def count_in_thread(
         self,
@@ -202,8 +185,8 @@ class TurnRunner:
     def _handle_preload_events(self) -> None:
         if self._preload_pump is None:
             return
-        events, done, error = self._preload_pump.drain_events()
-        for event in events:
+        batch, done, error = self._preload_pump.drain_events()
+        for event in batch:
             present(event, self._status)
         if done:
             self._preload_pump = None
@@ -226,8 +209,8 @@ class TurnRunner:
         pump, turn = self._turn_pump, self._turn
         if pump is None or turn is None:
             return
-        events, done, error = pump.drain_events()
-        for event in events:
+        batch, done, error = pump.drain_events()
+        for event in batch:
             turn.apply_event(event)
             present(event, self._status)
         if error is not None:
@@ -237,9 +220,8 @@ class TurnRunner:
         self._context.view.update_turn(turn)
         started, self._thread_time = self._thread_time, thread_time()
         self._drawn_at = monotonic()
-        self._draw_interval = min(
-            _MAX_DRAW_INTERVAL_S, max(_MIN_DRAW_INTERVAL_S, _DRAW_CPU_DIVISOR * (self._thread_time - started))
-        )
+        affordable = _DRAW_CPU_DIVISOR * (self._thread_time - started)
+        self._draw_interval = min(_MAX_DRAW_INTERVAL_S, max(_MIN_DRAW_INTERVAL_S, affordable))
 
     def _finish_turn(self, turn: TurnView) -> None:
         self._turn_pump = self._turn = None

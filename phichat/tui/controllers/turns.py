@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from phichat.errors import PhichatError
 from phichat.paths import expand_user
 from phichat.storage.atomic_write import write_atomically
 from phichat.tui import clipboard
@@ -20,16 +19,14 @@ _FILE_SUFFIXES = {"python": "py", "py": "py", "bash": "sh", "javascript": "js"}
 
 
 class TurnController:
-    """Act on a turn."""
+    """Act on a turn. Methods without a dialog raise PhichatError kinds."""
 
     def __init__(self, context: ChatContext, runner: TurnRunner) -> None:
         self._context, self._runner = context, runner
-        self._edited_turn: TurnView | None = None
 
     def get_target(self) -> TurnView | None:
         """Return the selected turn, else the last one; without turns notify the user and return None."""
-        view = self._context.view
-        turn = view.selected_turn or next(reversed(view.turns), None)
+        turn = self._context.view.target_turn
         if turn is None:
             self._context.notify("This conversation is empty.")
         return turn
@@ -37,7 +34,7 @@ class TurnController:
     def get_idle_target(self) -> TurnView | None:
         """Return the turn to change, or None after a notification while an answer is being generated."""
         turn = self.get_target() if self._context.check_idle() else None
-        return turn if turn is not None and turn.id else None
+        return turn if turn and turn.id else None
 
     # Copy and save
 
@@ -61,8 +58,7 @@ class TurnController:
 
     def copy_answer(self) -> None:
         """Copy the answer, as the model wrote it."""
-        turn = self.get_target()
-        if turn is not None:
+        if turn := self.get_target():
             self._copy(turn.text or turn.prompt, "the answer", turn.code_report.warnings)
 
     def copy_code(self) -> None:
@@ -73,15 +69,13 @@ class TurnController:
         """Save a code block of the answer to a file."""
 
         def ask_file_name(turn: TurnView, block: AnswerBlock) -> None:
-            suffix = _FILE_SUFFIXES.get(block.language.lower(), "txt")
-            dialog = InputDialog("Save the code as", f"code.{suffix}")
+            dialog = InputDialog("Save the code as", f"code.{_FILE_SUFFIXES.get(block.language.lower(), 'txt')}")
             self._context.ask(dialog, lambda name: self.save_to_file(name, block.code))
 
         self._pick_code_block(ask_file_name)
 
     def _pick_code_block(self, on_pick: Callable[[TurnView, AnswerBlock], None]) -> None:
-        turn = self.get_target()
-        if turn is None:
+        if not (turn := self.get_target()):
             return
         blocks = [block for block in turn.blocks if block.is_code]
         if not blocks:
@@ -94,8 +88,7 @@ class TurnController:
 
     def save_last_block(self, name: str) -> None:
         """Save the last code block of the answer, or else the answer."""
-        turn = self.get_target()
-        if turn is not None:
+        if turn := self.get_target():
             code_blocks = [block.code for block in turn.blocks if block.is_code]
             self.save_to_file(name, code_blocks[-1] if code_blocks else turn.text)
 
@@ -103,49 +96,45 @@ class TurnController:
         """Write a text to a file; the user confirms that an existing file is replaced."""
         path = expand_user(name)
 
-        def write_file() -> None:
+        def write_file(confirmed: bool) -> None:
             try:
                 write_atomically(path, text.encode("utf-8", "replace"))
+                self._context.notify(f"Saved {path}.")
             except OSError as error:
                 self._context.notify_error(f"Can't write {path}: {error.strerror}.")
-            else:
-                self._context.notify(f"Saved {path}.")
 
         # Path.exists raises for a malformed name; writing to it reports a better error.
         if os.path.exists(path):  # noqa: PTH110
-            self._context.ask(ConfirmDialog(f"{path} already exists. Replace it?"), lambda _: write_file())
+            self._context.ask(ConfirmDialog(f"{path} already exists. Replace it?"), write_file)
         else:
-            write_file()
+            write_file(confirmed=True)
 
     # Change the tree of turns
 
     def regenerate(self) -> None:
         """Answer the same prompt again, as an alternative."""
-        turn = self.get_idle_target()
-        if turn is not None:
+        if turn := self.get_idle_target():
             self._move_head_before(turn)
             self._runner.send(turn.parts)
 
     def edit_prompt(self) -> None:
         """Put the prompt of the turn into the prompt box; sending it makes a sibling of the turn."""
-        turn = self.get_idle_target()
-        if turn is not None:
-            self._edited_turn = turn
+        if turn := self.get_idle_target():
+            self._context.edited_turn = turn
             self._context.prompt.set_text(turn.prompt)
             self._context.prompt.focus()
             self._context.notify("Editing this prompt. Enter sends it as a new branch.")
 
     def send(self, parts: Sequence[Part]) -> None:
         """Send a prompt, in place of the one being edited if there is one."""
-        turn, self._edited_turn = self._edited_turn, None
-        if turn is not None:
+        turn, self._context.edited_turn = self._context.edited_turn, None
+        if turn:
             self._move_head_before(turn)
         self._runner.send(parts)
 
     def undo(self) -> None:
         """Go back to before the turn, with its prompt in the prompt box."""
-        turn = self.get_idle_target()
-        if turn is not None:
+        if turn := self.get_idle_target():
             self._move_head_before(turn)
             self._context.prompt.set_text(turn.prompt)
 
@@ -156,8 +145,7 @@ class TurnController:
 
     def show_sibling(self, step: int) -> None:
         """Show the previous or next answer to the same place."""
-        turn = self.get_idle_target()
-        if turn is None:
+        if not (turn := self.get_idle_target()):
             return
         sibling_ids = self._context.conversation.sibling_ids(turn.id)
         index = sibling_ids.index(turn.id) + step
@@ -168,29 +156,20 @@ class TurnController:
 
     def fork(self) -> None:
         """Continue in a copy of the conversation that ends at the turn."""
-        turn = self.get_idle_target()
-        if turn is None:
-            return
-        try:
-            self._context.open_conversation(
-                self._context.service.fork_conversation(self._context.conversation, turn.id)
-            )
-        except PhichatError as error:
-            self._context.notify_error(error)
-        else:
+        if turn := self.get_idle_target():
+            fork = self._context.service.fork_conversation(self._context.conversation, turn.id)
+            self._context.open_conversation(fork)
             self._context.notify("Forked. The original conversation is unchanged.")
 
     def delete(self) -> None:
         """Delete the turn and everything after it, once the user has confirmed."""
-        turn = self.get_idle_target()
-        if turn is None:
+        if not (turn := self.get_idle_target()):
             return
 
         def on_confirm(confirmed: bool) -> None:
-            try:
+            with self._context.report_errors():
+                self._context.edited_turn = None
                 self._context.conversation.remove_turn(turn.id)
-            except PhichatError as error:
-                self._context.notify_error(error)
             self._context.refresh_branch()
 
         self._context.ask(ConfirmDialog("Delete this turn and everything after it?"), on_confirm)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,12 +41,11 @@ class ItemKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RenderItem:
-    """Untrusted text, not yet sanitised. language: the label of code. line: in the answer, from 1."""
+    """Untrusted text, not yet sanitised. language: the label of code."""
 
     kind: ItemKind
     text: str
     language: str = ""
-    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +70,8 @@ class StreamingBlocks:
     def __init__(self) -> None:
         self._closed_blocks: list[AnswerBlock] = []
         self._open_blocks: list[AnswerBlock] = []
-        self._tail_offset = 0
-        self._tail_line = 1
+        self._tail_offset, self._tail_line, self._text_length = 0, 1, 0
         self._table_header = ""
-        self._text_length = 0
 
     @property
     def blocks(self) -> Sequence[AnswerBlock]:
@@ -84,8 +81,7 @@ class StreamingBlocks:
         """Parse the text so far, which starts with the text of the previous call."""
         if len(text) == self._text_length:
             return
-        self._text_length = len(text)
-        tail = text[self._tail_offset :]
+        self._text_length, tail = len(text), text[self._tail_offset :]
         lines = tail.split("\n")
         blocks = list(_parse_blocks(tail, lines, self._tail_line, self._table_header))
         if len(blocks) > 1:
@@ -118,33 +114,31 @@ def _parse_blocks(text: str, lines: Sequence[str], first_line: int, table_header
             continue
         is_table = token.type == "table_open"
         part_header = table_header if is_table and index == 0 else ""
-        part_starts = _choose_splits(
-            lines, [start, *(point - header_lines for point in _find_split_points(tokens, index))]
-        )
+        split_points = [start, *(point - header_lines for point in _find_split_points(tokens, index))]
+        part_starts = _choose_splits(lines, split_points)
         for part_start, part_end in zip(part_starts, [*part_starts[1:], end], strict=True):
             if is_table and part_start != start:
                 part_header = part_header or "".join(f"{one}\n" for one in lines[start : start + 2])
             source = part_header + "\n".join(lines[part_start:part_end])
             kind = ItemKind.PLAIN if len(source) > _UNFORMATTED_ABOVE_CHARS else ItemKind.MARKDOWN
-            item = RenderItem(kind, source, line=first_line + part_start)
-            is_code = token.type == "code_block"
-            last_line = first_line + part_end - 1
             yield AnswerBlock(
-                (item,), item.line, last_line, is_code=is_code, code=token.content, table_header=part_header
+                (RenderItem(kind, source),),
+                first_line + part_start,
+                first_line + part_end - 1,
+                is_code=token.type == "code_block",
+                code=token.content,
+                table_header=part_header,
             )
 
 
 def _find_split_points(tokens: Sequence[Token], index: int) -> Iterator[int]:
-    """Yield the lines where a list or a table can be split."""
+    """Return the lines where a list or a table can be split."""
     child_types = {"bullet_list_open": "list_item_open", "ordered_list_open": "list_item_open", "table_open": "tr_open"}
     child_type = child_types.get(tokens[index].type)
-    header_rows = 1 if child_type == "tr_open" else 0
-    for token in takewhile(lambda token: token.level > 0, tokens[index + 1 :]):
-        if token.type == child_type and token.level <= 2 and token.map is not None:
-            if header_rows:
-                header_rows -= 1
-            else:
-                yield token.map[0]
+    descendants = takewhile(lambda token: token.level > 0, tokens[index + 1 :])
+    lines = (token.map[0] for token in descendants if token.type == child_type and token.level <= 2 and token.map)
+    # The first row of a table is its header.
+    return islice(lines, 1 if child_type == "tr_open" else 0, None)
 
 
 def _choose_splits(lines: Sequence[str], split_points: Sequence[int]) -> list[int]:
@@ -161,11 +155,7 @@ def _choose_splits(lines: Sequence[str], split_points: Sequence[int]) -> list[in
 
 def _fence_block(content: str, info: str, line: int, last_line: int) -> AnswerBlock:
     language = next(iter(info.split()), "")
-    items = tuple(_code_items(content, language, line + 1))
-    return AnswerBlock(items, line, last_line, is_code=True, code=content, language=language)
-
-
-def _code_items(content: str, language: str, line: int) -> Iterator[RenderItem]:
     lines = content.removesuffix("\n").split("\n")
-    for start in range(0, len(lines), _CODE_CHUNK_LINES):
-        yield RenderItem(ItemKind.CODE, "\n".join(lines[start : start + _CODE_CHUNK_LINES]), language, line + start)
+    chunks = (lines[start : start + _CODE_CHUNK_LINES] for start in range(0, len(lines), _CODE_CHUNK_LINES))
+    items = tuple(RenderItem(ItemKind.CODE, "\n".join(chunk), language) for chunk in chunks)
+    return AnswerBlock(items, line, last_line, is_code=True, code=content, language=language)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import copy
 from functools import cache
 from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markdown import Heading, ImageItem, Markdown, MarkdownElement
+from rich.markdown import Heading, ImageItem, Markdown
 from rich.text import Text
 
 
@@ -35,11 +34,7 @@ class _ImagePlaceholder(ImageItem):
 
 
 class _ChatMarkdown(Markdown):
-    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
-        **Markdown.elements,
-        "heading_open": _LeftHeading,
-        "image": _ImagePlaceholder,
-    }
+    elements: ClassVar = {**Markdown.elements, "heading_open": _LeftHeading, "image": _ImagePlaceholder}
 
 
 @cache
@@ -54,12 +49,3 @@ def parse_markdown(source: str, code_theme: str) -> Markdown:
     markdown.markup = source
     markdown.parsed = get_parser().parse(source)
     return markdown
-
-
-def make_console(styles: Mapping[str, str]) -> Console:
-    """Return a console that only renders, without writing to a terminal."""
-    from io import StringIO
-
-    from rich.theme import Theme
-
-    return Console(file=StringIO(), force_terminal=True, color_system="truecolor", theme=Theme(dict(styles)))

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.style import Style
+from rich.text import Text
+from rich.theme import Theme
 
 from phichat.sanitize import sanitize
 from phichat.tui.render.blocks import ItemKind, RenderItem
@@ -37,24 +43,19 @@ class Renderer:
     """Render for one theme and one width, in cells to the right of the gutter."""
 
     def __init__(self, theme: RenderTheme, width: int) -> None:
-        from phichat.tui.render.markdown import make_console
-
         self.theme, self.width = theme, max(10, width)
-        self._console = make_console(
-            {
-                "markdown.h1": f"bold underline {theme.accent}",
-                "markdown.h2": f"bold {theme.accent}",
-                "markdown.h3": f"bold {theme.accent}",
-                "markdown.h4": "bold",
-                "markdown.code": f"bold {theme.accent}",
-                "markdown.item.bullet": theme.accent,
-                "markdown.item.number": theme.accent,
-                "markdown.link": "underline",
-                "markdown.link_url": theme.muted,
-                "markdown.block_quote": theme.muted,
-                "markdown.hr": theme.muted,
-            }
-        )
+        styles = {
+            "h1": f"bold underline {theme.accent}",
+            **dict.fromkeys(("h2", "h3", "code"), f"bold {theme.accent}"),
+            "h4": "bold",
+            **dict.fromkeys(("item.bullet", "item.number"), theme.accent),
+            "link": "underline",
+            **dict.fromkeys(("link_url", "block_quote", "hr"), theme.muted),
+        }
+        markdown_theme = Theme({f"markdown.{name}": style for name, style in styles.items()})
+        # Only renders; nothing is written to a terminal.
+        self._console = Console(file=StringIO(), force_terminal=True, color_system="truecolor", theme=markdown_theme)
+        self._code_theme = "monokai" if theme.dark else "friendly"
         self._prompt_gutter = Segment("▌ ", Style.parse(theme.prompt))
         self._empty_gutter = Segment(" " * GUTTER_WIDTH)
 
@@ -64,30 +65,24 @@ class Renderer:
         return [(gutter, *line) for line in self._render_item(item)]
 
     def _render_item(self, item: RenderItem) -> Sequence[Sequence[Segment]]:
-        from rich.padding import Padding
-        from rich.text import Text
-
-        from phichat.tui.render.markdown import parse_markdown
-
-        text = sanitize(item.text).expandtabs(TAB_SIZE)
-        theme = self.theme
-        folded = {ItemKind.PLAIN: "", ItemKind.PROMPT: theme.prompt, ItemKind.REASONING: f"italic {theme.muted}"}
+        text, theme = sanitize(item.text).expandtabs(TAB_SIZE), self.theme
         match item.kind:
             case ItemKind.MARKDOWN:
+                from phichat.tui.render.markdown import parse_markdown
+
                 return self._render_rich(parse_markdown(text, self._code_theme))
             case ItemKind.CODE:
                 return self._render_rich(self._highlight_code(text, item.language))
-            case ItemKind.PLAIN | ItemKind.PROMPT | ItemKind.REASONING as kind:
-                return self._render_plain(text, folded[kind])
             case ItemKind.WARNING:
                 return self._render_rich(Padding(Text(f"⚠ {text}", style=theme.warning), (0, 0, 0, 1)))
             case ItemKind.NOTICE | ItemKind.ERROR | ItemKind.META as kind:
                 styles = {ItemKind.NOTICE: theme.notice, ItemKind.ERROR: theme.error, ItemKind.META: theme.muted}
                 return self._render_rich(Text(text, style=styles[kind]))
-
-    @property
-    def _code_theme(self) -> str:
-        return "monokai" if self.theme.dark else "friendly"
+            case ItemKind.PLAIN | ItemKind.PROMPT | ItemKind.REASONING as kind:
+                # In linear time for a line of any length.
+                styles = {ItemKind.PROMPT: theme.prompt, ItemKind.REASONING: f"italic {theme.muted}"}
+                style = Style.parse(styles[kind]) if kind in styles else None
+                return [(Segment(line, style),) for line in fold_text(text, self.width)]
 
     def _highlight_code(self, code: str, language: str) -> object:
         from rich.syntax import Syntax
@@ -110,16 +105,9 @@ class Renderer:
         trailing = next((index for index, is_blank in enumerate(reversed(blank)) if not is_blank), 0)
         return lines[start : len(lines) - trailing]
 
-    def _render_plain(self, text: str, style: str) -> Sequence[Sequence[Segment]]:
-        """Fold plain text at the width, in linear time for a line of any length."""
-        rich_style = Style.parse(style) if style else None
-        return [(Segment(line, rich_style),) for line in fold_text(text, self.width)]
-
 
 def fold_text(text: str, width: int) -> list[str]:
     """Return the lines of a text, each at most width cells, broken at a space if possible."""
-    from rich.cells import cell_len
-
     lines: list[str] = []
     for source_line in text.split("\n"):
         offset = 0

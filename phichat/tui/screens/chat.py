@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from functools import partial
 from time import monotonic
 from typing import ClassVar
 
-from textual.app import ComposeResult
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.events import Resize
 from textual.screen import Screen
 
 from phichat.chat.conversation import Conversation
+from phichat.chat.slash_commands import COMMANDS, Command
 from phichat.services.chat_service import ChatService
 from phichat.tui.controllers.commands import CommandController
 from phichat.tui.controllers.context import ChatContext
-from phichat.tui.controllers.conversations import ConversationController
-from phichat.tui.controllers.models import ModelController
-from phichat.tui.controllers.prompt import PromptController
-from phichat.tui.controllers.turn_runner import TurnRunner
-from phichat.tui.controllers.turns import TurnController
-from phichat.tui.widgets.completions import CompletionList
+from phichat.tui.help import filter_bindings, format_keys
+from phichat.tui.widgets.conversation import ConversationView
 from phichat.tui.widgets.prompt import PromptInput
 from phichat.tui.widgets.sidebar import Sidebar
 from phichat.tui.widgets.welcome import Welcome
@@ -54,29 +53,26 @@ class ChatScreen(Screen[None]):
     def __init__(self, service: ChatService, conversation: Conversation | None = None) -> None:
         super().__init__()
         self.context = context = ChatContext(self, service, conversation or service.new_conversation())
-        self._completions = CompletionList(id="completions")
-        self.runner = runner = TurnRunner(context)
-        self.turns = turns = TurnController(context, runner)
-        self.conversations = ConversationController(context, turns)
-        self.models = ModelController(context, runner)
-        self.prompts = PromptController(context, runner, self._completions)
-        self.commands = CommandController(context, turns, self.conversations, self.models, self.prompts, runner)
+        self.commands = commands = CommandController(context)
+        self.runner, self.conversations, turns = commands.runner, commands.conversations, commands.turns
+        self.models, self.prompts = commands.models, commands.prompts
+        report_errors = context.report_errors()
         # Textual looks up the action of a key by this name on the screen.
         self.action_copy_answer = turns.copy_answer
         self.action_copy_code = turns.copy_code
         self.action_save_code = turns.save_code
-        self.action_regenerate = turns.regenerate
+        self.action_regenerate = report_errors(turns.regenerate)
         self.action_edit_prompt = turns.edit_prompt
-        self.action_fork_conversation = turns.fork
+        self.action_fork_conversation = report_errors(turns.fork)
         self.action_delete_turn = turns.delete
-        self.action_show_sibling = turns.show_sibling
+        self.action_show_sibling = report_errors(turns.show_sibling)
         self.action_new_conversation = self.conversations.new
         self.action_toggle_sidebar = self.conversations.toggle_sidebar
         self.action_pick_model = self.models.pick
         self.action_unload_model = self.models.unload
         self.action_stop_download = self.models.stop_download
         self.action_open_editor = self.prompts.open_editor
-        self.action_show_help = self.commands.run_help
+        self.action_show_help = commands.run_help
         self.action_jump_to_warning = context.view.action_next_warning
         self.action_jump_to_top = context.view.action_jump_to_top
         self.action_jump_to_end = context.view.action_jump_to_end
@@ -89,7 +85,7 @@ class ChatScreen(Screen[None]):
             with Vertical(id="talk"):
                 yield context.welcome
                 yield context.view
-                yield self._completions
+                yield context.completions
                 yield context.prompt
         yield context.status_line
 
@@ -112,6 +108,22 @@ class ChatScreen(Screen[None]):
         self.runner.preload()
         self.models.refresh_welcome()
 
+    def iter_palette_commands(self) -> Iterator[SystemCommand]:
+        """Yield the actions of the keys, and the slash commands."""
+        turn_bindings = (
+            each for each in filter_bindings(ConversationView.BINDINGS) if each.action.startswith("screen.")
+        )
+        for binding in (*filter_bindings(self.BINDINGS), *turn_bindings):
+            action = partial(self.run_action, binding.action.removeprefix("screen."))
+            yield SystemCommand(f"{binding.description} ({format_keys(binding)})", "", action)
+        yield SystemCommand("Unload the model (Ctrl+U in the model list)", "", self.action_unload_model)
+        for command in COMMANDS:
+            title = f"{command.description[0].upper()}{command.description[1:]} (/{command.name})"
+            if command.usage_args and not command.usage_args.startswith("["):
+                yield SystemCommand(title, "", partial(self.context.prompt.set_text, f"/{command.name} "))
+            else:
+                yield SystemCommand(title, "", partial(self.commands.run, Command(command.name)))
+
     # Messages
 
     def on_resize(self, event: Resize) -> None:
@@ -122,7 +134,8 @@ class ChatScreen(Screen[None]):
         self.prompts.update_completions()
 
     def on_prompt_input_submitted(self, message: PromptInput.Submitted) -> None:
-        self.commands.submit(message.text, message.parts)
+        with self.context.report_errors():
+            self.commands.submit(message.text, message.parts)
 
     def on_prompt_input_completion_key(self, message: PromptInput.CompletionKey) -> None:
         self.prompts.handle_completion_key(message.key)
@@ -154,15 +167,13 @@ class ChatScreen(Screen[None]):
 
     def handle_interrupt(self) -> None:
         """Copy the selected text, else stop the answer; the second Ctrl+C in a row quits."""
-        selected_text = self.get_selected_text()
-        if selected_text:
+        if selected_text := self.get_selected_text():
             self.app.copy_to_clipboard(selected_text)
             self.clear_selection()
             return
         now = monotonic()
         if now - self._interrupted_at < _DOUBLE_PRESS_S:
-            self.save_and_shut_down()
-            self.app.exit()
+            self.save_and_quit()
             return
         self._interrupted_at = now
         if not self.runner.stop():
@@ -182,10 +193,11 @@ class ChatScreen(Screen[None]):
         """Draw everything again, after another program has written to the terminal."""
         self.refresh(repaint=True, layout=True)
 
-    def save_and_shut_down(self) -> None:
-        """Save the draft and stop everything."""
+    def save_and_quit(self) -> None:
+        """Save the draft, stop everything, and end the app."""
         self.context.service.ui_state.save_draft(self.context.prompt.text, self.context.prompt.pastes)
         self.shut_down()
+        self.app.exit()
 
     def shut_down(self) -> None:
         """Stop everything; the part of an answer generated so far is recorded."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -14,7 +13,7 @@ from textual.widgets.option_list import Option
 
 from phichat.errors import PhichatError
 from phichat.sanitize import sanitize_line
-from phichat.services.model_catalog import CatalogEntry
+from phichat.services.model_catalog import CatalogEntry, ModelCatalog
 from phichat.tui.background import run_in_thread
 from phichat.tui.screens.dialogs import Dialog
 from phichat.tui.widgets.model_row import format_model_row
@@ -22,15 +21,8 @@ from phichat.tui.widgets.model_row import format_model_row
 _KEY_HINTS = "● installed: Enter to use   ○ available: Enter to download   Ctrl+U unload"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelPickerResult:
-    """The model to use or to download, or None to unload the current one."""
-
-    entry: CatalogEntry | None
-
-
-class ModelPicker(Dialog[ModelPickerResult]):
-    """Type to filter; Enter picks a model, or searches Hugging Face if none matches."""
+class ModelPicker(Dialog[CatalogEntry | Literal["unload"]]):
+    """Type to filter; Enter picks a model to use or to download, or searches Hugging Face if none matches."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         # With priority over the input, where the key would delete to the left.
@@ -38,14 +30,8 @@ class ModelPicker(Dialog[ModelPickerResult]):
         Binding("escape", "cancel", "Close"),
     ]
 
-    def __init__(
-        self,
-        list_entries: Callable[[], Sequence[CatalogEntry]],
-        search_hub: Callable[[str], Sequence[CatalogEntry]],
-        current_model: str = "",
-        filter_text: str = "",
-    ) -> None:
-        self._list_entries, self._search_hub, self._current_model = list_entries, search_hub, current_model
+    def __init__(self, catalog: ModelCatalog, current_model: str, filter_text: str) -> None:
+        self._catalog, self._current_model = catalog, current_model
         self._input = Input(filter_text, placeholder="type to filter, or search Hugging Face", compact=True)
         self._options, self._status = OptionList(markup=False), Static("", markup=False)
         hints = Static(Text(_KEY_HINTS, "dim"), markup=False)
@@ -55,7 +41,7 @@ class ModelPicker(Dialog[ModelPickerResult]):
         self._is_fetching = self._pick_when_loaded = False
 
     def on_mount(self) -> None:
-        self._fetch_entries(self._list_entries, "looking for installed models…")
+        self._fetch_entries(self._catalog.entries, "looking for installed models…")
 
     def _fetch_entries(self, fetch: Callable[[], Sequence[CatalogEntry]], status: str) -> None:
         self._set_status(status)
@@ -84,12 +70,11 @@ class ModelPicker(Dialog[ModelPickerResult]):
             return
         terms = self._input.value.lower().split()
         self._matches = [
-            entry for entry in self._entries if all(term in f"{entry.name} {entry.details}".lower() for term in terms)
+            each for each in self._entries if all(term in f"{each.name} {each.details}".lower() for term in terms)
         ]
+        rows = (format_model_row(each, is_current=each.name == self._current_model) for each in self._matches)
         self._options.clear_options()
-        self._options.add_options(
-            Option(format_model_row(entry, is_current=entry.name == self._current_model)) for entry in self._matches
-        )
+        self._options.add_options(map(Option, rows))
         self._options.highlighted = 0 if self._matches else None
         if terms and not self._matches:
             self._set_status("No local match. Enter searches Hugging Face.")
@@ -104,23 +89,21 @@ class ModelPicker(Dialog[ModelPickerResult]):
             self._pick_entry(self._options.highlighted)
         elif query := event.value.strip():
             self._input.value = ""
-            self._fetch_entries(lambda: self._search_hub(query), f"searching Hugging Face for {query}…")
+            self._fetch_entries(lambda: self._catalog.search_hub(query), f"searching Hugging Face for {query}…")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self._pick_entry(event.option_index)
 
     def _pick_entry(self, index: int | None) -> None:
         if index is not None and index < len(self._matches):
-            self.dismiss(ModelPickerResult(self._matches[index]))
+            self.dismiss(self._matches[index])
 
     def on_key(self, event: Key) -> None:
         if event.key in ("up", "down") and self._input.has_focus:
             event.stop()
-            if event.key == "down":
-                self._options.action_cursor_down()
-            else:
-                self._options.action_cursor_up()
+            move = self._options.action_cursor_down if event.key == "down" else self._options.action_cursor_up
+            move()
 
     def action_unload_model(self) -> None:
         """Unload the model; the next prompt loads it again."""
-        self.dismiss(ModelPickerResult(None))
+        self.dismiss("unload")

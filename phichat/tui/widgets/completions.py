@@ -26,8 +26,8 @@ class Completion:
 class CompletionList(OptionList, can_focus=False):
     """Hidden while it is empty; the prompt box has the focus and forwards the keys."""
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id, markup=False)
+    def __init__(self) -> None:
+        super().__init__(markup=False)
         self._completions: Sequence[Completion] = ()
 
     def on_mount(self) -> None:
@@ -46,12 +46,9 @@ class CompletionList(OptionList, can_focus=False):
 
     @property
     def highlighted_completion(self) -> Completion | None:
-        index = self.highlighted
-        return self._completions[index] if index is not None and index < len(self._completions) else None
+        return None if self.highlighted is None else self._completions[self.highlighted]
 
 
 def _format_completion(completion: Completion) -> Text:
-    text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(sanitize_line(completion.label), "bold")
-    text.append(f"  {sanitize_line(completion.description)}", "dim")
-    return text
+    description = (f"  {sanitize_line(completion.description)}", "dim")
+    return Text.assemble((sanitize_line(completion.label), "bold"), description, no_wrap=True, overflow="ellipsis")

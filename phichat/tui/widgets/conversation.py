@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -20,6 +21,7 @@ from textual.widget import Widget
 from phichat.tui.render.blocks import ItemKind, RenderItem
 from phichat.tui.render.renderer import GUTTER_WIDTH, Line, Renderer, RenderTheme
 from phichat.tui.turn_view import TurnView
+from phichat.units import format_count
 
 _INITIAL_TURNS = 8
 """Turns laid out when a conversation opens; earlier ones follow when the user scrolls to them."""
@@ -28,6 +30,7 @@ _MAX_LAID_OUT = 40
 """Turns that remain laid out while the end is in view, so that memory does not grow with the conversation."""
 _MAX_CACHED_STRIPS = 1_000
 """Drawn lines that are cached; a screen has fewer."""
+_STYLE_NAMES = ("prompt", "muted", "accent", "notice", "warning", "error")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,13 +45,6 @@ class _TurnLayout:
     items: list[RenderItem] = field(default_factory=list)
     item_ends: list[int] = field(default_factory=list)
     unchanged_lines: int = 0
-
-    @property
-    def warning_lines(self) -> Iterator[int]:
-        """Line numbers of the warnings."""
-        for item, end in zip(self.items, self.item_ends, strict=True):
-            if item.kind is ItemKind.WARNING:
-                yield end - 1
 
 
 class ConversationView(ScrollView, can_focus=True):
@@ -72,18 +68,15 @@ class ConversationView(ScrollView, can_focus=True):
         Binding("left,h", "screen.show_sibling(-1)", "Previous answer (‹)", show=False),
         Binding("right,l", "screen.show_sibling(1)", "Next answer (›)", show=False),
     ]
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"conversation--{name}"
-        for name in ("prompt", "muted", "accent", "notice", "warning", "error", "code", "selected")
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"conversation--{name}" for name in (*_STYLE_NAMES, "code", "selected")}
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._turns: list[TurnView] = []
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[TurnView] = []
+        self.selected_turn: TurnView | None = None
         self._layouts: dict[TurnView, _TurnLayout] = {}
         self._turn_tops: list[int] = []
         self._first_turn = 0
-        self._selected_turn: TurnView | None = None
         self._follows_end = True
         self._renderer: Renderer | None = None
         self._style = self._selected_style = Style()
@@ -91,58 +84,51 @@ class ConversationView(ScrollView, can_focus=True):
         """Drawn lines: a view that moves by one line draws all others again."""
 
     @property
-    def turns(self) -> Sequence[TurnView]:
-        return self._turns
-
-    @property
-    def selected_turn(self) -> TurnView | None:
-        """The turn that keys act on, or None for the last one."""
-        return self._selected_turn
+    def target_turn(self) -> TurnView | None:
+        """The turn that keys act on: the selected one, else the last one."""
+        return self.selected_turn or next(reversed(self.turns), None)
 
     def show_turns(self, turns: Sequence[TurnView]) -> None:
         """Replace all turns, and show the end."""
-        self._turns = list(turns)
+        self.turns = list(turns)
         self._layouts.clear()
-        self._first_turn = max(0, len(self._turns) - _INITIAL_TURNS)
+        self._first_turn = max(0, len(self.turns) - _INITIAL_TURNS)
         self._set_selected(None)
         self._lay_out()
-        self._follow_end()
+        self.action_jump_to_end()
 
     def add_turn(self, turn: TurnView) -> None:
         """Append a turn, and show the end."""
-        self._turns.append(turn)
+        self.turns.append(turn)
         self._set_selected(None)
-        if len(self._turns) - self._first_turn > _MAX_LAID_OUT:
-            self._first_turn = len(self._turns) - _INITIAL_TURNS
-            for earlier in self._turns[: self._first_turn]:
+        if len(self.turns) - self._first_turn > _MAX_LAID_OUT:
+            self._first_turn = len(self.turns) - _INITIAL_TURNS
+            for earlier in self.turns[: self._first_turn]:
                 if self._layouts.pop(earlier, None):
                     earlier.drop_cache()
         self._lay_out()
-        self._follow_end()
+        self.action_jump_to_end()
 
     def update_turn(self, turn: TurnView) -> None:
         """Render a turn whose version changed; the view follows the end if it was there."""
         layout = self._layouts.get(turn)
         self._update_layouts()
-        if layout is not None and layout is self._layouts.get(turn) and turn is self._turns[-1]:
+        if layout is not None and layout is self._layouts.get(turn) and turn is self.turns[-1]:
             first_line = self._turn_tops[-1] + layout.unchanged_lines
             self._strip_cache = {y: strip for y, strip in self._strip_cache.items() if y < first_line}
             self.refresh_lines(first_line, self.virtual_size.height)
         else:
             self._redraw_all()
         if self._follows_end:
-            self._follow_end()
+            self.action_jump_to_end()
 
     # Layout
 
     def _build_theme(self) -> RenderTheme:
-        names = ("prompt", "muted", "accent", "notice", "warning", "error")
+        styles = {name: self._component_style(name) for name in _STYLE_NAMES}
         code = self.get_component_styles("conversation--code").background
-        return RenderTheme(
-            dark=self.app.current_theme.dark,
-            **{name: self._component_style(name) for name in names},
-            code_background=code.rich_color.name if code.a else "default",
-        )
+        background = code.rich_color.name if code.a else "default"
+        return RenderTheme(dark=self.app.current_theme.dark, **styles, code_background=background)
 
     def _component_style(self, name: str) -> str:
         styles = self.get_component_styles(f"conversation--{name}")
@@ -171,7 +157,7 @@ class ConversationView(ScrollView, can_focus=True):
             self._layouts.clear()
         self._turn_tops = []
         turn_top = 1 if self._first_turn else 0
-        for turn in self._turns[self._first_turn :]:
+        for turn in self.turns[self._first_turn :]:
             self._turn_tops.append(turn_top)
             turn_top += len(self._layout_turn(turn).lines) + 1
         self._set_virtual_size(Size(width, turn_top))
@@ -185,17 +171,13 @@ class ConversationView(ScrollView, can_focus=True):
             self.virtual_size = size
 
     def _layout_turn(self, turn: TurnView) -> _TurnLayout:
-        assert self._renderer is not None
-        layout = self._layouts.get(turn)
-        if layout is None:
-            layout = self._layouts[turn] = _TurnLayout(-1)
+        layout = self._layouts.setdefault(turn, _TurnLayout(-1))
         if layout.version == turn.version:
             return layout
         items = turn.render_items()
         # While an answer grows only its last items are new.
         pairs = zip(layout.items, items, strict=False)
-        unchanged = min(len(layout.items), len(items))
-        unchanged = next((index for index, (old, new) in enumerate(pairs) if old is not new and old != new), unchanged)
+        unchanged = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1] or pair[0] == pair[1], pairs))
         layout.unchanged_lines = layout.item_ends[unchanged - 1] if unchanged else 0
         del layout.lines[layout.unchanged_lines :]
         del layout.items[unchanged:], layout.item_ends[unchanged:]
@@ -214,7 +196,8 @@ class ConversationView(ScrollView, can_focus=True):
         layout.items.append(item)
         layout.item_ends.append(len(layout.lines))
 
-    def _follow_end(self) -> None:
+    def action_jump_to_end(self) -> None:
+        """Scroll to the bottom of the conversation, and follow it."""
         self._follows_end = True
         self._scroll_to_line(self.max_scroll_y)
 
@@ -225,7 +208,7 @@ class ConversationView(ScrollView, can_focus=True):
     def on_resize(self, event: Resize) -> None:
         self._lay_out()
         if self._follows_end:
-            self._follow_end()
+            self.action_jump_to_end()
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
@@ -267,34 +250,24 @@ class ConversationView(ScrollView, can_focus=True):
         strip = self._line_strip(line)
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(line)) is not None:
-            start, end = span
+            start, end = (min(strip.cell_length if column == -1 else column, strip.cell_length) for column in span)
             selection_style = self.screen.get_component_rich_style("screen--selection")
-            end = strip.cell_length if end == -1 else end
-            start, end = min(start, strip.cell_length), min(end, strip.cell_length)
-            before_strip, inside, after_strip = strip.crop(0, start), strip.crop(start, end), strip.crop(end)
-            strip = Strip.join(
-                [before_strip, Strip(Segment.apply_style(inside, post_style=selection_style)), after_strip]
-            )
+            selected = Strip(Segment.apply_style(strip.crop(start, end), post_style=selection_style))
+            strip = Strip.join([strip.crop(0, start), selected, strip.crop(end)])
         return strip.crop_extend(0, width, style).apply_style(style).apply_offsets(0, line)
 
     def _line_strip(self, y: int) -> Strip:
         if self._first_turn and y == 0:
-            noun = "turn" if self._first_turn == 1 else "turns"
-            return Strip(
-                [Segment(f"  ↑ {self._first_turn:,} earlier {noun}", Style.parse(self._component_style("muted")))]
-            )
+            text = f"  ↑ {format_count(self._first_turn, 'earlier turn')}"
+            return Strip([Segment(text, Style.parse(self._component_style("muted")))])
         index = bisect_right(self._turn_tops, y) - 1
         if index < 0:
             return Strip([])
-        turn = self._turns[self._first_turn + index]
-        lines = self._layouts[turn].lines
-        offset = y - self._turn_tops[index]
-        if offset >= len(lines):
-            return Strip([])
-        line = lines[offset]
-        if turn is self._selected_turn:
-            return Strip([Segment("┃ ", self._selected_style), *line[1:]])
-        return Strip(line)
+        turn = self.turns[self._first_turn + index]
+        lines, offset = self._layouts[turn].lines, y - self._turn_tops[index]
+        if offset < len(lines) and turn is self.selected_turn:
+            return Strip([Segment("┃ ", self._selected_style), *lines[offset][1:]])
+        return Strip(lines[offset] if offset < len(lines) else [])
 
     @property
     def allow_select(self) -> bool:
@@ -310,16 +283,16 @@ class ConversationView(ScrollView, can_focus=True):
     # Selection
 
     def _set_selected(self, turn: TurnView | None) -> None:
-        if turn is not self._selected_turn:
-            self._selected_turn = turn
+        if turn is not self.selected_turn:
+            self.selected_turn = turn
             self._redraw_all()
 
     def select_turn(self, turn: TurnView | None) -> None:
         """Select a turn and bring it into view."""
         self._set_selected(turn)
-        if turn is None or turn not in self._turns or not self._turn_tops:
+        if turn is None or turn not in self.turns or not self._turn_tops:
             return
-        index = self._turns.index(turn)
+        index = self.turns.index(turn)
         if index < self._first_turn:
             self._load_earlier(self._first_turn - index)
         top = self._turn_tops[index - self._first_turn]
@@ -329,19 +302,19 @@ class ConversationView(ScrollView, can_focus=True):
 
     def select_turn_id(self, turn_id: str) -> None:
         """Select the turn with this id; none if it is not shown."""
-        self.select_turn(next((turn for turn in self._turns if turn.id == turn_id), None))
+        self.select_turn(next((turn for turn in self.turns if turn.id == turn_id), None))
 
     def action_select_step(self, step: int) -> None:
         """Select the previous or next turn."""
-        if not self._turns:
+        if not self.turns:
             return
-        current = self._selected_turn
-        index = len(self._turns) - 1 if current is None else self._turns.index(current) + step
-        if index >= len(self._turns):
+        current = self.selected_turn
+        index = len(self.turns) - 1 if current is None else self.turns.index(current) + step
+        if index >= len(self.turns):
             self._set_selected(None)
-            self._follow_end()
+            self.action_jump_to_end()
         else:
-            self.select_turn(self._turns[max(0, index)])
+            self.select_turn(self.turns[max(0, index)])
 
     def action_jump_to_top(self) -> None:
         """Scroll to the top of the conversation."""
@@ -349,14 +322,9 @@ class ConversationView(ScrollView, can_focus=True):
         self._lay_out()
         self._scroll_to_line(0)
 
-    def action_jump_to_end(self) -> None:
-        """Scroll to the bottom of the conversation."""
-        self._follow_end()
-
     def action_toggle_fold(self) -> None:
         """Fold or unfold the selected turn, or the last one."""
-        turn = self._selected_turn or (self._turns[-1] if self._turns else None)
-        if turn is not None:
+        if turn := self.target_turn:
             turn.toggle_fold()
             self._lay_out()
 
@@ -365,9 +333,10 @@ class ConversationView(ScrollView, can_focus=True):
         self._first_turn = 0
         self._lay_out()
         warnings = [
-            (top + line, turn)
-            for top, turn in zip(self._turn_tops, self._turns, strict=True)
-            for line in self._layouts[turn].warning_lines
+            (top + end - 1, turn)
+            for top, turn in zip(self._turn_tops, self.turns, strict=True)
+            for item, end in zip(self._layouts[turn].items, self._layouts[turn].item_ends, strict=True)
+            if item.kind is ItemKind.WARNING
         ]
         if not warnings:
             self.notify("There are no code warnings in this conversation.", markup=False)
@@ -387,4 +356,4 @@ class ConversationView(ScrollView, can_focus=True):
             return
         index = bisect_right(self._turn_tops, y) - 1
         if index >= 0:
-            self._set_selected(self._turns[self._first_turn + index])
+            self._set_selected(self.turns[self._first_turn + index])

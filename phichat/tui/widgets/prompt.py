@@ -56,12 +56,12 @@ class PromptInput(TextArea):
 
         key: str
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id, soft_wrap=True, show_line_numbers=False, tab_behavior="focus", compact=True)
+    def __init__(self) -> None:
+        super().__init__(soft_wrap=True, show_line_numbers=False, tab_behavior="focus", compact=True)
         self.placeholder = "Ask anything · / for commands · @ to attach a file"
         self._pastes: dict[str, str] = {}
         self._files: dict[str, FilePart] = {}
-        self._history: list[str] = []
+        self._history: Sequence[str] = ()
         self._history_index: int | None = None
         self._unsent_text = ""
         # Textual runs a binding after the key has bubbled up to the app. Text typed right after the key would
@@ -84,10 +84,8 @@ class PromptInput(TextArea):
         """The text and the attached files, in the order of the text."""
         if not self._files:
             return [TextPart(self.full_text)]
-        pieces = re.split(f"({'|'.join(map(re.escape, self._files))})", self.text)
-        return [
-            self._files.get(piece) or TextPart(self._expand_chips(piece).strip()) for piece in pieces if piece.strip()
-        ]
+        pieces = filter(str.strip, re.split(f"({'|'.join(map(re.escape, self._files))})", self.text))
+        return [self._files.get(piece) or TextPart(self._expand_chips(piece).strip()) for piece in pieces]
 
     @property
     def pastes(self) -> Mapping[str, str]:
@@ -121,19 +119,16 @@ class PromptInput(TextArea):
 
     def set_history(self, prompts: Sequence[str]) -> None:
         """Replace the history, oldest prompt first."""
-        self._history = list(prompts)
-        self._history_index = None
+        self._history, self._history_index = prompts, None
 
     def submit_text(self) -> None:
         """Send the text, unless it is blank."""
         text, parts = self.full_text, self.parts
-        if not text.strip():
-            return
-        self._files.clear()
-        self._history.append(text)
-        self._history_index = None
-        self.set_text("")
-        self.post_message(self.Submitted(text, parts))
+        if text.strip():
+            self._files.clear()
+            self.set_history([*self._history, text])
+            self.set_text("")
+            self.post_message(self.Submitted(text, parts))
 
     def action_newline(self) -> None:
         """Insert a newline at the cursor."""

@@ -23,8 +23,11 @@ _MIN_SPLIT_COLUMNS = 80
 _KEY_HINTS = "Enter open · ↓ list · r rename\nd delete · u undo · x export"
 
 
-class ConversationList(OptionList):
-    """The conversations found; the keys act on the highlighted one."""
+class Sidebar(Vertical):
+    """A search input over a list. It only posts requests; the screen answers with `show_entries`.
+
+    The keys act on the highlighted conversation; the search input takes them as text while it has the focus.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "request('rename')", "Rename"),
@@ -33,21 +36,6 @@ class ConversationList(OptionList):
         Binding("x", "request('export')", "Export"),
         Binding("slash", "focus_search", "Search"),
     ]
-
-    def action_request(self, action_name: str) -> None:
-        """Request an action on the highlighted conversation."""
-        sidebar = self.parent
-        assert isinstance(sidebar, Sidebar)
-        sidebar.request_action(action_name)
-
-    def action_focus_search(self) -> None:
-        """Move the focus to the search input."""
-        assert self.parent is not None
-        self.parent.query_one(Input).focus()
-
-
-class Sidebar(Vertical):
-    """A search input over a list. It only posts requests; the screen answers with `show_entries`."""
 
     @dataclass
     class SearchRequested(Message):
@@ -62,10 +50,10 @@ class Sidebar(Vertical):
         action_name: str
         entry: ConversationEntry | None
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self) -> None:
+        super().__init__()
         self._input = Input(placeholder="search all conversations", compact=True)
-        self._option_list = ConversationList(markup=False)
+        self._option_list = OptionList(markup=False)
         self._entries: Sequence[ConversationEntry] = ()
         self._is_searching = self._open_when_found = False
 
@@ -96,19 +84,23 @@ class Sidebar(Vertical):
 
     def show_entries(self, entries: Sequence[ConversationEntry]) -> None:
         """Replace the entries; open the highlighted one if Enter was pressed while they were searched."""
-        index = self._option_list.highlighted
+        index = self._option_list.highlighted or 0
         self._entries = entries
         self._option_list.clear_options()
         self._option_list.add_options([Option(_format_entry(entry)) for entry in entries])
-        self._option_list.highlighted = min(index or 0, len(entries) - 1) if entries else None
+        self._option_list.highlighted = min(index, len(entries) - 1) if entries else None
         must_open, self._is_searching, self._open_when_found = self._open_when_found, False, False
         if must_open:
-            self.request_action("open")
+            self.action_request("open")
 
-    def request_action(self, action_name: str) -> None:
+    def action_focus_search(self) -> None:
+        """Move the focus to the search input."""
+        self._input.focus()
+
+    def action_request(self, action_name: str) -> None:
         """Post a request for an action on the highlighted conversation."""
         index = self._option_list.highlighted
-        entry = self._entries[index] if index is not None and index < len(self._entries) else None
+        entry = None if index is None else self._entries[index]
         if entry is not None or action_name == "undo":
             self.post_message(self.ActionRequested(action_name, entry))
 
@@ -126,11 +118,11 @@ class Sidebar(Vertical):
             # Enter means a result of this query, not of the one before, which is still listed.
             self._open_when_found = True
         else:
-            self.request_action("open")
+            self.action_request("open")
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
-        self.request_action("open")
+        self.action_request("open")
 
     def on_key(self, event: Key) -> None:
         if event.key == "down" and self._input.has_focus:
@@ -141,18 +133,10 @@ class Sidebar(Vertical):
 def _format_entry(entry: ConversationEntry) -> Text:
     text = Text(sanitize_line(entry.title) or "(untitled)", no_wrap=True, overflow="ellipsis")
     text.append(f"\n{sanitize_line(entry.details)}", "dim")
-    if entry.snippet:
-        text.append("\n")
-        text.append_text(_format_snippet(entry.snippet))
-    return text
-
-
-def _format_snippet(snippet: str) -> Text:
-    text = Text(no_wrap=True, overflow="ellipsis")
-    for index, part in enumerate(snippet.split(HIGHLIGHT_START)):
+    text.append("\n" if entry.snippet else "")
+    for index, part in enumerate(entry.snippet.split(HIGHLIGHT_START)):
         highlighted, _, after = part.partition(HIGHLIGHT_END) if index else ("", "", part)
+        before_gap, after_gap = (" " if edge.isspace() else "" for edge in (after[:1], after[-1:]))
         text.append(sanitize_line(highlighted), "bold")
-        text.append(
-            (" " if after[:1].isspace() else "") + sanitize_line(after) + (" " if after[-1:].isspace() else ""), "dim"
-        )
+        text.append(f"{before_gap}{sanitize_line(after)}{after_gap}", "dim")
     return text

@@ -38,14 +38,13 @@ class StatusLine(Widget):
 
     def render(self) -> Text:
         status = self.status
-        speed = f"{status.tokens_per_second:.1f} tokens/s" if status.tokens_per_second else ""
         parts = [
             Text(status.activity, "bold"),
             Text(sanitize_line(status.background), "italic"),
             Text(sanitize_line(status.model) or "no model"),
             _format_gauge(status.used_tokens, status.n_ctx) if status.n_ctx else Text(),
             Text(sanitize_line(status.placement)),
-            Text(speed),
+            Text(f"{status.tokens_per_second:.1f} tokens/s" if status.tokens_per_second else ""),
         ]
         line = Text(" ", no_wrap=True)
         for index, part in enumerate(filter(None, parts)):
@@ -61,7 +60,5 @@ def _format_gauge(used_tokens: int, n_ctx: int) -> Text:
     fraction = min(1.0, used_tokens / n_ctx)
     filled = round(fraction * _GAUGE_WIDTH)
     colour = "green" if fraction < 0.7 else "yellow" if fraction < 0.9 else "red"
-    text = Text(f"{used_tokens:,} of {n_ctx:,} tokens ")
-    text.append("━" * filled, colour)
-    text.append("╌" * (_GAUGE_WIDTH - filled), "dim")
-    return text
+    gauge = ("━" * filled, colour), ("╌" * (_GAUGE_WIDTH - filled), "dim")
+    return Text.assemble(f"{used_tokens:,} of {n_ctx:,} tokens ", *gauge)

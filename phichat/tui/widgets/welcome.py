@@ -43,9 +43,7 @@ class Welcome(VerticalScroll, can_focus=False):
 
         entry: CatalogEntry
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self._entries: Sequence[CatalogEntry] = ()
+    _entries: Sequence[CatalogEntry] = ()
 
     def compose(self) -> ComposeResult:
         yield Static(Text.assemble(("phichat", "bold"), f"\n{_INTRODUCTION}"), markup=False)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phichat.cancel import CancelToken
-from phichat.chat.pipeline import TurnHistory, TurnPipeline
+from phichat.chat.context_window import TurnHistory
+from phichat.chat.pipeline import TurnPipeline
 from phichat.chat.vote.answer_extraction import AnswerKind
 from phichat.chat.vote.majority import VoteConfig, format_result, group_answers
 from phichat.engine.scripted_backend import FakeBackend, FakeReply
