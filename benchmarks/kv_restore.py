@@ -75,7 +75,7 @@ def _times(model: Path, folder: Path, tokens: int, rounds: int, target: float) -
         with engine_keeping(model, folder, kept) as engine:
             talk = _conversation(chance, tokens, engine)
             read = ask_engine(engine, talk, 4)
-            while not any(file.suffix == COMPLETE_SUFFIX for file in KvStore(kept).list_files()):
+            while not any(file.path.suffix == COMPLETE_SUFFIX for file in KvStore(kept).list_files()):
                 sleep(0.05)
             more = [*talk, Message(Role.ASSISTANT, read.text), Message(Role.USER, _NEW)]
             stays = ask_engine(engine, more, 2, owner="")

@@ -59,7 +59,7 @@ def main() -> None:
         limit("the most that was there", max(sizes) / 1e6, given.budget_mb, "MB")
         unknown = owners - {f"talk{number}" for number in range(given.conversations) if number % 5}
         say(f"states of conversations that are not to be kept: {len(unknown)}")
-        left = [file for file in folder.list_files() if file.suffix != COMPLETE_SUFFIX]
+        left = [file for file in folder.list_files() if file.path.suffix != COMPLETE_SUFFIX]
         say(f"files that are no whole state at the end: {len(left)}")
         if max(sizes) > budget or unknown or left:
             raise SystemExit(1)
@@ -69,7 +69,7 @@ def _wait_for(folder: KvStore, owner: str) -> bool:
     """Whether a state of the conversation is written, as soon as nobody asks for anything."""
     until = monotonic() + 3
     while owner and monotonic() < until:
-        if any(file.conversation_key == owner and file.suffix == COMPLETE_SUFFIX for file in folder.list_files()):
+        if any(file.conversation_key == owner and file.path.suffix == COMPLETE_SUFFIX for file in folder.list_files()):
             return True
         sleep(0.02)
     return False

@@ -17,13 +17,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).parents[1] / "benchmarks"))
 
 from common import say
 from kv_engine import ask_engine, engine_keeping
+from msgspec.structs import replace
 
 from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
 from phichat.engine.worker.kv_cache.file_format import (
@@ -84,7 +84,9 @@ def _used(model: Path, folder: Path, expected: str, deaths: Counter[str], kind: 
                 deaths[kind] += 1
                 continue
             wrong = answer.text != expected or answer.usage.cached_tokens > 0
-            return int(wrong) + sum(file.suffix == COMPLETE_SUFFIX for file in KvStore(folder / "bad").list_files())
+            return int(wrong) + sum(
+                file.path.suffix == COMPLETE_SUFFIX for file in KvStore(folder / "bad").list_files()
+            )
 
 
 Damage = Callable[[Path, random.Random], None]

@@ -70,11 +70,11 @@ def main() -> None:
                     resumed += answer.usage.cached_tokens > 100
                 timer.join()
             killed += 1
-        left = [file for file in states.list_files() if file.suffix != COMPLETE_SUFFIX]
+        left = [file for file in states.list_files() if file.path.suffix != COMPLETE_SUFFIX]
         for file in left:
             os.utime(file.path, (0, 0))
         states.remove_stale()
-        swept = all(file.suffix == COMPLETE_SUFFIX for file in states.list_files())
+        swept = all(file.path.suffix == COMPLETE_SUFFIX for file in states.list_files())
         say(f"{killed} kills, {answered} of them after an answer, for {resumed} of which a state was brought back")
         say(f"{wrong} answers were wrong; {len(left)} unfinished files, swept: {swept}")
         if wrong or not swept:

@@ -1,4 +1,4 @@
-"""A conversation as a front end holds it: a tree of turns, and the head that the next turn follows."""
+"""A conversation in memory: a tree of turns, and the head that the next turn follows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ConversationPersistence:
-    """How a conversation is saved: by the recorder of its turns, and in the store for everything else.
+    """Writers of a conversation: the recorder of its turns, and the store for everything else.
 
     forget_kv_cache: removes the saved KV states of a conversation, by its id.
     """

@@ -1,4 +1,4 @@
-"""The one way from a prompt to an answer: load, fit, generate or vote, check the code, record."""
+"""The turn pipeline: load the model, fit the history, generate or vote, check the code, record."""
 
 from __future__ import annotations
 

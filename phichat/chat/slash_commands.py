@@ -73,7 +73,7 @@ def parse_command(text: str) -> Command | None:
 
 
 def unescape_prompt(text: str) -> str:
-    """Return a prompt as it is sent: with one slash in place of a doubled one at its beginning."""
+    """Return the prompt to send: with one slash in place of two at its beginning."""
     return text[1:] if text.startswith("//") else text
 
 

@@ -121,11 +121,11 @@ def fit(model: str, as_json: bool, **flags: Any) -> int:
         report = estimate_fit(context, cancel, ModelCatalog(context).read_remote_header)
     if report is None:
         return ExitCode.INTERRUPTED
-    plan, machine = report.plan, report.machine.hardware
+    plan, machine = report.plan, report.machine
     document: dict[str, Any] = {
         "model": report.name,
         "fits": plan.fits,
-        "memory": {part: getattr(plan, part) for part in _MEMORY_PARTS},
+        "memory": {part: getattr(plan.all_devices, part) for part in _MEMORY_PARTS},
         "available": {
             "ram": machine.ram_available,
             "vram": [device.memory_free for device in machine.devices if device.kind is not DeviceKind.CPU],

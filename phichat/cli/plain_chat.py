@@ -57,7 +57,7 @@ class PlainChat(ChatCommands):
                 if line.strip():
                     yield line.rstrip("\n")
 
-    # What the commands need
+    # Used by the commands
 
     @property
     def conversation(self) -> Conversation:

@@ -30,7 +30,7 @@ COMPLETE_SUFFIX, PARTIAL_SUFFIX, RESTORING_SUFFIX, TOMBSTONE_SUFFIX = ".kv", ".p
 _FILE_NAME_PATTERN = re.compile(r"([0-9a-f]{16})-([0-9a-z]{1,64})-([0-9a-f]{8})-[0-9a-f]{8}(\.kv|\.part|\.tried)")
 _MAX_DEFAULT_BUDGET = 4_000_000_000
 _FREE_DISK_DIVISOR = 20
-"""The default budget: this many bytes, or this part of the free disk space, whichever is less."""
+"""The default budget in bytes: the free disk space divided by this, but at most _MAX_DEFAULT_BUDGET."""
 _STALE_WRITE_S = 60.0
 """Time since the last write after which no process writes or restores a file any more."""
 _TOMBSTONE_TTL_S = 30 * 86_400.0
@@ -50,22 +50,14 @@ class KvStoreFile:
     size: int
     changed_ns: int
 
-    @property
-    def suffix(self) -> str:
-        """COMPLETE_SUFFIX, PARTIAL_SUFFIX or RESTORING_SUFFIX."""
-        return self.path.suffix
-
     def compute_value(self, now: float) -> float:
         """Return the seconds saved per byte, which decay without use."""
-        age = max(0.0, now - self.changed_ns / 1e9)
-        return self.saved_s / (1 + age / _VALUE_HALF_LIFE_S) / max(1, self.size)
+        return self.saved_s / (1 + max(0.0, now - self.changed_ns / 1e9) / _VALUE_HALF_LIFE_S) / max(1, self.size)
 
 
 class KvStore:
     """Folder that any number of processes use at once without a lock. One that cannot be read counts as empty.
-
-    budget: bytes that it may hold, None for a default that suits the disk, 0 to save nothing.
-    """
+    budget: bytes that it may hold, None for a default that suits the disk, 0 to save nothing."""
 
     def __init__(self, path: Path, budget: int | None = None) -> None:
         self.path, self._budget = path, budget
@@ -96,30 +88,24 @@ class KvStore:
         if self._budget is not None:
             return self._budget
         disk = next((path for path in (self.path, *self.path.parents) if path.is_dir()), Path())
-        try:
-            free = shutil.disk_usage(disk).free
-        except OSError:
-            return 0
-        return min(_MAX_DEFAULT_BUDGET, (free + self.size) // _FREE_DISK_DIVISOR)
+        with contextlib.suppress(OSError):
+            return min(_MAX_DEFAULT_BUDGET, (shutil.disk_usage(disk).free + self.size) // _FREE_DISK_DIVISOR)
+        return 0
 
     def make_partial_path(self, model_key: str, conversation_key: str, saved_s: float) -> Path:
         """Return a new path to write a KV cache to."""
-        milliseconds = min(int(saved_s * 1000), 2**32 - 1)
-        name = f"{model_key[:16]}-{conversation_key}-{milliseconds:08x}-{secrets.token_hex(4)}"
+        name = f"{model_key[:16]}-{conversation_key}-{min(int(saved_s * 1000), 2**32 - 1):08x}-{secrets.token_hex(4)}"
         return self.path / f"{name}{PARTIAL_SUFFIX}"
 
     def evict(self, needed_bytes: int, evict_first: Collection[Path] = ()) -> bool:
         """Remove the least valuable files until needed_bytes more fit the budget, and return whether they do.
-
-        evict_first: files to remove before any other.
-        """
+        evict_first: files to remove before any other."""
         budget = self.budget
         if needed_bytes > budget:
             return False
-        now = time.time()
-        files = self.list_files()
+        now, files = time.time(), self.list_files()
         total = sum(file.size for file in files)
-        complete_files = (file for file in files if file.suffix == COMPLETE_SUFFIX)
+        complete_files = (file for file in files if file.path.suffix == COMPLETE_SUFFIX)
         for file in sorted(complete_files, key=lambda file: (file.path not in evict_first, file.compute_value(now))):
             if total + needed_bytes <= budget:
                 break
@@ -130,32 +116,27 @@ class KvStore:
 
     def delete_conversation(self, conversation_id: str) -> None:
         """Remove the saved KV caches of a conversation, and keep engine processes from saving its present one.
-
-        Raises TranscriptError when its files cannot be removed.
-        """
-        conversation_key = encode_conversation_id(conversation_id)
+        Raises TranscriptError when its files cannot be removed."""
         if not self.path.is_dir():
-            # No engine process has one to save: they create the folder when they load a model.
-            return
+            return  # no engine process has one to save: they create the folder when they load a model
+        conversation_key = encode_conversation_id(conversation_id)
         tombstone = self.path / f"{conversation_key}{TOMBSTONE_SUFFIX}"
         try:
             tombstone.touch(mode=0o600)
             now = time.time_ns()
-            os.utime(tombstone, ns=(now, now))  # a file system's own clock is coarser, and behind
+            os.utime(tombstone, ns=(now, now))  # a file system's own clock is coarser, and late
             for file in self.list_files():
                 if file.conversation_key == conversation_key:
                     file.path.unlink(missing_ok=True)
         except OSError as error:
-            raise TranscriptError(
-                f"The saved KV cache of that conversation cannot be removed ({error})", f"Empty {self.path}"
-            ) from error
+            message = f"The saved KV cache of that conversation cannot be removed ({error})"
+            raise TranscriptError(message, f"Empty {self.path}") from error
 
     def was_deleted_since(self, conversation_key: str, since_ns: int) -> bool:
         """Return whether a conversation was deleted after a time of `time.time_ns`."""
-        try:
+        with contextlib.suppress(OSError):
             return (self.path / f"{conversation_key}{TOMBSTONE_SUFFIX}").stat().st_mtime_ns >= since_ns
-        except OSError:
-            return False
+        return False
 
     def remove_stale(self) -> None:
         """Remove the files that dead processes were writing or restoring, and old tombstones."""
@@ -163,9 +144,8 @@ class KvStore:
         for path, stat in self._scan_entries():
             match = _FILE_NAME_PATTERN.fullmatch(path.name)
             is_unfinished = match is not None and match[4] != COMPLETE_SUFFIX
-            if not is_unfinished and path.suffix != TOMBSTONE_SUFFIX:
-                continue
-            if now - stat.st_mtime > (_STALE_WRITE_S if is_unfinished else _TOMBSTONE_TTL_S):
+            max_age_s = _STALE_WRITE_S if is_unfinished else _TOMBSTONE_TTL_S
+            if (is_unfinished or path.suffix == TOMBSTONE_SUFFIX) and now - stat.st_mtime > max_age_s:
                 with contextlib.suppress(OSError):
                     path.unlink()
 

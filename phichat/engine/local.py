@@ -13,22 +13,15 @@ from typing import Protocol
 import msgspec
 
 from phichat.config.settings import EngineOptions
+from phichat.engine.autotune import tuning_cache as tuning
 from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeKey, ProbeOutcome, build_probe_key
-from phichat.engine.autotune.tuning_cache import (
-    ASSUMED_BATCH_COSTS,
-    ComputeSettings,
-    StaticTuning,
-    Threads,
-    TuningSource,
-    resolve_spin_count,
-)
 from phichat.engine.backend import CancelToken, LoadEvent
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
 from phichat.engine.ipc.process import EngineProcess
 from phichat.engine.ipc.protocol import EngineInfo, ErrorCode, ErrorReply, LoadModel, LoadProgress, ModelLoaded
 from phichat.engine.kv_store import KvStore, compute_model_identity
-from phichat.engine.planner.fit_estimate import BATCH_SIZE, plan_placement, would_improve_with_free_memory
+from phichat.engine.planner.fit_estimate import BATCH_SIZE, plan_placement
 from phichat.engine.planner.hardware import DeviceKind, Hardware, describe_unused_gpu, probe_from_engine
 from phichat.engine.planner.memory_estimate import estimate_recurrent_state
 from phichat.engine.planner.offload_plan import CPU, OffloadPlan, require_fit
@@ -53,12 +46,12 @@ StartProcess = Callable[[EngineTimeouts, int], EngineProcess]
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """A loaded model and its engine process. engine_info: of the library that the process uses."""
+    """Loaded model and its engine process. engine_info: of the library that the process uses."""
 
     process: EngineProcess
     header: GgufHeader
     plan: OffloadPlan
-    threads: Threads
+    threads: tuning.Threads
     load_reply: ModelLoaded
     engine_info: EngineInfo
 
@@ -69,18 +62,14 @@ class FileVerifier(Protocol):
     @property
     def sha256(self) -> str:
         """The file's hash, "" where it is unknown."""
-        ...
 
     def check(self, cancel: CancelToken) -> Iterator[float]:
-        """Read the whole file if that is due, yielding the fraction done.
-
-        Raises ModelFileError when its hash differs; a set cancel ends it early.
-        """
-        ...
+        """Read the whole file if that is due, yielding the fraction done; a set cancel ends it early.
+        Raises ModelFileError when its hash differs."""
 
 
 class LocalBackend(ProcessBackend):
-    """One GGUF file. Starts an engine process to load it, and a fresh one after every failure.
+    """One GGUF file. Starts an engine process to load it, and a new one after every failure.
 
     verifier: has to accept the file before it is loaded. suggestions: names and sizes in bytes of models to advise
     when this one does not fit. free_memory: stops idle daemons, and returns whether it stopped any. kv_store: folder
@@ -99,12 +88,12 @@ class LocalBackend(ProcessBackend):
         start_process: StartProcess | None = None,
         free_memory: Callable[[], bool] | None = None,
         kv_store: KvStore | None = None,
-        tuning_source: TuningSource | None = None,
+        tuning_source: tuning.TuningSource | None = None,
     ) -> None:
         super().__init__(name, path)
         self._options, self._probe_cache, self._timeouts = options, probe_cache, timeouts or EngineTimeouts()
         self._start_process = start_process or (lambda timeouts, spin: EngineProcess(timeouts, spin_count=spin))
-        self._tuning_source = tuning_source or StaticTuning()
+        self._tuning_source = tuning_source or tuning.StaticTuning()
         self._verifier, self._suggestions = verifier, suggestions
         self._free_memory, self._kv_store = free_memory, kv_store
         self._loaded_engine: LoadedEngine | None = None
@@ -139,39 +128,34 @@ class LocalBackend(ProcessBackend):
         process, is_loaded = self._start_engine(), False
         try:
             try:
-                header = read_model_header(self._path)
+                header = read_model_header(self.path)
             except ModelFileError:
                 # A file that differs from its known hash has a better next step than one with a bad header.
                 yield from self._verify_file(cancel)
                 raise
-            check_usable(header, self._path)
-            engine_info = process.handshake(cancel)
-            if engine_info is None:
+            check_usable(header, self.path)
+            if (engine_info := process.handshake(cancel)) is None:
                 return
-            library_file = Path(engine_info.library_file)
-            probe_key = build_probe_key(library_file, header)
-            probed = self._probe_cache.lookup(probe_key)
             hardware = probe_from_engine(engine_info)
+            probe_key = build_probe_key(hardware.library_file, header)
+            probed = self._probe_cache.lookup(probe_key)
             plan = plan_placement(header, hardware, self._options, probed)
-            if (
-                self._free_memory
-                and would_improve_with_free_memory(plan, header, hardware, self._options, probed)
-                and self._free_memory()
-            ):
+            best_plan = plan_placement(header, hardware.with_free_memory(), self._options, probed)
+            if self._free_memory and plan.quality != best_plan.quality and self._free_memory():
                 # Only a new process sees the memory of the GPUs as it is now.
                 process.kill()
                 process = self._start_engine()
-                engine_info = process.handshake(cancel)
-                if engine_info is None:
+                if (engine_info := process.handshake(cancel)) is None:
                     return
                 hardware = probe_from_engine(engine_info)
                 plan = plan_placement(header, hardware, self._options, probed)
             require_fit(plan, self._name, self._suggestions)
-            settings = self._compute_settings(library_file, hardware, header, plan)
+            settings = self._compute_settings(hardware, header, plan)
             yield from self._verify_file(cancel)
             if cancel.is_set():
                 return
-            request = self._make_load_request(header, plan, settings, probed, library_file, probe_key)
+            identity = self._compute_model_identity(header, hardware, probe_key)
+            request = self._make_load_request(header, plan, settings, probed, identity)
             try:
                 load_reply = yield from self._load_model(process, request, plan.total, cancel)
             except EngineCrashed as crash:
@@ -185,20 +169,16 @@ class LocalBackend(ProcessBackend):
                 load_reply = yield from self._load_model(process, request, plan.total, cancel)
             if load_reply is None:
                 return
-            notices = [*plan.notices, *load_reply.notices]
-            if gpu_notice := describe_unused_gpu(hardware):
-                notices.append(gpu_notice)
+            notices = [*plan.notices, *load_reply.notices, describe_unused_gpu(hardware)]
             if probed is None:
-                self._probe_cache.store(
-                    probe_key, ProbeOutcome.WORKS if request.extra_buffers else ProbeOutcome.CRASHES
-                )
-                if not request.extra_buffers:
-                    notices.append(_CPU_BUFFERS_CRASH_NOTICE)
+                outcome = ProbeOutcome.WORKS if request.extra_buffers else ProbeOutcome.CRASHES
+                self._probe_cache.store(probe_key, outcome)
+                notices.append(None if request.extra_buffers else _CPU_BUFFERS_CRASH_NOTICE)
             engine = LoadedEngine(process, header, plan, settings.threads, load_reply, engine_info)
             model_info = self._make_model_info(engine, hardware)
             self._loaded_engine, is_loaded = engine, True
-            load_s = monotonic() - started_at
-            yield ModelReady(model_info, str(self._path), load_reply.n_ctx_train, load_s, tuple(notices))
+            load_s, shown_notices = monotonic() - started_at, tuple(filter(None, notices))
+            yield ModelReady(model_info, str(self.path), load_reply.n_ctx_train, load_s, shown_notices)
         finally:
             if not is_loaded:
                 process.kill()
@@ -209,41 +189,37 @@ class LocalBackend(ProcessBackend):
                 yield ModelVerifying(self._name, fraction)
 
     def _start_engine(self) -> EngineProcess:
-        return self._start_process(self._timeouts, resolve_spin_count(self._path, self._tuning_source))
+        return self._start_process(self._timeouts, tuning.resolve_spin_count(self.path, self._tuning_source))
 
-    def _compute_settings(
-        self, library_file: Path, hardware: Hardware, header: GgufHeader, plan: OffloadPlan
-    ) -> ComputeSettings:
-        explicit_threads = self._options.threads
-        tuned = self._tuning_source.get_settings(library_file, header, offloaded=plan.n_gpu_layers > 0)
-        default_threads = explicit_threads or hardware.physical_cores
-        threads = tuned.threads if tuned and not explicit_threads else Threads(default_threads, default_threads)
-        match self._options.draft:
-            case "off":
-                return ComputeSettings(threads)
-            case "auto":
-                # Costs hold for the threads that they were measured with.
-                return ComputeSettings(threads, tuned.batch_costs if tuned and threads == tuned.threads else ())
-            case "lookup":
-                return ComputeSettings(threads, (tuned and tuned.batch_costs) or ASSUMED_BATCH_COSTS)
+    def _compute_settings(self, hardware: Hardware, header: GgufHeader, plan: OffloadPlan) -> tuning.ComputeSettings:
+        tuned = self._tuning_source.get_settings(hardware.library_file, header, offloaded=plan.n_gpu_layers > 0)
+        count = self._options.threads or hardware.physical_cores
+        threads = tuned.threads if tuned and not self._options.threads else tuning.Threads(count, count)
+        costs = tuned.batch_costs if tuned else ()
+        if self._options.draft == "lookup":
+            costs = costs or tuning.ASSUMED_BATCH_COSTS
+        elif self._options.draft == "off" or not tuned or threads != tuned.threads:
+            costs = ()  # they hold for the threads that they were measured with
+        return tuning.ComputeSettings(threads, costs)
+
+    def _compute_model_identity(self, header: GgufHeader, hardware: Hardware, probe_key: ProbeKey) -> str:
+        """Return the identity of the model's saved KV caches, "" to save and restore none."""
+        offset, library_file = header.data_offset, hardware.library_file
+        with contextlib.suppress(OSError):
+            if self._kv_store:
+                return compute_model_identity(self._sha256, self.path, offset, library_file, probe_key.key)
+        return ""
 
     def _make_load_request(
         self,
         header: GgufHeader,
         plan: OffloadPlan,
-        settings: ComputeSettings,
+        settings: tuning.ComputeSettings,
         probed: ProbeOutcome | None,
-        library_file: Path,
-        probe_key: ProbeKey,
+        identity: str,
     ) -> LoadModel:
-        store, identity = self._kv_store, ""
-        if store is not None:
-            with contextlib.suppress(OSError):
-                identity = compute_model_identity(
-                    self._sha256, self._path, header.data_offset, library_file, probe_key.key
-                )
         return LoadModel(
-            path=str(self._path),
+            path=str(self.path),
             n_ctx=plan.n_ctx,
             n_batch=min(BATCH_SIZE, plan.n_ctx),
             n_seq_max=1 if estimate_recurrent_state(header) else _MAX_SEQUENCES,
@@ -256,8 +232,8 @@ class LocalBackend(ProcessBackend):
             batch_costs=settings.batch_costs,
             extra_buffers=probed is not ProbeOutcome.CRASHES,
             warm_up=probed is None,
-            kv_store_path=str(store.path) if store and identity else "",
-            kv_store_budget=store.budget if store and identity else 0,
+            kv_store_path=str(self._kv_store.path) if self._kv_store and identity else "",
+            kv_store_budget=self._kv_store.budget if self._kv_store and identity else 0,
             model_identity=identity,
         )
 
@@ -286,7 +262,7 @@ class LocalBackend(ProcessBackend):
             architecture=header.architecture,
             sha256=self._sha256,
             size=header.file_size,
-            modified_ns=self._path.stat().st_mtime_ns,
+            modified_ns=self.path.stat().st_mtime_ns,
             template_sha256=hashlib.sha256(header.chat_template.encode("utf-8", "surrogatepass")).hexdigest(),
             library=engine.engine_info.library_version,
             n_ctx=engine.load_reply.n_ctx,
@@ -309,7 +285,7 @@ class LocalBackend(ProcessBackend):
         engine = self.engine
         loaded_model = protocol.LoadedModelInfo(
             model=ready.model,
-            path=str(self._path.resolve()),
+            path=str(self.path.resolve()),
             n_ctx_train=ready.n_ctx_train,
             memory=engine.plan.total,
             placement=_format_placement(engine.plan, engine.header.block_count),
@@ -321,21 +297,16 @@ class LocalBackend(ProcessBackend):
         engine.process.detach()
         self._loaded_engine = None
 
-    def run_benchmark(
-        self, request: protocol.BenchmarkRequest, cancel: CancelToken
-    ) -> Iterator[protocol.PrefillProgress | protocol.BenchmarkReply]:
+    def run_benchmark(self, request: protocol.BenchmarkRequest, cancel: CancelToken) -> Iterator[protocol.EngineReply]:
         """Measure with the loaded model; yields the measurement last, or none when cancelled."""
-        for reply in self._request(request, cancel):
-            if isinstance(reply, protocol.PrefillProgress | protocol.BenchmarkReply):
-                yield reply
-
-    def unload(self) -> None:
-        self.close()
+        return self._request(request, cancel)
 
     def close(self) -> None:
         if self._loaded_engine:
             self._loaded_engine.process.close()
             self._loaded_engine = None
+
+    unload = close
 
 
 def _format_placement(plan: OffloadPlan, layers: int) -> str:

@@ -32,9 +32,7 @@ def sample_sequentially(
     total: int,
 ) -> Iterator[SampleEvent]:
     """Generate several replies with a backend that gives one at a time.
-
-    seeds: by the index of the reply, of `total` replies. Raises what `generate` raises.
-    """
+    seeds: by the index of the reply, of `total` replies. Raises what `generate` raises."""
     delta_count = 0
     for completed, (index, seed) in enumerate(seeds.items(), total - len(seeds)):
         if cancel.is_set():
@@ -63,7 +61,7 @@ class SamplesAccumulator:
 
     def __init__(self, n_ctx: int, seeds: Sequence[int], load_s: float) -> None:
         self._n_ctx, self._seeds, self._load_s = n_ctx, seeds, load_s
-        self._prefill_progress: protocol.PrefillProgress | None = None
+        self._prefill_progress = protocol.PrefillProgress(0, 0, 0)
         self._open_replies: dict[int, ReplyAccumulator] = {}
         self._completed = self._tokens = 0
 
@@ -73,7 +71,11 @@ class SamplesAccumulator:
             self._prefill_progress = reply
             yield PromptProgress(reply.done, reply.total, reply.cached)
         elif isinstance(reply, protocol.SampleOutput):
-            accumulator = self._open_replies.get(reply.index) or self._start_reply(reply.index)
+            accumulator = self._open_replies.get(reply.index)
+            if accumulator is None:
+                accumulator = ReplyAccumulator(self._n_ctx, self._seeds[reply.index], self._load_s)
+                self._open_replies[reply.index] = accumulator
+                list(accumulator.feed(self._prefill_progress))
             list(accumulator.feed(reply.output))
             if isinstance(reply.output, protocol.GenerationFinished):
                 self._completed += 1
@@ -81,12 +83,6 @@ class SamplesAccumulator:
             else:
                 self._tokens += reply.output.tokens
             yield SamplingProgress(self._completed, len(self._seeds), self._tokens)
-
-    def _start_reply(self, index: int) -> ReplyAccumulator:
-        accumulator = self._open_replies[index] = ReplyAccumulator(self._n_ctx, self._seeds[index], self._load_s)
-        if self._prefill_progress:
-            list(accumulator.feed(self._prefill_progress))
-        return accumulator
 
     def finish_remaining(self, reason: FinishReason | None = None) -> Iterator[SampleFinished]:
         """Yield the ends of replies that the engine did not finish; reason: instead of CANCELLED."""

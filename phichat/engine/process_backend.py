@@ -1,11 +1,11 @@
-"""Base of the backends whose model is loaded in an engine process."""
+"""Base of the backends whose model is loaded in an engine process. Each prompt imports it, so it imports little."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import TypeVar
 
 from phichat.engine.backend import CancelToken, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.ipc import protocol
@@ -19,6 +19,22 @@ from phichat.types import FinishReason, Message, SamplingParams
 
 _T = TypeVar("_T")
 
+_FAILURES: dict[ErrorCode, tuple[type[PhichatError], str, str]] = {
+    ErrorCode.TEMPLATE: (TemplateError, "The model's chat template refuses these messages", "Try another model"),
+    ErrorCode.MEMORY: (
+        ModelDoesNotFit,
+        "{name} needs more memory than is free",
+        "Try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
+    ),
+    ErrorCode.LOAD: (
+        EngineLoadFailed,
+        "llama.cpp cannot load {path}",
+        "Download it again, or update llama-cpp-python if the model is newer",
+    ),
+    ErrorCode.DECODE: (EngineError, "llama.cpp could not evaluate the prompt", "Ask again"),
+}
+"""Error, message and next step for the cause of a failed request."""
+
 
 def require_loaded(value: _T | None) -> _T:
     """Return the value. Raises EngineError for None, which stands for a model that is not loaded."""
@@ -28,16 +44,11 @@ def require_loaded(value: _T | None) -> _T:
 
 
 class ProcessBackend(ABC):
-    """Requests to a loaded model; subclasses load it. Imports nothing that reads files or plans."""
+    """Requests to a loaded model; subclasses load it. path: of the model's file."""
 
     def __init__(self, name: str, path: Path) -> None:
-        self._name, self._path = name, path
+        self._name, self.path = name, path
         self._unreported_load_s = 0.0
-
-    @property
-    def path(self) -> Path:
-        """The model's file."""
-        return self._path
 
     @property
     @abstractmethod
@@ -115,24 +126,7 @@ class ProcessBackend(ABC):
                 self._on_disconnected()
 
     def _to_exception(self, reply: protocol.ErrorReply) -> PhichatError:
-        match reply.code:
-            case ErrorCode.OVERFLOW:
-                return ContextOverflow(reply.prompt_tokens, self.n_ctx)
-            case ErrorCode.TEMPLATE:
-                return TemplateError(
-                    f"The model's chat template refuses these messages ({reply.message})", "Try another model"
-                )
-            case ErrorCode.MEMORY:
-                return ModelDoesNotFit(
-                    f"{self._name} needs more memory than is free ({reply.message})",
-                    "Try a smaller --ctx-size, fewer --n-gpu-layers or a smaller model",
-                )
-            case ErrorCode.LOAD | ErrorCode.LIBRARY:
-                return EngineLoadFailed(
-                    f"llama.cpp cannot load {self._path} ({reply.message})",
-                    "Download it again, or update llama-cpp-python if the model is newer",
-                )
-            case ErrorCode.DECODE | ErrorCode.CANCELLED:
-                return EngineError(f"llama.cpp could not evaluate the prompt ({reply.message})", "Ask again")
-            case _:
-                assert_never(reply.code)
+        if reply.code is ErrorCode.OVERFLOW:
+            return ContextOverflow(reply.prompt_tokens, self.n_ctx)
+        error_type, message, next_step = _FAILURES.get(reply.code, _FAILURES[ErrorCode.LOAD])
+        return error_type(f"{message.format(name=self._name, path=self.path)} ({reply.message})", next_step)

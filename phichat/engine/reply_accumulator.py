@@ -13,10 +13,8 @@ from phichat.types import FinishReason, Timings, Usage
 
 
 class ReplyAccumulator:
-    """One growing reply in this process, so that an engine which dies takes none of its text along.
-
-    n_ctx: context in tokens. seed: used for sampling. load_s: seconds that loading took for this turn.
-    """
+    """Text of a growing reply in this process, so that none of it is lost with an engine that dies.
+    n_ctx: context in tokens. seed: used for sampling. load_s: seconds that loading took for this turn."""
 
     def __init__(self, n_ctx: int, seed: int, load_s: float) -> None:
         self._n_ctx, self._seed, self._load_s = n_ctx, seed, load_s
@@ -34,7 +32,12 @@ class ReplyAccumulator:
                 self._usage = Usage(reply.total, reply.cached, 0)
                 yield PromptProgress(reply.done, reply.total, reply.cached)
             case protocol.OutputDelta():
-                self._estimate_timings(reply.tokens)
+                # For a reply whose engine dies before it sends its own figures.
+                now = monotonic()
+                self._first_token_at = self._first_token_at or now
+                wait_s = self._first_token_at - self._requested_at
+                self._usage = replace(self._usage, completion_tokens=self._usage.completion_tokens + reply.tokens)
+                self._timings = Timings(wait_s, first_token_s=wait_s, generation_s=now - self._first_token_at)
                 if reply.reasoning:
                     self._reasoning.append(reply.reasoning)
                     yield ReasoningDelta(reply.reasoning)
@@ -43,14 +46,6 @@ class ReplyAccumulator:
                     yield TextDelta(reply.text)
             case protocol.GenerationFinished():
                 self._usage, self._timings, self._finish_reason = reply.usage, reply.timings, reply.finish_reason
-
-    def _estimate_timings(self, tokens: int) -> None:
-        # For a reply whose engine dies before it sends its own figures.
-        now = monotonic()
-        self._first_token_at = self._first_token_at or now
-        wait_s = self._first_token_at - self._requested_at
-        self._usage = replace(self._usage, completion_tokens=self._usage.completion_tokens + tokens)
-        self._timings = Timings(prompt_s=wait_s, first_token_s=wait_s, generation_s=now - self._first_token_at)
 
     def finish(self, reason: FinishReason | None = None) -> TurnFinished:
         """Return the end of the reply; reason: instead of the engine's."""

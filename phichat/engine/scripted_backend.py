@@ -16,9 +16,7 @@ from phichat.types import FinishReason, Message, ModelInfo, SamplingParams, Usag
 @dataclass(frozen=True, slots=True)
 class FakeReply:
     """One scripted reply: reasoning, then pieces of text, then an error if given.
-
-    delay_s: seconds before each piece.
-    """
+    delay_s: seconds before each piece."""
 
     text: Sequence[str] = ()
     reasoning: Sequence[str] = ()
@@ -29,9 +27,7 @@ class FakeReply:
 @dataclass
 class FakeBackend:
     """Backend that gives its replies in order, the last one repeatedly. A token is a word.
-
-    prompts: the messages of each request so far.
-    """
+    prompts: the messages of each request so far."""
 
     replies: Sequence[FakeReply]
     context: int = 4096
@@ -65,27 +61,22 @@ class FakeBackend:
         self.prompts.append(tuple(messages))
         total = self.count_tokens(messages, cancel)
         yield PromptProgress(total, total, 0)
-        emitted: dict[type, list[str]] = {ReasoningDelta: [], TextDelta: []}
-        for kind, pieces in ((ReasoningDelta, reply.reasoning), (TextDelta, reply.text)):
-            for piece in pieces:
-                if reply.delay_s:
-                    sleep(reply.delay_s)
-                if cancel.is_set():
-                    break
-                emitted[kind].append(piece)
-                yield kind(piece)
+        script: list[ReasoningDelta | TextDelta] = [*map(ReasoningDelta, reply.reasoning), *map(TextDelta, reply.text)]
+        count = 0
+        for delta in script:
+            if reply.delay_s:
+                sleep(reply.delay_s)
+            if cancel.is_set():
+                break
+            count += 1
+            yield delta
+        reason = FinishReason.CANCELLED if cancel.is_set() else FinishReason.STOP
         if reply.error:
             reason, self._is_loaded = FinishReason.ERROR, False
-        else:
-            reason = FinishReason.CANCELLED if cancel.is_set() else FinishReason.STOP
-        yield TurnFinished(
-            "".join(emitted[TextDelta]),
-            "".join(emitted[ReasoningDelta]),
-            reason,
-            Usage(total, 0, len(emitted[ReasoningDelta]) + len(emitted[TextDelta])),
-            n_ctx=self.context,
-            seed=params.seed or 0,
-        )
+        text = "".join(delta.text for delta in script[:count] if isinstance(delta, TextDelta))
+        reasoning = "".join(delta.text for delta in script[:count] if isinstance(delta, ReasoningDelta))
+        usage = Usage(total, 0, count)
+        yield TurnFinished(text, reasoning, reason, usage, n_ctx=self.context, seed=params.seed or 0)
         if reply.error:
             raise reply.error
 
@@ -95,8 +86,7 @@ class FakeBackend:
         seeds = dict(enumerate(derive_seeds(params, n)))
         return sample_sequentially(self.generate, messages, params, seeds, cancel, n)
 
-    def unload(self) -> None:
-        self.close()
-
     def close(self) -> None:
         self._is_loaded = False
+
+    unload = close

@@ -9,29 +9,15 @@ THINK_START = "<think>"
 THINK_END = "</think>"
 
 
-class Utf8Decoder:
-    """Decoder of bytes to text that emits complete characters only.
-
-    Invalid bytes become U+FFFD at once and never hold back what follows them.
-    """
-
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def feed(self, chunk: bytes) -> str:
-        """Return the characters that a chunk completes."""
-        return self._decoder.decode(chunk)
+def make_utf8_decoder() -> codecs.IncrementalDecoder:
+    """Return a decoder that emits complete characters only, and at once U+FFFD for invalid bytes."""
+    return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def _partial_match_length(text: str, markers: Sequence[str]) -> int:
-    """Return the length of the longest end of text that begins one of the markers without completing it."""
-    longest = 0
-    for marker in markers:
-        for size in range(min(len(marker) - 1, len(text)), longest, -1):
-            if marker.startswith(text[-size:]):
-                longest = size
-                break
-    return longest
+    """Return the length of the longest end of a text that begins a marker; the text contains none of them."""
+    longest = min(len(text), max(map(len, markers), default=1) - 1)
+    return next((size for size in range(longest, 0, -1) if any(mark.startswith(text[-size:]) for mark in markers)), 0)
 
 
 class StopStringFilter:
@@ -44,11 +30,10 @@ class StopStringFilter:
 
     def feed(self, text: str) -> str:
         """Return the text that can be shown: never a part of a stop string."""
-        if not self._stops or self.is_stopped:
-            return "" if self.is_stopped else text
+        if self.is_stopped:
+            return ""
         text = self._buffer + text
-        positions = [position for position in (text.find(stop) for stop in self._stops) if position >= 0]
-        if positions:
+        if positions := [text.find(stop) for stop in self._stops if stop in text]:
             self.is_stopped, self._buffer = True, ""
             return text[: min(positions)]
         safe_length = len(text) - _partial_match_length(text, self._stops)
@@ -69,8 +54,7 @@ class ReasoningSplitter:
     """
 
     def __init__(self, prompt_suffix: str) -> None:
-        is_open = prompt_suffix.rstrip().endswith(THINK_START)
-        self._state = "thinking" if is_open else "undecided"
+        self._state = "thinking" if prompt_suffix.rstrip().endswith(THINK_START) else "undecided"
         self._buffer = ""
         self._at_start = True
 
@@ -97,17 +81,14 @@ class ReasoningSplitter:
             self._consume(len(THINK_END))
             self._state, self._at_start = "closed", True
             return reasoning, self.feed("")[1]
-        answer = self._lstrip_once(self._consume(len(self._buffer)))
-        if answer:
+        if answer := self._lstrip_once(self._consume(len(self._buffer))):
             self._state = "text"
         return "", answer
 
     def flush(self) -> tuple[str, str]:
         """Return the (reasoning, text) that was held back."""
         buffered, self._buffer = self._buffer, ""
-        if self._state == "thinking":
-            return self._lstrip_once(buffered), ""
-        return "", buffered if self._state == "undecided" else ""
+        return (self._lstrip_once(buffered), "") if self._state == "thinking" else ("", buffered)
 
     def _consume(self, size: int) -> str:
         consumed, self._buffer = self._buffer[:size], self._buffer[size:]

@@ -130,11 +130,6 @@ class GgufHeader:
         """Tokens of the vocabulary."""
         return self.array_lengths.get("tokenizer.ggml.tokens", 0) or self.get_int("{arch}.vocab_size")
 
-    @property
-    def split_count(self) -> int:
-        """Files that the model is split into; 1 when it is whole."""
-        return max(1, self.get_int("split.count"))
-
 
 def read_header(path: Path) -> GgufHeader:
     """Read the header of one file, which of a split model is one part.
@@ -173,7 +168,7 @@ def read_model_header(path: Path) -> GgufHeader:
             message = f"The model is split into {len(parts)} parts and {part.name} is missing"
             raise ModelFileError(message, "Download that part too")
     headers = list(map(read_header, parts))
-    if (count := headers[0].split_count) != len(parts):
+    if (count := max(1, headers[0].get_int("split.count"))) != len(parts):
         problem = f"has {count:,} parts according to its header, but {len(parts):,} according to its name"
         raise ModelFileError(f"{path} {problem}", "Restore the parts' original names")
     return merge_headers(headers)

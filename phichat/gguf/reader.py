@@ -5,8 +5,6 @@ before it loops or allocates, so that a hostile file costs at most seconds and a
 in `enum gguf_type` of gguf.h; llama.cpp refuses nested arrays too.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field

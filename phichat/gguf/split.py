@@ -1,7 +1,5 @@
 """Names of GGUF files that are parts of one model, as llama.cpp's gguf-split writes them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

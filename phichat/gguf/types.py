@@ -4,8 +4,6 @@
 ggml-common.h. `FILE_TYPES`: the mixture that a whole file was quantized with, `enum llama_ftype` of llama.h.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -1,9 +1,8 @@
 """Layout of the hub's cache, and the names of GGUF files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 QUANTIZATION_SUFFIX = re.compile(r"(?i)(?:^|[-._/])((?:UD-)?I?Q\d\w*|TQ\d_\d|(?:MX|NV)FP4\w*|BF16|FP?16|FP?32)$")
@@ -36,15 +35,13 @@ def iter_repositories(cache: Path) -> Iterator[tuple[str, Path]]:
 
 def list_subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, sorted; [] if it cannot be read."""
-    try:
+    with suppress(OSError):
         return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        return []
+    return []
 
 
 def file_size(path: Path) -> int:
     """Return the size in bytes, 0 if there is no such file."""
-    try:
+    with suppress(OSError):
         return path.stat().st_size
-    except OSError:
-        return 0
+    return 0

@@ -72,9 +72,6 @@ class ModelSpec(msgspec.Struct, frozen=True):
         return name.lower() in (self.name.lower(), *(alias.lower() for alias in self.aliases))
 
 
-_FILE_SPECIFIC_KEYS = ("revision", "quantization", "bytes", "sha256", "package")
-
-
 def find_spec(registry: Mapping[str, ModelSpec], name: str) -> ModelSpec | None:
     """Return the entry with that name or alias."""
     return next((spec for spec in registry.values() if spec.matches_name(name)), None)
@@ -102,10 +99,8 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
     facts about the shipped file are dropped. Raises ConfigError with file and line.
     """
     builtin = _read_builtin()
-    if user_file is None:
-        return builtin.trusted_specs
     try:
-        user = _RegistryFile(str(user_file), user_file.read_bytes())
+        user = _RegistryFile(str(user_file), user_file.read_bytes() if user_file else b"")
     except FileNotFoundError:
         return builtin.trusted_specs
     except OSError as error:
@@ -116,7 +111,8 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
             raise user.build_error("", name, "is not under a [NAME] table", "Move it under the [NAME] of a model")
         base = builtin.tables.get(name, {})
         if any(key in table and table[key] != base.get(key) for key in ("repository", "file")):
-            base = {key: value for key, value in base.items() if key not in _FILE_SPECIFIC_KEYS}
+            file_keys = ("revision", "quantization", "bytes", "sha256", "package")
+            base = {key: value for key, value in base.items() if key not in file_keys}
         specs[name] = user.parse_entry(name, base | table)
     return specs
 
@@ -124,18 +120,16 @@ def read_registry(user_file: Path | None = None) -> Mapping[str, ModelSpec]:
 @cache
 def _read_builtin() -> _RegistryFile:
     # Read several times in a run, of which it is a good part when an engine is already running.
-    path = Path(__file__).parents[1] / "models.toml"
-    if not path.is_file():
-        # A checkout has the file next to the package.
-        path = Path(__file__).parents[2] / "models.toml"
-    return _RegistryFile("models.toml", path.read_bytes())
+    # A checkout has the file next to the package.
+    package, checkout = (folder / "models.toml" for folder in Path(__file__).parents[1:3])
+    return _RegistryFile("models.toml", (package if package.is_file() else checkout).read_bytes())
 
 
 class _RegistryFile:
     def __init__(self, source: str, content: bytes) -> None:
         self.source = source
         try:
-            self.text = content.decode("utf-8")
+            self.text = content.decode()
             self.tables: Mapping[str, Any] = tomllib.loads(self.text)
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
@@ -174,9 +168,9 @@ class _RegistryFile:
         except UsageError as error:
             raise self.build_error(name, "sampling", f"is invalid ({error.message})", error.next_step) from error
         allowed = sorted(option.name for option in fields(SamplingParams))
-        if not options.keys() <= set(allowed):
-            message = "has options that are not about sampling"
-            raise self.build_error(name, "sampling", message, "Use only " + ", ".join(allowed))
+        if options.keys() - allowed:
+            next_step = f"Use only {', '.join(allowed)}"
+            raise self.build_error(name, "sampling", "has options that are not about sampling", next_step)
         return options
 
     def build_error(self, name: str, key: str, message: str, next_step: str) -> ConfigError:

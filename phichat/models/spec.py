@@ -1,7 +1,5 @@
 """References to models as users write them, parsed; nothing is looked up."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -14,7 +12,6 @@ _REVISION = re.compile(r"(?!.*\.\.)[\w][\w./+-]{0,199}", re.ASCII)
 _QUANTIZATION = re.compile(r"[\w.-]{1,40}", re.ASCII)
 _PATH_LIKE = re.compile(r"[./~\\]|[A-Za-z]:[\\/]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_PAGE_KINDS = ("blob", "resolve", "raw", "tree")
 _ACCEPTED_FORMS = "Give a registry name, owner/repo, owner/repo:QUANT, owner/repo/file.gguf, an https URL or a path"
 
 
@@ -28,10 +25,7 @@ class RegistryName:
 
 @dataclass(frozen=True, slots=True)
 class RepoSpec:
-    """Model in a hub repository; parts that were not given are "".
-
-    file: a path in the repository; a folder if it ends in a slash.
-    """
+    """Model in a hub repository; "" for what was not given. file: a path in it, a folder if it ends in a slash."""
 
     repository: str
     quantization: str = ""
@@ -61,32 +55,30 @@ def parse_reference(text: str, endpoint: str = "") -> ModelReference:
     text = text.strip()
     if not text or any(ord(char) < 32 or ord(char) == 127 for char in text):
         raise UsageError(f"{text!r} is not a model", _ACCEPTED_FORMS)
-    scheme = _SCHEME.match(text)
-    endpoint_host = urlsplit(endpoint).netloc.lower()
-    if scheme is None:
+    if (match := _SCHEME.match(text)) is None:
         host, _, rest = text.partition("/")
-        if rest and host.lower().removeprefix("www.") in _HUB_HOSTS:
-            return _parse_hub_url("https://" + text)
-        return _parse_name(text)
-    match scheme[1].lower():
-        case "hf":
-            return _parse_name(text[scheme.end() :].removeprefix("models/"))
-        case "http" | "https":
-            parts = urlsplit(text)
-            if parts.netloc.lower().removeprefix("www.") in (*_HUB_HOSTS, endpoint_host):
-                return _parse_hub_url(text)
-            if not parts.hostname:
-                raise UsageError(f"{text!r} has no host", _ACCEPTED_FORMS)
-            return UrlSpec(text)
-        case "file":
-            return PathSpec(unquote(urlsplit(text).path))
-        case other:
-            raise UsageError(f"{other}:// is not supported", _ACCEPTED_FORMS)
+        is_hub = rest and host.lower().removeprefix("www.") in _HUB_HOSTS
+        return _parse_hub_url("https://" + text) if is_hub else _parse_name(text)
+    scheme = match[1].lower()
+    if scheme == "hf":
+        return _parse_name(text[match.end() :].removeprefix("models/"))
+    if scheme not in ("http", "https", "file"):
+        raise UsageError(f"{scheme}:// is not supported", _ACCEPTED_FORMS)
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port  # raises ValueError for a port that is not a number
+    except ValueError:
+        raise UsageError(f"{text!r} is not a valid URL", _ACCEPTED_FORMS) from None
+    if scheme == "file":
+        return PathSpec(unquote(parts.path))
+    if not host:
+        raise UsageError(f"{text!r} has no host", _ACCEPTED_FORMS)
+    is_hub = parts.netloc.lower().removeprefix("www.") in (*_HUB_HOSTS, urlsplit(endpoint).netloc.lower())
+    return _parse_hub_url(text) if is_hub else UrlSpec(text)
 
 
 def _parse_name(text: str) -> ModelReference:
-    segments = text.split("/")
-    is_file = text.lower().endswith(".gguf")
+    segments, is_file = text.split("/"), text.lower().endswith(".gguf")
     if _PATH_LIKE.match(text) or "\\" in text or (is_file and len(segments) < 3):
         return PathSpec(text)
     if len(segments) == 1:
@@ -94,15 +86,13 @@ def _parse_name(text: str) -> ModelReference:
         return RegistryName(name, _parse_quantization(quantization))
     # A revision follows the repository or the whole path: both are in use.
     owner, repository, path = segments[0], segments[1], "/".join(segments[2:])
-    if path and "@" in path:
+    revision = quantization = ""
+    if "@" in path:
         path, _, revision = path.rpartition("@")
     elif "@" in repository:
         repository, _, revision = repository.partition("@")
         if not is_file and path:
             revision, path = f"{revision}/{path}", ""
-    else:
-        revision = ""
-    quantization = ""
     if not path:
         repository, colon, quantization = repository.partition(":")
         if not colon:
@@ -111,14 +101,13 @@ def _parse_name(text: str) -> ModelReference:
 
 
 def _parse_hub_url(url: str) -> RepoSpec:
-    """Parse the URL of a page of a repository or of a file in it."""
     parts = urlsplit(url)
     segments = [unquote(segment) for segment in parts.path.split("/") if segment]
     if len(segments) < 2 or segments[0] in ("datasets", "spaces", "collections", "api"):
         raise UsageError(f"{url} is not a model page", "Give the URL of the model's page or of its GGUF file")
     owner, (repository, _, quantization), rest = segments[0], segments[1].partition(":"), segments[2:]
     file, revision = "", ""
-    if len(rest) >= 2 and rest[0] in _PAGE_KINDS:
+    if len(rest) >= 2 and rest[0] in ("blob", "resolve", "raw", "tree"):
         # A revision with a slash in it (refs/pr/1) is one escaped segment.
         revision, file = rest[1], "/".join(rest[2:])
         if rest[0] == "tree" and file:

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from phichat.errors import ApiError
-from phichat.server.responses import encode_json, error_document
+from phichat.server.responses import error_response
 
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-_PUBLIC_PATH = "/health"
-"""Needs no key: it reveals only that the server runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def check_access(path: str, headers: Headers, policy: AccessPolicy) -> ApiError 
         return ApiError(message, "Send the request from a program", status=403, code="browser")
     scheme, _, sent_key = headers.get("authorization", "").partition(" ")
     has_key = scheme.lower() == "bearer" and hmac.compare_digest(sent_key.strip().encode(), policy.api_key.encode())
-    if has_key or not policy.api_key or path == _PUBLIC_PATH:
+    if has_key or not policy.api_key or path == "/health":  # which reveals only that the server runs
         return None
     next_step = "Send it as `Authorization: Bearer KEY`"
     return ApiError("The API key is missing or wrong", next_step, status=401, code="invalid_api_key")
@@ -85,24 +82,14 @@ def _is_address(name: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
 class AccessMiddleware:
     """Middleware that applies the policy before anything else, the reading of a body included."""
 
-    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
-        self._app, self._policy = app, policy
+    app: ASGIApp
+    policy: AccessPolicy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI request."""
-        if scope["type"] == "http" and (error := check_access(scope["path"], Headers(scope=scope), self._policy)):
+        if scope["type"] == "http" and (error := check_access(scope["path"], Headers(scope=scope), self.policy)):
             return await error_response(error)(scope, receive, send)
-        await self._app(scope, receive, send)
-
-
-def error_response(error: ApiError) -> Response:
-    """Return the HTTP response for an error."""
-    headers = {"cache-control": "no-store"}
-    if error.retry_after is not None:
-        headers["retry-after"] = str(error.retry_after)
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    return Response(encode_json(error_document(error)), error.status, headers, "application/json")
+        await self.app(scope, receive, send)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,63 +15,41 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from phichat import events
 from phichat.chat.context_window import MessageHistory
 from phichat.chat.pipeline import TurnPipeline
-from phichat.chat.presenter import TurnPresenter, present
 from phichat.engine.backend import Backend, CancelToken
 from phichat.errors import ApiError, PhichatError
-from phichat.events import (
-    Event,
-    ModelReady,
-    PromptProgress,
-    ReasoningDelta,
-    SampleFinished,
-    TextDelta,
-    TranscriptUnavailable,
-    TurnFinished,
-)
-from phichat.server import chat_request
-from phichat.server.access import AccessMiddleware, AccessPolicy, error_response
+from phichat.server import responses
+from phichat.server.access import AccessMiddleware, AccessPolicy
+from phichat.server.chat_request import MAX_BODY_BYTES, ChatCompletionRequest, parse_request
 from phichat.server.dispatch import Dispatcher, GenerationTask, StopCause, shutting_down_error
 from phichat.server.model_provider import ModelProvider, ServedModel
-from phichat.server.responses import (
-    SSE_KEEPALIVE,
-    ChunkBuilder,
-    completion_document,
-    encode_json,
-    encode_sse,
-    error_document,
-    model_document,
-    to_api_error,
-)
 from phichat.transcript.recorder import Recorder
 from phichat.types import FinishReason, Message
 
 _DRAIN_TIMEOUT_S, _DRAIN_IDLE_TIMEOUT_S = 5.0, 0.5
 """How long a client may continue to send a body that is too large, and how long it may pause."""
 
-RecorderFactory = Callable[[ServedModel, Sequence[Message]], AbstractContextManager[Recorder]]
+RecorderFactory = Callable[[ServedModel, Sequence[Message]], contextlib.AbstractContextManager[Recorder]]
 """Makes the recorder of one request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Time limits of a request; keepalive_interval_s is between two signs of life in a silent stream."""
-
-    time_limit_s: float = 600.0
-    body_timeout_s: float = 30.0
-    keepalive_interval_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Parts of the server. log: prints a line for its operator, from any thread. open_recorder: None saves nothing."""
+    """Parts and time limits of the server.
+
+    log: prints a line for its operator, from any thread. open_recorder: None saves nothing. time_limit_s: of a
+    response. keepalive_interval_s: between two signs of life in a silent stream.
+    """
 
     models: ModelProvider
     dispatcher: Dispatcher
     log: Callable[[str], None]
     open_recorder: RecorderFactory | None = None
-    limits: Limits = field(default_factory=Limits)
+    time_limit_s: float = 600.0
+    body_timeout_s: float = 30.0
+    keepalive_interval_s: float = 10.0
 
 
 def create_app(context: ServerContext, policy: AccessPolicy) -> Starlette:
@@ -80,64 +57,49 @@ def create_app(context: ServerContext, policy: AccessPolicy) -> Starlette:
 
     async def list_models(request: Request) -> Response:
         served_models = await asyncio.to_thread(context.models.list_models)
-        return _json_response({"object": "list", "data": [model_document(model) for model in served_models]})
+        documents = [responses.model_document(model) for model in served_models]
+        return responses.json_response({"object": "list", "data": documents})
 
     async def get_model(request: Request) -> Response:
-        return _json_response(
-            model_document(await asyncio.to_thread(context.models.get_model, request.path_params["name"]))
-        )
+        model = await asyncio.to_thread(context.models.get_model, request.path_params["name"])
+        return responses.json_response(responses.model_document(model))
 
     async def get_health(request: Request) -> Response:
-        return _json_response({"status": "ok"})
+        return responses.json_response({"status": "ok"})
 
+    routes = [
+        Route("/health", get_health),
+        Route("/v1/models", list_models),
+        Route("/v1/models/{name:path}", get_model),
+        Route("/v1/chat/completions", _CompletionsEndpoint(context), methods=["POST"]),
+    ]
+    error_handlers = dict.fromkeys((PhichatError, HTTPException, Exception), _handle_error)
     return Starlette(
-        routes=[
-            Route("/health", get_health),
-            Route("/v1/models", list_models),
-            Route("/v1/models/{name:path}", get_model),
-            Route("/v1/chat/completions", _CompletionsEndpoint(context), methods=["POST"]),
-        ],
-        middleware=[Middleware(AccessMiddleware, policy=policy)],
-        exception_handlers={
-            PhichatError: _handle_phichat_error,
-            HTTPException: _handle_http_error,
-            Exception: _handle_unexpected_error,
-        },
+        routes=routes, middleware=[Middleware(AccessMiddleware, policy=policy)], exception_handlers=error_handlers
     )
 
 
-def _json_response(document: object) -> Response:
-    return Response(encode_json(document), media_type="application/json")
-
-
-async def _handle_phichat_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, PhichatError)
-    return error_response(to_api_error(error))
-
-
-async def _handle_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = f"Unknown route {request.method} {request.scope['path'][:100]}"
-    next_step = "Use one of /v1/chat/completions, /v1/models and /health"
-    response = error_response(ApiError(message, next_step, status=error.status_code))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _handle_unexpected_error(request: Request, error: Exception) -> Response:
+async def _handle_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, PhichatError):
+        return responses.error_response(responses.to_api_error(error))
+    if isinstance(error, HTTPException):
+        message = f"Unknown route {request.method} {request.scope['path'][:100]}"
+        next_step = "Use one of /v1/chat/completions, /v1/models and /health"
+        response = responses.error_response(ApiError(message, next_step, status=error.status_code))
+        response.headers.update(error.headers or {})
+        return response
     message, next_step = "Internal server error", "Try again, or look at the log of phichat serve"
-    return error_response(ApiError(message, next_step, status=500, code="internal_error"))
+    return responses.error_response(ApiError(message, next_step, status=500, code="internal_error"))
 
 
+@dataclass(frozen=True)
 class _CompletionsEndpoint:
     """ASGI endpoint of chat completions, because it has to notice when the client disconnects."""
 
-    def __init__(self, context: ServerContext) -> None:
-        self._context = context
+    context: ServerContext
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI request."""
-        request = chat_request.parse_request(await _read_body(Request(scope, receive), self._context.limits))
+        request = parse_request(await _read_body(Request(scope, receive), self.context.body_timeout_s))
         response_task = asyncio.create_task(self._respond(request, send))
         disconnect_task = asyncio.create_task(_wait_for_disconnect(receive))
         try:
@@ -149,41 +111,36 @@ class _CompletionsEndpoint:
                 task.cancel()
             await asyncio.gather(response_task, disconnect_task, return_exceptions=True)
 
-    async def _respond(self, request: chat_request.ChatCompletionRequest, send: Send) -> None:
-        context = self._context
+    async def _respond(self, request: ChatCompletionRequest, send: Send) -> None:
+        context = self.context
         model = await asyncio.to_thread(context.models.find_model, request.model)
-        task = await context.dispatcher.submit(model.name, self._make_task(request, model))
-        timer = asyncio.get_running_loop().call_later(context.limits.time_limit_s, task.stop, StopCause.TIMEOUT)
+
+        def generate(backend: Backend, cancel: CancelToken) -> Iterator[events.Event]:
+            history, params = MessageHistory(request.messages), request.sampling_params(model.params)
+            open_recorder = context.open_recorder
+            with open_recorder(model, request.messages) if open_recorder else contextlib.nullcontext() as recorder:
+                pipeline = TurnPipeline(backend, recorder, model.training_scope, checks_code=recorder is not None)
+                yield from pipeline.run(history, params, cancel, n=request.n)
+
+        task = await context.dispatcher.submit(model.name, generate)
+        timer = asyncio.get_running_loop().call_later(context.time_limit_s, task.stop, StopCause.TIMEOUT)
         try:
             await _CompletionResponse(context, request, model, task, send).send_all()
         finally:
             timer.cancel()
             task.stop(StopCause.DISCONNECTED)
 
-    def _make_task(
-        self, request: chat_request.ChatCompletionRequest, model: ServedModel
-    ) -> Callable[[Backend, CancelToken], Iterator[Event]]:
-        open_recorder, history = self._context.open_recorder, MessageHistory(request.messages)
 
-        def generate(backend: Backend, cancel: CancelToken) -> Iterator[Event]:
-            params = request.sampling_params(model.params)
-            with open_recorder(model, request.messages) if open_recorder else nullcontext() as recorder:
-                pipeline = TurnPipeline(backend, recorder, model.training_scope, checks_code=recorder is not None)
-                yield from pipeline.run(history, params, cancel, n=request.n)
-
-        return generate
-
-
-async def _read_body(request: Request, limits: Limits) -> bytes:
+async def _read_body(request: Request, timeout_s: float) -> bytes:
     """Raises ApiError."""
-    body, max_bytes = bytearray(), chat_request.MAX_BODY_BYTES
-    is_too_large = int(request.headers.get("content-length", 0)) > max_bytes
+    body = bytearray()
+    is_too_large = int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES
     try:
-        async with asyncio.timeout(limits.body_timeout_s):
+        async with asyncio.timeout(timeout_s):
             chunks = request.stream()
             while not is_too_large and (chunk := await anext(chunks, None)) is not None:
                 body += chunk
-                is_too_large = len(body) > max_bytes
+                is_too_large = len(body) > MAX_BODY_BYTES
     except TimeoutError:
         raise ApiError("The request did not arrive in time", "Send it again", status=408) from None
     except ClientDisconnect:
@@ -198,7 +155,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
                 while more:
                     async with asyncio.timeout(_DRAIN_IDLE_TIMEOUT_S):
                         more = (await request.receive()).get("more_body", False)
-    message = f"The request is larger than {max_bytes >> 20} MiB"
+    message = f"The request is larger than {MAX_BODY_BYTES >> 20} MiB"
     raise ApiError(message, "Send a smaller request", status=413, code="request_too_large")
 
 
@@ -207,54 +164,52 @@ async def _wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
-class _CompletionResponse(TurnPresenter):
+@dataclass(eq=False)
+class _CompletionResponse:
     """Response to one chat completion, streamed or whole, made from the events of its turn."""
 
-    def __init__(
-        self,
-        context: ServerContext,
-        request: chat_request.ChatCompletionRequest,
-        model: ServedModel,
-        task: GenerationTask,
-        send: Send,
-    ) -> None:
-        self._context, self._request, self._model, self._task, self._send = context, request, model, task, send
-        self._chunks = ChunkBuilder(model.name, request.n, request.include_usage)
-        self._frames: list[bytes] = [self._chunks.role_chunks()]
-        self._replies: dict[int, TurnFinished] = {}
+    context: ServerContext
+    request: ChatCompletionRequest
+    model: ServedModel
+    task: GenerationTask
+    send: Send
+
+    def __post_init__(self) -> None:
+        self._completion = responses.CompletionBuilder(self.model.name, self.request.n, self.request.include_usage)
+        self._frames = [self._completion.role_chunks()]
+        self._replies: dict[int, events.TurnFinished] = {}
         self._logged_notices: set[str] = set()
         self._has_output = self._is_sending = False
 
     async def send_all(self) -> None:
         """Send the response. Raises PhichatError kinds while nothing has been sent; later errors are sent."""
         try:
-            while (events := await self._task.next_events(self._context.limits.keepalive_interval_s)) is not None:
-                for event in events:
-                    present(event, self)
-                if self._request.stream and self._has_output:
+            while (batch := await self.task.next_events(self.context.keepalive_interval_s)) is not None:
+                for event in batch:
+                    self._handle_event(event)
+                if self.request.stream and self._has_output:
                     await self._send_frames()
         except PhichatError as exc:
-            error: ApiError | None = to_api_error(exc, self._model.hide_path)
+            error: ApiError | None = responses.to_api_error(exc, self.model.hide_path)
         else:
             error = self._find_end_error()
         replies = [self._replies[index] for index in sorted(self._replies)]
         if error and not self._is_sending:
             raise error
         if self._is_sending:
-            end = encode_sse(error_document(error)) if error else self._chunks.final_chunks(replies)
-            await self._send({"type": "http.response.body", "body": end})
+            body = responses.error_event(error) if error else self._completion.final_chunks(replies)
         else:
-            body = encode_json(completion_document(self._model.name, replies))
+            body = responses.encode_json(self._completion.whole_document(replies))
             await self._send_head("application/json", (b"content-length", str(len(body)).encode()))
-            await self._send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": body})
 
     def _find_end_error(self) -> ApiError | None:
         """Return the error of a turn that was stopped too early for a response."""
-        cause, has_text = self._task.stop_cause, any(reply.text for reply in self._replies.values())
+        cause, has_text = self.task.stop_cause, any(reply.text for reply in self._replies.values())
         is_complete = bool(self._replies) and cause is not StopCause.SHUTDOWN
         if self._is_sending:
             return None if is_complete else shutting_down_error()
-        if is_complete and not self._request.stream and (cause is None or has_text):
+        if is_complete and not self.request.stream and (cause is None or has_text):
             return None
         if cause is not StopCause.TIMEOUT:
             return shutting_down_error()
@@ -265,58 +220,51 @@ class _CompletionResponse(TurnPresenter):
         if not self._is_sending:
             self._is_sending = True
             await self._send_head("text/event-stream")
-        body, self._frames = b"".join(self._frames) or SSE_KEEPALIVE, []
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        body, self._frames = b"".join(self._frames) or responses.SSE_KEEPALIVE, []
+        await self.send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _send_head(self, content_type: str, *extra_headers: tuple[bytes, bytes]) -> None:
         headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store"), *extra_headers]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    def _finish_reply(self, index: int, reply: TurnFinished) -> None:
+    def _handle_event(self, event: events.Event) -> None:
+        match event:
+            case events.ModelReady():
+                self._log_notices(self.context.models.on_model_loaded(self.model.name, event))
+            case events.TranscriptUnavailable(reason):
+                self.context.log(f"This conversation is not being saved: {reason}.")
+            case events.PromptProgress():
+                self._has_output = True  # from here on only the engine can fail
+            case events.ReasoningDelta(text):
+                self._has_output = True
+                self._add_texts(0, text, "")
+            case events.TextDelta(text):
+                self._has_output = True
+                self._add_texts(0, "", text)
+            case events.SampleFinished(index, reply):
+                self._add_texts(index, reply.reasoning, reply.text)
+                self._finish_reply(index, reply)
+            case events.TurnFinished():
+                self._has_output |= event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+                if self.request.n == 1:
+                    self._finish_reply(0, event)
+                else:  # the replies have ended before, and the first of them is repeated here
+                    self._log_notices(event.notices)
+
+    def _add_texts(self, index: int, reasoning: str, text: str) -> None:
+        if reasoning:
+            self._frames.append(self._completion.delta_chunk(index, reasoning_content=reasoning))
+        if text:
+            self._frames.append(self._completion.delta_chunk(index, content=text))
+
+    def _finish_reply(self, index: int, reply: events.TurnFinished) -> None:
+        self._log_notices(reply.notices)
         self._replies[index] = reply
-        if reply.finish_reason is not FinishReason.ERROR and self._task.stop_cause is not StopCause.SHUTDOWN:
-            self._frames.append(self._chunks.finish_chunk(index, reply))  # else an error follows
+        if reply.finish_reason is not FinishReason.ERROR and self.task.stop_cause is not StopCause.SHUTDOWN:
+            self._frames.append(self._completion.finish_chunk(index, reply))  # else an error follows
 
     def _log_notices(self, notices: Sequence[str]) -> None:
         for notice in notices:
             if notice not in self._logged_notices:
                 self._logged_notices.add(notice)
-                self._context.log(notice)
-
-    def on_model_ready(self, event: ModelReady) -> None:
-        """Log the notices that this server has not logged before."""
-        self._log_notices(self._context.models.on_model_loaded(self._model.name, event))
-
-    def on_transcript_unavailable(self, event: TranscriptUnavailable) -> None:
-        """Log that nothing is saved."""
-        self._context.log(f"This conversation is not being saved: {event.reason}.")
-
-    def on_prompt_progress(self, event: PromptProgress) -> None:
-        """Begin the stream: from here on only the engine can fail."""
-        self._has_output = True
-
-    def on_reasoning_delta(self, event: ReasoningDelta) -> None:
-        """Add a piece of reasoning."""
-        self._has_output = True
-        self._frames.append(self._chunks.delta_chunk(0, reasoning_content=event.text))
-
-    def on_text_delta(self, event: TextDelta) -> None:
-        """Add a piece of text."""
-        self._has_output = True
-        self._frames.append(self._chunks.delta_chunk(0, content=event.text))
-
-    def on_sample_finished(self, event: SampleFinished) -> None:
-        """Add one of several replies, whole."""
-        self._log_notices(event.reply.notices)
-        if event.reply.reasoning:
-            self._frames.append(self._chunks.delta_chunk(event.index, reasoning_content=event.reply.reasoning))
-        if event.reply.text:
-            self._frames.append(self._chunks.delta_chunk(event.index, content=event.reply.text))
-        self._finish_reply(event.index, event.reply)
-
-    def on_turn_finished(self, event: TurnFinished) -> None:
-        """End the only reply; several have ended before, and the first of them is repeated here."""
-        self._log_notices(event.notices)
-        self._has_output |= event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
-        if self._request.n == 1:
-            self._finish_reply(0, event)
+                self.context.log(notice)

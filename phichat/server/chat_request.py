@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,7 @@ from phichat.types import Message, Role, SamplingParams
 MAX_BODY_BYTES = 8 << 20
 
 _MAX_STOP_STRINGS = 16
-_MAX_N = 16
 _MAX_SHOWN_CHARS = 80
-_SEED_MODULUS = 2**32 - 1
-_NO_LIMIT = -1
-"""Sent for max_tokens by clients of llama.cpp and LM Studio that set no limit."""
 
 _OPTION_BY_FIELD = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens")},
@@ -29,30 +25,20 @@ _OPTION_BY_FIELD = {
 }
 """Numeric fields of the API, of llama.cpp and of vLLM, and the options that they set."""
 
-_UNSUPPORTED_FIELDS = {
-    "tools": ([],),
-    "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
-    "logprobs": (False, 0),
-    "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "logit_bias": ({},),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "best_of": (1,),
-    "use_beam_search": (False,),
-    "grammar": ("",),
-    "json_schema": ({},),
-    "structured_outputs": ({},),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
-    "ignore_eos": (False,),
-    "min_tokens": (0,),
+_UNSUPPORTED_FIELDS: Mapping[str, Sequence[object]] = {
+    **dict.fromkeys(("tools", "functions"), ([],)),
+    **dict.fromkeys(("tool_choice", "function_call"), ("none", "auto")),
+    **dict.fromkeys(("top_logprobs", "frequency_penalty", "presence_penalty", "min_tokens"), (0,)),
+    **dict.fromkeys(("use_beam_search", "continue_final_message", "ignore_eos"), (False,)),
+    **dict.fromkeys(("logit_bias", "json_schema", "structured_outputs", "chat_template_kwargs"), ({},)),
     **dict.fromkeys(("audio", "web_search_options", "chat_template"), ()),
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ()),
+    "logprobs": (False, 0),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "best_of": (1,),
+    "grammar": ("",),
+    "add_generation_prompt": (True,),
 }
 """Fields that change the answer in ways that phichat does not support, with the values that change nothing. Other
 unknown fields concern the service, not the answer, and are ignored."""
@@ -75,12 +61,11 @@ class ChatCompletionRequest:
     def sampling_params(self, defaults: SamplingParams) -> SamplingParams:
         """Return the defaults with the client's options; the default max_tokens is also the upper limit."""
         params = replace(defaults, **self.options)
-        if defaults.max_tokens is not None and params.max_tokens is not None:
-            params = replace(params, max_tokens=min(params.max_tokens, defaults.max_tokens))
-        return params
+        limits = [limit for limit in (params.max_tokens, defaults.max_tokens) if limit is not None]
+        return replace(params, max_tokens=min(limits, default=None))
 
 
-class _RequestMessage(msgspec.Struct):
+class _Message(msgspec.Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
     tool_calls: Any = None
@@ -91,22 +76,28 @@ class _TextPart(msgspec.Struct):
     text: str
 
 
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = False
+
+
+class _Request(msgspec.Struct):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    model: str = ""
+    stream: bool = False
+    stream_options: _StreamOptions = msgspec.field(default_factory=_StreamOptions)
+    n: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+
+
 def parse_request(body: bytes) -> ChatCompletionRequest:
     """Parse the body of a request. Raises ApiError."""
     fields = {name: value for name, value in _parse_json(body).items() if value is not None}
     for name, neutral_values in _UNSUPPORTED_FIELDS.items():
         if name in fields and not any(_strictly_equal(fields[name], value) for value in neutral_values):
             raise ApiError(f"{name} isn't supported", "Omit it", code="unsupported_parameter", param=name)
-    messages = _convert(fields.get("messages", []), Annotated[list[Any], msgspec.Meta(min_length=1)], "messages")
-    stream_options = _convert(fields.get("stream_options", {}), dict[str, Any], "stream_options")
-    return ChatCompletionRequest(
-        _convert(fields.get("model", ""), str, "model"),
-        tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(messages)),
-        _parse_options(fields),
-        _convert(fields.get("stream", False), bool, "stream"),
-        bool(_convert(stream_options.get("include_usage"), bool | None, "stream_options.include_usage")),
-        _convert(fields.get("n", 1), Annotated[int, msgspec.Meta(ge=1, le=_MAX_N)], "n"),
-    )
+    sent: _Request = _convert({"messages": [], **fields}, _Request, "")
+    messages = tuple(_parse_message(f"messages[{at}]", message) for at, message in enumerate(sent.messages))
+    include_usage = bool(sent.stream_options.include_usage)
+    return ChatCompletionRequest(sent.model, messages, _parse_options(fields), sent.stream, include_usage, sent.n)
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
@@ -141,7 +132,8 @@ def _convert(value: object, kind: Any, param: str) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
-        raise _invalid_value(param + path.removesuffix("`"), f": {reason[:1].lower()}{reason[1:]}") from None
+        field = (param + path.removesuffix("`")).removeprefix(".")
+        raise _invalid_value(field, f": {reason[:1].lower()}{reason[1:]}") from None
 
 
 def _invalid_value(param: str, problem: str, next_step: str = "Correct this field") -> ApiError:
@@ -151,11 +143,12 @@ def _invalid_value(param: str, problem: str, next_step: str = "Correct this fiel
 def _parse_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, option in _OPTION_BY_FIELD.items():
-        if name in fields and (option != "max_tokens" or fields[name] != _NO_LIMIT):
+        # Clients of llama.cpp and LM Studio that set no limit send -1 for max_tokens.
+        if name in fields and (option != "max_tokens" or fields[name] != -1):
             options[option] = _parse_option(name, option, _convert(fields[name], int | float, name))
     if "seed" in fields:
         # Other servers take 64 bits, llama.cpp 32.
-        options["seed"] = _convert(fields["seed"], int, "seed") % _SEED_MODULUS
+        options["seed"] = _convert(fields["seed"], int, "seed") % (2**32 - 1)
     if "stop" in fields:
         options["stop"] = _parse_option("stop", "stop", fields["stop"])
         if len(options["stop"]) > _MAX_STOP_STRINGS:
@@ -170,8 +163,7 @@ def _parse_option(name: str, option: str, value: object) -> Any:
         raise _invalid_value(name, f" cannot be {_shorten_json(value)}", error.next_step) from None
 
 
-def _parse_message(param: str, value: object) -> Message:
-    message: _RequestMessage = _convert(value, _RequestMessage, param)
+def _parse_message(param: str, message: _Message) -> Message:
     if message.role in ("tool", "function") or message.tool_calls or message.function_call:
         problem = f"{param} uses tools, which aren't supported"
         raise ApiError(problem, "Send text messages only", code="unsupported_parameter", param=param)
@@ -188,8 +180,7 @@ def _parse_part(param: str, part: dict[str, Any]) -> str:
     if part.get("type") != "text":
         problem = f"{param} has the type {_shorten_json(part.get('type'))}, and only text is supported"
         raise ApiError(problem, "Omit it", code="unsupported_content", param=param)
-    text: str = _convert(part, _TextPart, param).text
-    return text
+    return str(_convert(part, _TextPart, param).text)
 
 
 def _shorten_json(value: object) -> str:

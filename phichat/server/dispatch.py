@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum, auto
 from threading import Lock, Thread
 
@@ -14,8 +15,6 @@ from phichat.errors import ApiError, PhichatError
 from phichat.events import Event
 
 GenerateFn = Callable[[Backend, CancelToken], Iterator[Event]]
-
-_RETRY_AFTER_S = 5
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def shutting_down_error() -> ApiError:
 
 def _queue_full_error(waiting: int) -> ApiError:
     message = f"The queue is full ({waiting} requests waiting)"
-    return ApiError(message, "Ask again later", status=429, code="queue_full", retry_after=_RETRY_AFTER_S)
+    return ApiError(message, "Ask again later", status=429, code="queue_full", retry_after=5)
 
 
 class BackendPool:
@@ -116,17 +115,16 @@ class GenerationTask:
             async with asyncio.timeout(timeout_s):
                 await self._events_ready.wait()
         new_events, self._events = self._events, []
-        if self._is_finished and not new_events:
+        if not self._is_finished:
+            self._events_ready.clear()
+        elif not new_events:
             if self._error is not None:
                 raise self._error
             return None
-        if not self._is_finished:
-            self._events_ready.clear()
         return new_events
 
-    # In the thread
-
     def _run(self) -> None:
+        """Generate, in the thread."""
         error: PhichatError | None = None
         try:
             with self._backends.acquire(self._model) as backend:
@@ -144,8 +142,6 @@ class GenerationTask:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(callback, *arguments)
 
-    # On the loop again
-
     def _append_event(self, event: Event) -> None:
         self._events.append(event)
         self._events_ready.set()
@@ -156,6 +152,7 @@ class GenerationTask:
         self._on_ended(self)
 
 
+@dataclass(eq=False)
 class Dispatcher:
     """Queue of requests for the backends of a pool.
 
@@ -164,30 +161,26 @@ class Dispatcher:
     released, None for never; the keep-alive of a background engine counts from there.
     """
 
-    def __init__(
-        self,
-        pool: BackendPool,
-        *,
-        max_concurrent: int,
-        max_waiting: int,
-        queue_timeout_s: float,
-        idle_release_s: float | None = None,
-    ) -> None:
-        self._pool, self._idle_release_s = pool, idle_release_s
+    pool: BackendPool
+    _: KW_ONLY
+    max_concurrent: int
+    max_waiting: int
+    queue_timeout_s: float
+    idle_release_s: float | None = None
+
+    def __post_init__(self) -> None:
+        self._slots, self._waiting_count = asyncio.Semaphore(self.max_concurrent), 0
         self._release_timer: asyncio.TimerHandle | None = None
-        self._slots = asyncio.Semaphore(max_concurrent)
-        self._max_waiting, self._queue_timeout_s = max_waiting, queue_timeout_s
-        self._waiting_count = 0
         self._tasks: set[GenerationTask] = set()
         self._is_stopping = False
 
     async def submit(self, model: str, generate: GenerateFn) -> GenerationTask:
         """Start a generation when a backend is free. Raises ApiError."""
-        if self._slots.locked() and self._waiting_count >= self._max_waiting:
+        if self._slots.locked() and self._waiting_count >= self.max_waiting:
             raise _queue_full_error(self._waiting_count)
         self._waiting_count += 1
         try:
-            async with asyncio.timeout(self._queue_timeout_s):
+            async with asyncio.timeout(self.queue_timeout_s):
                 await self._slots.acquire()
         except TimeoutError:
             raise _queue_full_error(self._waiting_count) from None
@@ -197,7 +190,7 @@ class Dispatcher:
             self._slots.release()
             raise shutting_down_error()
         try:
-            task = GenerationTask(self._pool, model, generate, self._on_task_ended)
+            task = GenerationTask(self.pool, model, generate, self._on_task_ended)
         except (OSError, RuntimeError):  # no more sockets, no more threads
             self._slots.release()
             raise
@@ -209,11 +202,9 @@ class Dispatcher:
     def _on_task_ended(self, task: GenerationTask) -> None:
         self._tasks.discard(task)
         self._slots.release()
-        if not self._tasks and self._idle_release_s is not None:
+        if not self._tasks and (delay_s := self.idle_release_s) is not None:
             loop = asyncio.get_running_loop()
-            self._release_timer = loop.call_later(
-                self._idle_release_s, loop.run_in_executor, None, self._pool.release_idle
-            )
+            self._release_timer = loop.call_later(delay_s, loop.run_in_executor, None, self.pool.release_idle)
 
     def stop(self) -> None:
         """Stop all generations, and start no other."""

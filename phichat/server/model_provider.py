@@ -14,16 +14,13 @@ from phichat.events import ModelReady
 from phichat.models.local.discovery import ModelFile
 from phichat.models.local.local_models import LocalModels
 from phichat.services.app_context import AppContext
-from phichat.services.backend_factory import BackendFactory
 from phichat.types import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model. created: time of its file, in seconds since 1970. params: defaults of its sampling.
-
-    n_ctx: in tokens, 0 until it has been loaded.
-    """
+    """A model. created: time of its file, in seconds since 1970. params: defaults of its sampling. n_ctx: in tokens, 0
+    until it has been loaded."""
 
     name: str
     path: Path
@@ -48,7 +45,7 @@ class ModelProvider:
 
     def __init__(self, context: AppContext, backend_factory: Callable[[AppContext], Backend]) -> None:
         """Raises ModelNotInstalled, UsageError and ConfigError."""
-        config, paths = context.config, context.paths
+        config = context.config
         if parse_endpoint_model(config.model, config.endpoints):
             raise UsageError(f"{config.model} is itself a remote endpoint", "Name a model of this machine with -m")
         self._context, self._backend_factory = context, backend_factory
@@ -57,14 +54,13 @@ class ModelProvider:
         self._default_model: ModelFile | None = None
         self.notice = ""
         """How the default model was chosen, "" where that needs no mention."""
-        library = LocalModels.from_paths(paths)
+        library = LocalModels.from_paths(context.paths)
         try:
             selected = library.select_model(config.model)
+            self._default_model, self.notice = selected.model, selected.notice
         except ModelNotInstalled:
             if config.model is not None or not library.models:
-                raise
-            return  # several are installed, and each request has to name one
-        self._default_model, self.notice = selected.model, selected.notice
+                raise  # else several are installed, and each request has to name one
 
     def list_models(self) -> Sequence[ServedModel]:
         """Return the chat models. Raises ConfigError."""
@@ -75,13 +71,10 @@ class ModelProvider:
         return self._to_served_model(self._resolve_name(name))
 
     def find_model(self, name: str) -> ServedModel:
-        """Return the model, from a cache; "" for the default model.
-
-        Raises ModelNotInstalled, UsageError and ConfigError.
-        """
+        """Return the model, from a cache; "" for the default. Raises ModelNotInstalled, UsageError, ConfigError."""
         cached = self._models_by_name.get(name)
         if cached is None or not cached.path.exists():
-            cached = self._models_by_name[name] = self._to_served_model(self._resolve_name(name))
+            cached = self._models_by_name[name] = self.get_model(name)
         return cached
 
     def on_model_loaded(self, name: str, loaded_model: ModelReady) -> Sequence[str]:
@@ -91,13 +84,13 @@ class ModelProvider:
 
     def create_backend(self, name: str) -> Backend:
         """Return a new backend for the model. Raises what `find_model` does."""
-        return self._backend_factory(self._context_for(self.find_model(name).path))
+        return self._backend_factory(self._context.with_config(model=str(self.find_model(name).path)))
 
     def _resolve_name(self, name: str) -> ModelFile:
         if not name:
-            if self._default_model is None:
-                raise UsageError("Several models are installed", "Name one of those that /v1/models lists")
-            return self._default_model
+            if self._default_model:
+                return self._default_model
+            raise UsageError("Several models are installed", "Name one of those that /v1/models lists")
         models = self._list_files()
         match = models.get(name) or next((model for model in models.values() if model.matches_name(name)), None)
         try:
@@ -120,12 +113,9 @@ class ModelProvider:
     def _to_served_model(self, model: ModelFile) -> ServedModel:
         try:
             created = int(model.path.stat().st_mtime)
-            config, scope = BackendFactory(self._context_for(model.path)).apply_model_defaults()
-        except (OSError, ModelNotInstalled) as error:
+        except OSError as error:
             raise ModelNotInstalled(f"The file of {model.name} is missing", "See /v1/models for others") from error
         loaded = self._loaded_models.get(model.name)
-        n_ctx = loaded.model.n_ctx if loaded else 0
-        return ServedModel(model.name, model.path, created, config.sampling, scope, n_ctx)
-
-    def _context_for(self, path: Path) -> AppContext:
-        return self._context.with_config(model=str(path))
+        n_ctx, config, spec = loaded.model.n_ctx if loaded else 0, self._context.config, model.spec
+        params = config.with_model_defaults(spec.sampling).sampling if spec else config.sampling
+        return ServedModel(model.name, model.path, created, params, spec.scope if spec else None, n_ctx)

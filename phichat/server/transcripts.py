@@ -20,9 +20,6 @@ from phichat.transcript.store import TranscriptStore
 from phichat.transcript.turn_writer import derive_title
 from phichat.types import FinishReason, Message, Role
 
-_MAX_TRACKED = 1_000
-"""Conversations that a client can continue; an older one is saved again as a new one."""
-
 
 class ConversationTracker:
     """Recognises a conversation by the text of its messages. Thread-safe."""
@@ -37,7 +34,7 @@ class ConversationTracker:
     @contextmanager
     def open_recorder(self, model: ServedModel, messages: Sequence[Message]) -> Iterator[Recorder]:
         """Yield a recorder that continues the saved conversation of these messages, or begins one."""
-        system, (earlier, current) = MessageHistory(tuple(messages)).system, to_turns(messages)
+        system, (earlier, current) = MessageHistory(tuple(messages)).system, _to_turns(messages)
 
         def on_saved(turn: TurnRecord) -> None:
             assert recorder.conversation_id is not None
@@ -45,10 +42,21 @@ class ConversationTracker:
             with self._lock:
                 self._positions[key] = recorder.conversation_id, turn.id
                 self._positions.move_to_end(key)
-                while len(self._positions) > _MAX_TRACKED:
+                while len(self._positions) > 1_000:  # an older conversation is saved again as a new one
                     self._positions.popitem(last=False)
 
-        recorder = self._create_recorder(system, earlier, on_saved)
+        def open_store() -> TranscriptStore:
+            store = self._open_store()
+            if record is not None:
+                store.add_conversation(record)
+            return store
+
+        with self._lock:
+            conversation_id, turn_id = self._positions.get(_history_key(system, earlier), (None, None))
+        record = _build_record(system, earlier) if earlier and conversation_id is None else None
+        if record is not None:
+            conversation_id, turn_id = record.id, record.turns[-1].id
+        recorder = Recorder(open_store, conversation_id, turn_id, on_saved)
         recorder.loaded_model = self._loaded_models.get(model.name)
         try:
             yield recorder
@@ -57,72 +65,44 @@ class ConversationTracker:
                 self._loaded_models[model.name] = recorder.loaded_model
             recorder.close()
 
-    def _create_recorder(
-        self, system: str | None, earlier: Sequence[TurnText], on_saved: Callable[[TurnRecord], None]
-    ) -> Recorder:
-        with self._lock:
-            position = self._positions.get(_history_key(system, earlier)) if earlier else None
-        if position is not None:
-            return Recorder(self._open_store, *position, on_saved)
-        if not earlier:
-            return Recorder(self._open_store, on_saved=on_saved)
-        record = _build_record(system, earlier)
-
-        def open_with_history() -> TranscriptStore:
-            store = self._open_store()
-            store.add_conversation(record)
-            return store
-
-        return Recorder(open_with_history, record.id, record.head, on_saved)
-
 
 @dataclass(frozen=True, slots=True)
-class TurnText:
+class _TurnText:
     """A prompt and its reply; either may be missing where a client sends messages in another order."""
 
     prompt: str = ""
     reply: str = ""
 
 
-def to_turns(messages: Sequence[Message]) -> tuple[tuple[TurnText, ...], TurnText]:
+def _to_turns(messages: Sequence[Message]) -> tuple[tuple[_TurnText, ...], _TurnText]:
     """Return the turns before the last message of the user, and that one, with a reply that may follow it already."""
-    turns: list[TurnText] = []
+    turns: list[_TurnText] = []
     for message in messages:
         match message.role:
             case Role.USER:
-                turns.append(TurnText(message.text))
+                turns.append(_TurnText(message.text))
             case Role.ASSISTANT if turns and not turns[-1].reply:
                 turns[-1] = replace(turns[-1], reply=message.text)
             case Role.ASSISTANT:
-                turns.append(TurnText("", message.text))
-            case Role.SYSTEM:
-                pass
-    return tuple(turns[:-1]), turns[-1] if turns else TurnText()
+                turns.append(_TurnText("", message.text))
+    return tuple(turns[:-1]), turns[-1] if turns else _TurnText()
 
 
-def _history_key(system: str | None, turns: Sequence[TurnText]) -> bytes:
+def _history_key(system: str | None, turns: Sequence[_TurnText]) -> bytes:
     history_text = repr((system, [(turn.prompt, turn.reply.strip()) for turn in turns]))
     return hashlib.sha256(history_text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _build_record(system: str | None, turns: Sequence[TurnText]) -> ConversationRecord:
+def _build_record(system: str | None, turns: Sequence[_TurnText]) -> ConversationRecord:
     """Return the earlier turns that a client sent as a conversation; phichat did not generate them."""
     now, new_id = datetime.now(UTC), make_ascending_ids()
     records: list[TurnRecord] = []
     for turn in turns:
         parent = records[-1].id if records else None
-        finish_reason = FinishReason.STOP if turn.reply else FinishReason.CANCELLED
-        records.append(
-            TurnRecord(
-                new_id(now),
-                parent,
-                now,
-                turn.prompt,
-                text=turn.reply,
-                system=system,
-                finished_at=now,
-                finish_reason=finish_reason,
-            )
+        reason = FinishReason.STOP if turn.reply else FinishReason.CANCELLED
+        record = TurnRecord(
+            new_id(now), parent, now, turn.prompt, turn.reply, system=system, finished_at=now, finish_reason=reason
         )
+        records.append(record)
     title = derive_title(next((turn.prompt for turn in turns if turn.prompt), ""))
     return ConversationRecord(new_id(now), title, now, now, tuple(records), records[-1].id)

@@ -4,115 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address
-from threading import current_thread, main_thread
 from time import monotonic
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from phichat.errors import ServerBindError
+from phichat.errors import ServerBindError, UsageError
 from phichat.server.dispatch import Dispatcher
 
-_BACKLOG = 128
-_MAX_CONNECTIONS = 256
-_IDLE_TIMEOUT_S = 15.0
-"""How long a connection may stay without a request."""
-
-_WRITE_TIMEOUT_S = 60.0
-"""How long a client may leave its response unread."""
-
-_SHUTDOWN_TIMEOUT_S = 3
-"""How long the ends of responses may take to be sent once the server stops."""
+_IDLE_TIMEOUT_S, _WRITE_TIMEOUT_S, _SHUTDOWN_TIMEOUT_S = 15.0, 60.0, 3
+"""How long a connection may be without a request, how long a client may leave its response unread, and how long the
+ends of responses may take to be sent once the server stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class BindAddress:
-    """Resolved address of this machine. socket_address: in the form of its family."""
+def bind_socket(host: str, port: int, *, has_key: bool) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one. has_key: clients need a key.
 
-    host: str
-    family: int
-    socket_address: tuple[Any, ...]
-
-    @property
-    def is_loopback(self) -> bool:
-        """True where only this machine can reach it."""
-        return ip_address(self.socket_address[0].partition("%")[0]).is_loopback
-
-
-def resolve_address(host: str, port: int) -> BindAddress:
-    """Return the address to listen on; port 0 takes a free one. Raises ServerBindError."""
+    Raises ServerBindError, and UsageError where other machines could connect without a key.
+    """
     try:
-        family, *_, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         message = f"{host} isn't a valid address ({error})"
         raise ServerBindError(message, "Omit --host to serve this machine only") from error
-    return BindAddress(host, family, socket_address)
-
-
-def bind_socket(bind_address: BindAddress) -> socket.socket:
-    """Return a listening socket. Raises ServerBindError."""
-    listener = socket.socket(bind_address.family, socket.SOCK_STREAM)
+    if not has_key and not ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        next_step = "Put a key in an environment variable and pass its name with --api-key-env"
+        raise UsageError(f"Other machines can reach {host}, but no API key is set", next_step)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform == "win32":
             # SO_REUSEADDR would let two programs listen on one port.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(bind_address.socket_address)
-        listener.listen(_BACKLOG)
+        listener.bind(address)
+        listener.listen(128)
     except OSError as error:
         listener.close()
-        where = f"port {bind_address.socket_address[1]} of {bind_address.host}"
-        message = f"phichat serve cannot listen on {where} ({error.strerror or error})"
+        message = f"phichat serve cannot listen on port {port} of {host} ({error.strerror or error})"
         raise ServerBindError(message, "Choose another --port, or 0 for any free one") from error
     return listener
 
 
-def server_url(listener: socket.socket) -> str:
-    """Return the URL for clients on this machine."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 class PhichatServer(uvicorn.Server):
-    """Uvicorn server that ends by a signal like any command, and drops idle and stuck connections."""
+    """Uvicorn server that ends by a signal like any command, and drops idle and stuck connections.
 
-    def __init__(self, config: uvicorn.Config, dispatcher: Dispatcher, on_started: Callable[[], None]) -> None:
+    log: prints a line for the operator. debug: log each request.
+    """
+
+    def __init__(self, app: Starlette, dispatcher: Dispatcher, log: Callable[[str], None], *, debug: bool) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=debug,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=256,
+            timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
+        )
         super().__init__(config)
-        self._dispatcher, self._on_started = dispatcher, on_started
+        self._dispatcher, self._log = dispatcher, log
         self._unchanged_since: dict[H11Protocol, tuple[tuple[bool, int], float]] = {}
         """By connection: that it is idle, its unread bytes, and the time since when both are the same."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then call on_started."""
+        """Start on a listening socket, and log its URL for clients on this machine."""
+        assert sockets
         await super().startup(sockets)
-        self._on_started()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle signals without raising them once more after a clean shutdown."""
-        if current_thread() is not main_thread():
-            yield  # only the main thread gets signals
-            return
-        previous = {number: signal.signal(number, self.handle_exit) for number in uvicorn.server.HANDLED_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        host, port = sockets[0].getsockname()[:2]
+        self._log(f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}/v1. Press Ctrl-C to stop.")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop gracefully at the first signal, at once at the second."""
+        """Stop gracefully at the first signal, at once at the second.
+
+        Uvicorn's own method would note the signal, to raise it once more after a clean shutdown.
+        """
         self.force_exit = self.should_exit
         self.should_exit = True
 
@@ -125,32 +101,26 @@ class PhichatServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End all responses, then the server."""
         self._dispatcher.stop()
-        loop = asyncio.get_running_loop()
-        abort_timer = loop.call_later(_SHUTDOWN_TIMEOUT_S, self._abort, self.server_state.connections)
+        abort_timer = asyncio.get_running_loop().call_later(_SHUTDOWN_TIMEOUT_S, self._abort_all)
         await super().shutdown(sockets)
         abort_timer.cancel()
         await self._dispatcher.wait_until_idle()
 
     def _abort_stale(self) -> None:
-        now = monotonic()
-        unchanged_since = {}
-        for connection in self.server_state.connections:
+        now, previous, self._unchanged_since = monotonic(), self._unchanged_since, {}
+        for connection in tuple(self.server_state.connections):
             if isinstance(connection, H11Protocol):
                 is_idle = connection.cycle is None or connection.cycle.response_complete
                 state = is_idle, connection.transport.get_write_buffer_size()
-                previous = self._unchanged_since.get(connection)
-                unchanged_since[connection] = previous if previous and previous[0] == state else (state, now)
-        self._unchanged_since = unchanged_since
-        self._abort(
-            connection
-            for connection, ((is_idle, unread), since) in unchanged_since.items()
-            if (is_idle or unread) and now - since > (_IDLE_TIMEOUT_S if is_idle else _WRITE_TIMEOUT_S)
-        )
+                last_state, since = previous.get(connection, (state, now))
+                since = since if last_state == state else now
+                self._unchanged_since[connection] = state, since
+                if any(state) and now - since > (_IDLE_TIMEOUT_S if is_idle else _WRITE_TIMEOUT_S):
+                    connection.transport.abort()
 
-    @staticmethod
-    def _abort(connections: Iterable[Any]) -> None:
-        for one in tuple(connections):
-            one.transport.abort()
+    def _abort_all(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()
 
 
 class _CallbackLogHandler(logging.Handler):
@@ -161,31 +131,9 @@ class _CallbackLogHandler(logging.Handler):
         self._log, self._with_tracebacks = log, with_tracebacks
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass one record on."""
         text = self.format(record) if self._with_tracebacks else record.getMessage()
         for line in text.splitlines():
             self._log(line)
-
-
-def create_server(
-    app: Starlette, listener: socket.socket, dispatcher: Dispatcher, log: Callable[[str], None], *, debug: bool
-) -> PhichatServer:
-    """Return the server of an app. debug: log each request."""
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        access_log=debug,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        timeout_graceful_shutdown=2 * _SHUTDOWN_TIMEOUT_S,
-    )
-    message = f"Listening on {server_url(listener)}/v1. Press Ctrl-C to stop."
-    return PhichatServer(config, dispatcher, lambda: log(message))
 
 
 @contextmanager

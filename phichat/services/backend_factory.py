@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from phichat.engine.ipc.process import EngineProcess
     from phichat.engine.local import LocalBackend
     from phichat.engine.remote.backend import RemoteBackend
-    from phichat.engine.remote.models import RemoteModel
+    from phichat.engine.remote.client import RemoteModel
     from phichat.transcript.records import TurnRecord
 
 ProcessStarter = Callable[[EngineTimeouts, int], "EngineProcess"]
@@ -127,7 +127,7 @@ class BackendFactory:
             known = "The endpoints are " + ", ".join(endpoints) if endpoints else ""
             next_step = known or f"Add [endpoints.{name}] with a base_url to config.toml"
             raise UsageError(f"There is no endpoint {name}", next_step)
-        from phichat.engine.remote.models import list_models
+        from phichat.engine.remote.client import list_models
 
         return list_models(endpoints[name], resolve_api_key(endpoints[name], self._context.environment), cancel)
 
@@ -150,9 +150,7 @@ class BackendFactory:
 
             return resolve_spin_count(model.path, TuningCache(paths.tuning_cache))
 
-        return DaemonBackend(
-            model.name, model.path, address, config.keep_alive, create_private_backend, EngineTimeouts(), get_spin_count
-        )
+        return DaemonBackend(model.name, model.path, address, config.keep_alive, create_private_backend, get_spin_count)
 
     def _build_local_backend(
         self,

@@ -1,4 +1,4 @@
-"""The slash commands that every front end of a chat runs alike."""
+"""The slash commands, for every front end of a chat."""
 
 import os
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class ChatCommands(ABC):
     def __init__(self, service: ChatService) -> None:
         self.service = service
 
-    # What the front end does
+    # Implemented by each front end
 
     @property
     @abstractmethod
@@ -148,15 +148,20 @@ class ChatCommands(ABC):
         self.show_text("Statistics", command_output.format_stats(self.target_turn(args)))
 
     def run_export(self, args: str) -> None:
+        if self.conversation.id is None:
+            raise UsageError("This conversation isn't saved yet", "Ask something first")
         export_format, _, name = args.partition(" ")
-        text = self.export_text(export_format or EXPORT_FORMATS[0])
+        text = self.service.transcripts.export(self.conversation.id, export_format or EXPORT_FORMATS[0])
         if name:
             self.write_file(name.strip(), text)
         else:
             self.show_text("Export", text)
 
     def run_save(self, args: str) -> None:
-        self.write_file(args, self.service.last_code_block(self.conversation))
+        from phichat.codecheck.blocks import find_fenced_code
+
+        answer = self.target_turn("").text
+        self.write_file(args, (find_fenced_code(answer) or [answer])[-1])
 
     def run_load(self, args: str) -> None:
         if args:
@@ -190,12 +195,6 @@ class ChatCommands(ABC):
     def _move_head_before(self, turn: TurnRecord) -> None:
         self.conversation.set_head(turn.parent)
         self.refresh_branch()
-
-    def export_text(self, export_format: str) -> str:
-        """Return the conversation as a document. Raises UsageError and TranscriptError kinds."""
-        if self.conversation.id is None:
-            raise UsageError("This conversation isn't saved yet", "Ask something first")
-        return self.service.transcripts.export(self.conversation.id, export_format)
 
     def write_file(self, name: str, text: str) -> None:
         """Write a new file. Raises UsageError where it exists, and OutputError."""

@@ -1,4 +1,4 @@
-"""Everything that a chat front end works with."""
+"""The services of a chat front end."""
 
 from collections.abc import Callable
 from threading import Lock
@@ -27,7 +27,7 @@ class ChatService:
         self._context = context
         self._create_backend = create_backend or self._create_default_backend
         self.params = self._default_params = context.config.sampling
-        self.system = context.config.system
+        self.system = self._given_system = context.config.system
         self.model_name = context.config.model or ""
         self.catalog = ModelCatalog(context)
         self.transcripts = TranscriptService(context)
@@ -60,7 +60,7 @@ class ChatService:
     def new_conversation(self, record: ConversationRecord | None = None) -> Conversation:
         """Return an empty conversation, or the one of a record."""
         system, persistence = self.system, None
-        if record is not None and (branch := record.get_branch()) and self._context.config.system is None:
+        if record is not None and (branch := record.get_branch()) and self._given_system is None:
             system = branch[-1].system
         if self._context.config.log:
             from phichat.transcript.recorder import Recorder
@@ -91,12 +91,11 @@ class ChatService:
         return self.new_conversation(self.transcripts.get_conversation(id))
 
     def fork_conversation(self, conversation: Conversation, turn_id: str) -> Conversation:
-        """Return a copy of the conversation up to a turn. Raises UsageError and TranscriptError kinds."""
+        """Return a copy of the conversation up to a turn of its branch. Raises UsageError and TranscriptError kinds."""
         if conversation.id is None:
             raise UsageError("This conversation isn't saved, so it can't be forked", "Start phichat without -n")
-        conversation.set_head(turn_id)
-        store = self.transcripts.get_store()
-        return self.open_conversation(store.fork_conversation(conversation.id, len(conversation.branch)))
+        turn_count = [turn.id for turn in conversation.branch].index(turn_id) + 1
+        return self.open_conversation(self.transcripts.get_store().fork_conversation(conversation.id, turn_count))
 
     def replay_last_turn(self, conversation: Conversation, cancel: CancelToken) -> str:
         """Replay the last turn and return the comparison in words. Raises PhichatError kinds."""
@@ -107,15 +106,6 @@ class ChatService:
             raise UsageError("There is no complete answer to replay yet", "Ask something first")
         results = self.transcripts.replay(branch, len(branch), cancel)
         return "\n".join(map(format_result, results)) or "Stopped."
-
-    def last_code_block(self, conversation: Conversation) -> str:
-        """Return the last code block of the last answer, or else the whole answer. Raises UsageError."""
-        from phichat.codecheck.blocks import find_fenced_code
-
-        branch = conversation.branch
-        if not branch:
-            raise UsageError("There is no answer yet", "Ask something first")
-        return (find_fenced_code(branch[-1].text) or [branch[-1].text])[-1]
 
     def select_model(self, name: str) -> None:
         """Switch to another model from the next turn of any conversation. Raises ModelNotInstalled."""

@@ -14,7 +14,8 @@ from phichat.services.app_context import AppContext
 from phichat.services.backend_factory import suggest_models
 
 if TYPE_CHECKING:
-    from phichat.engine.planner.fit_estimate import ProbedMachine, SpeedEstimate
+    from phichat.engine.planner.fit_estimate import SpeedEstimate
+    from phichat.engine.planner.hardware import Hardware
     from phichat.engine.planner.offload_plan import OffloadPlan
     from phichat.gguf.header import GgufHeader
 
@@ -29,7 +30,7 @@ class FitReport:
     name: str
     layer_count: int
     plan: OffloadPlan
-    machine: ProbedMachine
+    machine: Hardware
     speed: SpeedEstimate
     suggestions: Sequence[tuple[str, int]]
 
@@ -63,17 +64,18 @@ def estimate_header_fit(
 
     Raises UsageError, ConfigError and EngineError.
     """
-    from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
-    from phichat.engine.planner.fit_estimate import SpeedEstimate, estimate_speed, plan_for_machine, probe_machine
+    from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, build_probe_key
+    from phichat.engine.planner.fit_estimate import SpeedEstimate, estimate_speed, plan_placement, probe_machine
 
     machine = probe_machine(cancel)
     if machine is None:
         return None
-    plan = plan_for_machine(header, machine, context.config.engine, ProbeCache(context.paths.cpu_buffer_probes))
+    probed = ProbeCache(context.paths.cpu_buffer_probes).lookup(build_probe_key(machine.library_file, header))
+    plan = plan_placement(header, machine, context.config.engine, probed)
     if speed and speed.n_gpu_layers == plan.n_gpu_layers:
         source = f"measured by `phichat {speed.measured_by}` on this machine"
         estimate = SpeedEstimate(speed.tokens_per_second, source)
     else:
-        estimate = estimate_speed(header, machine.hardware, plan)
+        estimate = estimate_speed(header, machine, plan)
     suggestions = suggest_models(LocalModels.from_paths(context.paths))
     return FitReport(name, header.block_count, plan, machine, estimate, suggestions)

@@ -1,7 +1,5 @@
 """An exclusive lock on a file."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -35,7 +33,7 @@ else:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        # A holder may remove the file when it lets go of it: a lock on a removed file excludes nobody.
+        # A holder may remove the file when it releases it: a lock on a removed file excludes no other process.
         return os.fstat(handle).st_nlink > 0
 
     def _unlock(handle: int) -> None:
@@ -62,14 +60,13 @@ def lock_file(path: Path, timeout_s: float, cancel: CancelToken | None = None, *
 def _acquire(path: Path, deadline: float, cancel: CancelToken | None, mode: int) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, mode)
-        is_locked = False
         try:
-            is_locked = _try_lock(handle)
-        finally:
-            if not is_locked:
-                os.close(handle)
-        if is_locked:
-            return handle
+            if _try_lock(handle):
+                return handle
+        except OSError:
+            os.close(handle)
+            raise
+        os.close(handle)
         if time.monotonic() >= deadline or (cancel and cancel.is_set()):
             return None
         time.sleep(_RETRY_INTERVAL_S)

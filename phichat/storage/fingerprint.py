@@ -1,7 +1,5 @@
 """Tell from the metadata of a file that it was replaced or written to."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 
@@ -14,7 +12,7 @@ FileFingerprints = tuple[tuple[str, Fingerprint], ...]
 
 
 def compute_fingerprint(file: str | os.PathLike[str] | int) -> Fingerprint:
-    """Return the fingerprint of the file at a path or behind a descriptor."""
+    """Return the fingerprint of the file at a path or with a descriptor."""
     try:
         status = os.stat(file)  # noqa: PTH116  (also a descriptor)
     except (OSError, ValueError):

@@ -107,7 +107,7 @@ def test_a_model_that_is_gone_is_named(run: Run, filled: TranscriptStore) -> Non
     assert "phi" in one_sentence(gone)
     other = run("ask", "--cid", "abc1", "-m", str(embedded_model()), "--max-tokens", "1", "hi")
     assert other.returncode == 0
-    assert "Switching from phi to" in one_sentence(other)
+    assert "Switching from phi to " in one_sentence(other)
 
 
 def test_a_store_that_cannot_be_used_costs_one_line(run: Run, logs: Path) -> None:

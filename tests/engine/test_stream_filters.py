@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, Utf8Decoder
+from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, make_utf8_decoder
 
 
 def cut(text: str, at: list[int]) -> list[str]:
@@ -23,14 +23,14 @@ def split(prompt_end: str, pieces: list[str]) -> tuple[str, str]:
 def test_characters_are_whole_wherever_the_bytes_break(text: str, at: list[int]) -> None:
     content = text.encode()
     places = sorted({place % (len(content) + 1) for place in at} | {0, len(content)})
-    stream = Utf8Decoder()
-    assert "".join(stream.feed(content[a:b]) for a, b in pairwise(places)) == text
+    stream = make_utf8_decoder()
+    assert "".join(stream.decode(content[a:b]) for a, b in pairwise(places)) == text
 
 
 @given(st.lists(st.binary()))
 def test_invalid_bytes_hold_back_at_most_one_character(pieces: list[bytes]) -> None:
-    stream = Utf8Decoder()
-    shown = "".join(map(stream.feed, pieces))
+    stream = make_utf8_decoder()
+    shown = "".join(map(stream.decode, pieces))
     whole = b"".join(pieces).decode("utf-8", "replace")
     assert whole in (shown, shown + "\ufffd")
 

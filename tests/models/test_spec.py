@@ -65,6 +65,10 @@ def test_what_people_write(text: str, meant: ModelReference) -> None:
         "a/b:Q4 K",
         "ftp://example.com/x.gguf",
         "https:///x.gguf",
+        "https:///a/b",
+        "https://[x/y.gguf",
+        "https://example.com:99999/x.gguf",
+        "file://[",
         "https://huggingface.co/datasets/a/b",
         "https://huggingface.co/a",
         "a/b/c\x1b[31m.gguf",
@@ -76,7 +80,11 @@ def test_what_means_nothing_is_told(text: str) -> None:
     assert told.value.next_step
 
 
-@given(st.text(max_size=60) | st.text(alphabet="ab/:@.-~\\%?hfco", max_size=40))
+@given(
+    st.text(max_size=60)
+    | st.text(alphabet="ab/:@.-~\\%?hfco", max_size=40)
+    | st.text(max_size=20).map("https://".__add__)
+)
 def test_any_text_is_a_spec_or_a_usage_error(text: str) -> None:
     try:
         meant = parse_reference(text)

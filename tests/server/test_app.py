@@ -19,7 +19,6 @@ from phichat.errors import EngineCrashed, ModelDoesNotFit
 from phichat.events import TurnFinished
 from phichat.models.local.links import Link, LinkStore
 from phichat.paths import Paths
-from phichat.server.app import Limits
 from phichat.server.chat_request import MAX_BODY_BYTES
 from phichat.types import Message, Role, SamplingParams
 from support.api_server import HELLO, Served, read_all, read_until, request, serving, wait_until
@@ -209,7 +208,7 @@ def test_requests_that_are_too_large_are_refused_while_they_come(served: Served)
 
 
 def test_a_request_that_does_not_arrive(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
-    with serving(tmp_path, made, limits=Limits(body_timeout_s=0.1)) as served, served.connect() as connection:
+    with serving(tmp_path, made, limits={"body_timeout_s": 0.1}) as served, served.connect() as connection:
         connection.sendall(request(served.port, HELLO)[:-3])
         assert read_until(connection, b"\r\n").split()[1] == b"408"
 
@@ -271,7 +270,7 @@ def test_an_answer_ends_when_its_client_leaves(tmp_path: Path, streams: bool) ->
 
 @pytest.mark.timing
 def test_the_time_is_over(tmp_path: Path) -> None:
-    limits = Limits(time_limit_s=0.5)
+    limits = {"time_limit_s": 0.5}
     with serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), limits=limits) as served:
         document = served.post(HELLO)[2]
         assert document["choices"][0]["finish_reason"] == "length"
@@ -285,7 +284,7 @@ def test_the_time_is_over(tmp_path: Path) -> None:
 @pytest.mark.timing
 def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
     backend = FakeBackend([FakeReply(["late"], delay_s=0.4)])
-    limits = Limits(keepalive_interval_s=0.01)
+    limits = {"keepalive_interval_s": 0.01}
     with serving(tmp_path, lambda config, paths: backend, limits=limits) as served, served.connect() as connection:
         connection.sendall(request(served.port, {**HELLO, "stream": True}))
         answer = read_until(connection, b"[DONE]")

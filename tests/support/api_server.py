@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from phichat.config.settings import Config
 from phichat.engine.backend import Backend
 from phichat.paths import Paths
 from phichat.server.access import access_policy
-from phichat.server.app import Limits, RecorderFactory, ServerContext, create_app
+from phichat.server.app import RecorderFactory, ServerContext, create_app
 from phichat.server.dispatch import BackendPool, Dispatcher
 from phichat.server.model_provider import ModelProvider
-from phichat.server.uvicorn_server import PhichatServer, bind_socket, create_server, resolve_address
+from phichat.server.uvicorn_server import PhichatServer, bind_socket
 from phichat.services.app_context import AppContext
 from support.tiny_gguf import write_tiny_llama
 
@@ -105,7 +106,7 @@ def serving(
     patience_s: float = 60.0,
     key: str = "",
     also: tuple[str, ...] = (),
-    limits: Limits | None = None,
+    limits: Mapping[str, float] = MappingProxyType({}),
     kept: Callable[[Paths], RecorderFactory] | None = None,
     config: Config | None = None,
 ) -> Iterator[Served]:
@@ -119,13 +120,11 @@ def serving(
     )
     pool = BackendPool(models.create_backend)
     dispatcher = Dispatcher(pool, max_concurrent=at_once, max_waiting=waiting, queue_timeout_s=patience_s)
-    listener = bind_socket(resolve_address("127.0.0.1", 0))
+    listener = bind_socket("127.0.0.1", 0, has_key=bool(key))
     served = Served(listener.getsockname()[1])
-    context = ServerContext(models, dispatcher, served.told.append, kept(paths) if kept else None, limits or Limits())
+    context = ServerContext(models, dispatcher, served.told.append, kept(paths) if kept else None, **limits)
     policy = access_policy("127.0.0.1", listener.getsockname(), also, key)
-    server: PhichatServer = create_server(
-        create_app(context, policy), listener, dispatcher, served.told.append, debug=False
-    )
+    server = PhichatServer(create_app(context, policy), dispatcher, served.told.append, debug=False)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
     try:

@@ -40,7 +40,7 @@ class Home:
         def local(start: Callable[[EngineTimeouts, int], EngineProcess] | None) -> LocalBackend:
             return LocalBackend(model.stem, model, OPTIONS, ProbeCache(self.cache / "engine.json"), start_process=start)
 
-        return DaemonBackend(model.stem, model, self.address(model), keep_alive, local, EngineTimeouts(), lambda: 1000)
+        return DaemonBackend(model.stem, model, self.address(model), keep_alive, local, lambda: 1000)
 
     def pids(self) -> list[int]:
         return [one.pid for one in list_running(self.engines)]

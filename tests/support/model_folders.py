@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 
 from phichat.models.local.hash_cache import HashCache
-from phichat.models.local.header_cache import HeaderCache
-from phichat.models.local.local_models import LocalModels
+from phichat.models.local.local_models import HeaderCache, LocalModels
 from phichat.models.local.locations import ModelLocations
 from phichat.models.local.usage_log import UsageLog
 from phichat.models.registry import read_registry

@@ -1,13 +1,14 @@
 """Cached outcome of a probe: does a build of llama.cpp crash with this CPU's own buffer types?
 
-llama.cpp repacks weights into buffer types made for the CPU at hand, AMX's among them. Some builds
-crash in them (GCC before 12.4 and 13.3 compiles AMX's tile configuration wrongly), which only shows
-when a batch is evaluated. So the first load of a kind of weights by a library on a machine evaluates
-one batch in the engine process; when that process dies, the next one does without those buffer types.
+llama.cpp repacks weights into buffer types made for the CPU at hand, AMX's among them. Some builds crash in them (GCC
+before 12.4 and 13.3 compiles AMX's tile configuration wrongly), which only shows when a batch is evaluated. So the
+first load of a kind of weights by a library on a machine evaluates one batch in the engine process; when that process
+dies, the next one does without those buffer types.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 from dataclasses import dataclass
@@ -68,17 +69,12 @@ class ProbeCache(JsonFile):
 
     def lookup(self, probe_key: ProbeKey) -> ProbeOutcome | None:
         """Return the outcome of an earlier probe, None where there was none."""
-        try:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
             return ProbeOutcome(self.load_entries()[probe_key.key]["verdict"])
-        except (KeyError, TypeError, ValueError):
-            return None
+        return None
 
     def store(self, probe_key: ProbeKey, outcome: ProbeOutcome) -> None:
         """Remember an outcome."""
-        entry = {
-            "verdict": outcome,
-            "cpu": parse_cpu_name(probe_key.cpu),
-            "library": probe_key.library.split(" [")[0],
-            "weights": probe_key.weight_types,
-        }
-        self.store_entry(probe_key.key, entry)
+        library = probe_key.library.split(" [")[0]
+        entry = {"cpu": parse_cpu_name(probe_key.cpu), "library": library, "weights": probe_key.weight_types}
+        self.store_entry(probe_key.key, {"verdict": outcome, **entry})

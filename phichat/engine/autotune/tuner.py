@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+import psutil
+
 from phichat.engine.autotune import tuning_cache as tuning
 from phichat.engine.backend import CancelToken, LoadEvent
 from phichat.engine.ipc import protocol
@@ -28,14 +30,11 @@ _TRIAL_DURATION_S = 1.0
 _BATCH_SIZES = (1, 2, 3, 5, 9)
 _SPIN_COUNTS = (DEFAULT_SPIN_COUNT, 300, 10_000)
 _SPIN_ROUNDS = 4
-_BUSY_LOOP = "while True: pass"
-_CPU_LOAD_SAMPLE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class SpinTrial:
-    """Generated tokens per second with a spin count, one value per round: on idle cores, and with another program
-    on one of them."""
+    """Generated tokens per second, one value per round: on idle cores, and with another program on one of them."""
 
     spin_count: int
     idle: tuple[float, ...]
@@ -44,10 +43,7 @@ class SpinTrial:
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """Cost of evaluating this many tokens at once relative to a single one.
-
-    exact: the logits equal those of single tokens to the last bit.
-    """
+    """Cost of evaluating tokens at once relative to a single one. exact: with the same logits, to the last bit."""
 
     tokens: int
     cost: float
@@ -72,53 +68,40 @@ class TuningReport:
 
 
 TuningProgress = LoadEvent | PrefillProgress
+BackendMaker = Callable[[tuning.TuningSource, int | None], LocalBackend]
+"""Returns a backend, given defaults for its settings and an explicit number of threads."""
 
 
 def run_tuning(
-    make_backend: Callable[[tuning.TuningSource, int | None], LocalBackend],
-    tuning_cache: tuning.TuningCache,
-    cancel: CancelToken,
+    make_backend: BackendMaker, tuning_cache: tuning.TuningCache, cancel: CancelToken
 ) -> Generator[TuningProgress, None, TuningReport | None]:
     """Measure, and store the best settings; None when cancelled.
-
-    make_backend: for the model, given defaults and an explicit number of threads. Raises what `LocalBackend.load`
-    raises.
-    """
-    import psutil
-
-    cpu_load = psutil.cpu_percent(_CPU_LOAD_SAMPLE_S) / 100
+    make_backend: for the model. Raises what `LocalBackend.load` raises."""
+    cpu_load = psutil.cpu_percent(interval=0.5) / 100
     thread_counts = tuning.list_thread_candidates(count_usable_cores(), count_usable_cpus())
-    backend = make_backend(tuning.StaticTuning(), None)
-    try:
-        thread_request = protocol.TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S)
-        thread_result = yield from _run_benchmark(backend, thread_request, protocol.ThreadTuningResult, cancel)
-        if thread_result is None:
+    with contextlib.closing(make_backend(tuning.StaticTuning(), None)) as backend:
+        request: BenchmarkRequest = protocol.TuneThreads(thread_counts, _ROUNDS, _TRIAL_DURATION_S)
+        if (result := (yield from _run_benchmark(backend, request, protocol.ThreadTuningResult, cancel))) is None:
             return None
-        threads = select_threads(thread_result.trials)
-        cost_request = protocol.MeasureBatchCosts(
-            threads.generation, threads.prompt, _BATCH_SIZES, _ROUNDS, _TRIAL_DURATION_S / 4
-        )
-        cost_result = yield from _run_benchmark(backend, cost_request, protocol.BatchCostResult, cancel)
-        if cost_result is None:
+        threads = select_threads(result.trials)
+        counts = (threads.generation, threads.prompt)
+        request = protocol.MeasureBatchCosts(*counts, _BATCH_SIZES, _ROUNDS, _TRIAL_DURATION_S / 4)
+        if (costs := (yield from _run_benchmark(backend, request, protocol.BatchCostResult, cancel))) is None:
             return None
         engine, library = backend.engine, Path(backend.engine.engine_info.library_file)
         has_gnu_openmp, file_size = _has_gnu_openmp(backend.pid), backend.path.stat().st_size
-    finally:
-        backend.close()
     spin_count: int | None = None
     spin_trials: tuple[SpinTrial, ...] = ()
     if has_gnu_openmp and threads.generation > 1 and SPIN_COUNT_VARIABLE not in os.environ:
-        spin_trials = yield from _run_spin_trials(
-            lambda spin: make_backend(tuning.StaticTuning(spin), threads.generation), threads.generation, cancel
-        )
+        spin_trials = yield from _run_spin_trials(make_backend, threads.generation, cancel)
         if not spin_trials:
             return None
         spin_count = select_spin_count(spin_trials)
         tuning_cache.store_spin_count(file_size, spin_count)
-    batch_costs = compute_batch_costs(_BATCH_SIZES, cost_result)
+    batch_costs = compute_batch_costs(_BATCH_SIZES, costs)
     settings = tuning.ComputeSettings(threads, select_exact_costs(batch_costs))
     tuning_cache.store_settings(library, engine.header, settings, offloaded=engine.plan.n_gpu_layers > 0)
-    return TuningReport(thread_counts[0], threads, batch_costs, thread_result.trials, spin_count, spin_trials, cpu_load)
+    return TuningReport(thread_counts[0], threads, batch_costs, result.trials, spin_count, spin_trials, cpu_load)
 
 
 def select_threads(trials: Sequence[ThreadTrial]) -> tuning.Threads:
@@ -164,7 +147,7 @@ def _run_benchmark(
 
 
 def _run_spin_trials(
-    make_backend: Callable[[int], LocalBackend], threads: int, cancel: CancelToken
+    make_backend: BackendMaker, threads: int, cancel: CancelToken
 ) -> Generator[TuningProgress, None, tuple[SpinTrial, ...]]:
     """Run each trial in a process of its own, since OpenMP reads its spin count when it starts."""
     idle: dict[int, list[float]] = {count: [] for count in _SPIN_COUNTS}
@@ -172,32 +155,27 @@ def _run_spin_trials(
     request = protocol.TuneThreads((threads,), 1, _TRIAL_DURATION_S)
     for _ in range(_SPIN_ROUNDS):
         for count in _SPIN_COUNTS:
-            backend = make_backend(count)
-            try:
+            with contextlib.closing(make_backend(tuning.StaticTuning(count), threads)) as backend:
                 for rates, background in ((idle, contextlib.nullcontext()), (busy, _background_load())):
                     with background:
                         result = yield from _run_benchmark(backend, request, protocol.ThreadTuningResult, cancel)
                     if result is None:
                         return ()
                     rates[count].append(result.trials[0].generation_speeds[0])
-            finally:
-                backend.close()
     return tuple(SpinTrial(count, tuple(idle[count]), tuple(busy[count])) for count in _SPIN_COUNTS)
 
 
 @contextlib.contextmanager
 def _background_load() -> Iterator[None]:
     """Keep one core busy."""
-    with subprocess.Popen([sys.executable, "-S", "-c", _BUSY_LOOP], stdin=subprocess.DEVNULL) as load_process:
-        try:
-            yield
-        finally:
-            load_process.kill()
+    command = [sys.executable, "-S", "-c", "while True: pass"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process, contextlib.ExitStack() as cleanup:
+        cleanup.callback(process.kill)
+        yield
 
 
 def _has_gnu_openmp(pid: int) -> bool:
     """Return whether a process has GNU's OpenMP loaded, which is so on Linux only."""
-    try:
+    with contextlib.suppress(OSError):
         return "libgomp" in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace")
-    except OSError:
-        return False
+    return False

@@ -1,7 +1,7 @@
 """Cached measurements of this machine: numbers of threads, and how long they spin at a barrier.
 
 The best values depend on the machine, on the build of the library and on the size of the model. Measurements on a
-machine with other programs are noisy, so the default is kept unless another value wins each round.
+machine with other programs are noisy, so the default stands unless another value wins each round.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from phichat.engine.autotune.cpu_buffer_probe import build_probe_key, parse_cpu_name, read_cpu_info
 from phichat.engine.ipc.process import DEFAULT_SPIN_COUNT
@@ -49,38 +49,19 @@ class ComputeSettings:
     batch_costs: BatchCosts = ()
 
 
-class TuningSource(Protocol):
-    """Defaults for settings that the user left open; None where nothing was measured."""
+@dataclass(frozen=True, slots=True)
+class StaticTuning:
+    """Defaults for settings that the user left open, where nothing was measured: None, or a fixed spin count."""
+
+    spin_count: int | None = None
 
     def get_spin_count(self, model_bytes: int) -> int | None:
         """Return the iterations that OpenMP spins for a model of this size in bytes."""
-        ...
+        return self.spin_count
 
     def get_settings(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> ComputeSettings | None:
         """Return the settings for models like this. offloaded: some layers are on a GPU."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class StaticTuning:
-    """Fixed values."""
-
-    fixed_spin_count: int | None = None
-
-    def get_spin_count(self, model_bytes: int) -> int | None:
-        return self.fixed_spin_count
-
-    def get_settings(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> ComputeSettings | None:
         return None
-
-
-def resolve_spin_count(path: Path, tuning_source: TuningSource) -> int:
-    """Return the spin count for an engine process to start before the model's header is read.
-
-    Of a model in several files, the size of the first one counts.
-    """
-    size = path.stat().st_size if path.is_file() else 0
-    return tuning_source.get_spin_count(size) or DEFAULT_SPIN_COUNT
 
 
 def list_thread_candidates(physical_cores: int, logical_cpus: int) -> tuple[int, ...]:
@@ -95,9 +76,7 @@ def list_thread_candidates(physical_cores: int, logical_cpus: int) -> tuple[int,
 
 def select_fastest(rates: Mapping[_T, Sequence[float]], baseline: _T) -> _T:
     """Return the candidate that is faster than the baseline in every round, and by at least 3 % in the median.
-
-    rates: of each candidate, one per round; the rounds were measured in turn.
-    """
+    rates: of each candidate, one per round; the rounds were measured in turn."""
     best, best_ratio = baseline, _MIN_SPEEDUP
     for candidate, speeds in rates.items():
         ratios = [one / other for one, other in zip(speeds, rates[baseline], strict=True)]
@@ -107,12 +86,12 @@ def select_fastest(rates: Mapping[_T, Sequence[float]], baseline: _T) -> _T:
 
 
 class TuningCache(JsonFile):
-    """File with the measurements of this user."""
+    """File with the measurements of this user; None where nothing was measured. See `StaticTuning`."""
 
     def get_spin_count(self, model_bytes: int) -> int | None:
-        if not self.path.is_file():
-            return None
-        return _get_int(self.load_entries().get(_make_key("spin", _compute_size_class(model_bytes))), "spin_count")
+        entries = self.load_entries()
+        entry = entries.get(_make_key("spin", _compute_size_class(model_bytes))) if entries else None
+        return _get_int(entry, "spin_count")
 
     def get_settings(self, library_file: Path, header: GgufHeader, *, offloaded: bool) -> ComputeSettings | None:
         entries = self.load_entries()
@@ -124,8 +103,7 @@ class TuningCache(JsonFile):
 
     def store_spin_count(self, model_bytes: int, count: int) -> None:
         """Remember the spin count for models of about this size."""
-        size_class = _compute_size_class(model_bytes)
-        self._store_for_size(_make_key("spin", size_class), size_class, {"spin_count": count})
+        self._store(_make_key("spin", _compute_size_class(model_bytes)), model_bytes, {"spin_count": count})
 
     def store_settings(
         self, library_file: Path, header: GgufHeader, settings: ComputeSettings, *, offloaded: bool
@@ -138,12 +116,20 @@ class TuningCache(JsonFile):
             "library": str(library_file),
             "offloaded": offloaded,
         }
-        key = _make_settings_key(library_file, header, offloaded=offloaded)
-        self._store_for_size(key, _compute_size_class(header.file_size), entry)
+        self._store(_make_settings_key(library_file, header, offloaded=offloaded), header.file_size, entry)
 
-    def _store_for_size(self, key: str, size_class: int, values: Mapping[str, Any]) -> None:
-        sizes = [1 << size_class, 2 << size_class]
+    def _store(self, key: str, model_bytes: int, values: Mapping[str, Any]) -> None:
+        sizes = [1 << _compute_size_class(model_bytes), 2 << _compute_size_class(model_bytes)]
         self.store_entry(key, {**values, "cpu": parse_cpu_name(read_cpu_info()), "sizes": sizes})
+
+
+TuningSource = StaticTuning | TuningCache
+
+
+def resolve_spin_count(path: Path, tuning_source: TuningSource) -> int:
+    """Return the spin count for an engine process to start before the model's header is read.
+    Of a model in several files, the size of the first one counts."""
+    return tuning_source.get_spin_count(path.stat().st_size if path.is_file() else 0) or DEFAULT_SPIN_COUNT
 
 
 def _get_int(entry: Mapping[str, Any] | None, name: str) -> int | None:

@@ -10,11 +10,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from phichat.engine.backend import CancelToken, LoadEvent
-from phichat.engine.daemon.client import DaemonClient, NoReply, send_control_request, wait_until_loaded
+from phichat.engine.daemon.client import DaemonClient, NoReply, send_control_request
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts
-from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo
+from phichat.engine.ipc.connection import EngineConnection
+from phichat.engine.ipc.framing import wait
+from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo, LoadProgress
 from phichat.engine.process_backend import ProcessBackend, require_loaded
 from phichat.errors import EngineCrashed
 from phichat.events import ModelLoading, ModelReady
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _MAX_CONNECT_ATTEMPTS = 20
 """More than it takes when ten clients kill and launch daemons at once, and no endless loop."""
+
+_LOAD_STALL_TIMEOUT_S = 120.0
+"""Without progress: the process that launched the daemon may have been stopped."""
 
 LocalBackendFactory = Callable[["StartProcess | None"], "LocalBackend"]
 """Makes the backend that plans and loads, given a way to start the engine process, None for a private one."""
@@ -43,23 +47,22 @@ class DaemonBackend(ProcessBackend):
         address: DaemonAddress,
         keep_alive: float,
         make_local: LocalBackendFactory,
-        timeouts: EngineTimeouts,
         get_spin_count: Callable[[], int],
     ) -> None:
         super().__init__(name, path)
-        self._address, self._keep_alive, self._make_local = address, keep_alive, make_local
-        self._timeouts, self._get_spin_count = timeouts, get_spin_count
+        self._address, self._keep_alive = address, keep_alive
+        self._make_local, self._get_spin_count = make_local, get_spin_count
         self._client: DaemonClient | None = None
         self._fallback: LocalBackend | None = None
 
     @property
     def n_ctx(self) -> int:
-        if self._client is None and self._fallback is not None:
+        if self._fallback is not None:
             return self._fallback.n_ctx
         return require_loaded(self._client).loaded_model.model.n_ctx
 
     def _require_connection(self) -> EngineConnection:
-        if self._client is None and self._fallback is not None:
+        if self._fallback is not None:
             return self._fallback._require_connection()
         return require_loaded(self._client)
 
@@ -80,48 +83,54 @@ class DaemonBackend(ProcessBackend):
         with contextlib.suppress(OSError):
             for _ in range(_MAX_CONNECT_ATTEMPTS):
                 result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
-                if result is NoReply.CANCELLED:
-                    return
-                if result is NoReply.BUSY:
-                    break
+                is_refused = result is NoReply.BUSY
                 if result is NoReply.NOT_RUNNING:
                     yield from self._launch(cancel)
-                else:
-                    accepted = yield from self._connect_when_loaded(*result, cancel)
-                    if self._client is not None:
-                        loaded = self._client.loaded_model
-                        # The client may know the same file by another name.
-                        model, load_s = replace(loaded.model, name=self._name), monotonic() - started_at
-                        yield ModelReady(model, str(self._path), loaded.n_ctx_train, load_s, loaded.notices)
-                    elif not accepted:
-                        break
-                if self._client is not None or cancel.is_set():
+                elif not isinstance(result, NoReply):
+                    is_refused = not (yield from self._connect_when_loaded(*result, started_at, cancel))
+                if self._client is not None or result is NoReply.CANCELLED or cancel.is_set():
                     return
+                if is_refused:
+                    break
         self._fallback = self._make_local(None)
         yield from self._fallback.load(cancel)
 
     def _connect_when_loaded(
-        self, connection: Any, reply: EngineReply, cancel: CancelToken
+        self, connection: Any, reply: EngineReply, started_at: float, cancel: CancelToken
     ) -> Generator[LoadEvent, None, bool]:
-        """Become a client as soon as the model is loaded; returns False where the daemon does not accept one."""
+        """Become a client as soon as the model is loaded; returns False where the daemon does not accept one.
+        reply: the first one to a Connect."""
+        changed_at = monotonic()
         try:
-            final_reply = yield from wait_until_loaded(connection, reply, self._name, cancel)
-            if isinstance(final_reply, LoadedModelInfo):
-                self._client = DaemonClient(self._timeouts, connection, self._address, final_reply)
-            return self._client is not None or final_reply is None
+            while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
+                yield ModelLoading(self._name, reply.fraction)
+                previous = reply
+                # No timeout: the process that launched the daemon ends a load that hangs.
+                if connection not in wait([connection, cancel]):
+                    return True
+                reply = protocol.receive_reply(connection)
+                if reply != previous:
+                    changed_at = monotonic()
+            if isinstance(reply, LoadedModelInfo):
+                self._client = DaemonClient(connection, self._address, reply)
+                # The client may know the same file by another name.
+                model, load_s = replace(reply.model, name=self._name), monotonic() - started_at
+                yield ModelReady(model, str(self.path), reply.n_ctx_train, load_s, reply.notices)
+            return self._client is not None
+        except (EOFError, OSError):  # the daemon died
+            return True
         finally:
             if self._client is None:
                 connection.close()
 
     def _launch(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """Launch a daemon, unless another process was faster, and become its first client."""
+        """Launch a daemon, unless another process has done so meanwhile, and become its first client."""
         from phichat.engine.daemon.launcher import fingerprint_files, launch_if_absent
 
-        model_files, program_files = fingerprint_files(self._path)
-        launcher = launch_if_absent(self._address, self._timeouts, self._get_spin_count(), cancel)
-        if launcher is None:
+        model_files, program_files = fingerprint_files(self.path)
+        if (launcher := launch_if_absent(self._address, self._get_spin_count(), cancel)) is None:
             return
-        try:
+        with contextlib.closing(launcher):
             local_backend = self._make_local(launcher.start_process)
             for event in local_backend.load(cancel):
                 if isinstance(event, ModelReady):
@@ -129,10 +138,8 @@ class DaemonBackend(ProcessBackend):
                     result = send_control_request(self._address, protocol.Connect(self._keep_alive), cancel)
                     if isinstance(result, NoReply) or not isinstance(result[1], LoadedModelInfo):
                         raise EngineCrashed("The engine ended right after it loaded the model", "Ask again")
-                    self._client = DaemonClient(self._timeouts, result[0], self._address, result[1])
+                    self._client = DaemonClient(result[0], self._address, result[1])
                 yield event
-        finally:
-            launcher.close()
 
     def _request(self, request: protocol.Request, cancel: CancelToken) -> Iterator[EngineReply]:
         has_reply = False

@@ -1,4 +1,4 @@
-"""Client of a daemon: first request, the reason when none answers, and the connection after it."""
+"""Client of a daemon: first request, the reason why there is no reply, and the connection after it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Generator
 from enum import Enum, auto
 from time import monotonic
 from typing import Any
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.process_health import ProcessHealth, check_health, kill
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
+from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, read_log_tail
 from phichat.engine.ipc.framing import SocketConnection, wait
-from phichat.engine.ipc.protocol import ControlRequest, EngineReply, LoadedModelInfo, LoadProgress, ProtocolError
-from phichat.errors import EngineCrashed
-from phichat.events import ModelLoading
+from phichat.engine.ipc.protocol import ControlRequest, EngineReply, LoadedModelInfo, ProtocolError
 
 _HANDSHAKE_TIMEOUT_S = 0.7
 """A daemon answers a first request from a thread of its own, also while it computes."""
 _STARTUP_TIMEOUT_S = 30.0
 """A process that was just started listens within this time, on any machine."""
 _SHUTDOWN_TIMEOUT_S = 2.0
-_LOAD_STALL_TIMEOUT_S = 120.0
-"""Without progress: the process that launched the daemon may have been stopped."""
 
 
 class NoReply(Enum):
@@ -57,18 +51,26 @@ def open_connection(address: DaemonAddress) -> Any | None:
         return None
 
 
+def is_listening(address: DaemonAddress) -> bool:
+    """Return whether a process listens, even if it is too busy to answer. Raises OSError as `open_connection` does."""
+    try:
+        connection = open_connection(address)
+    except TimeoutError:
+        return True
+    if connection is not None:
+        connection.close()
+    return connection is not None
+
+
 def send_control_request(
     address: DaemonAddress, request: ControlRequest, cancel: CancelToken
 ) -> tuple[Any, EngineReply] | NoReply:
     """Return a new connection and the first reply to the request. Kills a daemon that hangs.
-
-    Raises OSError where the address cannot be used.
-    """
+    Raises OSError where the address cannot be used."""
     started_at = monotonic()
     with contextlib.ExitStack() as cleanup:
         try:
-            connection = open_connection(address)
-            if connection is None:
+            if (connection := open_connection(address)) is None:
                 return NoReply.NOT_RUNNING
             cleanup.callback(connection.close)
             protocol.send(connection, request)
@@ -90,51 +92,23 @@ def send_control_request(
                 return connection, reply
             if ready:
                 return NoReply.CANCELLED
-            match check_health(address):
-                case ProcessHealth.HUNG:
-                    kill(address)
-                    return NoReply.NOT_RUNNING
-                case ProcessHealth.NOT_RUNNING | ProcessHealth.STARTING if (
-                    connection and monotonic() - started_at < _STARTUP_TIMEOUT_S
-                ):
-                    continue
-                case _:
-                    return NoReply.BUSY
+            from phichat.engine.daemon.process_health import ProcessHealth, check_health, kill
 
-
-def wait_until_loaded(
-    connection: Any, reply: EngineReply, model_name: str, cancel: CancelToken
-) -> Generator[ModelLoading, None, EngineReply | None]:
-    """Yield the progress of a daemon's load, starting with the first `reply` to a Connect, and return the last reply.
-
-    That is LoadedModelInfo, or another one where the daemon does not accept this client; None when the daemon died,
-    and when cancelled.
-    """
-    changed_at = monotonic()
-    while isinstance(reply, LoadProgress) and monotonic() - changed_at < _LOAD_STALL_TIMEOUT_S:
-        yield ModelLoading(model_name, reply.fraction)
-        previous = reply
-        try:
-            # No timeout: the process that launched the daemon ends a load that hangs.
-            if connection not in wait([connection, cancel]):
-                return None
-            reply = protocol.receive_reply(connection)
-        except (EOFError, OSError):
-            return None
-        if reply != previous:
-            changed_at = monotonic()
-    return reply
+            health = check_health(address)
+            if health is ProcessHealth.HUNG:
+                kill(address)
+                return NoReply.NOT_RUNNING
+            is_late = connection is None or monotonic() - started_at >= _STARTUP_TIMEOUT_S
+            if health is ProcessHealth.BUSY or is_late:
+                return NoReply.BUSY
 
 
 class DaemonClient(EngineConnection):
     """One of the clients of a daemon, after the daemon has accepted it."""
 
-    def __init__(
-        self, timeouts: EngineTimeouts, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo
-    ) -> None:
-        super().__init__(timeouts.for_model(loaded_model.memory), connection)
-        self._address = address
-        self.loaded_model = loaded_model
+    def __init__(self, connection: Any, address: DaemonAddress, loaded_model: LoadedModelInfo) -> None:
+        super().__init__(EngineTimeouts().for_model(loaded_model.memory), connection)
+        self._address, self.loaded_model = address, loaded_model
 
     @property
     def is_alive(self) -> bool:
@@ -148,6 +122,9 @@ class DaemonClient(EngineConnection):
         """Disconnect; the daemon keeps running for a while."""
         self._connection.close()
 
+    # Other clients may be waiting for their replies: the daemon goes on.
+    abandon = close
+
     def release(self) -> None:
         """Disconnect, and let the daemon exit if it has no other client."""
         with contextlib.suppress(EOFError, OSError):
@@ -156,11 +133,9 @@ class DaemonClient(EngineConnection):
                 protocol.receive_reply(self._connection)
         self.close()
 
-    def abandon(self) -> None:
-        # Other clients may be waiting for their replies: the daemon goes on.
-        self.close()
-
     def kill(self) -> None:
+        from phichat.engine.daemon.process_health import kill
+
         kill(self._address)
         self.close()
 
@@ -171,9 +146,7 @@ class DaemonClient(EngineConnection):
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def _crash_error(self) -> EngineCrashed:
-        self.close()
-        return make_crash_error(None, self._phase, self._read_stderr())
+    _reap = close
 
     def _read_stderr(self) -> str:
         return read_log_tail(self._address.log_path)

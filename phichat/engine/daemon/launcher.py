@@ -10,25 +10,19 @@ import time
 from pathlib import Path
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.client import open_connection
+from phichat.engine.daemon.client import is_listening
 from phichat.engine.daemon.registry import DaemonAddress, list_program_files
 from phichat.engine.ipc.connection import EngineTimeouts
-from phichat.engine.ipc.process import DaemonSocket, EngineProcess
+from phichat.engine.ipc.process import EngineProcess
 from phichat.gguf.split import list_split_paths
 from phichat.storage.fingerprint import FileFingerprints, compute_fingerprint
 
-_BACKLOG = 128
-_RETRY_INTERVAL_S = 0.02
-
 
 class DaemonLauncher:
-    """Listening socket of this process, which it passes on to one engine process after another until one has loaded
-    the model.
+    """Listening socket that is passed on to one engine process after another until one has loaded the model.
+    Made while the address is locked. Raises OSError, and EngineCrashed when no process can be started."""
 
-    Made while the address is locked. Raises OSError, and EngineCrashed when no process can be started.
-    """
-
-    def __init__(self, address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int) -> None:
+    def __init__(self, address: DaemonAddress, spin_count: int) -> None:
         self._address = address
         address.remove_files()
         self._listener = None if sys.platform == "win32" else _bind(address)
@@ -37,7 +31,7 @@ class DaemonLauncher:
             if self._listener is None:
                 address.key_path.touch(mode=0o600)
                 address.key_path.write_bytes(secrets.token_bytes(32))
-            self._first_process = self._spawn(timeouts, spin_count)
+            self._first_process = self._spawn(EngineTimeouts(), spin_count)
         except BaseException:
             self.close()
             raise
@@ -49,16 +43,14 @@ class DaemonLauncher:
 
     def _spawn(self, timeouts: EngineTimeouts, spin_count: int) -> EngineProcess:
         listener_fd = self._listener.fileno() if self._listener else None
-        daemon_socket = DaemonSocket(self._address.stem, self._address.log_path, listener_fd)
-        process = EngineProcess(timeouts, daemon_socket=daemon_socket, spin_count=spin_count)
+        process = EngineProcess(timeouts, daemon_address=self._address, listener_fd=listener_fd, spin_count=spin_count)
         if self._listener is None:
             deadline = time.monotonic() + timeouts.startup_s
             while process.is_alive and time.monotonic() < deadline:
                 with contextlib.suppress(OSError):
-                    if connection := open_connection(self._address):
-                        connection.close()
+                    if is_listening(self._address):
                         break
-                time.sleep(_RETRY_INTERVAL_S)
+                time.sleep(0.02)
         return process
 
     def close(self) -> None:
@@ -69,35 +61,22 @@ class DaemonLauncher:
             self._listener.close()
 
 
-def launch_if_absent(
-    address: DaemonAddress, timeouts: EngineTimeouts, spin_count: int, cancel: CancelToken
-) -> DaemonLauncher | None:
+def launch_if_absent(address: DaemonAddress, spin_count: int, cancel: CancelToken) -> DaemonLauncher | None:
     """Start an engine process for a daemon; None where one listens there already, or when cancelled.
-
-    Raises OSError where the address cannot be used, and EngineCrashed.
-    """
+    Raises OSError where the address cannot be used, and EngineCrashed."""
     with address.lock(cancel) as is_locked:
-        if not is_locked:
-            return None
-        try:
-            connection = open_connection(address)
-        except TimeoutError:
-            return None
-        if connection is not None:
-            connection.close()
-            return None
-        return DaemonLauncher(address, timeouts, spin_count)
+        if is_locked and not is_listening(address):
+            return DaemonLauncher(address, spin_count)
+    return None
 
 
 def _bind(address: DaemonAddress) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as cleanup:
+        listener = cleanup.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listener.bind(address.socket_path)
         Path(address.socket_path).chmod(0o600)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
+        listener.listen(128)
+        cleanup.pop_all()
     return listener
 
 

@@ -6,17 +6,15 @@ import contextlib
 import sys
 import time
 from enum import Enum, auto
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import psutil
 
 from phichat.engine.daemon.registry import DaemonAddress
 
-if TYPE_CHECKING:
-    import psutil
-
 _STARTUP_GRACE_S = 30.0
 _POLL_INTERVAL_S = 0.25
-_EXIT_TIMEOUT_S = 2.0
 
 
 class ProcessHealth(Enum):
@@ -33,18 +31,14 @@ class ProcessHealth(Enum):
 
 def check_health(address: DaemonAddress) -> ProcessHealth:
     """Return the state of a daemon, after watching it for a quarter of a second."""
-    import psutil
-
-    process = find_process(address)
-    if process is None:
+    if (process := find_process(address)) is None:
         return ProcessHealth.NOT_RUNNING
     try:
         if process.status() == psutil.STATUS_STOPPED:
             return ProcessHealth.HUNG
         if time.time() - process.create_time() < _STARTUP_GRACE_S:
             return ProcessHealth.STARTING
-        before = process.cpu_times()
-        deadline = time.monotonic() + _POLL_INTERVAL_S
+        before, deadline = process.cpu_times(), time.monotonic() + _POLL_INTERVAL_S
         while time.monotonic() < deadline:
             time.sleep(_POLL_INTERVAL_S / 5)
             if _has_runnable_thread(process.pid):
@@ -60,37 +54,27 @@ def check_health(address: DaemonAddress) -> ProcessHealth:
 
 def find_process(address: DaemonAddress) -> psutil.Process | None:
     """Return the process of a daemon, found by its command line, which no other process has."""
-    import psutil
-
-    option, stem = "--daemon-socket", str(address.stem)
     for pid in psutil.pids():
         # A process may end at any moment, also between two looks at it.
         with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
-            arguments = process.cmdline()
-            if stem in arguments and arguments[arguments.index(stem) - 1] == option:
+            if ("--daemon-socket", str(address.stem)) in pairwise(process.cmdline()):
                 return process
     return None
 
 
 def kill(address: DaemonAddress) -> None:
     """Kill the process of a daemon, if there is one, and wait for its end."""
-    import psutil
-
-    process = find_process(address)
-    if process is not None:
+    if process := find_process(address):
         with contextlib.suppress(psutil.Error):
             process.kill()
-            process.wait(_EXIT_TIMEOUT_S)
+            process.wait(2.0)
 
 
 def wait_for_exit(address: DaemonAddress, timeout_s: float) -> bool:
     """Wait for the end of a daemon, and return whether it has ended."""
-    import psutil
-
-    process = find_process(address)
     try:
-        if process is not None:
+        if process := find_process(address):
             process.wait(timeout_s)
     except psutil.TimeoutExpired:
         return False

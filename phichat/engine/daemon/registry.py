@@ -25,9 +25,6 @@ _MAX_SOCKET_PATH_BYTES = 100
 _RELEVANT_ENV_PREFIXES = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LLAMA_", "METAL_", "OMP_", "ROCR_", "VK_")
 """Prefixes of environment variables that change how llama.cpp computes."""
 
-_LOCK_TIMEOUT_S = 5.0
-"""A lock is held while a socket is made and a process started."""
-
 
 @dataclass(frozen=True, slots=True)
 class DaemonAddress:
@@ -55,10 +52,9 @@ class DaemonAddress:
         for file in (self.key_path, self.log_path, self.stem.with_suffix(".sock")):
             file.unlink(missing_ok=True)
 
-    def lock(
-        self, cancel: CancelToken | None = None, timeout_s: float = _LOCK_TIMEOUT_S
-    ) -> AbstractContextManager[bool]:
+    def lock(self, cancel: CancelToken | None = None, timeout_s: float = 5.0) -> AbstractContextManager[bool]:
         """Exclude other processes from starting a daemon at this address or removing its files; see `lock_file`."""
+        # A lock is held while a socket is made and a process started.
         return lock_file(self.stem.with_suffix(".lock"), timeout_s, cancel)
 
 
@@ -72,7 +68,7 @@ class DaemonRegistry:
     @classmethod
     def for_cache(cls, cache_dir: Path, environ: Mapping[str, str] = os.environ) -> DaemonRegistry | None:
         """Return the registry for a cache folder, None where no folder is safe."""
-        # The version keeps clients from contacting a daemon that does not understand them.
+        # With the version, clients never contact a daemon that does not understand them.
         prefix = hashlib.sha256(b"%d %b" % (protocol.PROTOCOL_VERSION, os.fsencode(cache_dir))).hexdigest()[:8]
         for folder in _list_candidate_dirs(cache_dir, environ):
             path_bytes = len(os.fsencode(folder)) + len("/.sock") + 2 * 8 + 9
@@ -96,19 +92,11 @@ class DaemonRegistry:
     def list_addresses(self) -> list[DaemonAddress]:
         """Return the addresses of daemons that run, or that died and left files."""
         suffix = ".key" if sys.platform == "win32" else ".sock"
-        try:
-            names = sorted(os.listdir(self.folder))  # noqa: PTH208  (a Path for each name would be made for nothing)
-        except OSError:
-            return []
-        return [
-            DaemonAddress(self.folder / name.removesuffix(suffix))
-            for name in names
-            if name.startswith(f"{self.prefix}-") and name.endswith(suffix)
-        ]
+        return [DaemonAddress(file.with_suffix("")) for file in sorted(self.folder.glob(f"{self.prefix}-*{suffix}"))]
 
 
 def list_program_files() -> list[str]:
-    """Return files that change with the installed phichat and llama-cpp-python."""
+    """Return files that change when phichat or llama-cpp-python is updated."""
     import importlib.util
 
     library = importlib.util.find_spec("llama_cpp")
@@ -117,8 +105,7 @@ def list_program_files() -> list[str]:
 
 def _list_candidate_dirs(cache_dir: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     if sys.platform != "win32":
-        runtime = environ.get("XDG_RUNTIME_DIR")
-        if runtime and _is_private(Path(runtime)):
+        if (runtime := environ.get("XDG_RUNTIME_DIR")) and _is_private(Path(runtime)):
             yield Path(runtime, "phichat")
     yield cache_dir / "engines"
     if sys.platform != "win32":
@@ -133,17 +120,13 @@ def _is_private(folder: Path) -> bool:
         status = folder.lstat()
     except OSError:
         return False
-    if sys.platform == "win32":
-        return stat.S_ISDIR(status.st_mode)
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    is_ours = sys.platform == "win32" or (status.st_uid == os.geteuid() and not status.st_mode & 0o077)
+    return stat.S_ISDIR(status.st_mode) and is_ours
 
 
 def _ensure_private_dir(folder: Path) -> bool:
     """Create a folder that only this user can enter, and return whether it is one."""
-    try:
+    with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-    except OSError:
-        return False
+        folder.mkdir(mode=0o700)
     return _is_private(folder)

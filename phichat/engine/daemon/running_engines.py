@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from phichat.cancel import CancelToken
-from phichat.engine.daemon.client import NoReply, open_connection, send_control_request
+from phichat.engine.daemon.client import NoReply, is_listening, send_control_request
 from phichat.engine.daemon.process_health import find_process, kill, wait_for_exit
 from phichat.engine.daemon.registry import DaemonAddress, DaemonRegistry
 from phichat.engine.ipc import protocol
@@ -48,7 +48,7 @@ def list_running(registry: DaemonRegistry) -> Iterator[RunningEngine]:
                     yield RunningEngine(address, status.pid, status)
             elif result is NoReply.NOT_RUNNING:
                 with address.lock(timeout_s=0) as is_locked:
-                    if is_locked and open_connection(address) is None:
+                    if is_locked and not is_listening(address):
                         address.remove_files()
             elif process := find_process(address):
                 yield RunningEngine(address, process.pid, None)
@@ -62,12 +62,11 @@ def stop_engine(address: DaemonAddress) -> None:
 
 def stop_idle(registry: DaemonRegistry, exclude: DaemonAddress | None) -> bool:
     """Ask the daemons without clients to exit, all but one, and return whether any did."""
-    idle = [
-        engine.address
+    stopped = [
+        _request_shutdown(engine.address, force=False)
         for engine in list_running(registry)
-        if engine.address != exclude and engine.status and engine.status.loaded_model and not engine.status.clients
+        if engine.address != exclude and engine.status and engine.loaded_model and not engine.status.clients
     ]
-    stopped = [_request_shutdown(address, force=False) for address in idle]
     return any(stopped)
 
 

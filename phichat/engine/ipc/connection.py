@@ -35,15 +35,11 @@ _FAULT_EXIT_CODES = frozenset(
 
 _LOG_TAIL_BYTES = 1 << 16
 
-_ERROR_LINE = r"(?m)^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$"
-
 
 @dataclass(frozen=True, slots=True)
 class EngineTimeouts:
     """Seconds without any message from the engine process after which it counts as hung.
-
-    stall_s: while it loads or evaluates. cancel_s: between a cancel request and the end of the answer.
-    """
+    stall_s: while it loads or evaluates. cancel_s: between a cancel request and the end of the answer."""
 
     startup_s: float = 30.0
     template_s: float = 8.0
@@ -51,8 +47,7 @@ class EngineTimeouts:
     cancel_s: float = 0.5
 
     def for_model(self, model_bytes: int) -> EngineTimeouts:
-        """Return them with the time added that a slow disk needs to read a whole model of this size, since loading
-        and evaluating may have to do just that."""
+        """Add the time that a slow disk needs to read a model of this size, as loading and evaluating may have to."""
         return replace(self, stall_s=self.stall_s + model_bytes / _MIN_DISK_BYTES_PER_S)
 
 
@@ -69,6 +64,8 @@ class EnginePhase(StrEnum):
 
 
 _PHASES: dict[type, EnginePhase] = {
+    protocol.LoadModel: EnginePhase.LOADING,
+    **dict.fromkeys((protocol.RunBenchmark, protocol.TuneThreads, protocol.MeasureBatchCosts), EnginePhase.MEASURING),
     protocol.RenderingTemplate: EnginePhase.RENDERING,
     protocol.PrefillProgress: EnginePhase.PREFILLING,
     protocol.OutputDelta: EnginePhase.GENERATING,
@@ -76,16 +73,14 @@ _PHASES: dict[type, EnginePhase] = {
     protocol.WarmingUp: EnginePhase.WARMING_UP,
     protocol.LoadProgress: EnginePhase.LOADING,
 }
-"""Phase that a reply of each type belongs to."""
+"""Phase that begins with a message of each type."""
 
 
 class EngineConnection(ABC):
-    """Connection to an engine process: sends requests and receives their replies with deadlines."""
+    """Connection to an engine process."""
 
     def __init__(self, timeouts: EngineTimeouts, connection: Any) -> None:
-        self.timeouts = timeouts
-        self._connection = connection
-        self._phase = EnginePhase.STARTING
+        self.timeouts, self._connection, self._phase = timeouts, connection, EnginePhase.STARTING
 
     @property
     @abstractmethod
@@ -109,12 +104,15 @@ class EngineConnection(ABC):
         """Make a blocked send fail; called from another thread."""
 
     @abstractmethod
-    def _crash_error(self) -> EngineCrashed:
-        """Return the error for a connection that ended, and close it."""
+    def _reap(self) -> int | None:
+        """Close a connection that ended, and return the exit code of its process where it is known."""
 
     @abstractmethod
     def _read_stderr(self) -> str:
         """Return the end of the engine's stderr."""
+
+    def _crash_error(self) -> EngineCrashed:
+        return make_crash_error(self._reap(), self._phase, self._read_stderr())
 
     def request(self, request: Request, cancel: CancelToken) -> Iterator[EngineReply]:
         """Send a request and yield its replies, the final one last.
@@ -122,11 +120,7 @@ class EngineConnection(ABC):
         When `cancel` is set and the engine does not end the request in time, the connection is abandoned and the
         last reply is an ErrorReply with CANCELLED. Raises EngineCrashed, EngineTimedOut and ProtocolError.
         """
-        if isinstance(request, protocol.LoadModel):
-            self._phase = EnginePhase.LOADING
-        else:
-            is_benchmark = isinstance(request, protocol.BenchmarkRequest)
-            self._phase = EnginePhase.MEASURING if is_benchmark else EnginePhase.PREFILLING
+        self._phase = _PHASES.get(type(request), EnginePhase.PREFILLING)
         # An engine process that does not read would block the sending of a long request for ever.
         send_timer = Timer(self.timeouts.stall_s, self._interrupt)
         send_timer.start()
@@ -147,9 +141,7 @@ class EngineConnection(ABC):
                 self.abandon()
 
     def _receive_replies(self, stall_s: float, cancel: CancelToken) -> Iterator[EngineReply]:
-        timeout_s = stall_s
-        cancel_sent = False
-        deadline = monotonic() + timeout_s
+        timeout_s, cancel_sent, deadline = stall_s, False, monotonic() + stall_s
         while True:
             if not cancel_sent and cancel.is_set():
                 cancel_sent = True
@@ -164,7 +156,11 @@ class EngineConnection(ABC):
                 if is_overdue and (cancel_sent or not ready):
                     if not cancel_sent:
                         self.kill()
-                        raise self._timeout_error(timeout_s)
+                        raise EngineTimedOut(
+                            f"The engine stopped responding for {timeout_s:.0f} s while {self._phase}",
+                            _suggest_next_step(self._phase),
+                            detail=self._read_stderr(),
+                        )
                     self.abandon()
                     yield protocol.ErrorReply(protocol.ErrorCode.CANCELLED, "cancelled")
                     return
@@ -181,32 +177,20 @@ class EngineConnection(ABC):
             if isinstance(reply, FinalReply):
                 return
 
-    def _timeout_error(self, seconds: float) -> EngineTimedOut:
-        return EngineTimedOut(
-            f"The engine stopped responding for {seconds:.0f} s while {self._phase}",
-            _suggest_next_step(self._phase),
-            detail=self._read_stderr(),
-        )
-
 
 def read_log_tail(log: Path) -> str:
     """Return the end of an engine's log, "" when there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            return file.read(_LOG_TAIL_BYTES).decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+        return file.read(_LOG_TAIL_BYTES).decode("utf-8", "replace").strip()
+    return ""
 
 
 def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> EngineCrashed:
     """Return the error for an engine process that ended in this phase.
-
-    exit_code: as subprocess gives it (negative for a signal), None where it is unknown.
-    """
-    match = re.search(_ERROR_LINE, stderr)
-    cause = match[1] if match else ""
-    next_step = _suggest_next_step(phase)
+    exit_code: as subprocess gives it (negative for a signal), None where it is unknown."""
+    match = re.search(r"(?m)^.*(GGML_ASSERT\(.*?\) failed|terminate called.*|\S*: fatal error.*)$", stderr)
+    cause, next_step = match[1] if match else "", _suggest_next_step(phase)
     if "bad_alloc" in stderr:
         cause, outcome, next_step = "", "ran out of memory", "Try a smaller --ctx-size or a smaller model"
     elif exit_code is None or exit_code >= 0:
@@ -216,7 +200,8 @@ def make_crash_error(exit_code: int | None, phase: EnginePhase, stderr: str) -> 
         cause, outcome = "", "was killed"
         next_step = "Ask again, or try a smaller --ctx-size or model: the system may have run out of memory"
     else:
-        outcome = f"crashed ({_format_signal(-exit_code)})"
+        names = {number.value: number.name for number in signal.Signals}
+        outcome = f"crashed ({names.get(-exit_code, f'signal {-exit_code}')})"
     return EngineCrashed(
         f"The engine {outcome} while {phase}{cause and f': {cause}'}",
         next_step,
@@ -232,10 +217,3 @@ def _suggest_next_step(phase: EnginePhase) -> str:
     if phase is EnginePhase.RENDERING:
         return "Try another model, or another copy of this one"
     return "Ask again: a new engine will start"
-
-
-def _format_signal(signum: int) -> str:
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"

@@ -19,10 +19,7 @@ else:
     import select
 
     def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:
-        """Wait up to `timeout` seconds and return the objects that can be read or were closed by the other side.
-
-        Raises OSError.
-        """
+        """Wait at most `timeout` seconds; return the objects with something to read, or its end. Raises OSError."""
         poll = select.poll()
         for waitable in objects:
             poll.register(waitable, select.POLLIN)
@@ -48,10 +45,9 @@ class SocketConnection:
         return self._read_exactly(size)
 
     def _read_exactly(self, size: int) -> bytes:
-        chunks = []
+        chunks: list[bytes] = []
         while size:
-            chunk = self._socket.recv(min(size, 1 << 20))
-            if not chunk:
+            if not (chunk := self._socket.recv(min(size, 1 << 20))):
                 raise EOFError
             chunks.append(chunk)
             size -= len(chunk)

@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Pipe
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from phichat.cancel import CancelToken
-from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, make_crash_error, read_log_tail
+from phichat.engine.daemon.registry import DaemonAddress
+from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, read_log_tail
 from phichat.engine.ipc.protocol import EngineInfo, ErrorCode, ErrorReply
 from phichat.errors import EngineCrashed, EngineError
 
@@ -35,23 +36,11 @@ _EXIT_TIMEOUT_S = 0.05
 """Between the moment a process that ends closes its files, and the moment it has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonSocket:
-    """Socket at which an engine process accepts further clients.
-
-    stem: path of the daemon's files without suffix. listener_fd: file descriptor of a listening socket to inherit;
-    None where the engine process makes its own.
-    """
-
-    stem: Path
-    log_path: Path
-    listener_fd: int | None
-
-
 class EngineProcess(EngineConnection):
     """Child process that inherits one pipe of this one and, for a daemon, its listening socket.
 
-    spin_count: for OpenMP's barriers, unless the user's environment sets one.
+    spin_count: for OpenMP's barriers, unless the user's environment sets one. daemon_address: where it accepts further
+    clients. listener_fd: descriptor of the socket that listens there; None where it makes its own.
     Raises EngineCrashed when the system cannot start it.
     """
 
@@ -59,20 +48,17 @@ class EngineProcess(EngineConnection):
         self,
         timeouts: EngineTimeouts,
         command: Sequence[str] = WORKER_COMMAND,
-        daemon_socket: DaemonSocket | None = None,
+        daemon_address: DaemonAddress | None = None,
+        listener_fd: int | None = None,
         spin_count: int = DEFAULT_SPIN_COUNT,
     ) -> None:
         parent_end, child_end = Pipe(duplex=True)
         super().__init__(timeouts, parent_end)
         handle = child_end.fileno()
-        inherited_fds, arguments = [handle], [str(handle)]
-        self._log_path = None
-        if daemon_socket is not None:
-            self._log_path = daemon_socket.log_path
-            arguments += ["--daemon-socket", str(daemon_socket.stem)]
-            if daemon_socket.listener_fd is not None:
-                inherited_fds.append(daemon_socket.listener_fd)
-                arguments.append(str(daemon_socket.listener_fd))
+        inherited_fds = [handle] if listener_fd is None else [handle, listener_fd]
+        arguments = [str(handle), *(["--daemon-socket", str(daemon_address.stem)] if daemon_address else [])]
+        arguments += map(str, inherited_fds[1:])
+        self._log_path = daemon_address.log_path if daemon_address else None
         platform_options: dict[str, Any]
         try:
             if sys.platform == "win32":
@@ -83,12 +69,12 @@ class EngineProcess(EngineConnection):
             else:
                 # A session of its own: Ctrl-C in the terminal is for the front end to interpret.
                 platform_options = {"pass_fds": inherited_fds, "start_new_session": True}
-            with _open_private_file(self._log_path) as log:
+            with _open_stderr(self._log_path) as stderr:
                 self._child: subprocess.Popen[bytes] = subprocess.Popen(
                     [*command, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=log,
+                    stderr=stderr,
                     # Without the first, an abort would start a debugger.
                     env={"GGML_NO_BACKTRACE": "1", SPIN_COUNT_VARIABLE: str(spin_count), **os.environ},
                     **platform_options,
@@ -108,11 +94,9 @@ class EngineProcess(EngineConnection):
         return self._child.pid
 
     def _drain_stderr(self) -> None:
-        if self._child.stderr is None:
-            return
         with contextlib.suppress(ValueError, OSError):
             # Bounded lines: a child that writes without line ends must not fill the memory of this process.
-            while line := self._child.stderr.readline(4096):
+            while self._child.stderr and (line := self._child.stderr.readline(4096)):
                 self._stderr_tail.append(line)
 
     def handshake(self, cancel: CancelToken) -> EngineInfo | None:
@@ -142,11 +126,11 @@ class EngineProcess(EngineConnection):
             self._child.wait(2)
         self._close_pipes()
 
+    abandon = kill
+
     def close(self) -> None:
         """Close the connection, on which the child ends.
-
-        A child that has KV caches to save closes its stderr first and writes them without this process.
-        """
+        A child that has KV caches to save closes its stderr first and writes them without this process."""
         self._connection.close()
         self._stderr_thread.join(0.5)
         if self._stderr_thread.is_alive():
@@ -168,9 +152,6 @@ class EngineProcess(EngineConnection):
         self._connection.close()
         Thread(target=self._child.wait, daemon=True).start()
 
-    def abandon(self) -> None:
-        self.kill()
-
     def _interrupt(self) -> None:
         self._child.kill()
 
@@ -179,24 +160,17 @@ class EngineProcess(EngineConnection):
             return read_log_tail(self._log_path)
         return b"".join(self._stderr_tail).decode("utf-8", "replace").strip()
 
-    def _crash_error(self) -> EngineCrashed:
-        try:
-            exit_code = self._child.wait(2)
-        except subprocess.TimeoutExpired:
-            exit_code = None
+    def _reap(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(2)
+        exit_code = self._child.returncode
         self.kill()
-        return make_crash_error(exit_code, self._phase, self._read_stderr())
+        return exit_code
 
 
-@contextlib.contextmanager
-def _open_private_file(path: Path | None) -> Iterator[int]:
-    """Create a file that only its owner can read, for appending; without a path, yield subprocess.PIPE."""
+def _open_stderr(path: Path | None) -> AbstractContextManager[Any]:
+    """Create a file that only its owner can read, for appending; without a path, return subprocess.PIPE."""
     if path is None:
-        yield subprocess.PIPE
-        return
+        return contextlib.nullcontext(subprocess.PIPE)
     path.unlink(missing_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | os.O_EXCL, 0o600))

@@ -10,7 +10,7 @@ import functools
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -111,9 +111,7 @@ class RunBenchmark(EngineMessage, frozen=True):
 
 class TuneThreads(EngineMessage, frozen=True):
     """Time prefill and generation with each of these thread counts in turn, about `seconds` each.
-
-    threads: the others are compared with the first.
-    """
+    threads: the others are compared with the first."""
 
     threads: tuple[int, ...]
     rounds: int
@@ -136,9 +134,7 @@ class MeasureBatchCosts(EngineMessage, frozen=True):
 
 class LoadedModelInfo(EngineMessage, frozen=True):
     """A loaded model, as a client needs to know it: the reply to Connect.
-
-    memory: bytes that the plan gave it. placement: its devices, as text for people.
-    """
+    memory: bytes that the plan gave it. placement: its devices, as text for people."""
 
     model: ModelInfo
     path: str
@@ -151,9 +147,7 @@ class LoadedModelInfo(EngineMessage, frozen=True):
 
 class Detach(EngineMessage, frozen=True):
     """From the process that launched the engine, once the model is loaded: accept clients, and live on without me.
-
-    program_fingerprints: of the files of phichat and llama-cpp-python.
-    """
+    program_fingerprints: of the files of phichat and llama-cpp-python."""
 
     loaded_model: LoadedModelInfo
     program_fingerprints: FileFingerprints
@@ -161,9 +155,7 @@ class Detach(EngineMessage, frozen=True):
 
 class Connect(EngineMessage, frozen=True):
     """Become a client. Answered by LoadProgress until there is a LoadedModelInfo, then by replies to requests.
-
-    keep_alive: seconds without clients after which the engine may exit.
-    """
+    keep_alive: seconds without clients after which the engine may exit."""
 
     keep_alive: float
 
@@ -174,9 +166,7 @@ class GetStatus(EngineMessage, frozen=True):
 
 class Shutdown(EngineMessage, frozen=True):
     """Exit. Answered by the end of the connection when the engine exits, else by StillRunning.
-
-    force: also with clients; else only without.
-    """
+    force: also with clients; else only without."""
 
     force: bool
 
@@ -304,9 +294,7 @@ class StillRunning(EngineMessage, frozen=True):
 
 class EngineStatus(EngineMessage, frozen=True):
     """State of a daemon. loaded_model: None while it loads. idle_s: seconds since the last request ended.
-
-    expires_in_s: seconds, None while it has clients.
-    """
+    expires_in_s: seconds, None while it has clients."""
 
     pid: int
     loaded_model: LoadedModelInfo | None
@@ -339,17 +327,15 @@ BenchmarkRequest = RunBenchmark | TuneThreads | MeasureBatchCosts
 BenchmarkReply = BenchmarkResult | ThreadTuningResult | BatchCostResult
 ControlRequest = Connect | GetStatus | Shutdown
 Request = LoadModel | CountTokens | Generate | GenerateN | BenchmarkRequest | CancelRequest | Detach | Shutdown
-_Failure = ErrorReply | StillRunning
-FinalReply = EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | BenchmarkReply | _Failure
+_Result = EngineInfo | ModelLoaded | TokenCount | GenerationFinished | SamplesFinished | BenchmarkReply
+FinalReply = _Result | ErrorReply | StillRunning
 _Progress = LoadProgress | WarmingUp | RenderingTemplate | PrefillProgress | Heartbeat
 EngineReply = FinalReply | _Progress | OutputDelta | SampleOutput | LoadedModelInfo | EngineStatus
 
 
 def send(connection: Connection, message: EngineMessage) -> int:
     """Send a message and return its size in bytes.
-
-    Raises OSError when the other side has disconnected, and ProtocolError for a message above MAX_MESSAGE_BYTES.
-    """
+    Raises OSError when the other side has disconnected, and ProtocolError for a message above MAX_MESSAGE_BYTES."""
     try:
         content = msgspec.json.encode(message)
     except UnicodeEncodeError:  # lone surrogates, as in the path of a file whose name is not UTF-8
@@ -362,28 +348,20 @@ def send(connection: Connection, message: EngineMessage) -> int:
 
 def receive_request(connection: Connection) -> Request:
     """Wait for the next request of an accepted client. Raises like `receive_reply`."""
-    request: Request = _receive(connection, Request)
-    return request
+    return cast(Request, _receive(connection, Request))
 
 
 def receive_control_request(connection: Connection) -> ControlRequest:
     """Wait for the first request of a new connection to a daemon. Raises like `receive_reply`."""
-    request: ControlRequest = _receive(connection, ControlRequest)
-    return request
+    return cast(ControlRequest, _receive(connection, ControlRequest))
 
 
 def receive_reply(connection: Connection) -> EngineReply:
-    """Wait for the next reply of an engine process.
-
-    Raises EOFError or OSError when the other side has disconnected, and ProtocolError.
-    """
-    reply: EngineReply = _receive(connection, EngineReply)
-    return reply
+    """Wait for the next reply. Raises EOFError or OSError when the other side has disconnected, and ProtocolError."""
+    return cast(EngineReply, _receive(connection, EngineReply))
 
 
-@functools.cache
-def _make_decoder(message_type: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(message_type)
+_make_decoder = functools.cache(msgspec.json.Decoder)
 
 
 def _receive(connection: Connection, message_type: Any) -> Any:
@@ -394,6 +372,5 @@ def _receive(connection: Connection, message_type: Any) -> Any:
         except msgspec.DecodeError:
             return msgspec.convert(json.loads(content), message_type)  # it may hold lone surrogates
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
-        raise ProtocolError(
-            "The engine sent a message that phichat cannot read", "Ask again", detail=str(error)
-        ) from error
+        message = "The engine sent a message that phichat cannot read"
+        raise ProtocolError(message, "Ask again", detail=str(error)) from error

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from operator import attrgetter
-from pathlib import Path
+from dataclasses import dataclass
 
 from phichat.cancel import CancelToken
 from phichat.config.settings import EngineOptions
-from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, ProbeOutcome, build_probe_key
+from phichat.engine.autotune.cpu_buffer_probe import ProbeOutcome
 from phichat.engine.ipc.connection import EngineTimeouts
 from phichat.engine.ipc.process import EngineProcess
 from phichat.engine.planner.hardware import Hardware, probe_from_engine
@@ -27,16 +26,8 @@ smaller one would only cost speed."""
 _LAYER_OVERHEAD_S = 1e-4
 """Time per layer on a CPU besides reading its weights: starting and joining the threads for each of its steps."""
 
-_GPU_BANDWIDTH_EFFICIENCY = 0.65
+_GPU_EFFICIENCY = 0.65
 """Part of the memory bandwidth that llama.cpp uses on a GPU when it generates one reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbedMachine:
-    """Hardware as an engine process reports it. library_file: the shared library that it loads."""
-
-    hardware: Hardware
-    library_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +38,11 @@ class SpeedEstimate:
     explanation: str
 
 
-def probe_machine(cancel: CancelToken) -> ProbedMachine | None:
+def probe_machine(cancel: CancelToken) -> Hardware | None:
     """Start an engine process to see the devices; None when cancelled. Raises EngineError."""
-    process = EngineProcess(EngineTimeouts())
-    try:
+    with contextlib.closing(EngineProcess(EngineTimeouts())) as process:
         engine_info = process.handshake(cancel)
-        return ProbedMachine(probe_from_engine(engine_info), Path(engine_info.library_file)) if engine_info else None
-    finally:
-        process.close()
+    return probe_from_engine(engine_info) if engine_info else None
 
 
 def plan_placement(
@@ -74,29 +62,6 @@ def plan_placement(
     return (plan_with_cache_types if choose_types else plan_offload)(header, hardware, request)
 
 
-def plan_for_machine(
-    header: GgufHeader, machine: ProbedMachine, options: EngineOptions, probe_cache: ProbeCache
-) -> OffloadPlan:
-    """Return the plan that loading the model would follow. Raises UsageError for an unknown KV cache type."""
-    probe_outcome = probe_cache.lookup(build_probe_key(machine.library_file, header))
-    return plan_placement(header, machine.hardware, options, probe_outcome)
-
-
-def would_improve_with_free_memory(
-    plan: OffloadPlan,
-    header: GgufHeader,
-    hardware: Hardware,
-    options: EngineOptions,
-    probe_outcome: ProbeOutcome | None,
-) -> bool:
-    """Return whether the plan would be better if all memory of the machine were free."""
-    devices = tuple(replace(device, memory_free=device.memory_total) for device in hardware.devices)
-    idle_hardware = replace(hardware, ram_available=hardware.ram_total, devices=devices)
-    best_plan = plan_placement(header, idle_hardware, options, probe_outcome)
-    criteria = attrgetter("fits", "n_ctx", "n_gpu_layers", "type_k")
-    return bool(criteria(plan) != criteria(best_plan))
-
-
 def estimate_speed(
     header: GgufHeader,
     hardware: Hardware,
@@ -104,9 +69,7 @@ def estimate_speed(
     measure_bandwidth: Callable[[int], float] = measure_memory_bandwidth,
 ) -> SpeedEstimate:
     """Estimate from the memory bandwidth: generating a token reads each weight that it uses once.
-
-    measure_bandwidth: bytes per second that this many threads read from RAM; takes a fraction of a second.
-    """
+    measure_bandwidth: bytes per second that this many threads read from RAM; takes a fraction of a second."""
     bytes_per_token, layers = compute_bytes_per_token(header), header.block_count
     gpu_fraction = plan.n_gpu_layers / (layers + 1)
     seconds_per_token, sources = 0.0, []
@@ -117,14 +80,11 @@ def estimate_speed(
     gpu_placements = [placement for placement in plan.placements if placement.device != CPU]
     for placement in gpu_placements:
         device = next(device for device in hardware.devices if device.name == placement.device)
-        bandwidth = lookup_gpu_bandwidth(device.description) or 0.0
-        if not bandwidth:
+        if not (bandwidth := lookup_gpu_bandwidth(device.description) or 0.0):
             explanation = f"The memory bandwidth of {device.description} is unknown. Measure with `phichat bench`."
             return SpeedEstimate(None, explanation)
         fraction = gpu_fraction * placement.weights / sum(other.weights for other in gpu_placements)
-        seconds_per_token += fraction * bytes_per_token / (bandwidth * _GPU_BANDWIDTH_EFFICIENCY)
-        sources.append(
-            f"{device.name} {_GPU_BANDWIDTH_EFFICIENCY:.0%} of the {bandwidth / 1e9:,.0f} GB/s of its data sheet"
-        )
+        seconds_per_token += fraction * bytes_per_token / (bandwidth * _GPU_EFFICIENCY)
+        sources.append(f"{device.name} {_GPU_EFFICIENCY:.0%} of the {bandwidth / 1e9:,.0f} GB/s of its data sheet")
     explanation = f"estimated: each token reads {bytes_per_token / 1e9:.2f} GB ({'; '.join(sources)})"
     return SpeedEstimate(1 / seconds_per_token, explanation)

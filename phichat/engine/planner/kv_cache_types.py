@@ -18,14 +18,13 @@ _FLASH_ATTENTION_DEVICES = ("CUDA", "ROCm", "MTL")
 
 
 def plan_with_cache_types(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> OffloadPlan:
-    """Return the plan of `plan_offload`, with a KV cache of 8 bits per number rather than the requested types where
-    that makes the context fit: the requested one, else the default for the model."""
+    """Return the plan of `plan_offload`, with an 8-bit KV cache instead of the requested types where only that makes
+    the context fit: the requested one, else the default for the model."""
     default_plan = plan_offload(header, hardware, request)
     if not _can_quantize(header, hardware):
         return default_plan
-    quantized_plan = plan_offload(
-        header, hardware, replace(request, type_k=_QUANTIZED_CACHE_TYPE, type_v=_QUANTIZED_CACHE_TYPE)
-    )
+    smaller_types = replace(request, type_k=_QUANTIZED_CACHE_TYPE, type_v=_QUANTIZED_CACHE_TYPE)
+    quantized_plan = plan_offload(header, hardware, smaller_types)
     if default_plan.fits and quantized_plan.n_ctx <= default_plan.n_ctx:
         return replace(default_plan, max_ctx=max(default_plan.max_ctx, quantized_plan.max_ctx))
     if not quantized_plan.fits:

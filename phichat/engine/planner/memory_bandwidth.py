@@ -7,24 +7,20 @@ from time import perf_counter
 
 _TOTAL_BUFFER_BYTES = 512 * 1024 * 1024
 """Read by all threads together; far more than any cache holds."""
-
 _MIN_BUFFER_BYTES = 32 * 1024 * 1024
 
 
 def measure_memory_bandwidth(threads: int) -> float:
     """Return the bytes per second that this many threads read from memory together, the best of three passes.
-
-    libc's memchr for a byte that does not occur reads as fast as the CPU can, outside the interpreter's lock.
-    """
+    libc's memchr for a byte that does not occur reads as fast as the CPU can, outside the interpreter's lock."""
     import ctypes
     import ctypes.util
     from concurrent.futures import ThreadPoolExecutor
 
-    libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else ctypes.util.find_library("c"))
-    memchr = libc.memchr
+    memchr = ctypes.CDLL("msvcrt" if sys.platform == "win32" else ctypes.util.find_library("c")).memchr
     memchr.restype, memchr.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
     buffer_bytes = max(_TOTAL_BUFFER_BYTES // threads, _MIN_BUFFER_BYTES)
-    # Filled, for pages that were never written all map to one page of zeros.
+    # Filled, since pages that were never written all map to one page of zeros.
     buffers = [ctypes.create_string_buffer(buffer_bytes) for _ in range(threads)]
     for buffer in buffers:
         ctypes.memset(buffer, 1, buffer_bytes)
@@ -39,9 +35,7 @@ def measure_memory_bandwidth(threads: int) -> float:
 
 def lookup_gpu_bandwidth(description: str) -> float | None:
     """Return the bytes per second of a GPU's memory by the name of the product; None for an unknown one.
-
-    From the manufacturers' data sheets; of several variants the slowest.
-    """
+    From the manufacturers' data sheets; of several variants the slowest."""
     words = f" {description.lower()} ".replace("-", " ")
     matches = [name for name in _GPU_BANDWIDTHS_GB_S if f" {name} " in words]
     return _GPU_BANDWIDTHS_GB_S[max(matches, key=len)] * 1e9 if matches else None

@@ -20,9 +20,6 @@ CONTEXT_STEP = 256
 _CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 _LAYER_PATTERN = re.compile(r"blk\.(\d{1,4})\.")
 _INPUT_TENSOR_PREFIXES = ("token_embd", "per_layer_token_embd", "token_types", "position_embd")
-_INTERPRETER_BYTES = 43 * MIB
-_BYTES_PER_VOCAB_TOKEN = 160
-_BYTES_PER_THREAD = MIB // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +48,13 @@ def group_weights(header: GgufHeader, repack_types: frozenset[str] = frozenset()
     is_tied = True
     for tensor in header.tensors:
         repacked_bytes = tensor.size_bytes if _is_repackable(tensor, repack_types) else 0
-        match = _LAYER_PATTERN.match(tensor.name)
         if tensor.name.startswith(_INPUT_TENSOR_PREFIXES):
             inputs += tensor.size_bytes
             if tensor.name == "token_embd.weight":
                 embedding = tensor.size_bytes
             continue
         largest = max(largest, tensor.size_bytes)
-        if match and int(match[1]) < len(layers):
+        if (match := _LAYER_PATTERN.match(tensor.name)) and int(match[1]) < len(layers):
             layers[int(match[1])] += tensor.size_bytes
             layers_repacked[int(match[1])] += repacked_bytes
         else:
@@ -76,11 +72,9 @@ def find_repack_types(machine: str) -> frozenset[str]:
     machine: as in platform.machine(); x86 is taken to have AVX2 and ARM the dot product (repack.cpp,
     ggml_repack_get_optimal_repack_type).
     """
-    if machine.lower() in ("x86_64", "amd64"):
-        return frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
-    if machine.lower() in ("arm64", "aarch64"):
-        return frozenset({"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"})
-    return frozenset()
+    common = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
+    arm = common | {"Q5_K", "Q6_K", "Q8_0"}
+    return {"x86_64": common, "amd64": common, "arm64": arm, "aarch64": arm}.get(machine.lower(), frozenset())
 
 
 def _is_repackable(tensor: TensorInfo, repack_types: frozenset[str]) -> bool:
@@ -138,8 +132,7 @@ def estimate_kv_cache(header: GgufHeader, n_ctx: int, type_k: GgmlType, type_v: 
 def estimate_recurrent_state(header: GgufHeader) -> int:
     """Return the bytes of a layer's state of fixed size, of each sequence; 0 for attention alone."""
     width = header.embedding_length
-    head = header.get_int("{arch}.wkv.head_size")
-    if head:
+    if head := header.get_int("{arch}.wkv.head_size"):
         return 4 * width * (header.get_int("{arch}.token_shift_count", 2) + head)
     convolution = max(0, header.get_int("{arch}.shortconv.l_cache") - 1) * width
     inner, size = header.get_int("{arch}.ssm.inner_size"), header.get_int("{arch}.ssm.state_size")
@@ -160,8 +153,8 @@ def estimate_attention_mask(n_ctx: int, n_ubatch: int) -> int:
 def estimate_layer_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> int:
     """Return the bytes that evaluating one layer touches: f32 activations of a batch, and the mask.
 
-    Four times the width of the residual stream or of the attention heads, three times that of the
-    feed-forward network (gate, up and their product).
+    Four times the width of the residual stream or of the attention heads, three times that of the feed-forward
+    network (gate, up and their product).
     """
     attention = max(header.embedding_length, header.head_count * header.key_length)
     experts = header.get_int("{arch}.expert_feed_forward_length") * max(1, header.expert_used_count)
@@ -172,8 +165,8 @@ def estimate_layer_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> int
 def estimate_reserved_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) -> int:
     """Return the bytes of the compute buffer that llama.cpp logs for the backend with the output layer.
 
-    Logits are reserved for every token of a batch. A GPU allocates them all; on a CPU the pages are never
-    touched, since only the last token asks for logits.
+    Logits are reserved for every token of a batch. A GPU allocates them all; on a CPU the pages are never touched,
+    since only the last token asks for logits.
     """
     logits = 4 * n_ubatch * (header.vocab_size + 4 * header.embedding_length)
     return max(logits, estimate_layer_compute(header, n_ctx, n_ubatch))
@@ -185,5 +178,5 @@ def estimate_embedding_compute(header: GgufHeader, n_ctx: int, n_ubatch: int) ->
 
 
 def estimate_process_memory(header: GgufHeader, n_threads: int) -> int:
-    """Return the bytes of an engine process besides its buffers: interpreter, libraries, vocabulary, threads."""
-    return _INTERPRETER_BYTES + _BYTES_PER_VOCAB_TOKEN * header.vocab_size + _BYTES_PER_THREAD * max(1, n_threads)
+    """Return the bytes of an engine process besides its buffers: interpreter and libraries, vocabulary, threads."""
+    return 43 * MIB + 160 * header.vocab_size + MIB // 4 * max(1, n_threads)

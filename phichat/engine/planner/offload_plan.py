@@ -9,22 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Any
 
 from phichat.config.settings import GpuLayers
 from phichat.engine.ipc.protocol import DeviceInfo
+from phichat.engine.planner import memory_estimate as memory
 from phichat.engine.planner.hardware import DeviceKind, Hardware, find_offload_devices
-from phichat.engine.planner.memory_estimate import (
-    CONTEXT_STEP,
-    MIB,
-    WeightSizes,
-    estimate_embedding_compute,
-    estimate_kv_cache,
-    estimate_layer_compute,
-    estimate_process_memory,
-    estimate_reserved_compute,
-    group_weights,
-    parse_cache_type,
-)
+from phichat.engine.planner.memory_estimate import CONTEXT_STEP, MIB, WeightSizes, group_weights, parse_cache_type
 from phichat.errors import ModelDoesNotFit
 from phichat.gguf.header import GgufHeader
 
@@ -37,7 +29,6 @@ _DEFAULT_TRAINING_CONTEXT = 1 << 17
 _RAM_RESERVE_BYTES = 256 * MIB
 _MIN_GPU_MARGIN_BYTES = 512 * MIB
 _GPU_RUNTIME_BYTES = 256 * MIB
-_SUGGESTED_CACHE_TYPES = ("q8_0", "q4_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +108,19 @@ class OffloadPlan:
         return self.shortage is None
 
     @property
-    def weights(self) -> int:
-        return sum(placement.weights for placement in self.placements)
+    def quality(self) -> tuple[bool, int, int, str]:
+        """Parts of the plan that more free memory can improve."""
+        return self.fits, self.n_ctx, self.n_gpu_layers, self.type_k
 
     @property
-    def kv_cache(self) -> int:
-        return sum(placement.kv_cache for placement in self.placements)
-
-    @property
-    def compute(self) -> int:
-        return sum(placement.compute for placement in self.placements)
+    def all_devices(self) -> Placement:
+        """Sum of the placements."""
+        parts = zip(*((each.weights, each.kv_cache, each.compute) for each in self.placements), strict=True)
+        return Placement("all", *map(sum, parts))
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.compute
+        return self.all_devices.total
 
 
 def plan_offload(header: GgufHeader, hardware: Hardware, request: OffloadRequest) -> OffloadPlan:
@@ -146,7 +136,8 @@ def plan_offload(header: GgufHeader, hardware: Hardware, request: OffloadRequest
     planner = _Planner(header, hardware, request, gpus, weights)
     n_ctx = request.n_ctx or planner.select_context()
     assignment = planner.assign_layers(n_ctx)
-    max_ctx = planner.find_largest_context(n_ctx)
+    limit = max(n_ctx, header.context_length or _DEFAULT_TRAINING_CONTEXT)
+    max_ctx = _search_largest_context(planner.fits, min(limit, CONTEXT_STEP), limit)
     gpu_layers = sum(assignment.layers)
     return OffloadPlan(
         n_ctx=n_ctx,
@@ -167,9 +158,7 @@ def plan_offload(header: GgufHeader, hardware: Hardware, request: OffloadRequest
 
 def require_fit(plan: OffloadPlan, model_name: str, suggestions: Iterable[tuple[str, int]] = ()) -> None:
     """Raise ModelDoesNotFit, with both figures in GB (10^9 bytes) and a next step, when the plan does not fit.
-
-    suggestions: names and sizes in bytes of other models, to advise when no option makes this one fit.
-    """
+    suggestions: names and sizes in bytes of other models, to advise when no option makes this one fit."""
     if plan.shortage is None:
         return
     needed, available = plan.shortage.needed / 1e9, plan.shortage.available / 1e9
@@ -184,10 +173,9 @@ def require_fit(plan: OffloadPlan, model_name: str, suggestions: Iterable[tuple[
 def _suggest_other_model(plan: OffloadPlan, models: Iterable[tuple[str, int]]) -> str:
     # A model certainly fits with twice the size of its weights, for repacked ones, and half a GB.
     fitting = [(size, name) for name, size in models if 2 * size + 512 * MIB <= plan.usable_memory]
-    if not fitting:
-        return "Choose a smaller quantization of it, or a smaller model"
-    size, name = max(fitting)
-    return f"Choose a smaller quantization of it, or {name} ({size / 1e9:.1f} GB), which fits"
+    size, name = max(fitting, default=(0, ""))
+    other_model = f"{name} ({size / 1e9:.1f} GB), which fits" if name else "a smaller model"
+    return f"Choose a smaller quantization of it, or {other_model}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +194,7 @@ class _LayerAssignment:
 
 @dataclass(frozen=True, slots=True)
 class _Planner:
-    """One planning problem; its methods are pure functions of the five values."""
+    """A planning problem; its methods are pure functions of the five values."""
 
     header: GgufHeader
     hardware: Hardware
@@ -229,15 +217,13 @@ class _Planner:
 
     def assign_layers(self, n_ctx: int) -> _LayerAssignment:
         """Return the assignment with most layers on GPUs that fits, else the one that lacks least."""
-        requested = self.request.n_gpu_layers
+        requested, every_layer = self.request.n_gpu_layers, self.layer_count
         if not self.gpus:
             return self.build_assignment(n_ctx, ())
         if requested == "auto":
-            counts = [self.layer_count, sum(self.fill_gpus(n_ctx, self.header.block_count)), 0]
-        elif requested == "all" or requested < 0:
-            counts = [self.layer_count]
+            counts = [every_layer, sum(self.fill_gpus(n_ctx, self.header.block_count)), 0]
         else:
-            counts = [min(requested, self.layer_count)]
+            counts = [every_layer if requested == "all" or requested < 0 else min(requested, every_layer)]
         assignments = [self.build_assignment(n_ctx, self.split_layers(n_ctx, count)) for count in counts]
         return min(assignments, key=lambda assignment: assignment.shortfall)
 
@@ -245,8 +231,8 @@ class _Planner:
         """Split count layers over the GPUs: in proportion to their memory where that fits, else as they fill up."""
         room = [self.compute_budget(gpu) for gpu in self.gpus]
         if len(self.gpus) > 1 and sum(room) > 0:
-            bounds = [round(count * sum(room[: index + 1]) / sum(room)) for index in range(len(room))]
-            proportional = tuple(upper - lower for lower, upper in zip([0, *bounds], bounds, strict=False))
+            bounds = [round(count * total / sum(room)) for total in accumulate(room, initial=0)]
+            proportional = tuple(upper - lower for lower, upper in pairwise(bounds))
             placements = self.place_on_gpus(n_ctx, proportional)
             if all(placement.total <= space for placement, space in zip(placements, room, strict=True)):
                 return proportional
@@ -269,33 +255,31 @@ class _Planner:
     @property
     def output_gpu_bytes(self) -> int:
         # A GPU with its own memory needs a copy of a tied embedding; an integrated one maps the same pages.
-        is_integrated = all(gpu.kind is DeviceKind.INTEGRATED for gpu in self.gpus)
-        return self.weights.output + (0 if is_integrated else self.weights.tied_embedding)
+        has_own_memory = any(gpu.kind is not DeviceKind.INTEGRATED for gpu in self.gpus)
+        return self.weights.output + (self.weights.tied_embedding if has_own_memory else 0)
 
     def kv_sizes(self, n_ctx: int) -> tuple[int, ...]:
         type_k, type_v = parse_cache_type(self.request.type_k), parse_cache_type(self.request.type_v)
-        return estimate_kv_cache(self.header, n_ctx, type_k, type_v)
+        return memory.estimate_kv_cache(self.header, n_ctx, type_k, type_v)
 
     def estimate_compute_buffers(self, n_ctx: int, count: int, *, has_output: bool) -> int:
         """Return the bytes of a GPU's compute buffers in a model that has count layers on GPUs."""
         n_ubatch, is_partial = self.request.n_ubatch, count < self.layer_count
-        estimate = estimate_reserved_compute if has_output or is_partial else estimate_layer_compute
+        estimate = memory.estimate_reserved_compute if has_output or is_partial else memory.estimate_layer_compute
         matrix_copy = self.weights.largest_matrix if is_partial else 0
         # Several GPUs work as a pipeline, which keeps four copies of its inputs (GGML_SCHED_MAX_COPIES).
         extra_copies = 3 if len(self.gpus) > 1 else 0
-        inputs = estimate_embedding_compute(self.header, n_ctx, n_ubatch)
+        inputs = memory.estimate_embedding_compute(self.header, n_ctx, n_ubatch)
         return estimate(self.header, n_ctx, n_ubatch) + matrix_copy + extra_copies * inputs
 
     def place_on_gpus(self, n_ctx: int, layers: tuple[int, ...]) -> tuple[Placement, ...]:
         kv_sizes, weights = (*self.kv_sizes(n_ctx), 0), (*self.weights.layers, self.output_gpu_bytes)
         count, placements = sum(layers), []
-        first = self.layer_count - count
-        for gpu, gpu_layers in zip(self.gpus, layers, strict=True):
-            end = first + gpu_layers
-            compute = self.estimate_compute_buffers(n_ctx, count, has_output=end == self.layer_count)
-            compute = compute if gpu_layers else 0
+        bounds = accumulate(layers, initial=self.layer_count - count)
+        for gpu, (first, end) in zip(self.gpus, pairwise(bounds), strict=True):
+            has_output = end == self.layer_count
+            compute = self.estimate_compute_buffers(n_ctx, count, has_output=has_output) if end > first else 0
             placements.append(Placement(gpu.name, sum(weights[first:end]), sum(kv_sizes[first:end]), compute))
-            first = end
         return tuple(placements)
 
     def place_on_cpu(self, n_ctx: int, count: int) -> tuple[Placement, int]:
@@ -307,24 +291,24 @@ class _Planner:
         if first == self.layer_count:
             weight_bytes += self.weights.output
             reclaimable += self.weights.output_repacked
-        estimate = estimate_layer_compute if first else estimate_embedding_compute
+        estimate = memory.estimate_layer_compute if first else memory.estimate_embedding_compute
         compute = estimate(self.header, n_ctx, n_ubatch) + (_GPU_RUNTIME_BYTES if count else 0)
-        compute += estimate_process_memory(self.header, self.request.n_threads)
+        compute += memory.estimate_process_memory(self.header, self.request.n_threads)
         return Placement(CPU, weight_bytes + reclaimable, sum(self.kv_sizes(n_ctx)[:layers]), compute), reclaimable
 
     def build_assignment(self, n_ctx: int, layers: tuple[int, ...]) -> _LayerAssignment:
         gpu_placements = self.place_on_gpus(n_ctx, layers)
         cpu, reclaimable = self.place_on_cpu(n_ctx, sum(layers))
-        ram_needed, shortages = cpu.total - reclaimable, []
-        for gpu, placement in zip(self.gpus, gpu_placements, strict=True):
-            if gpu.kind is DeviceKind.INTEGRATED:
-                ram_needed += placement.total
-            if placement.total > self.compute_budget(gpu):
-                shortages.append(Shortage(f"memory on {gpu.name}", placement.total, self.compute_budget(gpu)))
+        shares_ram = any(gpu.kind is DeviceKind.INTEGRATED for gpu in self.gpus)  # then all of them do
+        ram_needed = cpu.total - reclaimable + (sum(each.total for each in gpu_placements) if shares_ram else 0)
+        shortages = [
+            Shortage(f"memory on {gpu.name}", placement.total, self.compute_budget(gpu))
+            for gpu, placement in zip(self.gpus, gpu_placements, strict=True)
+            if placement.total > self.compute_budget(gpu)
+        ]
         if ram_needed > self.usable_ram:
-            if any(gpu.kind is DeviceKind.INTEGRATED for gpu in self.gpus):
-                shortages = []  # shared memory must not be reported twice
-            shortages.append(Shortage("RAM", ram_needed, self.usable_ram))
+            # Shared memory must not be reported twice.
+            shortages = [*([] if shares_ram else shortages), Shortage("RAM", ram_needed, self.usable_ram)]
         used_placements = tuple(placement for placement in gpu_placements if placement.total)
         return _LayerAssignment(layers, (cpu, *used_placements), reclaimable, tuple(shortages))
 
@@ -335,44 +319,38 @@ class _Planner:
         best = self.assign_layers(n_ctx)
         return not best.shortages and sum(best.layers) == self.layer_count
 
-    def select_context(self) -> int:
-        default_context = min(self.header.context_length or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
-        if self.gpus and self.request.n_gpu_layers == "auto":
-            smallest = min(default_context, _MIN_FULL_OFFLOAD_CONTEXT)
-            if full := _search_largest_context(self.fits_on_gpus, smallest, default_context):
-                return full
-        smallest = min(default_context, _MIN_CONTEXT)
-        return _search_largest_context(self.fits, smallest, default_context) or smallest
+    @property
+    def default_context(self) -> int:
+        return min(self.header.context_length or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
 
-    def find_largest_context(self, n_ctx: int) -> int:
-        limit = max(n_ctx, self.header.context_length or _DEFAULT_TRAINING_CONTEXT)
-        return _search_largest_context(self.fits, min(limit, CONTEXT_STEP), limit)
+    def select_context(self) -> int:
+        limit, smallest, n_ctx = self.default_context, min(self.default_context, _MIN_CONTEXT), 0
+        if self.gpus and self.request.n_gpu_layers == "auto":
+            n_ctx = _search_largest_context(self.fits_on_gpus, min(limit, _MIN_FULL_OFFLOAD_CONTEXT), limit)
+        return n_ctx or _search_largest_context(self.fits, smallest, limit) or smallest
 
     def suggest_option(self, n_ctx: int, max_ctx: int) -> str:
-        smaller_context = f"Ask for a smaller context with --ctx-size {max_ctx}"
+        smaller_context = f"Ask for a smaller context with --ctx-size {max_ctx}" if max_ctx else ""
         if max_ctx >= _MIN_CONTEXT:
             return smaller_context
-        if self.request.n_gpu_layers != "auto" and self.gpus:
-            request = replace(self.request, n_gpu_layers="auto")
-            if replace(self, request=request).fits(n_ctx):
-                return "Let phichat choose with --n-gpu-layers auto"
-        for kind in _SUGGESTED_CACHE_TYPES:
-            request = replace(self.request, type_k=kind, type_v=kind)
-            if replace(self, request=request).fits(n_ctx):
-                return f"Make the KV cache smaller with --cache-type-k {kind} --cache-type-v {kind}"
-        return smaller_context if max_ctx else ""
+        options: dict[str, dict[str, Any]] = {"Let phichat choose with --n-gpu-layers auto": {"n_gpu_layers": "auto"}}
+        for kind in ("q8_0", "q4_0"):
+            advice = f"Make the KV cache smaller with --cache-type-k {kind} --cache-type-v {kind}"
+            options[advice] = {"type_k": kind, "type_v": kind}
+        for advice, values in options.items():
+            if replace(self, request=replace(self.request, **values)).fits(n_ctx):
+                return advice
+        return smaller_context
 
     def build_notices(self, n_ctx: int) -> tuple[str, ...]:
         lines = []
-        training_context = self.header.context_length
-        if training_context and n_ctx > training_context:
+        if (training_context := self.header.context_length) and n_ctx > training_context:
             lines.append(
                 f"The context of {n_ctx:,} tokens is longer than the {training_context:,} that the model was trained "
                 "for; answers may degrade beyond that."
             )
-        default_context = min(training_context or _DEFAULT_CONTEXT, _DEFAULT_CONTEXT)
-        if self.request.n_ctx is None and n_ctx < default_context:
-            lines.append(f"Context reduced from {default_context:,} to {n_ctx:,} tokens to fit in memory.")
+        if self.request.n_ctx is None and n_ctx < self.default_context:
+            lines.append(f"Context reduced from {self.default_context:,} to {n_ctx:,} tokens to fit in memory.")
         if not self.gpus and self.request.n_gpu_layers not in ("auto", 0):
             lines.append("This machine has no usable GPU, so all layers stay on the CPU.")
         return tuple(lines)

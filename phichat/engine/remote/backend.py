@@ -12,17 +12,9 @@ from phichat.config.endpoints import EndpointModel
 from phichat.engine.backend import CancelToken, GenerationEvent, LoadEvent, SampleEvent
 from phichat.engine.ipc.protocol import SampleOutput
 from phichat.engine.parallel_sampling import SamplesAccumulator, derive_seeds, sample_sequentially
-from phichat.engine.remote import request_body
-from phichat.engine.remote.client import EndpointClient
-from phichat.engine.remote.errors import (
-    RemoteError,
-    RemoteErrorKind,
-    find_rejected_options,
-    parse_context_overflow,
-    redact_secrets,
-    to_user_error,
-)
-from phichat.engine.remote.models import MODEL_INFO_TIMEOUT_S, RemoteModel, fetch_llama_server_context, fetch_models
+from phichat.engine.remote import errors, request_body
+from phichat.engine.remote.client import MODEL_INFO_TIMEOUT_S, EndpointClient, RemoteModel
+from phichat.engine.remote.errors import RemoteError, RemoteErrorKind, parse_context_overflow
 from phichat.engine.remote.response import CompletionParser
 from phichat.engine.reply_accumulator import ReplyAccumulator
 from phichat.errors import EndpointError, PhichatError
@@ -30,19 +22,16 @@ from phichat.events import ModelReady, SampleFinished
 from phichat.types import FinishReason, Message, ModelInfo, SamplingParams
 
 _MAX_RETRIES = 3
-_MAX_RETRY_DELAY_S = 30.0
-"""A server that asks for a longer wait is not asked again."""
 
 _USER_OPTION_NAMES = {"repetition_penalty": "repeat_penalty", "max_completion_tokens": "max_tokens"}
-
-_DEFAULT_BYTES_PER_TOKEN = 4.0
-"""Of most prose and code; used until the server has counted a prompt."""
 
 _TRUNCATION_BYTES_PER_TOKEN, _MIN_TRUNCATION_BYTES = 12.0, 8_000
 """A server that counts so few tokens in so much text has hardly evaluated all of it."""
 
 _USAGE_TIMEOUT_S = 2.0
 """How long a complete answer waits for the server's token counts."""
+
+_CONNECTION_FAILURES = (RemoteErrorKind.TRUNCATED, RemoteErrorKind.CONNECTION_LOST, RemoteErrorKind.TIMEOUT)
 
 
 class RemoteBackend:
@@ -53,20 +42,14 @@ class RemoteBackend:
     """
 
     def __init__(
-        self,
-        endpoint_model: EndpointModel,
-        api_key: str,
-        explicit_options: Collection[str] = (),
-        *,
-        retry_delay_s: float = 0.5,
+        self, model: EndpointModel, api_key: str, explicit_options: Collection[str] = (), *, retry_delay_s: float = 0.5
     ) -> None:
-        self._endpoint, self._model_id, self._api_key = endpoint_model.endpoint, endpoint_model.model, api_key
-        self._explicit_options = frozenset(explicit_options)
-        self._retry_delay_s = retry_delay_s
+        self._endpoint, self._model_id, self._api_key = model.endpoint, model.model, api_key
+        self._explicit_options, self._retry_delay_s = frozenset(explicit_options), retry_delay_s
         self._client = EndpointClient(self._endpoint, api_key)
         self._model: RemoteModel | None = None
         self._rejected_options: frozenset[str] = frozenset()
-        self._bytes_per_token = _DEFAULT_BYTES_PER_TOKEN
+        self._bytes_per_token = 4.0  # of most prose and code, until the server has counted a prompt
         self._supports_n = True
 
     @property
@@ -95,7 +78,7 @@ class RemoteBackend:
             return RemoteModel(requested)  # Azure answers for deployments, and lists something else
         models: list[RemoteModel] = []
         try:
-            models = fetch_models(self._client, cancel, MODEL_INFO_TIMEOUT_S)
+            models = self._client.fetch_models(cancel, MODEL_INFO_TIMEOUT_S)
         except RemoteError as error:
             # Not every server lists its models; a fault that matters comes up again with the first prompt.
             if not requested or error.kind is RemoteErrorKind.CONNECTION_REFUSED:
@@ -106,7 +89,7 @@ class RemoteBackend:
             raise EndpointError(f"{name} has {len(models)} models{ids}", next_step)
         model = next((one for one in models if one.id == requested or not requested), RemoteModel(requested))
         if not model.n_ctx and model.owned_by == "llamacpp":
-            model = replace(model, n_ctx=fetch_llama_server_context(self._client, cancel))
+            model = replace(model, n_ctx=self._client.fetch_llama_server_context(cancel))
         return model
 
     def _describe_ignored_options(self, model: RemoteModel) -> Iterator[str]:
@@ -114,7 +97,7 @@ class RemoteBackend:
         if ignored := [option for option in request_body.SERVER_SIDE_OPTIONS if option in self._explicit_options]:
             yield f"{name} uses its own {_format_list(ignored)}; your setting is ignored."
         explicit = request_body.build_options(SamplingParams(), self._explicit_options)
-        vendor_options = request_body.list_vendor_options(explicit)
+        vendor_options = [option for option in request_body.VENDOR_OPTIONS if option in explicit]
         if vendor_options and model.owned_by not in ("vllm", "llamacpp"):
             verb, pronoun = ("isn't", "it") if len(vendor_options) == 1 else ("aren't", "them")
             yield f"{_format_list(vendor_options)} {verb} part of the OpenAI API; {name} may silently ignore {pronoun}."
@@ -212,25 +195,18 @@ class RemoteBackend:
     def _request_once(
         self, messages: Sequence[Message], parser: CompletionParser, cancel: CancelToken, *, stream: bool
     ) -> Iterator[SampleOutput]:
-        """Send one request. Raises RemoteError."""
-        body = request_body.build_body(
-            self._model_id, messages, parser.api_options, self._rejected_options, stream=stream
+        rejected, timeout_s = self._rejected_options, self._endpoint.timeout
+        body = request_body.build_body(self._model_id, messages, parser.api_options, rejected, stream=stream)
+        completion = self._client.stream_completion(
+            body, cancel, lambda: min(timeout_s, _USAGE_TIMEOUT_S) if parser.is_finished else timeout_s
         )
-
-        def get_idle_timeout() -> float:
-            return min(_USAGE_TIMEOUT_S if parser.is_finished else self._endpoint.timeout, self._endpoint.timeout)
-
         try:
-            with closing(self._client.stream_completion(body, cancel, get_idle_timeout)) as documents:
+            with closing(completion) as documents:
                 for document in documents:
                     yield from parser.feed(document)
         except RemoteError as error:
             # A finished answer needs nothing more of the connection.
-            if not parser.is_finished or error.kind not in (
-                RemoteErrorKind.TRUNCATED,
-                RemoteErrorKind.CONNECTION_LOST,
-                RemoteErrorKind.TIMEOUT,
-            ):
+            if not (parser.is_finished and error.kind in _CONNECTION_FAILURES):
                 yield from parser.flush()
                 raise
         yield from parser.flush()
@@ -257,12 +233,12 @@ class RemoteBackend:
         sent = {*parser.api_options, "stream_options"}
         if "max_tokens" in self._rejected_options & sent:
             sent.add("max_completion_tokens")
-        rejected = find_rejected_options(error, sorted(sent - self._rejected_options))
+        rejected = errors.find_rejected_options(error, sorted(sent - self._rejected_options))
         names = {_USER_OPTION_NAMES.get(name, name) for name in rejected - {"stream_options"}}
         if "max_tokens" in rejected:
             names.discard("max_tokens")  # it is sent again by its newer name
         if names:
-            message = " ".join(redact_secrets(error.message, self._endpoint, self._api_key).split())[:200]
+            message = " ".join(errors.redact_secrets(error.message, self._endpoint, self._api_key).split())[:200]
             verb = "it was" if len(names) == 1 else "they were"
             dropped = _format_list(sorted(names))
             parser.notices.append(f"{self._endpoint.name} rejected {dropped}, so {verb} left out ({message}).")
@@ -270,7 +246,7 @@ class RemoteBackend:
 
     def _to_user_error(self, error: RemoteError, idle_timeout_s: float | None = None) -> PhichatError:
         endpoint_model = EndpointModel(self._endpoint, self._model_id)
-        return to_user_error(error, endpoint_model, self._api_key, idle_timeout_s or self._endpoint.timeout)
+        return errors.to_user_error(error, endpoint_model, self._api_key, idle_timeout_s or self._endpoint.timeout)
 
     def close(self) -> None:
         """Close the connections; the backend can load again."""
@@ -293,7 +269,7 @@ def _retry_delay(error: RemoteError, attempt: int, base_delay_s: float) -> float
     if error.retry_after is not None:
         # At least what was asked for; jitter, because many clients may have the same answer.
         delay_s = error.retry_after * (1.5 - jitter / 2)
-        return delay_s if delay_s <= _MAX_RETRY_DELAY_S else None
+        return delay_s if delay_s <= 30.0 else None  # a user would not wait longer
     return base_delay_s * float(2**attempt) * jitter
 
 

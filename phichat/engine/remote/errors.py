@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.errors import (
@@ -42,7 +43,7 @@ class RemoteErrorKind(Enum):
     TRUNCATED = (EndpointUnreachable, "{server} cut its answer short", _RETRY)
     TIMEOUT = (
         EndpointUnreachable,
-        "{server} sent nothing for {idle_timeout_s:g} s",
+        "{server} sent nothing for {timeout}",
         "Ask again, or raise timeout under [endpoints.{name}]",
     )
     WEB_PAGE = (EndpointError, "{server} answered with a web page", _FIX_BASE_URL)
@@ -83,7 +84,7 @@ class RemoteError(Exception):
     @property
     def message(self) -> str:
         """Message of the server, "" for none."""
-        return extract_message(self.body)
+        return _extract_message(self.body)
 
     @property
     def error_object(self) -> Mapping[str, object]:
@@ -93,15 +94,15 @@ class RemoteError(Exception):
         return error if isinstance(error, Mapping) else {}
 
 
-def extract_message(body: object) -> str:
+def _extract_message(body: object) -> str:
     """Return the message in an error document, however it is wrapped, or all of anything else."""
     match body:
         case {"error": error} if error:
-            return extract_message(error)
+            return _extract_message(error)
         case {"message": str(message)}:
             return message.strip()
         case {"detail": detail} if detail:
-            return extract_message(detail)
+            return _extract_message(detail)
         case [{"msg": str(message), **fields}, *_]:
             location = fields.get("loc")
             names = [str(name) for name in location if name != "body"] if isinstance(location, list) else []
@@ -155,15 +156,16 @@ def parse_context_overflow(remote_error: RemoteError) -> tuple[int, int] | None:
         status in (0, 400, 413, 422, 500) and _CONTEXT_OVERFLOW.search(message)
     ):
         return None
-    tokens = _parse_count(error_object.get("n_prompt_tokens")) or _search_number(_PROMPT_SIZE_PATTERNS, message)
-    n_ctx = _parse_count(error_object.get("n_ctx")) or _search_number(_CONTEXT_SIZE_PATTERNS, message)
+    tokens = parse_count(error_object.get("n_prompt_tokens")) or _search_number(_PROMPT_SIZE_PATTERNS, message)
+    n_ctx = parse_count(error_object.get("n_ctx")) or _search_number(_CONTEXT_SIZE_PATTERNS, message)
     if "max_tokens" in message and tokens and n_ctx and tokens < n_ctx:
         return None  # the prompt fits; the requested answer does not
     return tokens, n_ctx
 
 
-def _parse_count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def parse_count(value: object) -> int:
+    """Return a number of tokens that a server reports, 0 for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else 0
 
 
 def _search_number(patterns: Sequence[str], message: str) -> int:
@@ -193,9 +195,7 @@ def to_user_error(
     endpoint, kind = endpoint_model.endpoint, remote_error.kind
     body = remote_error.body
     body_text = body if isinstance(body, str) else json.dumps(body, default=str) if body is not None else ""
-
-    def redact(text: str) -> str:
-        return redact_secrets(text, endpoint, api_key)
+    redact = partial(redact_secrets, endpoint=endpoint, api_key=api_key)
 
     def in_parentheses(text: str) -> str:
         line = " ".join(redact(text).split()).rstrip(".")
@@ -209,14 +209,8 @@ def to_user_error(
     if kind is RemoteErrorKind.HTTP_STATUS:
         error_class, *texts = _describe_status(remote_error, endpoint_model, message, has_key=bool(api_key))
         return error_class(*texts, detail=detail)
-    values = {
-        "server": f"{endpoint.name} ({endpoint.base_url})",
-        "name": endpoint.name,
-        "model": endpoint_model.name,
-        "idle_timeout_s": idle_timeout_s,
-        "message": message,
-        "detail": in_parentheses(remote_error.detail),
-    }
+    values = {"server": f"{endpoint.name} ({endpoint.base_url})", "name": endpoint.name, "model": endpoint_model.name}
+    values |= {"message": message, "detail": in_parentheses(remote_error.detail), "timeout": f"{idle_timeout_s:g} s"}
     return kind.error_class(kind.message.format(**values), kind.next_step.format(**values), detail=detail)
 
 

@@ -18,58 +18,46 @@ from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
 from phichat.engine.remote.request_thread import RequestThread
 from phichat.engine.remote.sse import MAX_EVENT_BYTES, JsonObject, SseDecoder, parse_document
 
-_CONNECT_TIMEOUT_S = 10.0
-_MAX_ERROR_BYTES = 1 << 18
-"""An error page is read up to this size; a server can make it endless."""
-
-_LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-"""Asked directly, whatever proxy the environment names."""
-
 _LOST_ERRORS = (ConnectionResetError, BrokenPipeError, httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 
 
-class HttpTransport:
-    """HTTP connections to an endpoint, one per request.
+def create_client(endpoint: Endpoint, api_key: str) -> httpx2.Client:
+    """Return a client that opens one connection per request.
 
     Raises RemoteError when base_url, or the proxies and certificates of the environment, cannot be used.
     """
+    headers = {"user-agent": f"phichat/{__version__}", "accept": "application/json", "accept-encoding": "identity"}
+    if api_key:
+        headers |= {"api-key": api_key} if endpoint.api_version else {"authorization": f"Bearer {api_key}"}
+    try:
+        return httpx2.Client(
+            headers=headers | {name.lower(): value for name, value in endpoint.headers.items()},
+            params={"api-version": endpoint.api_version} if endpoint.api_version else None,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            timeout=httpx2.Timeout(endpoint.timeout, connect=min(10.0, endpoint.timeout)),
+            limits=httpx2.Limits(max_keepalive_connections=0),
+            follow_redirects=False,
+            # This machine is asked directly, whatever proxy the environment names.
+            mounts=dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]")),
+        )
+    except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
+        raise RemoteError(RemoteErrorKind.UNREACHABLE, detail=str(error)) from None
 
-    def __init__(self, endpoint: Endpoint, api_key: str) -> None:
-        headers = {"user-agent": f"phichat/{__version__}", "accept": "application/json", "accept-encoding": "identity"}
-        if api_key:
-            headers |= {"api-key": api_key} if endpoint.api_version else {"authorization": f"Bearer {api_key}"}
-        try:
-            self._client = httpx2.Client(
-                headers=headers | {name.lower(): value for name, value in endpoint.headers.items()},
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                timeout=httpx2.Timeout(endpoint.timeout, connect=min(_CONNECT_TIMEOUT_S, endpoint.timeout)),
-                limits=httpx2.Limits(max_keepalive_connections=0),
-                follow_redirects=False,
-                mounts=dict.fromkeys(f"all://{host}" for host in _LOCAL_HOSTS),
-            )
-        except (httpx2.InvalidURL, ImportError, OSError, ValueError) as error:
-            raise RemoteError(RemoteErrorKind.UNREACHABLE, detail=str(error)) from None
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    def send(self, method: str, url: str, body: JsonObject | None, thread: RequestThread) -> None:
-        """Send a request and hand the JSON documents of its response to the thread's user. Raises RemoteError."""
-        content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-        headers = {} if body is None else {"content-type": "application/json"}
-        response: httpx2.Response | None = None
-        try:
-            with self._client.stream(
-                method, url, content=content, headers=headers, extensions={"trace": thread.on_trace}
-            ) as response:
-                _check_response(response)
-                _receive_documents(response, thread)
-        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError, ValueError) as exc:
-            error = _classify(exc)
-            if response is not None and error.kind is RemoteErrorKind.CONNECTION_LOST:
-                error.kind = RemoteErrorKind.TRUNCATED
-            raise error from None
+def send(client: httpx2.Client, method: str, url: str, body: JsonObject | None, thread: RequestThread) -> None:
+    """Send a request and hand the JSON documents of its response to the thread's user. Raises RemoteError."""
+    content = None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    headers = {} if body is None else {"content-type": "application/json"}
+    trace, response = {"trace": thread.on_trace}, None
+    try:
+        with client.stream(method, url, content=content, headers=headers, extensions=trace) as response:
+            _check_response(response)
+            _receive_documents(response, thread)
+    except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError, ValueError) as exc:
+        error = _classify(exc)
+        if response is not None and error.kind is RemoteErrorKind.CONNECTION_LOST:
+            error.kind = RemoteErrorKind.TRUNCATED
+        raise error from None
 
 
 def _check_response(response: httpx2.Response) -> None:
@@ -79,18 +67,13 @@ def _check_response(response: httpx2.Response) -> None:
         raise RemoteError(RemoteErrorKind.BAD_STREAM, detail="it is compressed, which was not asked for")
     is_html = "html" in headers.get("content-type", "").lower()
     if not response.is_success:
-        body = None if is_html else _read_error_body(response)
+        content = b"" if is_html else _read_body(response, 1 << 18)  # a server can make it endless
+        body: object = content.decode("utf-8", "replace") or None
+        with contextlib.suppress(RemoteError):
+            body = parse_document(content)
         raise RemoteError(RemoteErrorKind.HTTP_STATUS, response.status_code, body, _parse_retry_after(headers))
     if is_html:
         raise RemoteError(RemoteErrorKind.WEB_PAGE)
-
-
-def _read_error_body(response: httpx2.Response) -> object:
-    content = _read_body(response, _MAX_ERROR_BYTES)
-    try:
-        return parse_document(content)
-    except RemoteError:
-        return content.decode("utf-8", "replace")
 
 
 def _read_body(response: httpx2.Response, max_bytes: int) -> bytes:
@@ -127,11 +110,11 @@ def _classify(exc: Exception) -> RemoteError:
     causes: list[BaseException] = [exc]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 10:
         causes.append(cause)
-    detail = str(causes[-1])
 
     def has_cause(*kinds: type[Exception]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
+    detail = str(causes[-1])
     if has_cause(ssl.SSLError) and has_cause(httpx2.ConnectError):
         return RemoteError(RemoteErrorKind.TLS_ERROR, detail=detail)
     if has_cause(ConnectionRefusedError):

@@ -15,26 +15,17 @@ from phichat.cancel import CancelToken
 from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
 from phichat.engine.remote.sse import JsonObject
 
-_MAX_BUFFERED = 256
-"""Documents that the thread reads ahead of its user; a faster server has to wait."""
-
-_KEEPALIVE_TIMEOUT_FACTOR = 10
-"""A server that sends nothing but signs of life is given this many times the idle timeout."""
-
 GetTimeout = Callable[[], float]
 
 
 class RequestThread(Thread):
-    """A request and the documents of its response.
-
-    Abandoned by its user, it closes its connection in whatever state that is.
-    """
+    """A request and the documents of its response; abandoned by its user, it closes its connection in any state."""
 
     def __init__(self, run_request: Callable[[RequestThread], None]) -> None:
         super().__init__(name="phichat-endpoint", daemon=True)
         self._run_request = run_request
         self._queue: deque[JsonObject | Exception | None] = deque()
-        self._free_slots = Semaphore(_MAX_BUFFERED)
+        self._free_slots = Semaphore(256)  # documents to read ahead of the user; a faster server has to wait
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_sender.settimeout(0)
         self._socket: socket.socket | None = None
@@ -57,7 +48,8 @@ class RequestThread(Thread):
                 if cancel.is_set():
                     return
                 silence_s = 0.0 if self._queue else monotonic() - last_document_at
-                if not ready or silence_s > _KEEPALIVE_TIMEOUT_FACTOR * get_idle_timeout():
+                # A server may send nothing but signs of life for ten times the idle timeout.
+                if not ready or silence_s > 10 * get_idle_timeout():
                     raise RemoteError(RemoteErrorKind.TIMEOUT)
                 self._wake_receiver.recv(4096)
                 while self._queue and not cancel.is_set():

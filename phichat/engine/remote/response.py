@@ -15,9 +15,6 @@ from phichat.engine.remote.sse import JsonObject, parse_chunk, parse_finish_reas
 from phichat.engine.stream_filters import ReasoningSplitter
 from phichat.types import FinishReason, SamplingParams, Timings, Usage
 
-_MAX_ANSWER_CHARS = 16 << 20
-"""Limit of one answer: more characters than any context holds."""
-
 
 @dataclass(slots=True)
 class _Choice:
@@ -40,12 +37,10 @@ class CompletionParser:
 
     def __init__(self, endpoint: str, params: SamplingParams, explicit_options: Collection[str], n: int = 1) -> None:
         self._endpoint, self._n, self._has_max_tokens = endpoint, n, params.max_tokens is not None
-        self.api_options: Mapping[str, Any] = request_body.build_options(params, explicit_options)
-        self._choices: dict[int, _Choice] = {}
-        if n == 1:
-            self._choices[0] = _Choice()
-        else:
-            self.api_options = {**request_body.build_options(params, {*explicit_options, "seed"}), "n": n}
+        self._choices = {0: _Choice()} if n == 1 else {}
+        several = {} if n == 1 else {"n": n}
+        explicit_options = explicit_options if n == 1 else {*explicit_options, "seed"}
+        self.api_options: Mapping[str, Any] = request_body.build_options(params, explicit_options) | several
         self._requested_at = monotonic()
         self.notices: list[str] = []
         self.usage: Usage | None = None
@@ -74,7 +69,7 @@ class CompletionParser:
             if not delta.text and not delta.reasoning:
                 continue
             choice.char_count += len(delta.text) + len(delta.reasoning)
-            if choice.char_count > _MAX_ANSWER_CHARS:
+            if choice.char_count > 16 << 20:  # more than any context holds
                 raise RemoteError(RemoteErrorKind.TOO_LARGE)
             choice.last_delta_at = monotonic()
             choice.first_delta_at = choice.first_delta_at or choice.last_delta_at
@@ -95,11 +90,10 @@ class CompletionParser:
 
         only_finished: skip such answers instead, when an error has cut them off.
         """
-        skipped = (RemoteError,) if only_finished else ()
         for index, choice in self._choices.items():
             if choice.is_emitted or (only_finished and not choice.finish_reason):
                 continue
-            with suppress(*skipped):
+            with suppress(*(RemoteError,) if only_finished else ()):
                 yield SampleOutput(index, self._build_result(choice))
 
     def _build_result(self, choice: _Choice) -> GenerationFinished:

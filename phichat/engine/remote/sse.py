@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from phichat.engine.remote.errors import RemoteError, RemoteErrorKind
+from phichat.engine.remote.errors import RemoteError, RemoteErrorKind, parse_count
 from phichat.types import FinishReason, Usage
 
 MAX_EVENT_BYTES = 4 << 20
@@ -137,11 +137,7 @@ def _parse_usage(value: object) -> Usage | None:
         return None
     details = value.get("prompt_tokens_details")
     counts = value | {"cached_tokens": details.get("cached_tokens") if isinstance(details, dict) else 0}
-    return Usage(*(_parse_count(counts.get(name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")))
-
-
-def _parse_count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 53 else 0
+    return Usage(*(parse_count(counts.get(name)) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")))
 
 
 def parse_finish_reason(value: str) -> FinishReason:

@@ -11,6 +11,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing import connection
 from pathlib import Path
 
 from phichat.engine.ipc import protocol
@@ -26,9 +27,8 @@ def main(arguments: Sequence[str]) -> None:
         from phichat.engine.daemon.registry import DaemonAddress
         from phichat.engine.worker.daemon_server import DaemonServer
 
-        stem, *listener = daemon_arguments
-        address, listener_fd = DaemonAddress(Path(stem)), int(listener[0]) if listener else None
-        server.daemon = DaemonServer(server.clients, server.shut_down, address, listener_fd)
+        stem, *listeners = daemon_arguments
+        server.daemon = DaemonServer(server.clients, server.shut_down, DaemonAddress(Path(stem)), *map(int, listeners))
     for index, handle in enumerate(arguments[:separator]):
         server.clients.add(open_connection(int(handle)), buffered=index > 0)
     server.run()
@@ -49,12 +49,8 @@ def _prepare_process() -> None:
 def open_connection(handle: int) -> protocol.Connection:
     """Return the connection of an inherited handle."""
     if sys.platform == "win32":
-        from multiprocessing.connection import PipeConnection
-
-        return PipeConnection(handle)
-    from multiprocessing.connection import Connection
-
-    return Connection(handle)
+        return connection.PipeConnection(handle)
+    return connection.Connection(handle)
 
 
 if __name__ == "__main__":

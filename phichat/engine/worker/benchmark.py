@@ -8,7 +8,6 @@ from statistics import median
 from time import perf_counter
 
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.protocol import EngineReply, PrefillProgress
 from phichat.engine.planner.memory_bandwidth import measure_memory_bandwidth
 from phichat.engine.worker.errors import RequestFailed
 from phichat.engine.worker.kv_cache.sequences import DecodeStatus
@@ -20,10 +19,10 @@ _PREFIX_TOKENS = 320
 """Tokens before a timed batch. With fewer than 256, the attention of a single token on a CPU is computed as
 that of a batch is; with more, it is divided among the threads and rounds differently."""
 
+Send = Callable[[protocol.EngineReply], None]
 
-def run_measurement(
-    model: Model, request: protocol.BenchmarkRequest, send: Callable[[EngineReply], None]
-) -> protocol.BenchmarkReply:
+
+def run_measurement(model: Model, request: protocol.BenchmarkRequest, send: Send) -> protocol.BenchmarkReply:
     """Run a benchmark. Raises RequestFailed when it is cancelled or its tokens do not fit the context."""
     match request:
         case protocol.RunBenchmark():
@@ -37,26 +36,22 @@ def run_measurement(
 class _BenchmarkRunner:
     """Times batches of random tokens, and reports each finished step. Raises RequestFailed when cancelled."""
 
-    def __init__(self, model: Model, send: Callable[[EngineReply], None], steps: int) -> None:
+    def __init__(self, model: Model, send: Send, steps: int) -> None:
         self._model, self._send, self._steps, self._finished_steps = model, send, steps, 0
         self._sequence = model.sequence_pool.sequences[0]
         rng = random.Random(0)
         self._tokens = [rng.randrange(model.tokenizer.size) for _ in range(model.n_ctx)]
-        send(PrefillProgress(0, steps, 0))
+        send(protocol.PrefillProgress(0, steps, 0))
 
     def report_step(self) -> None:
         self._finished_steps += 1
-        self._send(PrefillProgress(min(self._finished_steps, self._steps), self._steps, 0))
+        self._send(protocol.PrefillProgress(min(self._finished_steps, self._steps), self._steps, 0))
 
-    def measure_prefill_rate(self, count: int) -> float:
-        """Return tokens per second of a prompt, in the batches that a chat uses (llama-bench's pp)."""
-        return self._measure_rate(count, self._model.n_batch)
+    def measure_rates(self, prompt_tokens: int, reply_tokens: int) -> tuple[float, float]:
+        """Return tokens per second of a prompt (llama-bench's pp), and of generation without sampling (its tg)."""
+        return self.measure_rate(prompt_tokens, self._model.n_batch), self.measure_rate(reply_tokens, 1)
 
-    def measure_decode_rate(self, count: int) -> float:
-        """Return tokens per second of one token after the other, without sampling (llama-bench's tg)."""
-        return self._measure_rate(count, 1)
-
-    def _measure_rate(self, count: int, batch_size: int) -> float:
+    def measure_rate(self, count: int, batch_size: int) -> float:
         self._sequence.clear()
         start = perf_counter()
         for offset in range(0, count, batch_size):
@@ -98,51 +93,40 @@ class _BenchmarkRunner:
             raise RequestFailed(protocol.ErrorCode.CANCELLED, "the measurement was cancelled")
 
 
-def _run_benchmark(
-    model: Model, request: protocol.RunBenchmark, send: Callable[[EngineReply], None]
-) -> protocol.BenchmarkResult:
+def _run_benchmark(model: Model, request: protocol.RunBenchmark, send: Send) -> protocol.BenchmarkResult:
     """Time the prompts and generations after one warm-up of each."""
-    if max(request.prompt_tokens, request.generated_tokens) > model.n_ctx:
-        raise RequestFailed(
-            protocol.ErrorCode.OVERFLOW, "the context is too small for this test", request.prompt_tokens
-        )
+    prompt_tokens, reply_tokens = request.prompt_tokens, request.generated_tokens
+    if max(prompt_tokens, reply_tokens) > model.n_ctx:
+        raise RequestFailed(protocol.ErrorCode.OVERFLOW, "the context is too small for this test", prompt_tokens)
     runner = _BenchmarkRunner(model, send, 2 * (request.repeats + 1))
     # The speed of a shared machine drifts: the two are taken in turn.
-    rates = [
-        (runner.measure_prefill_rate(request.prompt_tokens), runner.measure_decode_rate(request.generated_tokens))
-        for _ in range(request.repeats + 1)
-    ]
+    rates = [runner.measure_rates(prompt_tokens, reply_tokens) for _ in range(request.repeats + 1)]
     prefill_rates, decode_rates = zip(*rates[1:], strict=True)
     return protocol.BenchmarkResult(prefill_rates, decode_rates, measure_memory_bandwidth(model.request.threads))
 
 
-def _measure_threads(
-    model: Model, request: protocol.TuneThreads, send: Callable[[EngineReply], None]
-) -> protocol.ThreadTuningResult:
+def _measure_threads(model: Model, request: protocol.TuneThreads, send: Send) -> protocol.ThreadTuningResult:
     """Time each number of threads once in each round."""
     runner = _BenchmarkRunner(model, send, 4 + 2 * request.rounds * len(request.threads))
     model.set_threads(request.threads[0], request.threads[0])
 
-    def calibrate_length(rate: Callable[[int], float], min_tokens: int, max_tokens: int) -> int:
-        rate(min_tokens)  # the first run may read the weights from the disk
-        return max(1, min(model.n_ctx, max_tokens, max(min_tokens, int(rate(min_tokens) * request.seconds / 2))))
+    def calibrate_length(batch_size: int, min_tokens: int, max_tokens: int) -> int:
+        runner.measure_rate(min_tokens, batch_size)  # the first run may read the weights from the disk
+        affordable = int(runner.measure_rate(min_tokens, batch_size) * request.seconds / 2)
+        return max(1, min(model.n_ctx, max_tokens, max(min_tokens, affordable)))
 
-    prompt_tokens = calibrate_length(runner.measure_prefill_rate, _MIN_PROMPT_TOKENS, _MAX_PROMPT_TOKENS)
-    reply_tokens = calibrate_length(runner.measure_decode_rate, _MIN_GENERATED_TOKENS, _MAX_GENERATED_TOKENS)
+    prompt_tokens = calibrate_length(model.n_batch, _MIN_PROMPT_TOKENS, _MAX_PROMPT_TOKENS)
+    reply_tokens = calibrate_length(1, _MIN_GENERATED_TOKENS, _MAX_GENERATED_TOKENS)
     rates: dict[int, list[tuple[float, float]]] = {count: [] for count in request.threads}
     for _ in range(request.rounds):
         for count in request.threads:
             model.set_threads(count, count)
-            prefill_rate = runner.measure_prefill_rate(prompt_tokens)
-            rates[count].append((prefill_rate, runner.measure_decode_rate(reply_tokens)))
-    return protocol.ThreadTuningResult(
-        tuple(protocol.ThreadTrial(count, *zip(*rates[count], strict=True)) for count in request.threads)
-    )
+            rates[count].append(runner.measure_rates(prompt_tokens, reply_tokens))
+    trials = (protocol.ThreadTrial(count, *zip(*rates[count], strict=True)) for count in request.threads)
+    return protocol.ThreadTuningResult(tuple(trials))
 
 
-def _measure_batch_costs(
-    model: Model, request: protocol.MeasureBatchCosts, send: Callable[[EngineReply], None]
-) -> protocol.BatchCostResult:
+def _measure_batch_costs(model: Model, request: protocol.MeasureBatchCosts, send: Send) -> protocol.BatchCostResult:
     """Time each size of a batch in each round, and compare its logits with those of single tokens."""
     runner = _BenchmarkRunner(model, send, request.rounds * len(request.batch_sizes))
     model.set_threads(request.threads, request.prompt_threads)

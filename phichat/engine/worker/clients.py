@@ -7,6 +7,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Event, Thread
 from time import monotonic
+from typing import Any
 
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.protocol import EngineReply, Request
@@ -20,36 +21,35 @@ class Client:
     buffered: a thread of its own sends the replies, so that a client which does not read delays no other one.
     Unbuffered, `send` waits for the client, and nothing that was sent is lost if this process dies.
     cancel_event: of the request being answered, None between requests.
-    prompt_cache: the chat template, messages and prompt of its last request.
+    prompt_cache: the prompt of its last request, by chat template and messages.
     """
 
     def __init__(self, connection: protocol.Connection, *, buffered: bool) -> None:
         self.connection = connection
         self.cancel_event: Event | None = None
-        self.prompt_cache: tuple[object, ...] = ()
-        self._is_closed = False
-        self._outbox: SimpleQueue[EngineReply | None] | None = None
+        self.prompt_cache: dict[object, Any] = {}
+        self._is_closed, self._is_buffered = False, buffered
+        self._outbox: SimpleQueue[EngineReply | None] = SimpleQueue()
         if buffered:
-            self._outbox = SimpleQueue()
-            Thread(target=self._send_loop, args=(self._outbox,), daemon=True).start()
+            Thread(target=self._send_loop, daemon=True).start()
 
     def send(self, reply: EngineReply) -> None:
         """Send a reply, from any thread; one to a client that has disconnected is dropped."""
-        if self._outbox is not None:
+        if self._is_buffered:
             self._outbox.put(reply)
             return
         with contextlib.suppress(OSError):
             protocol.send(self.connection, reply)
 
-    def _send_loop(self, outbox: SimpleQueue[EngineReply | None]) -> None:
+    def _send_loop(self) -> None:
         with contextlib.suppress(OSError):
-            while (reply := outbox.get()) is not None:
+            while (reply := self._outbox.get()) is not None:
                 protocol.send(self.connection, reply)
 
     @property
     def is_backpressured(self) -> bool:
-        """True while the client does not read what it is sent."""
-        return self._outbox is not None and self._outbox.qsize() > _MAX_QUEUED_REPLIES
+        """True while the client does not read its replies."""
+        return self._outbox.qsize() > _MAX_QUEUED_REPLIES
 
     def is_connected(self) -> bool:
         """Return True until the connection is closed."""
@@ -58,8 +58,7 @@ class Client:
     def close(self) -> None:
         """Close the connection."""
         self._is_closed = True
-        if self._outbox is not None:
-            self._outbox.put(None)
+        self._outbox.put(None)
         self.connection.close()
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.protocol import Detach, EngineStatus, LoadedModelInfo, LoadProgress, StillRunning
 from phichat.engine.worker.clients import ClientRegistry
 from phichat.storage.fingerprint import FileFingerprints, are_unchanged
 
@@ -53,16 +52,15 @@ class DaemonServer:
             self._accept = partial(_accept_same_user, socket.socket(fileno=listener))
         self._own_socket_id = self._read_socket_id()
         self._ready = Event()
-        self._model_info: LoadedModelInfo | None = None
+        self._model_info: protocol.LoadedModelInfo | None = None
         self._library_files: FileFingerprints = ()
-        self._keep_alive_s = 0.0
-        self._last_client_at = monotonic()
+        self._keep_alive_s, self._last_client_at = 0.0, monotonic()
         self._lock = RLock()  # a signal may find it taken by the thread that handles it
         self._is_exiting = False
         self._install_signal_handlers()
         Thread(target=self._accept_loop, daemon=True).start()
 
-    def start(self, request: Detach) -> StillRunning:
+    def start(self, request: protocol.Detach) -> protocol.StillRunning:
         """Accept the clients that wait: the model is loaded, and the launcher may disconnect."""
         self.is_detached = True
         os.chdir(Path(os.sep).absolute())  # the folder that the launcher was in may be removed
@@ -70,14 +68,14 @@ class DaemonServer:
         self._last_client_at = monotonic()
         self._ready.set()
         Thread(target=self._lifetime_loop, daemon=True).start()
-        return StillRunning()
+        return protocol.StillRunning()
 
-    def shut_down_if_unused(self, client_count: int) -> StillRunning:
-        """Exit at a client's request, unless more clients than that are connected."""
+    def shut_down_if_unused(self) -> protocol.StillRunning:
+        """Exit at a client's request, unless other clients are connected."""
         with self._lock:
-            if self._clients.count <= client_count:
+            if self._clients.count <= 1:
                 self._clean_up_and_exit()
-        return StillRunning()
+        return protocol.StillRunning()
 
     def _install_signal_handlers(self) -> None:
         if sys.platform == "win32":
@@ -102,26 +100,24 @@ class DaemonServer:
 
     def _handle_connection(self, connection: Any) -> None:
         with contextlib.suppress(EOFError, OSError, protocol.ProtocolError):
-            if connection.poll(_HANDSHAKE_TIMEOUT_S):
-                request = protocol.receive_control_request(connection)
-                if self._handle_request(connection, request):
-                    return
+            if connection.poll(_HANDSHAKE_TIMEOUT_S) and self._handle_request(connection):
+                return
         connection.close()
 
-    def _handle_request(self, connection: Any, request: protocol.ControlRequest) -> bool:
-        """Answer the first request of a connection; True if it is a client from now on."""
-        match request:
-            case protocol.Connect():
+    def _handle_request(self, connection: Any) -> bool:
+        """Answer the first request of a connection; return True if it is a client from now on."""
+        match protocol.receive_control_request(connection):
+            case protocol.Connect(keep_alive=keep_alive):
                 while not self._ready.wait(_LOAD_REPORT_INTERVAL_S):
-                    protocol.send(connection, LoadProgress(self.load_fraction))
-                return self._accept_client(connection, request.keep_alive)
-            case protocol.Shutdown():
+                    protocol.send(connection, protocol.LoadProgress(self.load_fraction))
+                return self._accept_client(connection, keep_alive)
+            case protocol.Shutdown(force=force):
                 with self._lock:
-                    if request.force or (self._ready.is_set() and not self._clients.count):
+                    if force or (self._ready.is_set() and not self._clients.count):
                         self._clean_up_and_exit()
                 if self._is_exiting:
                     Event().wait()  # the end of the connection is the answer
-                protocol.send(connection, StillRunning())
+                protocol.send(connection, protocol.StillRunning())
             case protocol.GetStatus():
                 protocol.send(connection, self._build_status())
         return False
@@ -130,13 +126,12 @@ class DaemonServer:
         assert self._model_info is not None
         is_current = are_unchanged(self._model_info.fingerprints)
         with self._lock:
+            if not is_current and not self._clients.count:  # the files have changed since they were loaded
+                self._clean_up_and_exit()
             if self._is_exiting:
                 return False
-            if not is_current:  # the files have changed since they were loaded
-                if self._clients.count:
-                    protocol.send(connection, self._build_status())
-                else:
-                    self._clean_up_and_exit()
+            if not is_current:
+                protocol.send(connection, self._build_status())
                 return False
             self._keep_alive_s = max(self._keep_alive_s, keep_alive_s)
             self._last_client_at = monotonic()
@@ -144,10 +139,10 @@ class DaemonServer:
             self._clients.add(connection)
         return True
 
-    def _build_status(self) -> EngineStatus:
+    def _build_status(self) -> protocol.EngineStatus:
         count = self._clients.count
         expires_in_s = None if count else max(0.0, self._keep_alive_s - (monotonic() - self._last_client_at))
-        return EngineStatus(os.getpid(), self._model_info, count, self._clients.idle_seconds, expires_in_s)
+        return protocol.EngineStatus(os.getpid(), self._model_info, count, self._clients.idle_seconds, expires_in_s)
 
     # Lifetime
 
@@ -197,11 +192,10 @@ class DaemonServer:
 
 def _accept_same_user(listener: socket.socket) -> Connection:
     """Accept a connection. Raises OSError when it is of another user."""
-    accepted, _ = listener.accept()
-    if _is_same_user(accepted):
+    with listener.accept()[0] as accepted:
+        if not _is_same_user(accepted):
+            raise PermissionError("a client of another user")
         return Connection(accepted.detach())
-    accepted.close()
-    raise PermissionError("a client of another user")
 
 
 def _is_same_user(accepted: socket.socket) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 
 from phichat.engine.ipc.protocol import GenerationFinished, OutputDelta
-from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, Utf8Decoder
+from phichat.engine.stream_filters import ReasoningSplitter, StopStringFilter, make_utf8_decoder
 from phichat.engine.worker.model import Model, Sampler
 from phichat.engine.worker.prompt import TokenizedPrompt
 from phichat.types import FinishReason, SamplingParams, Timings, Usage
@@ -15,73 +15,29 @@ _FLUSH_INTERVAL_S = 0.02
 """Between two deltas at least: waking the supervisor for each token of a fast model takes a core from the threads that
 compute the next one, and no reader sees the difference."""
 
-
-class OutputStream:
-    """Turns token ids into deltas: bytes, characters, stop strings, reasoning, in this order."""
-
-    def __init__(
-        self, model: Model, prompt_tail: str, stop_strings: Sequence[str], send: Callable[[OutputDelta], None]
-    ) -> None:
-        self._model, self._send = model, send
-        self._utf8 = Utf8Decoder()
-        self._stop_filter = StopStringFilter(stop_strings)
-        self._splitter = ReasoningSplitter(prompt_tail)
-        # SentencePiece writes the space before a word into the word, before the first one too.
-        self._strip_next_space = model.tokenizer.is_spm
-        self._reasoning = self._text = ""
-        self._token_count = 0
-        self._last_flush_at = 0.0
-
-    def push_token(self, token: int) -> bool:
-        """Add a token; return True when a stop string was found."""
-        self._token_count += 1
-        text = self._utf8.feed(self._model.tokenizer.token_to_piece(token))
-        if self._strip_next_space and text:
-            text, self._strip_next_space = text.removeprefix(" "), False
-        self._buffer(*self._splitter.feed(self._stop_filter.feed(text)))
-        if monotonic() - self._last_flush_at >= _FLUSH_INTERVAL_S:
-            self._flush()
-        return self._stop_filter.is_stopped
-
-    def close(self) -> None:
-        """Send what was held back, but for an incomplete character at the very end."""
-        self._buffer(*self._splitter.feed(self._stop_filter.flush()))
-        self._buffer(*self._splitter.flush())
-        self._flush()
-
-    def _buffer(self, reasoning: str, text: str) -> None:
-        self._reasoning += reasoning
-        self._text += text
-
-    def _flush(self) -> None:
-        if self._reasoning or self._text:
-            self._send(OutputDelta(self._reasoning, self._text, self._token_count))
-            self._reasoning = self._text = ""
-            self._token_count = 0
-            self._last_flush_at = monotonic()
+SendDelta = Callable[[OutputDelta], None]
 
 
 class ReplyGenerator:
-    """Samples one reply, token by token, and sends its text. Close it after use.
+    """Samples one reply, token by token, and sends its text in deltas. Close it after use.
 
-    stop_strings: of the template; those of the params are added. tokens: of the prompt and the reply so far.
+    send: called from `sample_next` and `close`. tokens: of the prompt and the reply so far.
     """
 
     def __init__(
-        self,
-        model: Model,
-        prompt: TokenizedPrompt,
-        params: SamplingParams,
-        seed: int,
-        stop_strings: Sequence[str],
-        send: Callable[[OutputDelta], None],
+        self, model: Model, prompt: TokenizedPrompt, params: SamplingParams, seed: int, send: SendDelta
     ) -> None:
-        self._model, self._max_tokens = model, params.max_tokens
-        self._prompt_length = len(prompt.tokens)
+        self._model, self._max_tokens, self._prompt_length = model, params.max_tokens, len(prompt.tokens)
         self.tokens = list(prompt.tokens)
-        self._output = OutputStream(model, prompt.text_tail, (*stop_strings, *params.stop), send)
         self._sampler = Sampler(model, params, seed, prompt.tokens)
-        self._first_token_at = self._last_token_at = 0.0
+        self._first_token_at = self._last_token_at = self._last_flush_at = 0.0
+        # The filters that the text of the tokens passes in this order, and what they let through since the last delta.
+        self._utf8 = make_utf8_decoder()
+        self._stop_filter = StopStringFilter(params.stop)
+        self._splitter = ReasoningSplitter(prompt.text_tail)
+        self._send, self._reasoning, self._text, self._token_count = send, "", "", 0
+        # SentencePiece writes the space before a word into the word, before the first one too.
+        self._strip_next_space = model.tokenizer.is_spm
 
     @property
     def _n_generated(self) -> int:
@@ -100,11 +56,28 @@ class ReplyGenerator:
         self._last_token_at = monotonic()
         self._first_token_at = self._first_token_at or self._last_token_at
         self.tokens.append(token)
-        if self._output.push_token(token):
+        self._token_count += 1
+        text = self._utf8.decode(self._model.tokenizer.token_to_piece(token))
+        if self._strip_next_space and text:
+            text, self._strip_next_space = text.removeprefix(" "), False
+        self._buffer(*self._splitter.feed(self._stop_filter.feed(text)))
+        if monotonic() - self._last_flush_at >= _FLUSH_INTERVAL_S:
+            self._flush()
+        if self._stop_filter.is_stopped:
             return FinishReason.STOP
         if self._n_generated == self._max_tokens or len(self.tokens) > self._model.n_ctx:
             return FinishReason.LENGTH
         return None
+
+    def _buffer(self, reasoning: str, text: str) -> None:
+        self._reasoning += reasoning
+        self._text += text
+
+    def _flush(self) -> None:
+        if self._reasoning or self._text:
+            self._send(OutputDelta(self._reasoning, self._text, self._token_count))
+            self._reasoning, self._text, self._token_count = "", "", 0
+            self._last_flush_at = monotonic()
 
     def build_result(
         self, reason: FinishReason, cached: int, started: float, prefill_ended: float, restore_s: float, wait_s: float
@@ -125,6 +98,8 @@ class ReplyGenerator:
         return GenerationFinished(reason, Usage(self._prompt_length, cached, n_generated), timings)
 
     def close(self) -> None:
-        """Send what was held back, and free the sampler."""
-        self._output.close()
+        """Send the text that was held back, but for an incomplete character at the very end, and free the sampler."""
+        self._buffer(*self._splitter.feed(self._stop_filter.flush()))
+        self._buffer(*self._splitter.flush())
+        self._flush()
         self._sampler.close()

@@ -10,26 +10,25 @@ from time import monotonic
 from phichat.engine.ipc.protocol import ErrorCode, Generate, GenerationFinished, PrefillProgress
 from phichat.engine.worker.detokenizer import ReplyGenerator
 from phichat.engine.worker.errors import RequestFailed
-from phichat.engine.worker.kv_cache.sequences import DecodeStatus
-from phichat.engine.worker.kv_cache.sequences import Sequence as KvSequence
+from phichat.engine.worker.kv_cache.sequences import DecodeStatus, KvSequence
 from phichat.engine.worker.model import Model
 from phichat.engine.worker.ngram_speculation import SpeculativeBatch
 from phichat.engine.worker.prompt import TokenizedPrompt
 from phichat.engine.worker.scheduler import Job, JobSteps, PendingToken, Scheduler
-from phichat.types import FinishReason, Timings, Usage
+from phichat.types import FinishReason, SamplingParams, Timings, Usage
 
 _CONTENDED_BATCH_DIVISOR = 4  # the fraction of a batch that is evaluated per step while other jobs wait
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationContext:
-    """Model, scheduler, job and prompt of a generation. stop_strings: the template's, without those of the request."""
+    """Inputs of a generation. params: of the request, with the template's stop strings too."""
 
     model: Model
     scheduler: Scheduler
     job: Job
     prompt: TokenizedPrompt
-    stop_strings: tuple[str, ...]
+    params: SamplingParams
 
     @property
     def batch_size(self) -> int:
@@ -62,17 +61,14 @@ class GenerationContext:
         while (cached := len(sequence.cached_tokens)) < len(tokens):
             if self.job.cancel_event.is_set():
                 return DecodeStatus.CANCELLED
-            match sequence.decode(tokens[cached : cached + self.batch_size]):
-                case DecodeStatus.DONE:
-                    if on_progress:
-                        on_progress(len(sequence.cached_tokens))
-                    if len(sequence.cached_tokens) < len(tokens):
-                        yield True
-                case DecodeStatus.CANCELLED:
-                    return DecodeStatus.CANCELLED
-                case DecodeStatus.CACHE_FULL:
-                    if not self.evict():
-                        return DecodeStatus.CACHE_FULL
+            status = sequence.decode(tokens[cached : cached + self.batch_size])
+            if status is DecodeStatus.DONE:
+                if on_progress:
+                    on_progress(len(sequence.cached_tokens))
+                if len(sequence.cached_tokens) < len(tokens):
+                    yield True
+            elif status is DecodeStatus.CANCELLED or not self.evict():
+                return status
         return DecodeStatus.DONE
 
     def prefill(
@@ -90,6 +86,9 @@ def generate(context: GenerationContext, request: Generate) -> JobSteps:
     tokens, total, kv_persistence = prompt.tokens, len(prompt.tokens), model.kv_persistence
     started, cached, restore_s = job.received_at, 0, 0.0
 
+    def report_progress(done: int) -> None:
+        job.send(PrefillProgress(done, total, cached))
+
     def build_cancelled() -> GenerationFinished:
         prefill_s = monotonic() - started - restore_s - job.waited_s
         timings = Timings(prompt_s=prefill_s, restore_s=restore_s, wait_s=job.waited_s)
@@ -106,10 +105,8 @@ def generate(context: GenerationContext, request: Generate) -> JobSteps:
         prefill_started = monotonic()
         restore_s, waited_s = prefill_started - restore_started, job.waited_s
         cached = len(sequence.cached_tokens)
-        job.send(PrefillProgress(cached, total, cached))
-        is_complete = yield from context.prefill(
-            sequence, tokens, lambda done: job.send(PrefillProgress(done, total, cached))
-        )
+        report_progress(cached)
+        is_complete = yield from context.prefill(sequence, tokens, report_progress)
         model.synchronize()
         prefill_ended = monotonic()
         prefill_s = prefill_ended - prefill_started - (job.waited_s - waited_s)
@@ -117,23 +114,21 @@ def generate(context: GenerationContext, request: Generate) -> JobSteps:
         waited_s = job.waited_s
         if not is_complete:
             return build_cancelled()
-        generator = ReplyGenerator(model, prompt, request.params, request.seed, context.stop_strings, job.send)
+        generator = ReplyGenerator(model, prompt, context.params, request.seed, job.send)
         cleanup.callback(generator.close)
         speculation = SpeculativeBatch(model.batch_costs, sequence, generator.tokens)
         cleanup.callback(speculation.rollback)
-        logits_index: int | None = -1
-        while (reason := generator.sample_next(-1 if logits_index is None else logits_index)) is None:
+        while (reason := generator.sample_next(speculation.logits_index)) is None:
             if speculation.accept_token():
-                logits_index = speculation.logits_index
                 continue
             max_draft = min(model.n_ctx - len(generator.tokens), context.batch_size - 1, generator.remaining_tokens)
             if speculation.propose(max_draft):
                 yield True
                 if speculation.evaluate_draft():
-                    logits_index = speculation.logits_index
                     continue
             logits_index = yield PendingToken(sequence, generator.tokens[-1], len(generator.tokens) - 1)
             if logits_index is None and not (yield from context.prefill(sequence, generator.tokens)):
                 reason = FinishReason.CANCELLED
                 break
+            speculation.logits_index = -1 if logits_index is None else logits_index
     return generator.build_result(reason, cached, started, prefill_ended, restore_s, waited_s)

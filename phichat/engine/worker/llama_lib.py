@@ -8,10 +8,8 @@ import importlib.util
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from phichat.engine.ipc.protocol import DeviceInfo, EngineInfo
@@ -32,12 +30,9 @@ def load_library() -> Any:
     """
     if "llama_cpp" not in sys.modules:
         spec = importlib.util.find_spec("llama_cpp")
-        if spec is None or spec.submodule_search_locations is None:
+        if spec is None:
             raise ModuleNotFoundError("llama-cpp-python is not installed", name="llama_cpp")
-        package = ModuleType("llama_cpp")
-        package.__path__ = list(spec.submodule_search_locations)
-        package.__spec__ = spec
-        sys.modules["llama_cpp"] = package
+        sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
     return importlib.import_module("llama_cpp.llama_cpp")
 
 
@@ -59,30 +54,22 @@ class LlamaLog:
 
     def last_error(self) -> str:
         """Return the line with the reason why the last call failed, "" without one."""
-        errors = [line for level, line in self._lines if level == _ERROR]
-        reasons = [re.sub(r"^\w+: (error loading model[^:]*: )?", "", line) for line in errors]
-        specific = [reason for reason in reasons if reason and not re.search(_GENERIC_ERROR, reason)]
-        return specific[-1] if specific else ""
+        errors = (line for level, line in reversed(self._lines) if level == _ERROR)
+        reasons = (re.sub(r"^\w+: (error loading model[^:]*: )?", "", line) for line in errors)
+        return next((reason for reason in reasons if reason and not re.search(_GENERIC_ERROR, reason)), "")
 
     def mentions_out_of_memory(self) -> bool:
         """Return True if an allocation failed."""
         return any(re.search(_OUT_OF_MEMORY, line) for _, line in self._lines)
 
 
-def _iter_ggml_libs(lib: Any) -> Iterator[ctypes.CDLL]:
-    """Yield the libraries with ggml's functions: on Windows a symbol is only found in its own DLL."""
+def _bind_function(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Return a function of ggml: on Windows a symbol is only found in its own DLL."""
     from llama_cpp._ctypes_extensions import load_shared_library
 
-    yield lib._lib
-    for name in ("ggml", "ggml-base"):
-        with contextlib.suppress(FileNotFoundError, RuntimeError):
-            yield load_shared_library(name, Path(lib._base_path))
-
-
-def _bind_function(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
-    for library in _iter_ggml_libs(lib):
-        with contextlib.suppress(AttributeError):
-            function = library[name]
+    for library in (None, "ggml", "ggml-base"):
+        with contextlib.suppress(AttributeError, FileNotFoundError, RuntimeError):
+            function = (load_shared_library(library, Path(lib._base_path)) if library else lib._lib)[name]
             function.restype, function.argtypes = result, arguments
             return function
     raise AttributeError(name)
@@ -90,9 +77,9 @@ def _bind_function(lib: Any, name: str, result: Any, *arguments: Any) -> Any:
 
 def list_devices(lib: Any) -> tuple[DeviceInfo, ...]:
     """Return ggml's device list with the memory that is free now."""
-    pointer, size_pointer = ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t)
-    get_count = _bind_function(lib, "ggml_backend_dev_count", ctypes.c_size_t)
-    get_device = _bind_function(lib, "ggml_backend_dev_get", pointer, ctypes.c_size_t)
+    pointer, size, size_pointer = ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)
+    get_count = _bind_function(lib, "ggml_backend_dev_count", size)
+    get_device = _bind_function(lib, "ggml_backend_dev_get", pointer, size)
     get_name = _bind_function(lib, "ggml_backend_dev_name", ctypes.c_char_p, pointer)
     get_description = _bind_function(lib, "ggml_backend_dev_description", ctypes.c_char_p, pointer)
     get_type = _bind_function(lib, "ggml_backend_dev_type", ctypes.c_int, pointer)
@@ -109,10 +96,6 @@ def list_devices(lib: Any) -> tuple[DeviceInfo, ...]:
 
 def build_engine_info(lib: Any) -> EngineInfo:
     """Return what the supervisor has to know before it can plan."""
-    return EngineInfo(
-        version("llama-cpp-python"),
-        lib._lib._name,
-        lib.llama_print_system_info().decode("utf-8", "replace").strip(),
-        lib.llama_supports_gpu_offload(),
-        list_devices(lib),
-    )
+    system_info = lib.llama_print_system_info().decode("utf-8", "replace").strip()
+    library_file, supports_offload = lib._lib._name, lib.llama_supports_gpu_offload()
+    return EngineInfo(version("llama-cpp-python"), library_file, system_info, supports_offload, list_devices(lib))

@@ -14,16 +14,11 @@ from phichat.engine.worker.llama_lib import LlamaLog
 from phichat.engine.worker.tokenizer import Tokenizer
 from phichat.types import SamplingParams
 
-_CACHE_TYPES = {
-    name: f"GGML_TYPE_{name.upper()}"
-    for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-}
-
 
 class Model:
     """Model of an engine process, with its context. Sizes in tokens.
 
-    is_cancelled, heartbeat: called between graph nodes, so that a cancel ends a long batch within milliseconds.
+    should_abort: called between graph nodes, so that a cancel ends a long batch within milliseconds.
     on_progress: called with the fraction of the tensors that are loaded.
     batch_costs: for speculation; empty where the memory cannot drop rejected tokens.
     Raises RequestFailed.
@@ -34,18 +29,14 @@ class Model:
         lib: Any,
         log: LlamaLog,
         request: LoadModel,
-        is_cancelled: Callable[[], bool],
-        heartbeat: Callable[[], None],
+        should_abort: Callable[[], bool],
         on_progress: Callable[[float], None],
     ) -> None:
-        self.lib, self._log = lib, log
-        self._is_cancelled, self._heartbeat = is_cancelled, heartbeat
-        self.request = request
-        self.n_batch = request.n_batch
-        self._model = self._load_model(on_progress)
+        self.lib, self._log, self.request, self.n_batch = lib, log, request, request.n_batch
+        self._model = self._load_model(should_abort, on_progress)
         self.tokenizer = Tokenizer(lib, self._model)
         # ctypes keeps no reference of its own to the callback.
-        self._abort_callback = lib.ggml_abort_callback(self._should_abort)
+        self._abort_callback = lib.ggml_abort_callback(lambda _: should_abort())
         self.context = self._create_context()
         if not lib.llama_get_memory(self.context):
             raise RequestFailed(ErrorCode.LOAD, "the model has no memory of its context and cannot chat")
@@ -58,16 +49,15 @@ class Model:
         self.n_ctx: int = min(request.n_ctx, lib.llama_n_ctx(self.context))
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
 
-    def _load_model(self, on_progress: Callable[[float], None]) -> Any:
-        lib, request = self.lib, self.request
-        reported = -1.0
+    def _load_model(self, should_abort: Callable[[], bool], on_progress: Callable[[float], None]) -> Any:
+        lib, request, reported = self.lib, self.request, -1.0
 
         def report_progress(fraction: float, _: object) -> bool:
             nonlocal reported
             if fraction >= reported + 0.01 or fraction == 1:
                 reported = fraction
                 on_progress(fraction)
-            return not self._is_cancelled()
+            return not should_abort()
 
         params = lib.llama_model_default_params()
         params.n_gpu_layers = request.n_gpu_layers
@@ -78,7 +68,7 @@ class Model:
         self._log.clear()
         model = lib.llama_model_load_from_file(request.path.encode("utf-8", "surrogateescape"), params)
         if not model:
-            if self._is_cancelled():
+            if should_abort():
                 raise RequestFailed(ErrorCode.CANCELLED, "loading was cancelled")
             raise self._load_error("llama.cpp gave no reason")
         if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
@@ -92,8 +82,8 @@ class Model:
         params.n_batch = params.n_ubatch = request.n_batch
         params.n_threads, params.n_threads_batch = request.threads, request.prompt_threads or request.threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
-        params.type_k = getattr(lib, _CACHE_TYPES[request.type_k])
-        params.type_v = getattr(lib, _CACHE_TYPES[request.type_v])
+        params.type_k = getattr(lib, f"GGML_TYPE_{request.type_k.upper()}")
+        params.type_v = getattr(lib, f"GGML_TYPE_{request.type_v.upper()}")
         params.abort_callback = self._abort_callback
         params.no_perf = True
         # All sequences share the cells, so that one alone has the whole context.
@@ -105,12 +95,8 @@ class Model:
         return context
 
     def _load_error(self, default_message: str) -> RequestFailed:
-        failure = ErrorCode.MEMORY if self._log.mentions_out_of_memory() else ErrorCode.LOAD
-        return RequestFailed(failure, self._log.last_error() or default_message)
-
-    def _should_abort(self, _: object) -> bool:
-        self._heartbeat()
-        return self._is_cancelled()
+        code = ErrorCode.MEMORY if self._log.mentions_out_of_memory() else ErrorCode.LOAD
+        return RequestFailed(code, self._log.last_error() or default_message)
 
     @property
     def chat_template(self) -> str | None:

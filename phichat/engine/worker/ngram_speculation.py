@@ -10,11 +10,11 @@ none are evaluated. Nothing here depends on the clock, so that a reply can be re
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence as Tokens
+from collections.abc import Sequence
 
-from phichat.engine.worker.kv_cache.sequences import DecodeStatus, Sequence
+from phichat.engine.worker.kv_cache.sequences import DecodeStatus, KvSequence
 
-RelativeBatchCosts = Tokens[tuple[int, float]]
+RelativeBatchCosts = Sequence[tuple[int, float]]
 """Batch sizes in tokens, and what evaluating one costs relative to a single token."""
 
 _MIN_GAIN = 1.1  # expected speed-up below which nothing is drafted: estimates are rough
@@ -26,11 +26,11 @@ _DECAY = 0.96  # weight of the earlier counts at each new token
 class SpeculativeBatch:
     """Draft tokens that were evaluated in one batch with the last token of a reply.
 
-    tokens: of the prompt and the reply; the caller appends each sampled one. logits_index: in the batch, of the logits
-    to sample the next token from.
+    tokens: of the prompt and the reply; the caller appends each sampled one. logits_index: in the last batch, of the
+    logits to sample the next token from; the caller sets it after a batch of its own.
     """
 
-    def __init__(self, costs: RelativeBatchCosts, sequence: Sequence, tokens: list[int]) -> None:
+    def __init__(self, costs: RelativeBatchCosts, sequence: KvSequence, tokens: list[int]) -> None:
         self._sequence, self._tokens = sequence, tokens
         self._proposer = NgramProposer(tokens, costs) if costs else None
         self._draft_tokens: deque[int] = deque()
@@ -76,7 +76,7 @@ class SpeculativeBatch:
 class NgramProposer:
     """Drafts tokens for one reply; `add_token` is called with each of its tokens."""
 
-    def __init__(self, prompt: Tokens[int], costs: RelativeBatchCosts) -> None:
+    def __init__(self, prompt: Sequence[int], costs: RelativeBatchCosts) -> None:
         self._tokens: list[int] = []
         self._ngram_ends: dict[tuple[int, ...], int] = {}
         self._continuation_start: int | None = None  # of the tokens after the last n-gram's previous occurrence
@@ -98,7 +98,7 @@ class NgramProposer:
             self._accepted_run = self._accepted_run + 1 if is_accepted else 0
         self._append(token)
 
-    def propose(self, max_tokens: int) -> Tokens[int]:
+    def propose(self, max_tokens: int) -> Sequence[int]:
         """Return at most that many draft tokens: as many as are expected to pay, often none."""
         if self._continuation_start is None:
             return ()

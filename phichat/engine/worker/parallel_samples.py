@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.protocol import GenerateN, PrefillProgress, SampleOutput, SamplesFinished
 from phichat.engine.worker.detokenizer import ReplyGenerator
 from phichat.engine.worker.generation import GenerationContext
-from phichat.engine.worker.kv_cache.sequences import DecodeStatus, Sequence
+from phichat.engine.worker.kv_cache.sequences import DecodeStatus, KvSequence
 from phichat.engine.worker.scheduler import JobSteps
 from phichat.types import FinishReason
 
@@ -22,20 +23,12 @@ many as one. But other clients of the engine need a sequence too. The width is f
 differently and so has other replies."""
 
 
-def generate_samples(context: GenerationContext, request: GenerateN) -> JobSteps:
-    """Reply once with each seed: a batch of the prompt, or a token of each reply, in each step.
-
-    Raises RequestFailed.
-    """
-    first = yield from context.acquire_sequence()
-    if first is None:
-        return SamplesFinished()
-    sampling = _ParallelSampling(context, request, first)
-    try:
-        yield from sampling.run()
-    finally:
-        sampling.close()
-    return SamplesFinished()
+def generate_samples(context: GenerationContext, request: protocol.GenerateN) -> JobSteps:
+    """Reply once with each seed: a batch of the prompt or a token of each reply in each step. Raises RequestFailed."""
+    if first := (yield from context.acquire_sequence()):
+        with closing(_ParallelSampling(context, request, first)) as sampling:
+            yield from sampling.run()
+    return protocol.SamplesFinished()
 
 
 @dataclass(eq=False, slots=True)
@@ -44,7 +37,7 @@ class _ActiveSample:
 
     index: int
     generator: ReplyGenerator
-    sequence: Sequence
+    sequence: KvSequence
 
 
 class _ParallelSampling:
@@ -54,7 +47,7 @@ class _ParallelSampling:
     same replies whether the prompt was cached or not.
     """
 
-    def __init__(self, context: GenerationContext, request: GenerateN, first: Sequence) -> None:
+    def __init__(self, context: GenerationContext, request: protocol.GenerateN, first: KvSequence) -> None:
         self._context, self._request = context, request
         self._model, self._job, self._prompt = context.model, context.job, context.prompt
         self._shared_tokens = self._prompt.tokens[:-1]
@@ -68,7 +61,7 @@ class _ParallelSampling:
         self._free_sequences = [first]
         self._job.sequences = (first,)
 
-    def _claim(self, sequence: Sequence) -> None:
+    def _claim(self, sequence: KvSequence) -> None:
         """Take a sequence over for this prompt, without a conversation to save it under."""
         self._model.kv_persistence.restore_for(sequence, self._prompt.tokens, "", self._job.cancel_event.is_set)
 
@@ -97,36 +90,32 @@ class _ParallelSampling:
     def _report_progress(self, evaluated: int) -> None:
         total = len(self._prompt.tokens)
         done = total if evaluated == len(self._shared_tokens) else evaluated
-        self._job.send(PrefillProgress(done, total, self._cached))
+        self._job.send(protocol.PrefillProgress(done, total, self._cached))
 
     def _acquire_sequences(self) -> None:
         """Take as many idle sequences as are of use; each starts with the prompt of the first."""
         for _ in range(min(_MAX_PARALLEL, len(self._request.seeds)) - 1):
-            another = self._model.sequence_pool.acquire(self._prompt.tokens)
-            if another is None:
-                break
-            self._claim(another)
-            self._free_sequences.append(another)
+            if another := self._model.sequence_pool.acquire(self._prompt.tokens):
+                self._claim(another)
+                self._free_sequences.append(another)
         self._job.sequences = tuple(self._free_sequences)
 
     def _start_samples(self) -> bool:
         """Start replies while there are free sequences; False when nothing is left to do."""
-        params, stop_strings = self._request.params, self._context.stop_strings
         while self._free_sequences and self._pending and not self._preempted:
             index = self._pending.popleft()
-            seed, send = self._request.seeds[index], self._sender(index)
-            generator = ReplyGenerator(self._model, self._prompt, params, seed, stop_strings, send)
+            seed, send = self._request.seeds[index], partial(self._send_output, index)
+            generator = ReplyGenerator(self._model, self._prompt, self._context.params, seed, send)
             self._active.append(_ActiveSample(index, generator, self._free_sequences.pop(0)))
         return bool(self._active)
 
-    def _sender(self, index: int) -> Callable[[protocol.OutputDelta | protocol.GenerationFinished], None]:
-        return lambda output: self._job.send(SampleOutput(index, output))
+    def _send_output(self, index: int, output: protocol.OutputDelta | protocol.GenerationFinished) -> None:
+        self._job.send(protocol.SampleOutput(index, output))
 
     def _decode_step(self) -> Generator[bool, None, DecodeStatus]:
         """Decode and sample one token of each active reply."""
         for sample in self._active:
-            status = yield from self._reevaluate(sample)
-            if status is not DecodeStatus.DONE:
+            if (status := (yield from self._reevaluate(sample))) is not DecodeStatus.DONE:
                 return status
         if self._job.cancel_event.is_set():
             return DecodeStatus.CANCELLED
@@ -144,20 +133,19 @@ class _ParallelSampling:
 
     def _reevaluate(self, sample: _ActiveSample) -> Generator[bool, None, DecodeStatus]:
         """Evaluate what was evicted from a sample's sequence, all but its last token."""
-        shared_length, pool = len(self._shared_tokens), self._model.sequence_pool
-        if len(sample.sequence.cached_tokens) < shared_length:
-            source = next((other for other in self._job.sequences if other.can_truncate_to(shared_length)), None)
-            if source:
-                sample.sequence.clear()
-                pool.copy_prefix(source, sample.sequence, shared_length)
-        return self._context.try_prefill(sample.sequence, sample.generator.tokens[:-1])
+        sequence, shared = sample.sequence, len(self._shared_tokens)
+        sources = (other for other in self._job.sequences if other.can_truncate_to(shared))
+        if len(sequence.cached_tokens) < shared and (source := next(sources, None)):
+            sequence.clear()
+            self._model.sequence_pool.copy_prefix(source, sequence, shared)
+        return self._context.try_prefill(sequence, sample.generator.tokens[:-1])
 
     def _finish_sample(self, sample: _ActiveSample, reason: FinishReason) -> None:
-        sample.generator.close()
-        started, prefill_ended = self._job.received_at, self._prefill_ended_at or monotonic()
-        self._sender(sample.index)(
-            sample.generator.build_result(reason, self._cached, started, prefill_ended, self._restore_s, self._wait_s)
-        )
+        generator, started = sample.generator, self._job.received_at
+        generator.close()
+        prefill_ended = self._prefill_ended_at or monotonic()
+        result = generator.build_result(reason, self._cached, started, prefill_ended, self._restore_s, self._wait_s)
+        self._send_output(sample.index, result)
         sample.sequence.truncate(len(self._shared_tokens))
         self._active.remove(sample)
         self._free_sequences.append(sample.sequence)
@@ -168,8 +156,7 @@ class _ParallelSampling:
         """Release the sequences; the first one holds the prompt, for a later request that begins with it."""
         for sample in (*self._active, *self._preempted):
             sample.generator.close()
-        first, *others = self._job.sequences
-        for other in others:
-            other.clear()
-        for sequence in (first, *others):
+        for sequence in self._job.sequences:
+            if sequence is not self._job.sequences[0]:
+                sequence.clear()
             self._model.sequence_pool.release(sequence)

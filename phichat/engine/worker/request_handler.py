@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.protocol import ErrorCode, LoadModel, ModelLoaded
+from phichat.engine.ipc.protocol import LoadModel
 from phichat.engine.worker.errors import RequestFailed
 from phichat.engine.worker.generation import GenerationContext, generate
 from phichat.engine.worker.llama_lib import LlamaLog
@@ -30,7 +31,7 @@ _WARM_UP_TOKENS = 32
 class RequestHandler:
     """Answers requests with the one model of this process. Only the main thread uses it.
 
-    is_cancelled, send_heartbeats: called between graph nodes of a batch.
+    should_abort: called between graph nodes of a batch.
     """
 
     def __init__(
@@ -39,13 +40,12 @@ class RequestHandler:
         log: LlamaLog,
         scheduler: Scheduler,
         daemon: DaemonServer | None,
-        is_cancelled: Callable[[], bool],
-        send_heartbeats: Callable[[], None],
+        should_abort: Callable[[], bool],
     ) -> None:
         self._lib, self._log, self._scheduler, self._daemon = lib, log, scheduler, daemon
-        self._is_cancelled, self._send_heartbeats = is_cancelled, send_heartbeats
+        self._should_abort = should_abort
         self.model: Model | None = None
-        self._template: ChatTemplate | None = None
+        self._template: ChatTemplate  # since a model is loaded
         self._stop_strings: tuple[str, ...] = ()
 
     def answer(self, job: Job) -> JobSteps:
@@ -56,13 +56,14 @@ class RequestHandler:
         while (model := self.model) is None and any(isinstance(job.request, LoadModel) for job in self._scheduler.jobs):
             yield False
         if model is None:
-            raise RequestFailed(ErrorCode.LOAD, "no model is loaded")
+            raise RequestFailed(protocol.ErrorCode.LOAD, "no model is loaded")
         match request:
             case protocol.CountTokens():
                 return protocol.TokenCount(len(self._build_prompt(model, job, request.messages).tokens))
             case protocol.Generate() | protocol.GenerateN():
                 prompt = self._build_prompt(model, job, request.messages)
-                context = GenerationContext(model, self._scheduler, job, prompt, self._stop_strings)
+                params = replace(request.params, stop=(*self._stop_strings, *request.params.stop))
+                context = GenerationContext(model, self._scheduler, job, prompt, params)
                 if isinstance(request, protocol.Generate):
                     return (yield from generate(context, request))
                 return (yield from generate_samples(context, request))
@@ -72,22 +73,22 @@ class RequestHandler:
                 return run_measurement(model, request, job.send)
             case protocol.Detach():
                 if self._daemon is None:
-                    raise RequestFailed(ErrorCode.LOAD, "it has no socket for later clients")
+                    raise RequestFailed(protocol.ErrorCode.LOAD, "it has no socket for later clients")
                 return self._daemon.start(request)
             case protocol.Shutdown():
-                return self._daemon.shut_down_if_unused(1) if self._daemon else protocol.StillRunning()
+                return self._daemon.shut_down_if_unused() if self._daemon else protocol.StillRunning()
             case protocol.CancelRequest():
                 raise AssertionError(request)
             case _:
                 assert_never(request)
 
-    def _load_model(self, request: LoadModel, job: Job) -> ModelLoaded:
+    def _load_model(self, request: LoadModel, job: Job) -> protocol.ModelLoaded:
         def report_progress(fraction: float) -> None:
             if self._daemon:
                 self._daemon.load_fraction = fraction
             job.send(protocol.LoadProgress(fraction))
 
-        model = Model(self._lib, self._log, request, self._is_cancelled, self._send_heartbeats, report_progress)
+        model = Model(self._lib, self._log, request, self._should_abort, report_progress)
         tokenizer = model.tokenizer
         if request.warm_up:
             job.send(protocol.WarmingUp())
@@ -95,22 +96,19 @@ class RequestHandler:
             sequence.decode([index % tokenizer.size for index in range(min(_WARM_UP_TOKENS, model.n_ctx))])
             model.synchronize()
             sequence.clear()
-        name, source, self._stop_strings = select_template(
-            model.chat_template, model.architecture, tokenizer.has_special_token
-        )
+        has_token = tokenizer.has_special_token
+        name, source, self._stop_strings = select_template(model.chat_template, model.architecture, has_token)
         self._template = ChatTemplate(source, tokenizer.bos, tokenizer.eos, self._guard_rendering)
         self.model = model
         notices = () if name == "file" else (f"The file has no chat template. Using the template of {name}.",)
-        return ModelLoaded(model.n_ctx, model.n_ctx_train, name, notices)
+        return protocol.ModelLoaded(model.n_ctx, model.n_ctx_train, name, notices)
 
     def _build_prompt(self, model: Model, job: Job, messages: tuple[Message, ...]) -> TokenizedPrompt:
         """Render and tokenize the messages; they are usually counted first and answered then."""
-        assert self._template is not None
-        key = (self._template, messages)
-        if job.client.prompt_cache[:2] != key:
-            job.client.prompt_cache = (*key, build_prompt(messages, self._template, model.tokenizer))
-        prompt = job.client.prompt_cache[2]
-        assert isinstance(prompt, TokenizedPrompt)
+        key, client = (self._template, messages), job.client
+        if key not in client.prompt_cache:
+            client.prompt_cache = {key: build_prompt(messages, self._template, model.tokenizer)}
+        prompt: TokenizedPrompt = client.prompt_cache[key]
         return prompt
 
     @contextlib.contextmanager
@@ -119,13 +117,12 @@ class RequestHandler:
 
         No thread of this process notices then that the supervisor is gone; faulthandler's timer needs no lock.
         """
-        waiting = tuple(self._scheduler.jobs)
-        for job in waiting:
+        for job in self._scheduler.jobs:
             job.send(protocol.RenderingTemplate())
         faulthandler.dump_traceback_later(_RENDER_TIMEOUT_S, exit=True)
         try:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
-            for job in waiting:
+            for job in self._scheduler.jobs:
                 job.send(protocol.Heartbeat())

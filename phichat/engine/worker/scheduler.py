@@ -13,24 +13,16 @@ from time import monotonic
 
 from phichat.engine.ipc.protocol import EngineReply, Request
 from phichat.engine.worker.clients import Client
-from phichat.engine.worker.kv_cache.sequences import Sequence, SequencePool
+from phichat.engine.worker.kv_cache.sequences import KvSequence, SequencePool
 
 
 @dataclass(frozen=True, slots=True)
 class PendingToken:
-    """Last token of a reply, which may be decoded in one batch with those of other jobs.
+    """Last token of a reply, at its position in the sequence, to be decoded in one batch with those of other jobs."""
 
-    position: the number of tokens before it in the sequence.
-    """
-
-    sequence: Sequence
+    sequence: KvSequence
     token: int
     position: int
-
-    @property
-    def is_ready(self) -> bool:
-        """True while all tokens before it are cached: other jobs may have evicted them."""
-        return len(self.sequence.cached_tokens) == self.position
 
 
 JobSteps = Generator[bool | PendingToken, int | None, EngineReply]
@@ -50,13 +42,12 @@ class Job:
         self.client, self.request = client, request
         self.send = client.send
         self.cancel_event = Event()
-        self.received_at = monotonic()
+        self.received_at = self.last_step_ended_at = monotonic()
         self.steps: JobSteps | None = None
         self.pending_token: PendingToken | None = None
         self.compute_s = self.waited_s = 0.0
-        self.last_step_ended_at = self.received_at
         self.is_blocked = False
-        self.sequences: tuple[Sequence, ...] = ()
+        self.sequences: tuple[KvSequence, ...] = ()
 
     @property
     def is_runnable(self) -> bool:
@@ -80,9 +71,10 @@ class Scheduler:
         return min(runnable, key=lambda job: job.compute_s, default=None)
 
     def ready_to_decode(self) -> list[tuple[Job, PendingToken]]:
-        """Return the jobs whose next step needs one token decoded, with that token."""
+        """Return the jobs whose next step needs one token decoded, with that token, if all before it are cached."""
         runnable = (job for job in self.jobs if job.is_runnable and not job.cancel_event.is_set())
-        return [(job, job.pending_token) for job in runnable if job.pending_token and job.pending_token.is_ready]
+        pending = ((job, job.pending_token) for job in runnable if job.pending_token)
+        return [(job, token) for job, token in pending if len(token.sequence.cached_tokens) == token.position]
 
     def finish(self, job: Job) -> None:
         """Remove an answered job, and let the blocked ones try again."""
@@ -105,8 +97,8 @@ class Scheduler:
         others = [other for other in self.jobs if other is not job and other.client.is_backpressured]
         others += reversed(self.jobs[self.jobs.index(job) + 1 :])
         for other in others:
-            if occupied := [sequence for sequence in other.sequences if sequence.cached_tokens]:
-                for sequence in occupied:
+            if any(sequence.cached_tokens for sequence in other.sequences):
+                for sequence in other.sequences:
                     sequence.clear()
                 other.is_blocked = True
                 return True

@@ -2,7 +2,7 @@
 
 Three kinds of threads: one per client receives (`ClientRegistry`), one may write KV files (`KvPersistence`), and the
 main thread does everything else. The process answers one request of each client at a time, and exits when the last
-client disconnects, unless it was told to go on as a daemon (`DaemonServer`).
+client disconnects, unless it goes on as a daemon (`DaemonServer`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.protocol import EngineReply, ErrorCode, ErrorReply
 from phichat.engine.worker.clients import Client, ClientRegistry
 from phichat.engine.worker.errors import RequestFailed
 from phichat.engine.worker.kv_cache.sequences import DecodeStatus
@@ -22,6 +21,7 @@ from phichat.engine.worker.scheduler import Job, PendingToken, Scheduler
 
 if TYPE_CHECKING:
     from phichat.engine.worker.daemon_server import DaemonServer
+    from phichat.engine.worker.model import Model
     from phichat.engine.worker.request_handler import RequestHandler
 
 _HEARTBEAT_INTERVAL_S = 0.5
@@ -53,23 +53,19 @@ class EngineServer:
             lib = llama_lib.load_library()
             log = llama_lib.LlamaLog(lib)
             lib.llama_backend_init()
-            engine_info: EngineReply = llama_lib.build_engine_info(lib)
+            engine_info: protocol.EngineReply = llama_lib.build_engine_info(lib)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            self.clients.broadcast(ErrorReply(ErrorCode.LIBRARY, f"{type(error).__name__}: {error}"))
+            self.clients.broadcast(protocol.ErrorReply(protocol.ErrorCode.LIBRARY, f"{type(error).__name__}: {error}"))
             return
         self.clients.broadcast(engine_info)
         # Imported while the supervisor plans where the model's layers go.
         from phichat.engine.worker.request_handler import RequestHandler
 
-        handler = RequestHandler(lib, log, self._scheduler, self.daemon, self._is_cancelled, self._send_heartbeats)
-        self._handler = handler
+        self._handler = handler = RequestHandler(lib, log, self._scheduler, self.daemon, self._should_abort)
         while True:
             self._receive_requests(handler)
             if job := self._scheduler.pick_next():
-                if job.pending_token:
-                    self._decode_pending_batch(handler, job)
-                else:
-                    self._run_step(job)
+                self._advance(handler.model, job)
 
     def _queue_request(self, client: Client, request: protocol.Request) -> None:
         job = Job(client, request)
@@ -79,7 +75,7 @@ class EngineServer:
     def _receive_requests(self, handler: RequestHandler) -> None:
         """Start the requests that have arrived; wait for one when there is nothing else to do."""
         kv_persistence = handler.model.kv_persistence if handler.model else None
-        has_dirty = kv_persistence is not None and kv_persistence.has_dirty
+        has_dirty = kv_persistence is not None and bool(kv_persistence.dirty)
         try:
             if not self._scheduler.jobs:
                 self._start_job(handler, self._inbox.get(timeout=_SAVE_AFTER_IDLE_S if has_dirty else None))
@@ -101,17 +97,15 @@ class EngineServer:
         finally:
             os._exit(0)
 
-    # Steps
-
-    def _decode_pending_batch(self, handler: RequestHandler, job: Job) -> None:
-        """Decode the pending tokens of all jobs in one batch; each job then samples its next token."""
+    def _advance(self, model: Model | None, job: Job) -> None:
+        """Run a job's next step; if it needs its pending token, decode those of all jobs in one batch before."""
         pending = self._scheduler.ready_to_decode()
-        if handler.model is None or all(other is not job for other, _ in pending):
+        if model is None or all(other is not job for other, _ in pending):
             self._run_step(job)
             return
         self._running_jobs, started = tuple(other for other, _ in pending), monotonic()
         try:
-            status = handler.model.sequence_pool.decode([(one.sequence, (one.token,)) for _, one in pending])
+            status = model.sequence_pool.decode([(one.sequence, (one.token,)) for _, one in pending])
         except RequestFailed:
             status = None  # the job that caused it fails when each decodes its own token
         ended = monotonic()
@@ -126,24 +120,24 @@ class EngineServer:
         assert job.steps is not None
         self._running_jobs, started = (job,), monotonic()
         job.waited_s += started - job.last_step_ended_at
+        reply: protocol.EngineReply | None = None
         try:
             # A generator that was not started accepts nothing but None.
             job.pending_token, yielded = None, job.steps.send(logits_index)
             job.pending_token = yielded if isinstance(yielded, PendingToken) else None
             job.is_blocked = not yielded
         except StopIteration as end:
-            self._finish_job(job, end.value)
+            reply = end.value
         except RequestFailed as error:
-            self._finish_job(job, ErrorReply(error.code, str(error), error.prompt_tokens))
+            reply = protocol.ErrorReply(error.code, str(error), error.prompt_tokens)
         except MemoryError:
-            self._finish_job(job, ErrorReply(ErrorCode.MEMORY, "memory ran out"))
+            reply = protocol.ErrorReply(protocol.ErrorCode.MEMORY, "memory ran out")
+        if reply:
+            self._scheduler.finish(job)
+            self.clients.finish_request(job.client, reply)
         job.last_step_ended_at = monotonic()
         job.compute_s += job.last_step_ended_at - started
         self._send_heartbeats()
-
-    def _finish_job(self, job: Job, reply: EngineReply) -> None:
-        self._scheduler.finish(job)
-        self.clients.finish_request(job.client, reply)
 
     def _send_heartbeats(self) -> None:
         """Tell every waiting client at intervals that this process lives; called between graph nodes too."""
@@ -154,10 +148,9 @@ class EngineServer:
                 if not job.client.is_backpressured:
                     job.send(protocol.Heartbeat())
 
-    def _is_cancelled(self) -> bool:
+    def _should_abort(self) -> bool:
+        self._send_heartbeats()
         return any(job.cancel_event.is_set() for job in self._running_jobs)
-
-    # Exit
 
     def _exit_without_clients(self) -> None:
         if self.daemon is None or not self.daemon.is_detached:
@@ -172,8 +165,7 @@ class EngineServer:
         if model is None or not model.kv_persistence.needs_save_on_exit:
             os._exit(0)
         # The process that launched this one reads stderr and need not wait for what follows.
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         watchdog = Timer(_EXIT_TIMEOUT_S, os._exit, (1,))
         watchdog.daemon = True
         watchdog.start()

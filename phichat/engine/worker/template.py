@@ -6,8 +6,8 @@ supervisor has a deadline for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -53,6 +53,14 @@ KNOWN_TEMPLATES = {
     ),
 }
 """Formats of model families, for files without a template."""
+_TEMPLATE_OF_TOKENS = {
+    ("<|im_start|>", "<|im_sep|>"): "phi-4",
+    ("<|im_start|>",): "chatml",
+    ("<|start_header_id|>",): "llama-3",
+    ("<start_of_turn>",): "gemma",
+    ("<|user|>", "<|end|>"): "phi-3",
+}
+"""Formats by the reserved tokens that a vocabulary has."""
 _STOP_STRINGS = {"chatml": ("<|im_end|>",), "phi-2": ("\nInstruct:",)}
 """Texts that end a reply where the vocabulary may have no token for it."""
 _TEMPLATE_ERRORS = (
@@ -72,16 +80,8 @@ def select_template(
     """
     if file_template and (name := file_template.strip()):
         return (name, KNOWN_TEMPLATES[name], ()) if name in KNOWN_TEMPLATES else ("file", file_template, ())
-    if has_special_token("<|im_start|>"):
-        name = "phi-4" if has_special_token("<|im_sep|>") else "chatml"
-    elif has_special_token("<|start_header_id|>"):
-        name = "llama-3"
-    elif has_special_token("<start_of_turn>"):
-        name = "gemma"
-    elif has_special_token("<|user|>") and has_special_token("<|end|>"):
-        name = "phi-3"
-    else:
-        name = "phi-2" if architecture == "phi2" else "chatml"
+    matches = (name for tokens, name in _TEMPLATE_OF_TOKENS.items() if all(map(has_special_token, tokens)))
+    name = next(matches, "phi-2" if architecture == "phi2" else "chatml")
     return name, KNOWN_TEMPLATES[name], _STOP_STRINGS.get(name, ())
 
 
@@ -99,10 +99,6 @@ def _raise_exception(message: object) -> None:
     raise TemplateRuntimeError(str(message))
 
 
-def _strftime_now(date_format: str) -> str:
-    return datetime.now().strftime(date_format)
-
-
 class ChatTemplate:
     """A compiled template, and the kinds of messages that it supports, found by rendering probes.
 
@@ -113,36 +109,35 @@ class ChatTemplate:
     def __init__(
         self, source: str, bos: str, eos: str, render_guard: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self.source = source
-        self._render_guard = render_guard
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
-        )
-        environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+        self.source, self._render_guard = source, render_guard
+        extensions = [loopcontrols, _GenerationTag]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = lambda date_format: datetime.now().strftime(date_format)
         self._context = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True, "tools": None}
         self._needs_content_parts = False
-        try:
-            with render_guard():
-                self._template = environment.from_string(source)
-        except _TEMPLATE_ERRORS as error:
-            raise TemplateRejected(_one_line(error)) from error
-        self._probe_support()
-
-    def _probe_support(self) -> None:
-        user = Message(Role.USER, "phichat-probe-user")
-        if user.text not in self._render_messages([user]):
-            self._needs_content_parts = True
-            if user.text not in self._render_messages([user]):
-                raise TemplateRejected("it leaves out the user's message")
-        system = Message(Role.SYSTEM, "phichat-probe-system")
-        self.supports_system = self._output_contains([system, user], system.text)
+        with self._guard():
+            self._template = environment.from_string(source)
+        user, system = Message(Role.USER, "phichat-probe-user"), Message(Role.SYSTEM, "phichat-probe-system")
+        self._needs_content_parts = user.text not in self._render_messages([user])
+        if self._needs_content_parts and user.text not in self._render_messages([user]):
+            raise TemplateRejected("it leaves out the user's message")
+        self._supports_system = self._output_contains([system, user], system.text)
         self._supports_repeated_roles = self._output_contains([user, user], user.text)
 
-    def _output_contains(self, messages: Sequence[Message], text: str) -> bool:
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Enter the render guard, and convert the errors that the template raises."""
         try:
+            with self._render_guard():
+                yield
+        except _TEMPLATE_ERRORS as error:
+            raise TemplateRejected(" ".join(str(error).split()) or type(error).__name__) from error
+
+    def _output_contains(self, messages: Sequence[Message], text: str) -> bool:
+        with suppress(TemplateRejected):
             return text in self._render_messages(messages)
-        except TemplateRejected:
-            return False
+        return False
 
     def render(self, messages: Sequence[Message]) -> str:
         """Return the prompt's text. Raises TemplateRejected.
@@ -150,11 +145,11 @@ class ChatTemplate:
         A template without a system role gets the system prompt at the start of the user's first message; one whose
         roles must alternate gets adjacent messages of one role as one message.
         """
-        messages = list(messages)
-        if not self.supports_system:
+        if not self._supports_system:
             messages = _fold_system(messages)
         if not self._supports_repeated_roles:
-            messages = _merge_roles(messages)
+            runs = groupby(messages, key=lambda message: message.role)
+            messages = [Message(role, _join_texts(run)) for role, run in runs]
         return self._render_messages(messages)
 
     def _render_messages(self, messages: Sequence[Message]) -> str:
@@ -162,19 +157,13 @@ class ChatTemplate:
             return [{"type": "text", "text": text}] if self._needs_content_parts else text
 
         template_messages = [{"role": str(one.role), "content": build_content(one.text)} for one in messages]
-        try:
-            with self._render_guard():
-                return self._template.render(self._context, messages=template_messages)
-        except _TEMPLATE_ERRORS as error:
-            raise TemplateRejected(_one_line(error)) from error
+        with self._guard():
+            rendered = self._template.render(self._context, messages=template_messages)
+        return rendered
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _fold_system(messages: list[Message]) -> list[Message]:
-    system = "\n\n".join(message.text for message in messages if message.role is Role.SYSTEM)
+def _fold_system(messages: Sequence[Message]) -> list[Message]:
+    system = _join_texts(message for message in messages if message.role is Role.SYSTEM)
     others = [message for message in messages if message.role is not Role.SYSTEM]
     if system and others and others[0].role is Role.USER:
         others[0] = Message(Role.USER, f"{system}\n\n{others[0].text}")
@@ -183,8 +172,5 @@ def _fold_system(messages: list[Message]) -> list[Message]:
     return others
 
 
-def _merge_roles(messages: list[Message]) -> list[Message]:
-    return [
-        Message(role, "\n\n".join(message.text for message in run))
-        for role, run in groupby(messages, key=lambda message: message.role)
-    ]
+def _join_texts(messages: Iterable[Message]) -> str:
+    return "\n\n".join(message.text for message in messages)

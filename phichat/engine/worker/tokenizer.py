@@ -17,7 +17,6 @@ class Tokenizer:
     def __init__(self, lib: Any, model: Any) -> None:
         self._lib = lib
         self._vocab = lib.llama_model_get_vocab(model)
-        self._buffer = ctypes.create_string_buffer(256)
         self.is_spm = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
         self._pieces: dict[int, bytes] = {}
         self.size: int = lib.llama_vocab_n_tokens(self._vocab)
@@ -28,16 +27,12 @@ class Tokenizer:
     def tokenize(self, text: bytes, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Tokenize as llama.cpp does. add_special: with the BOS token where the model wants one, never with EOS,
         because a prompt is to be continued. parse_special: turn the spelling of control tokens into these tokens."""
-        capacity = len(text) + 8
-        while True:
-            ids = (self._lib.llama_token * capacity)()
-            n = self._lib.llama_tokenize(self._vocab, text, len(text), ids, capacity, add_special, parse_special)
-            if n >= 0:
-                break
-            capacity = -n
+        lib, vocab, n = self._lib, self._vocab, -len(text) - 8
+        while n < 0:
+            ids = (lib.llama_token * -n)()
+            n = lib.llama_tokenize(vocab, text, len(text), ids, len(ids), add_special, parse_special)
         tokens = list(ids[:n])
-        adds_eos = add_special and self._lib.llama_vocab_get_add_eos(self._vocab)
-        if adds_eos and tokens and tokens[-1] == self._lib.llama_vocab_eos(self._vocab):
+        if add_special and lib.llama_vocab_get_add_eos(vocab) and tokens[-1:] == [lib.llama_vocab_eos(vocab)]:
             tokens.pop()
         return tokens
 
@@ -47,26 +42,22 @@ class Tokenizer:
         SentencePiece vocabularies put a space before every text. Here that space comes before a byte that merges
         with nothing, and both are cut off again.
         """
-        if not self.is_spm or not text:
-            return self.tokenize(text, parse_special=parse_special)
-        barrier = self.tokenize(_MERGE_BARRIER)
-        tokens = self.tokenize(_MERGE_BARRIER + text, parse_special=parse_special)
-        if tokens[: len(barrier)] != barrier:
-            return self.tokenize(text, parse_special=parse_special)
-        return tokens[len(barrier) :]
+        if self.is_spm and text:
+            barrier = self.tokenize(_MERGE_BARRIER)
+            tokens = self.tokenize(_MERGE_BARRIER + text, parse_special=parse_special)
+            if tokens[: len(barrier)] == barrier:
+                return tokens[len(barrier) :]
+        return self.tokenize(text, parse_special=parse_special)
 
     def token_to_piece(self, token: int) -> bytes:
         """Return the bytes of a generated token; none for a control token other than the marks of reasoning."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            renders_special = self._token_text(token) in ("<think>", "</think>")
-            size = len(self._buffer)
-            n = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, size, 0, renders_special)
-            if n < 0:
-                self._buffer = ctypes.create_string_buffer(-n)
-                n = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, -n, 0, renders_special)
-            piece = self._pieces[token] = self._buffer.raw[: max(n, 0)]
-        return piece
+        if token not in self._pieces:
+            special, n = self._token_text(token) in ("<think>", "</think>"), -256
+            while n < 0:
+                buffer = ctypes.create_string_buffer(-n)
+                n = self._lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            self._pieces[token] = buffer.raw[:n]
+        return self._pieces[token]
 
     def is_eog(self, token: int) -> bool:
         """Return True for any of the model's end-of-generation tokens."""
@@ -74,8 +65,7 @@ class Tokenizer:
 
     def has_special_token(self, text: str) -> bool:
         """Return True if the text is a single reserved token."""
-        ids = self.tokenize(text.encode(), parse_special=True)
-        return len(ids) == 1 and self._token_text(ids[0]) == text
+        return [self._token_text(token) for token in self.tokenize(text.encode(), parse_special=True)] == [text]
 
     def find_special_tokens(self, text: str, template: str) -> set[str]:
         """Return the spelling of the reserved tokens that llama.cpp would parse out of the text.
@@ -84,21 +74,17 @@ class Tokenizer:
         markup or that the template writes (some files declare the marks of a turn as user-defined). User-defined
         white space or HTML is text.
         """
-        tokens = {token: self._token_text(token) for token in self.tokenize(text.encode(), parse_special=True)}
-        return {
-            name
-            for token, name in tokens.items()
-            if len(name) > 1 and name in text and self._is_reserved(token, name, template)
-        }
+        names = {token: self._token_text(token) for token in self.tokenize(text.encode(), parse_special=True)}
+        found = {token: name for token, name in names.items() if len(name) > 1 and name in text}
+        return {name for token, name in found.items() if self._is_reserved(token, name, template)}
 
     def _is_reserved(self, token: int, name: str, template: str) -> bool:
         lib = self._lib
         attributes = lib.llama_vocab_get_attr(self._vocab, token)
         if attributes & (lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN) or self.is_eog(token):
             return True
-        if not attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED or name.isspace():
-            return False
-        return bool(_CONTROL_TOKEN_PATTERN.fullmatch(name)) or name in template
+        is_markup = not name.isspace() and (_CONTROL_TOKEN_PATTERN.fullmatch(name) is not None or name in template)
+        return is_markup and bool(attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def tokenize_as_text(self, name: str) -> list[int]:
         """Return tokens that spell a reserved token without being it.

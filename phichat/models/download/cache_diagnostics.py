@@ -1,7 +1,5 @@
 """Diagnosis of the folders of downloads: partial downloads, broken links, orphaned files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

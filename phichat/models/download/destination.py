@@ -30,10 +30,7 @@ _RESERVED_NAMES = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Files that belong to one download.
-
-    path: the file to load, which may be a link to content. chunk_hashes: where the journal goes after the download.
-    """
+    """Files of one download. path: to load, perhaps a link to content. chunk_hashes: the journal after the download."""
 
     path: Path
     content: Path

@@ -4,8 +4,6 @@ Publishers name quantizations alike but not the same: `phi-4-Q4_K_M.gguf`, `phi-
 `Q4_K_M/phi-4-00001-of-00002.gguf`, `phi.i1-Q4_K_M.gguf`, and Microsoft's `phi-4-q4.gguf`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -55,10 +53,8 @@ class _Candidate:
     @property
     def label(self) -> str:
         """The quantization in its name, else in its folder, as written; "" if there is none."""
-        for piece in reversed(self.stem.split("/")):
-            if match := QUANTIZATION_SUFFIX.search(piece):
-                return match[1]
-        return ""
+        matches = map(QUANTIZATION_SUFFIX.search, reversed(self.stem.split("/")))
+        return next((match[1] for match in matches if match), "")
 
     @property
     def path(self) -> str:
@@ -71,10 +67,7 @@ class _Candidate:
 
 
 def select_files(files: Iterable[HubFile], repository: str, *, quantization: str = "", file: str = "") -> FileSelection:
-    """Select the model: by file (a folder ends in a slash), else by quantization, else Q4_K_M.
-
-    Raises AmbiguousModelError, which lists the choices.
-    """
+    """Select by file (a folder ends in a slash), else by quantization, else Q4_K_M. Raises AmbiguousModelError."""
     models = _group_models(files := list(files))
     if file.endswith("/"):
         models = [model for model in models if model.stem.startswith(file)]

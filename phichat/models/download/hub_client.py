@@ -1,9 +1,7 @@
-"""Client of the Hugging Face hub: repositories and search. The only user of huggingface_hub.
+"""Client of the Hugging Face hub: repositories and search.
 
 Session, token, endpoint, proxies and offline mode are those of the library, as the user set them.
 """
-
-from __future__ import annotations
 
 import logging
 import os
@@ -12,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -51,16 +50,11 @@ class SearchHit:
 
 
 class HubClient:
-    """The hub as the user sees it.
-
-    endpoint: its base URL, "" for that of HF_ENDPOINT. is_offline: make no connection.
-    """
+    """The hub. endpoint: its base URL, "" for that of HF_ENDPOINT. is_offline: make no connection."""
 
     def __init__(self, *, endpoint: str = "", is_offline: bool = False) -> None:
         # Read by the library at import. Its own transfer protocol does not resume after a kill.
-        os.environ["HF_HUB_DISABLE_XET"] = "1"
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
         if is_offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
         import huggingface_hub
@@ -101,10 +95,9 @@ class HubClient:
         """Return the listings of repositories, fetched in parallel, without those that cannot be read."""
 
         def fetch_or_none(repository: str) -> RepositoryListing | None:
-            try:
+            with suppress(HubError):
                 return self.fetch_listing(repository)
-            except HubError:
-                return None
+            return None
 
         with ThreadPoolExecutor(_MAX_PARALLEL, "listing") as pool:
             results = pool.map(fetch_or_none, repositories)
@@ -202,19 +195,14 @@ class HubClient:
 
 
 def _to_hub_file(sibling: Any) -> HubFile:
-    sha256 = str(sibling.lfs.sha256).lower() if sibling.lfs is not None else ""
-    git_oid = str(sibling.blob_id or "").lower()
-    return HubFile(
-        str(sibling.rfilename),
-        int(sibling.size or 0),
-        sha256 if re.fullmatch(r"[0-9a-f]{64}", sha256) else "",
-        git_oid if re.fullmatch(r"[0-9a-f]{40}", git_oid) else "",
-    )
+    sha256 = re.fullmatch(r"[0-9a-f]{64}", str(sibling.lfs.sha256 if sibling.lfs is not None else "").lower())
+    git_oid = re.fullmatch(r"[0-9a-f]{40}", str(sibling.blob_id).lower())
+    hashes = (match[0] if match else "" for match in (sha256, git_oid))
+    return HubFile(str(sibling.rfilename), int(sibling.size or 0), *hashes)
 
 
 def _get_licence(info: Any) -> str:
-    card_data = info.card_data
-    licence = getattr(card_data, "license_name", None) or getattr(card_data, "license", None)
+    licence = getattr(info.card_data, "license_name", None) or getattr(info.card_data, "license", None)
     if isinstance(licence, str):
         return licence
     return next((tag.removeprefix("license:") for tag in info.tags or () if tag.startswith("license:")), "")

@@ -1,7 +1,5 @@
 """Download of one model: lock its files, check its header, fetch what is missing, verify, and put it in place."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import shutil
@@ -132,8 +130,7 @@ class ModelDownload(ExitStack):
             self._finalize(item, transfer)
 
     def _acquire_lock(self, destination: Destination, total: int) -> Iterator[DownloadProgress]:
-        """Acquire the lock that other programs hold too while they download into the hub's cache, yielding the
-        progress of its holder. Raises DownloadError."""
+        """Acquire the lock that every program holds during a download, yielding the holder's progress."""
         last_seen, stalled_s = None, 0.0
         try:
             destination.lock.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """Plans of downloads: from a reference to the files on the hub or on a plain server, and to their header."""
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import re
@@ -66,10 +64,8 @@ class DownloadPlan:
 
     def write_ref(self, paths: Paths) -> None:
         """Record the commit of the revision in the hub's cache, for programs that are offline. Raises OSError."""
-        if not self.commit:
-            return
         path = repository_folder(paths.models, self.origin) / "refs" / (self.revision or "main")
-        if self.revision or not path.exists():
+        if self.commit and (self.revision or not path.exists()):
             # The cache may be shared by several users: its files are not private.
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f"{path.name}.{os.getpid()}.tmp")

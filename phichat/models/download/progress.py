@@ -1,7 +1,5 @@
 """Progress of a download."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from dataclasses import dataclass

@@ -1,9 +1,4 @@
-"""Reads of byte ranges of one remote file.
-
-Everything that another attempt may solve is a TransferInterrupted, everything else a typed error.
-"""
-
-from __future__ import annotations
+"""Reads of byte ranges of one remote file. They raise TransferInterrupted where another attempt may succeed."""
 
 import re
 import socket
@@ -129,7 +124,8 @@ class RemoteFile:
             raise TransferInterrupted("the connection failed") from None
         except (httpx2.TransportError, httpx2.StreamError):
             raise TransferInterrupted("the connection broke") from None
-        except httpx2.InvalidURL:
+        except (httpx2.InvalidURL, ValueError):
+            # ValueError: from urllib, for instance for the port in a redirect.
             raise DownloadError(f"The address of {self.name} is not a valid URL", "Check the address") from None
         except OfflineModeIsEnabled:
             raise offline_error() from None

@@ -8,9 +8,8 @@ Bytes are recorded after they are written, both into the page cache, which outli
 the journal may be ahead of the bytes; the hashes show that.
 """
 
-from __future__ import annotations
-
 import struct
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -87,11 +86,9 @@ class ResumeJournal:
 
 def read_progress(path: Path) -> tuple[int, int] | None:
     """Return (bytes present, bytes in total) of a partial download, None if the file is not a journal."""
-    try:
+    with suppress(OSError, struct.error):
         content = path.read_bytes()
         magic, chunk, _, size, _ = _HEADER.unpack_from(content)
-        if magic != _MAGIC or chunk != CHUNK_BYTES:
-            return None
-        return sum(struct.unpack_from(f"<{-(-size // CHUNK_BYTES)}I", content, _HEADER.size)), size
-    except (OSError, struct.error):
-        return None
+        if (magic, chunk) == (_MAGIC, CHUNK_BYTES):
+            return sum(struct.unpack_from(f"<{-(-size // CHUNK_BYTES)}I", content, _HEADER.size)), size
+    return None

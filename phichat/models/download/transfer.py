@@ -6,8 +6,6 @@ ResumeJournal), damage is found at once and only its chunk is fetched again. Whe
 wrong, every chunk is fetched until two fetches of it agree.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -45,10 +43,7 @@ _MIN_READ = 1 << 20
 
 
 class FileDownload:
-    """Partial file and its journal, until it is complete and verified. Held by one process at a time.
-
-    Raises StorageError.
-    """
+    """Partial file and its journal, held by one process, until it is complete and verified. Raises StorageError."""
 
     def __init__(self, file: PlannedFile) -> None:
         self._remote_file, self.size, self._expected_sha256 = file.remote_file, file.remote_file.size, file.sha256
@@ -87,7 +82,7 @@ class FileDownload:
     def run(self) -> Iterator[DownloadProgress]:
         """Fetch what is missing and verify it, yielding the progress about ten times a second; then set `sha256`.
 
-        Closing the iterator stops the transfer; the bytes received are kept. Raises PhichatError.
+        Closing the iterator stops the transfer; the partial file keeps the bytes received. Raises PhichatError.
         """
         try:
             self._start_thread(self._hash_all)
@@ -120,7 +115,7 @@ class FileDownload:
         return DownloadProgress(self.done_bytes, self.size, self.fetched_bytes, notice)
 
     def stop(self) -> None:
-        """End the threads; the bytes received are kept."""
+        """End the threads; the partial file keeps the bytes received."""
         self._stop_event.set()
         with self._condition:
             self._condition.notify_all()
@@ -184,7 +179,6 @@ class FileDownload:
         return DownloadError(f"Internal error in phichat ({type(error).__name__})", TRY_AGAIN, detail=detail)
 
     def _should_parallelize(self, elapsed_s: float) -> bool:
-        """Return whether several connections may be faster than one."""
         is_large = self.size - self.done_bytes > _PARALLEL_MIN_BYTES
         is_slow = 0 < self.fetched_bytes < _SINGLE_CONNECTION_RATE * elapsed_s
         return self._remote_file.supports_ranges is True and is_large and is_slow

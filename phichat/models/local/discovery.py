@@ -1,9 +1,4 @@
-"""Discovery of the models on this machine, where they are; nothing is copied.
-
-Only directories, small manifests and file sizes are read, never the content of a model.
-"""
-
-from __future__ import annotations
+"""Discovery of the models on this machine. Only folders, small manifests and file sizes are read; nothing is copied."""
 
 import importlib.util
 import json
@@ -35,11 +30,7 @@ class ModelPart:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """An installed model.
-
-    parts: its files, all of a split model. aliases: other names for it. repository: on the hub, "" if it is not from
-    there. spec: its entry in the registry.
-    """
+    """Installed model. parts: its files. aliases: other names. repository: on the hub, or "". spec: registry entry."""
 
     name: str
     source: ModelSource

@@ -4,8 +4,6 @@ A hash holds for a file as it was when it was read: its fingerprint includes the
 cannot be set, so a write that restores the modification time is noticed too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterator
@@ -15,8 +13,8 @@ from pathlib import Path
 
 from phichat.cancel import CancelToken
 from phichat.errors import ModelFileError
-from phichat.storage.file_metadata import FileMetadataCache
 from phichat.storage.fingerprint import compute_fingerprint
+from phichat.storage.json_file import FileMetadataCache
 
 _BUFFER_BYTES = 1 << 20
 _REPORT_INTERVAL_S = 0.1

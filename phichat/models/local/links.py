@@ -1,7 +1,5 @@
 """Links: names for the user's own model files, which stay where they are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

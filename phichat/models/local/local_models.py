@@ -5,25 +5,69 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from phichat.errors import ModelNotInstalled, UsageError
+from phichat.errors import ModelNotInstalled, PhichatError, UsageError
+from phichat.gguf.split import list_split_paths
 from phichat.models.hub_layout import parse_quantization
 from phichat.models.local.discovery import ModelFile, discover_models, model_at_path
 from phichat.models.local.hash_cache import HashCache
-from phichat.models.local.header_cache import HeaderCache, HeaderSummary
 from phichat.models.local.locations import ModelLocations, ModelSource
 from phichat.models.local.usage_log import UsageLog
 from phichat.models.registry import ModelSpec, find_spec, missing_file_error, read_registry, unknown_model_error
 from phichat.paths import Paths, expand_user
+from phichat.storage.fingerprint import compute_fingerprint
+from phichat.storage.json_file import FileMetadataCache
 
 DEMO_MODEL = "smollm2-135m"
 """The model of the `demo` extra."""
 
 _HUB_SITES = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/", re.IGNORECASE)
 _SPEC = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+?)(?::(?P<quantization>[\w.-]+))?(?P<file>(?:/[^/]+)*/[^/]+\.gguf)?")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderSummary:
+    """Facts from a header. problem: why the model cannot chat, "" if it can; damaged: the file itself is at fault."""
+
+    architecture: str = ""
+    title: str = ""
+    quantization: str = ""
+    context_length: int = 0
+    problem: str = ""
+    damaged: bool = False
+
+
+class HeaderCache(FileMetadataCache):
+    """Header summaries, by path. Reading past a vocabulary takes tens of milliseconds, so it is done once per file."""
+
+    def get_summary(self, path: Path) -> HeaderSummary:
+        """Return the summary of a model, whole or split. Does not raise: errors become its problem."""
+        entry, key = self.read_entry(path), [list(compute_fingerprint(part)) for part in list_split_paths(path)]
+        if entry.get("key") == key:
+            with suppress(KeyError, TypeError):
+                return HeaderSummary(**entry["facts"])
+        summary = _read_summary(path)
+        if all(key):
+            self.write_entry(path, {"key": key, "facts": asdict(summary)})
+        return summary
+
+
+def _read_summary(path: Path) -> HeaderSummary:
+    from phichat.gguf.header import check_usable, read_model_header
+
+    header, problem = None, ""
+    try:
+        header = read_model_header(path)
+        check_usable(header, path)
+    except PhichatError as error:
+        problem = error.message
+    if header is None:
+        return HeaderSummary(problem=problem, damaged=True)
+    return HeaderSummary(header.architecture, header.name, header.quantization, header.context_length, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +91,9 @@ class LocalModels:
     @classmethod
     def from_paths(cls, paths: Paths, environ: Mapping[str, str] = os.environ) -> LocalModels:
         """Return the models of these folders. Raises ConfigError for the user's models.toml."""
-        return cls(
-            ModelLocations.from_environment(paths, environ),
-            read_registry(paths.user_registry),
-            HashCache(paths.hash_cache),
-            UsageLog(paths.usage_log),
-            HeaderCache(paths.header_cache),
-        )
+        locations, registry = ModelLocations.from_environment(paths, environ), read_registry(paths.user_registry)
+        caches = HashCache(paths.hash_cache), UsageLog(paths.usage_log), HeaderCache(paths.header_cache)
+        return cls(locations, registry, *caches)
 
     @cached_property
     def models(self) -> tuple[ModelFile, ...]:
@@ -102,10 +142,7 @@ class LocalModels:
         return model
 
     def find_by_name(self, query: str) -> ModelFile | None:
-        """Return the installed model of a registry name, an alias, any spec or name; a path is not followed.
-
-        Raises UsageError for an ambiguous name.
-        """
+        """Return the installed model of a name, an alias or a spec, not of a path. Raises UsageError if ambiguous."""
         name = _parse_name(query)
         spec = find_spec(self.registry, name)
         matches = [model for model in self.models if spec and model.spec == spec]

@@ -14,18 +14,13 @@ from phichat.paths import Paths, expand_user
 class ModelSource(StrEnum):
     """Origin of a model, in order of preference."""
 
-    HUB = "hub"
-    """The hub's cache, shared with every program that downloads from there."""
-    DOWNLOAD = "download"
-    """A plain URL."""
-    LINK = "link"
-    """A file of the user's that was linked."""
-    PACKAGE = "package"
-    """An installed Python package."""
+    HUB = "hub"  # the hub's cache, shared with every program that downloads from there
+    DOWNLOAD = "download"  # a plain URL
+    LINK = "link"  # a file of the user's that was linked
+    PACKAGE = "package"  # an installed Python package
     LM_STUDIO = "lm-studio"
     OLLAMA = "ollama"
-    PATH = "path"
-    """A path that the user named."""
+    PATH = "path"  # a path that the user named
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """Removal of models: only phichat's own and the hub cache's, and only files that nothing else needs."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -49,7 +47,7 @@ def remove_model(model: ModelFile, local_models: LocalModels) -> int:
 
 
 def _remove_from_hub_cache(model: ModelFile, cache: Path) -> int:
-    """Remove the same file in every revision; a blob that another file links to stays."""
+    """Remove the same file in every revision, and its blob unless another file links to it."""
     folder, freed = repository_folder(cache, model.repository), 0
     snapshots = folder / "snapshots"
     for part in model.parts:

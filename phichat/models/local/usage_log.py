@@ -1,13 +1,11 @@
 """When each model was used last, and how fast it generated."""
 
-from __future__ import annotations
-
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from time import time_ns
 
 from phichat.models.local.hash_cache import utc_now
-from phichat.storage.file_metadata import FileMetadataCache
+from phichat.storage.json_file import FileMetadataCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +22,11 @@ class UsageLog(FileMetadataCache):
 
     def note(self, path: Path, *, is_explicit: bool) -> None:
         """Record that a model was loaded; is_explicit: the user chose it, so that it is the default from now on."""
-        chosen = {"chosen_at_ns": time_ns()} if is_explicit else {}
-        self.write_entry(path, {**self.read_entry(path), "used_at": utc_now(), **chosen})
+        self.update_entry(path, used_at=utc_now(), **({"chosen_at_ns": time_ns()} if is_explicit else {}))
 
     def record_speed(self, path: Path, speed: GenerationSpeed) -> None:
         """Record the speed of a model."""
-        self.write_entry(path, {**self.read_entry(path), "speed": astuple(speed)})
+        self.update_entry(path, speed=astuple(speed))
 
     def last_used_at(self, path: Path) -> str | None:
         """Return when a model was loaded last, ISO 8601 UTC."""

@@ -1,7 +1,5 @@
 """Verification of model files against the hashes that they should have."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,10 +75,7 @@ class VerifyResult:
 
 
 def verify_model(model: ModelFile, hash_cache: HashCache, cancel: CancelToken) -> Iterator[float | VerifyResult]:
-    """Read all files of a model and record their hashes, yielding the fraction done, at the end the result.
-
-    A cancel ends it without a result.
-    """
+    """Read and hash all files of a model, yielding the fraction done and at the end the result; none after a cancel."""
     if missing := [part.path.name for part in model.parts if not part.path.is_file()]:
         yield VerifyResult(ok=False, reason=f"{missing[0]} is missing")
         return

@@ -251,7 +251,7 @@ def test_a_larger_context_never_takes_less(
     hardware = machine(*found, free=free)
     smaller = plan_offload(header, hardware, OffloadRequest(256 * steps))
     larger = plan_offload(header, hardware, OffloadRequest(256 * (steps + more)))
-    assert larger.kv_cache >= smaller.kv_cache
+    assert larger.all_devices.kv_cache >= smaller.all_devices.kv_cache
     assert smaller.fits or not larger.fits
     if smaller.fits and larger.fits:
         assert larger.n_gpu_layers <= smaller.n_gpu_layers

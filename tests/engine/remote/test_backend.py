@@ -11,7 +11,7 @@ import pytest
 from phichat.cancel import CancelToken
 from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.engine.remote.backend import RemoteBackend
-from phichat.engine.remote.models import list_models
+from phichat.engine.remote.client import list_models
 from phichat.errors import (
     ContextOverflow,
     EndpointAuthError,

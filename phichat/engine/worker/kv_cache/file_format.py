@@ -8,6 +8,7 @@ a checksum, and a file can be judged without reading its payload (the bytes of `
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import ctypes
 import hashlib
@@ -16,10 +17,9 @@ import os
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Generic, TypeVar
 
 import msgspec
 
@@ -27,47 +27,37 @@ MAGIC = b"phichat KV 1\r\n\x1a\n"
 _MAX_JSON_BYTES = 4096
 _TOKEN_BYTES = 4
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_CHUNK_BYTES = 256 << 10  # bytes that a processor cache holds: each chunk is hashed when it was just read
 
 _Size = Annotated[int, msgspec.Meta(ge=0)]
+_Tokens = TypeVar("_Tokens", bytes, _Size)
 
 
 class CorruptKvFile(Exception):
     """A file that is not what was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class KvFileHeader:
+class _Header(msgspec.Struct, Generic[_Tokens], frozen=True, forbid_unknown_fields=True):
     """Header of a file.
 
     key: of everything that changes the numbers in it, 64 hex digits. owner: the conversation's key.
-    tokens: see `pack_tokens`. seconds: that evaluating one token took. divisible: if a prefix of the tokens can be
-    used alone. payload: bytes; sha256: of the payload, in hex.
+    tokens: see `pack_tokens`; in the JSON their number. seconds: that evaluating one token took. divisible: if a prefix
+    of the tokens can be used alone. payload: bytes; sha256: of the payload, in hex.
     """
 
     key: str
     owner: str
-    tokens: bytes
-    seconds: float
-    divisible: bool
-    payload: int
-    sha256: str
-
-    @property
-    def token_count(self) -> int:
-        return len(self.tokens) // _TOKEN_BYTES
-
-
-class _HeaderFields(msgspec.Struct, forbid_unknown_fields=True):
-    """JSON of a header. tokens: how many there are."""
-
-    key: str
-    owner: str
-    tokens: _Size
+    tokens: _Tokens
     seconds: float
     divisible: bool
     payload: _Size
     sha256: str
+
+    @property
+    def token_count(self: _Header[bytes]) -> int:
+        return len(self.tokens) // _TOKEN_BYTES
+
+
+KvFileHeader = _Header[bytes]
 
 
 def pack_tokens(tokens: Sequence[int]) -> bytes:
@@ -82,14 +72,8 @@ def unpack_tokens(tokens: bytes) -> list[int]:
 
 def common_prefix_length(first: bytes, second: bytes) -> int:
     """Return the number of tokens that two packed lists start with in common."""
-    low, high = 0, min(len(first), len(second)) // _TOKEN_BYTES
-    while low < high:
-        mid = (low + high + 1) // 2
-        if first[: mid * _TOKEN_BYTES] == second[: mid * _TOKEN_BYTES]:
-            low = mid
-        else:
-            high = mid - 1
-    return low
+    lengths = range(_TOKEN_BYTES, min(len(first), len(second)) + 1, _TOKEN_BYTES)
+    return bisect.bisect_left(lengths, True, key=lambda length: first[:length] != second[:length])
 
 
 def max_file_size(token_count: int, payload_bytes: int) -> int:
@@ -116,26 +100,21 @@ def is_being_written(path: Path) -> bool:
         return path.exists()
     import fcntl
 
-    try:
-        with path.open("rb") as file:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
+        except BlockingIOError:
+            return True
     return False
 
 
 def write_file(file: BinaryIO, header: KvFileHeader, payload: Any) -> None:
     """Fill a file of `create_file`, wait until it is on the disk, and close it. Raises OSError."""
-    fields = {name: getattr(header, name) for name in _HeaderFields.__struct_fields__}
-    document = msgspec.json.encode({**fields, "tokens": header.token_count})
+    document = msgspec.json.encode({**msgspec.structs.asdict(header), "tokens": header.token_count})
     prefix = MAGIC + len(document).to_bytes(4, "little") + document + header.tokens
     with file:
         file.write(prefix + hashlib.sha256(prefix).digest())
-        view = memoryview(payload).cast("B")
-        for offset in range(0, len(view), _CHUNK_BYTES):
-            file.write(view[offset : offset + _CHUNK_BYTES])
+        file.write(payload)
         file.truncate()
         file.flush()
         os.fsync(file.fileno())
@@ -150,7 +129,7 @@ def read_header(file: BufferedReader) -> KvFileHeader:
         raise CorruptKvFile("the file does not begin like a KV file")
     document = _read_exactly(file, length)
     try:
-        fields = msgspec.json.decode(document, type=_HeaderFields)
+        fields = msgspec.json.decode(document, type=_Header[_Size])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptKvFile("the header's JSON is invalid") from error
     tokens_size = size - len(prefix) - length - _DIGEST_BYTES - fields.payload
@@ -167,11 +146,8 @@ def map_payload(file: BufferedReader, header: KvFileHeader) -> ctypes.Array[ctyp
 
     All of it is read and hashed first, in chunks: a disk that cannot read it fails here, and no copy is needed.
     """
-    payload_offset, checksum = file.tell(), hashlib.sha256()
-    chunk = memoryview(bytearray(_CHUNK_BYTES))
-    while count := file.readinto(chunk):
-        checksum.update(chunk[:count])
-    if checksum.hexdigest() != header.sha256:
+    payload_offset = file.tell()
+    if hashlib.file_digest(file, "sha256").hexdigest() != header.sha256:
         raise CorruptKvFile("the payload's checksum does not match")
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     return (ctypes.c_uint8 * header.payload).from_buffer(mapped, payload_offset)

@@ -12,19 +12,21 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, BinaryIO
+
+import msgspec
 
 from phichat.engine import kv_store
 from phichat.engine.ipc.protocol import LoadModel
 from phichat.engine.kv_store import COMPLETE_SUFFIX, PARTIAL_SUFFIX, RESTORING_SUFFIX, KvStore, KvStoreFile
 from phichat.engine.worker.kv_cache import file_format
 from phichat.engine.worker.kv_cache.file_format import CorruptKvFile, KvFileHeader, is_being_written
-from phichat.engine.worker.kv_cache.sequences import MIN_SHARED_PREFIX, Sequence, SequencePool
+from phichat.engine.worker.kv_cache.sequences import MIN_SHARED_PREFIX, KvSequence, SequencePool, common_prefix_length
 
 _MIN_TOKENS = 128  # tokens that are worth a file
 _MIN_NEW_TOKENS_ON_EXIT = 8  # tokens that no file has yet, for which a new one is written when the engine exits
@@ -35,6 +37,8 @@ _WRITE_COST_FACTOR = 4
 """While the engine runs, a sequence is saved if that saves this many times the time of restoring: disks wear."""
 _WRITER_TIMEOUT_S = 3.0  # how long to wait for another engine that exits and still writes the conversation wanted here
 _LARGE_COPY_BYTES = 256_000_000
+_KEY_FIELDS = "n_ctx n_batch sequences n_gpu_layers tensor_split type_k type_v extra_buffers identity"
+_NEW_NAMES = {"sequences": "n_seq_max", "identity": "model_identity"}
 
 
 def compute_cache_key(request: LoadModel) -> str:
@@ -42,17 +46,7 @@ def compute_cache_key(request: LoadModel) -> str:
 
     The names and their order are those of version 0.1, so that its files stay valid.
     """
-    fields = {
-        "n_ctx": request.n_ctx,
-        "n_batch": request.n_batch,
-        "sequences": request.n_seq_max,
-        "n_gpu_layers": request.n_gpu_layers,
-        "tensor_split": request.tensor_split,
-        "type_k": request.type_k,
-        "type_v": request.type_v,
-        "extra_buffers": request.extra_buffers,
-        "identity": request.model_identity,
-    }
+    fields = {name: getattr(request, _NEW_NAMES.get(name, name)) for name in _KEY_FIELDS.split()}
     return hashlib.sha256(json.dumps(fields).encode() + file_format.MAGIC).hexdigest()
 
 
@@ -61,28 +55,17 @@ class _StoredCache:
     file: KvStoreFile
     header: KvFileHeader
 
-    def common_prefix(self, tokens: bytes) -> int:
-        return file_format.common_prefix_length(self.header.tokens, tokens)
-
-    def can_start(self, shared: int) -> bool:
-        """Return True if a prompt that shares that many tokens can start from it."""
-        return self.header.divisible or shared == self.header.token_count
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """A copy of a sequence, to be written. replaced: the files that it supersedes."""
-
-    part_path: Path
-    file: BinaryIO
-    header: KvFileHeader
-    payload: Any
-    replaced: tuple[Path, ...]
-    last_used_ns: int
+    def usable_prefix(self, tokens: bytes) -> int:
+        """Return how many of its tokens a prompt can start with."""
+        shared = file_format.common_prefix_length(self.header.tokens, tokens)
+        return shared if self.header.divisible or shared == self.header.token_count else 0
 
 
 class KvPersistence:
-    """Saves and restores the sequences of one loaded model; does nothing if the request names no folder."""
+    """Saves and restores the sequences of one loaded model; does nothing if the request names no folder.
+
+    dirty: sequences that a complete answer has changed, to be saved (`save_next`) when the engine is idle.
+    """
 
     def __init__(self, lib: Any, context: Any, pool: SequencePool, request: LoadModel) -> None:
         self._lib, self._context, self._pool = lib, context, pool
@@ -90,10 +73,10 @@ class KvPersistence:
         is_enabled = request.kv_store_path and request.kv_store_budget
         self._store = KvStore(Path(request.kv_store_path), request.kv_store_budget) if is_enabled else None
         self._key = compute_cache_key(request)
-        self._stored_caches: dict[Path, _StoredCache] = {}
+        self._stored_caches: dict[KvStoreFile, _StoredCache] = {}
         self._prefill_s = self._prefill_tokens = 0.0
         self._writer_thread: Thread | None = None
-        self._dirty: set[Sequence] = set()
+        self.dirty: set[KvSequence] = set()
         if self._store:
             with contextlib.suppress(OSError):
                 self._store.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -105,11 +88,7 @@ class KvPersistence:
         if tokens >= _MIN_NEW_TOKENS_ON_EXIT:
             self._prefill_s, self._prefill_tokens = self._prefill_s + seconds, self._prefill_tokens + tokens
 
-    @property
-    def _seconds_per_token(self) -> float:
-        return self._prefill_s / self._prefill_tokens if self._prefill_tokens else 0.0
-
-    def acquire(self, tokens: Tokens[int], may_continue: Callable[[], bool]) -> Sequence | None:
+    def acquire(self, tokens: Sequence[int], may_continue: Callable[[], bool]) -> KvSequence | None:
         """Return an idle sequence for the tokens, see `SequencePool.acquire`.
 
         may_continue: returns True while the client is connected, which may go on with the sequence later.
@@ -123,12 +102,11 @@ class KvPersistence:
                 length = one.reusable_prefix(tokens) if one is best else 0
                 if length < len(one.cached_tokens) and self._is_cheap_to_recreate(one, length):
                     one.truncate(length)
-        sequence = self._pool.acquire(tokens)
-        if sequence:
+        if sequence := self._pool.acquire(tokens):
             sequence.may_continue = may_continue
         return sequence
 
-    def _is_cheap_to_recreate(self, sequence: Sequence, length: int) -> bool:
+    def _is_cheap_to_recreate(self, sequence: KvSequence, length: int) -> bool:
         """Return True if little is lost when the sequence is cut to that length."""
         count = len(sequence.cached_tokens)
         if count - length < _MIN_TOKENS:
@@ -138,18 +116,18 @@ class KvPersistence:
         if self._store is None:
             return False
         tokens = file_format.pack_tokens(sequence.cached_tokens)
-        shared = max((stored.common_prefix(tokens) for stored in self._list_stored()), default=0)
+        shared = max((stored.usable_prefix(tokens) for stored in self._list_stored()), default=0)
         return count - shared < _MIN_TOKENS or self._start_save(sequence, on_exit=True)
 
     # Restoring
 
     def restore_for(
-        self, sequence: Sequence, tokens: Tokens[int], conversation_id: str, is_cancelled: Callable[[], bool]
+        self, sequence: KvSequence, tokens: Sequence[int], conversation_id: str, is_cancelled: Callable[[], bool]
     ) -> None:
         """Assign an acquired sequence to a conversation, and restore a saved prefix of its prompt where that pays."""
         sequence.conversation_key = kv_store.encode_conversation_id(conversation_id)
         sequence.last_used_ns = time.time_ns()
-        self._dirty.discard(sequence)  # the tokens of its last conversation may not be saved under this one's name
+        self.dirty.discard(sequence)  # the tokens of its last conversation may not be saved under this one's name
         if self._store is None:
             return
         self._wait_for_writer(self._store, sequence.conversation_key, is_cancelled)
@@ -157,7 +135,7 @@ class KvPersistence:
         while (best := self._find_best(packed, len(sequence.cached_tokens), skipped)) and not is_cancelled():
             skipped.add(best.file.path)
             if self._restore_cache(best, sequence):
-                sequence.truncate_to_prefix_of(tokens)
+                sequence.truncate(common_prefix_length(sequence.cached_tokens, tokens[:-1]))
                 if not self._prefill_tokens:
                     self.record_prefill(best.header.seconds * best.header.token_count, best.header.token_count)
 
@@ -165,10 +143,9 @@ class KvPersistence:
         """Wait while another engine, which answered last and exits, writes the conversation."""
         deadline, names = time.monotonic() + _WRITER_TIMEOUT_S, (self._key[:16], conversation_key, PARTIAL_SUFFIX)
         while conversation_key and not self._is_writing and time.monotonic() < deadline and not is_cancelled():
-            if not any(
-                (file.model_key, file.conversation_key, file.suffix) == names and is_being_written(file.path)
-                for file in store.list_files()
-            ):
+            files = store.list_files()
+            parts = [file for file in files if (file.model_key, file.conversation_key, file.path.suffix) == names]
+            if not any(is_being_written(file.path) for file in parts):
                 return
             time.sleep(0.01)
 
@@ -176,28 +153,22 @@ class KvPersistence:
         """Return the stored cache that saves most, if it saves clearly more than the KV cache does already."""
 
         def time_saved(stored: _StoredCache) -> float:
-            shared = stored.common_prefix(packed)
-            if shared - cached_count < _MIN_RESTORE_GAIN or not stored.can_start(shared):
-                return 0.0
-            return (shared - cached_count) * stored.header.seconds - 2 * stored.header.payload / _RESTORE_BYTES_PER_S
+            gain = stored.usable_prefix(packed) - cached_count
+            restore_s = stored.header.payload / _RESTORE_BYTES_PER_S
+            return gain * stored.header.seconds - 2 * restore_s if gain >= _MIN_RESTORE_GAIN else 0.0
 
         candidates = [stored for stored in self._list_stored() if stored.file.path not in skipped]
         best = max(candidates, key=time_saved, default=None)
         return best if best and time_saved(best) > 0 else None
 
-    def _list_stored(self) -> Iterator[_StoredCache]:
+    def _list_stored(self) -> Collection[_StoredCache]:
         """Return the files with this key as they are now; remove damaged ones."""
         assert self._store is not None
-        previous, self._stored_caches = self._stored_caches, {}
-        for file in self._store.list_files():
-            if file.model_key != self._key[:16] or file.suffix != COMPLETE_SUFFIX:
-                continue
-            stored = previous.get(file.path)
-            if stored is None or stored.file != file:
-                stored = self._read_stored(self._store, file)
-            if stored is not None:
-                self._stored_caches[file.path] = stored
-        return iter(self._stored_caches.values())
+        names = (self._key[:16], COMPLETE_SUFFIX)
+        files = [file for file in self._store.list_files() if (file.model_key, file.path.suffix) == names]
+        caches = [self._stored_caches.get(file) or self._read_stored(self._store, file) for file in files]
+        self._stored_caches = {stored.file: stored for stored in caches if stored}
+        return self._stored_caches.values()
 
     def _read_stored(self, store: KvStore, file: KvStoreFile) -> _StoredCache | None:
         with contextlib.suppress(CorruptKvFile, MemoryError):
@@ -206,36 +177,36 @@ class KvPersistence:
                     header = file_format.read_header(content)
             except OSError:
                 return None
-            is_usable = (header.key, header.owner) == (self._key, file.conversation_key)
-            is_usable = is_usable and header.payload <= store.budget
-            if is_usable and not store.was_deleted_since(file.conversation_key, file.changed_ns):
+            is_ours = (header.key, header.owner) == (self._key, file.conversation_key)
+            was_deleted = store.was_deleted_since(file.conversation_key, file.changed_ns)
+            if is_ours and header.payload <= store.budget and not was_deleted:
                 return _StoredCache(file, header)
         _remove_file(file.path)
         return None
 
-    def _restore_cache(self, stored: _StoredCache, sequence: Sequence) -> bool:
+    def _restore_cache(self, stored: _StoredCache, sequence: KvSequence) -> bool:
         """Load a file into a sequence; False when that fails.
 
         The file has another name meanwhile, so that no engine tries again if this process dies of it.
         """
-        path, restoring_path = stored.file.path, stored.file.path.with_suffix(RESTORING_SUFFIX)
+        path, restoring_path, is_restored = stored.file.path, stored.file.path.with_suffix(RESTORING_SUFFIX), False
         try:
             path.rename(restoring_path)
             is_restored = self._load_into(restoring_path, stored.header, sequence)
             os.utime(restoring_path)
+            # One that was not restored may have lacked the cells that busy sequences hold: it stays valid.
+            is_valid = is_restored or any(other.is_busy for other in self._pool.sequences if other is not sequence)
         except CorruptKvFile:
-            _remove_file(restoring_path)
-            return False
+            is_valid = False
         except OSError:
             return False
-        if is_restored or any(other.is_busy for other in self._pool.sequences if other is not sequence):
-            # One that was not restored may have lacked the cells that busy sequences hold: it stays valid.
+        if is_valid:
             self._publish(restoring_path, path, stored.file.conversation_key, stored.file.changed_ns)
         else:
             _remove_file(restoring_path)
         return is_restored
 
-    def _load_into(self, path: Path, header: KvFileHeader, sequence: Sequence) -> bool:
+    def _load_into(self, path: Path, header: KvFileHeader, sequence: KvSequence) -> bool:
         """Load a file; False when llama.cpp refuses it. Raises CorruptKvFile and OSError before llama.cpp sees it."""
         with path.open("rb") as content:
             if file_format.read_header(content) != header:
@@ -254,15 +225,10 @@ class KvPersistence:
 
     # Saving
 
-    def mark_dirty(self, sequence: Sequence) -> None:
+    def mark_dirty(self, sequence: KvSequence) -> None:
         """Mark a sequence as changed by a complete answer, to be saved when the engine is idle."""
         if self._store and sequence.conversation_key:
-            self._dirty.add(sequence)
-
-    @property
-    def has_dirty(self) -> bool:
-        """True if a sequence is marked: call `save_next` when idle."""
-        return bool(self._dirty)
+            self.dirty.add(sequence)
 
     @property
     def needs_save_on_exit(self) -> bool:
@@ -278,17 +244,16 @@ class KvPersistence:
     def save_next(self) -> None:
         """Copy one marked sequence and write it in another thread; do nothing while one is being written."""
         if not self._is_writing:
-            self._start_save(self._dirty.pop(), on_exit=False)
+            self._start_save(self.dirty.pop(), on_exit=False)
 
-    def _start_save(self, sequence: Sequence, *, on_exit: bool) -> bool:
+    def _start_save(self, sequence: KvSequence, *, on_exit: bool) -> bool:
         """Let another thread write a copy of a sequence; False when it is not worth it or the thread is busy."""
         if self._is_writing:
             return False
-        snapshot = self._take_snapshot(sequence, on_exit=on_exit)
-        if snapshot:
-            self._writer_thread = Thread(target=self._write_snapshot, args=(snapshot,), daemon=True)
+        if write := self._take_snapshot(sequence, on_exit=on_exit):
+            self._writer_thread = Thread(target=write, daemon=True)
             self._writer_thread.start()
-        return snapshot is not None
+        return write is not None
 
     def save_all(self) -> None:
         """Write every sequence that is worth it, before the engine exits."""
@@ -297,14 +262,14 @@ class KvPersistence:
         if self._writer_thread:
             self._writer_thread.join()
         for sequence in sorted(self._pool.sequences, key=lambda one: -one.last_used_ns):
-            if snapshot := self._take_snapshot(sequence, on_exit=True):
-                self._write_snapshot(snapshot)
+            if write := self._take_snapshot(sequence, on_exit=True):
+                write()
 
-    def _take_snapshot(self, sequence: Sequence, *, on_exit: bool) -> _Snapshot | None:
-        """Copy a sequence and reserve its file; None when it is not worth a file now, or on exit."""
+    def _take_snapshot(self, sequence: KvSequence, *, on_exit: bool) -> Callable[[], None] | None:
+        """Copy a sequence, reserve its file, and return a function that writes it; None when that is not worth it."""
         assert self._store is not None
         conversation_key, last_used_ns = sequence.conversation_key, sequence.last_used_ns
-        count, token_s = len(sequence.cached_tokens), self._seconds_per_token
+        count, token_s = len(sequence.cached_tokens), self._prefill_s / (self._prefill_tokens or 1)
         if not conversation_key or count < _MIN_TOKENS or self._store.was_deleted_since(conversation_key, last_used_ns):
             return None
         size = int(self._lib.llama_state_seq_get_size(self._context, sequence.seq_id))
@@ -312,18 +277,13 @@ class KvPersistence:
         if count * token_s <= restore_s:
             return None
         tokens = file_format.pack_tokens(sequence.cached_tokens)
-        shared = {stored: stored.common_prefix(tokens) for stored in self._list_stored()}
-        new_tokens = count - max((known for stored, known in shared.items() if stored.can_start(known)), default=0)
-        worth = (
-            new_tokens >= _MIN_NEW_TOKENS_ON_EXIT if on_exit else new_tokens * token_s > _WRITE_COST_FACTOR * restore_s
-        )
-        if not worth or not _has_memory_for(size):
+        shared = {stored: stored.usable_prefix(tokens) for stored in self._list_stored()}
+        new_tokens = count - max(shared.values(), default=0)
+        min_new_tokens = _MIN_NEW_TOKENS_ON_EXIT if on_exit else _WRITE_COST_FACTOR * restore_s / token_s
+        if new_tokens < min_new_tokens or not _has_memory_for(size):
             return None
-        replaced = tuple(
-            stored.file.path
-            for stored, known in shared.items()
-            if stored.file.conversation_key == conversation_key and known == stored.header.token_count < count
-        )
+        prefixes = [stored for stored, known in shared.items() if known == stored.header.token_count < count]
+        replaced = [one.file.path for one in prefixes if one.file.conversation_key == conversation_key]
         total = file_format.max_file_size(count, size)
         if not self._store.evict(total, replaced):
             return None
@@ -343,18 +303,19 @@ class KvPersistence:
         # llama.cpp leaves out what is outside of the last window.
         can_truncate = self._pool.can_truncate and (not self._pool.n_swa or count <= self._pool.n_swa)
         header = KvFileHeader(self._key, conversation_key, tokens, token_s, can_truncate, size, "")
-        return _Snapshot(part_path, file, header, payload, replaced, last_used_ns)
+        return partial(self._write_snapshot, part_path, file, header, payload, last_used_ns, replaced)
 
-    def _write_snapshot(self, snapshot: _Snapshot) -> None:
-        header = replace(snapshot.header, sha256=hashlib.sha256(snapshot.payload).hexdigest())
-        part_path = snapshot.part_path
+    def _write_snapshot(
+        self, part_path: Path, file: BinaryIO, header: KvFileHeader, payload: Any, used_ns: int, replaced: list[Path]
+    ) -> None:
+        header = msgspec.structs.replace(header, sha256=hashlib.sha256(payload).hexdigest())
         try:
-            file_format.write_file(snapshot.file, header, snapshot.payload)
+            file_format.write_file(file, header, payload)
         except OSError:
             _remove_file(part_path)
             return
-        self._publish(part_path, part_path.with_suffix(COMPLETE_SUFFIX), header.owner, snapshot.last_used_ns)
-        for path in snapshot.replaced:
+        self._publish(part_path, part_path.with_suffix(COMPLETE_SUFFIX), header.owner, used_ns)
+        for path in replaced:
             _remove_file(path)
 
     def _publish(self, path: Path, final_path: Path, conversation_key: str, last_used_ns: int) -> None:

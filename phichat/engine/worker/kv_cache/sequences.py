@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from collections.abc import Sequence as Tokens
+from collections.abc import Callable, Sequence
 from enum import Enum
 from itertools import takewhile
 from time import monotonic
@@ -28,7 +27,7 @@ class DecodeStatus(Enum):
     CANCELLED = 2
 
 
-class Sequence:
+class KvSequence:
     """One sequence of the KV cache, which holds the tokens of at most one conversation.
 
     cached_tokens: those whose keys and values are in the cache, by position. first_batch_size: tokens in the batch
@@ -37,7 +36,7 @@ class Sequence:
     """
 
     def __init__(self, pool: SequencePool, seq_id: int) -> None:
-        self._pool, self.seq_id = pool, seq_id
+        self._pool, self.seq_id, self._lib, self._memory = pool, seq_id, pool.lib, pool.memory
         self.cached_tokens: list[int] = []
         self.first_batch_size = 0
         self.released_at = 0.0
@@ -45,11 +44,7 @@ class Sequence:
         self.conversation_key, self.last_used_ns = "", 0
         self.may_continue: Callable[[], bool] = bool
 
-    def truncate_to_prefix_of(self, tokens: Tokens[int]) -> None:
-        """Cut the sequence to the prefix that it shares with the tokens, all but the last: its logits are needed."""
-        self.truncate(common_prefix_length(self.cached_tokens, tokens[:-1]))
-
-    def reusable_prefix(self, tokens: Tokens[int]) -> int:
+    def reusable_prefix(self, tokens: Sequence[int]) -> int:
         """Return how many of its tokens to reuse for a prompt.
 
         The shared prefix if it is all that the sequence holds (a conversation that goes on) or long enough to be
@@ -67,9 +62,7 @@ class Sequence:
 
         A memory that cannot do that (recurrent layers, a sliding window that has passed) is cleared.
         """
-        if length < len(self.cached_tokens) and not (
-            self.can_truncate_to(length) and self._pool.remove_tokens(self.seq_id, length)
-        ):
+        if length < len(self.cached_tokens) and not (self.can_truncate_to(length) and self._remove_from(length)):
             self.clear()
         del self.cached_tokens[length:]
 
@@ -78,18 +71,22 @@ class Sequence:
         if len(self.cached_tokens) <= length:
             return len(self.cached_tokens) == length
         # A restored sequence has only the last window, and cells before it may have been reused.
-        return self._pool.can_truncate and self._pool.first_position(self.seq_id) <= max(0, length - self._pool.n_swa)
+        first_position: int = self._lib.llama_memory_seq_pos_min(self._memory, self.seq_id)
+        return self._pool.can_truncate and first_position <= max(0, length - self._pool.n_swa)
+
+    def _remove_from(self, start: int) -> bool:
+        return bool(self._lib.llama_memory_seq_rm(self._memory, self.seq_id, start, -1))
 
     def clear(self) -> None:
         """Remove all tokens."""
-        self._pool.remove_tokens(self.seq_id, 0)
+        self._remove_from(0)
         self.cached_tokens.clear()
         self.first_batch_size = 0
 
-    def decode(self, tokens: Tokens[int], *, all_logits: bool = False) -> DecodeStatus:
+    def decode(self, tokens: Sequence[int], *, all_logits: bool = False) -> DecodeStatus:
         """Append at most a batch of tokens, with logits for the last or for all. Raises RequestFailed.
 
-        Tokens that were evaluated before a cancel are kept.
+        Tokens that were evaluated before a cancel remain.
         """
         return self._pool.decode([(self, tokens)], all_logits=all_logits)
 
@@ -102,12 +99,11 @@ class SequencePool:
     """
 
     def __init__(self, lib: Any, log: LlamaLog, context: Any, count: int, *, can_truncate: bool, n_swa: int) -> None:
-        self._lib, self._log, self._context = lib, log, context
-        self._memory = lib.llama_get_memory(context)
+        self.lib, self._log, self._context, self.memory = lib, log, context, lib.llama_get_memory(context)
         self.can_truncate, self.n_swa = can_truncate, n_swa
-        self.sequences = tuple(Sequence(self, number) for number in range(count))
+        self.sequences = tuple(KvSequence(self, number) for number in range(count))
 
-    def acquire(self, tokens: Tokens[int]) -> Sequence | None:
+    def acquire(self, tokens: Sequence[int]) -> KvSequence | None:
         """Return an idle sequence, cut to the prefix to reuse and marked busy; None when all are busy.
 
         A prefix in another conversation's sequence is shared, not taken, while a less recently used one is idle.
@@ -115,81 +111,65 @@ class SequencePool:
         idle = [one for one in self.sequences if not one.is_busy]
         if not idle:
             return None
-        prefix_lengths = {one.seq_id: one.reusable_prefix(tokens) for one in self.sequences}
-        best = max(idle, key=lambda one: (prefix_lengths[one.seq_id], one.released_at))
-        donor = max(self.sequences, key=lambda one: prefix_lengths[one.seq_id])
-        shared_length = prefix_lengths[donor.seq_id]
-        if prefix_lengths[best.seq_id] < len(best.cached_tokens) or shared_length > prefix_lengths[best.seq_id]:
+        prefix_lengths = {one: one.reusable_prefix(tokens) for one in self.sequences}
+        best = max(idle, key=lambda one: (prefix_lengths[one], one.released_at))
+        donor = max(self.sequences, key=lambda one: prefix_lengths[one])
+        shared_length = prefix_lengths[donor]
+        if prefix_lengths[best] < len(best.cached_tokens) or shared_length > prefix_lengths[best]:
             # The best one would lose tokens: prefer an empty or the least recently used one.
             other = min(idle, key=lambda one: (bool(one.cached_tokens), one.released_at))
             if other is not donor and donor.can_truncate_to(shared_length):
                 other.clear()
                 if shared_length:
                     self.copy_prefix(donor, other, shared_length)
-                best, prefix_lengths[other.seq_id] = other, shared_length
-        best.truncate(prefix_lengths[best.seq_id])
+                best, prefix_lengths[other] = other, shared_length
+        best.truncate(prefix_lengths[best])
         best.is_busy, best.conversation_key = True, ""
         return best
 
-    def release(self, sequence: Sequence) -> None:
+    def release(self, sequence: KvSequence) -> None:
         """Mark a sequence idle; its tokens stay until another request needs the cells."""
         sequence.is_busy = False
         sequence.released_at = monotonic()
 
-    def first_position(self, seq_id: int) -> int:
-        """Return the lowest position whose cell a sequence has, -1 when it is empty."""
-        return int(self._lib.llama_memory_seq_pos_min(self._memory, seq_id))
-
-    def copy_prefix(self, source: Sequence, target: Sequence, length: int) -> None:
+    def copy_prefix(self, source: KvSequence, target: KvSequence, length: int) -> None:
         """Let an empty sequence start with the first `length` tokens of another one, sharing its cells."""
-        self._lib.llama_memory_seq_cp(self._memory, source.seq_id, target.seq_id, 0, length)
+        self.lib.llama_memory_seq_cp(self.memory, source.seq_id, target.seq_id, 0, length)
         target.cached_tokens[:], target.first_batch_size = source.cached_tokens[:length], source.first_batch_size
 
     def evict_idle(self) -> bool:
         """Clear the least recently used idle sequence; False when all idle ones are empty."""
         idle = [one for one in self.sequences if not one.is_busy and one.cached_tokens]
-        if not idle:
-            return False
-        min(idle, key=lambda one: one.released_at).clear()
-        return True
+        if idle:
+            min(idle, key=lambda one: one.released_at).clear()
+        return bool(idle)
 
-    def remove_tokens(self, seq_id: int, start: int) -> bool:
-        """Remove the tokens from `start` on; False where the memory cannot do that."""
-        return bool(self._lib.llama_memory_seq_rm(self._memory, seq_id, start, -1))
-
-    def decode(self, entries: Tokens[tuple[Sequence, Tokens[int]]], *, all_logits: bool = False) -> DecodeStatus:
+    def decode(self, entries: Sequence[tuple[KvSequence, Sequence[int]]], *, all_logits: bool = False) -> DecodeStatus:
         """Evaluate one batch: for each sequence the tokens to append, with logits for the last of each or for all.
 
         Logits are addressed by their index in the batch. Raises RequestFailed.
         """
-        lib = self._lib
-        total = sum(len(tokens) for _, tokens in entries)
-        token_ids, positions = (lib.llama_token * total)(), (lib.llama_pos * total)()
-        seq_ids, logits_flags = (ctypes.POINTER(lib.llama_seq_id) * total)(), (ctypes.c_int8 * total)()
-        offset = 0
+        lib, rows = self.lib, []
         for sequence, tokens in entries:
-            end, position = offset + len(tokens), len(sequence.cached_tokens)
-            token_ids[offset:end] = tokens
-            positions[offset:end] = range(position, position + len(tokens))
-            seq_id = ctypes.pointer(lib.llama_seq_id(sequence.seq_id))
-            seq_ids[offset:end] = [seq_id] * len(tokens)
-            logits_flags[offset if all_logits else end - 1 : end] = [1] * (len(tokens) if all_logits else 1)
-            offset = end
-        seq_counts = (ctypes.c_int32 * total)(*[1] * total)
-        batch = lib.llama_batch(total, token_ids, None, positions, seq_counts, seq_ids, logits_flags)
-        result = lib.llama_decode(self._context, batch)
+            start, seq_id = len(sequence.cached_tokens), ctypes.pointer(lib.llama_seq_id(sequence.seq_id))
+            last = start + len(tokens) - 1
+            rows += [(token, at, 1, seq_id, all_logits or at == last) for at, token in enumerate(tokens, start)]
+        types = (lib.llama_token, lib.llama_pos, ctypes.c_int32, ctypes.POINTER(lib.llama_seq_id), ctypes.c_int8)
+        columns = [(kind * len(rows))(*values) for kind, values in zip(types, zip(*rows, strict=True), strict=True)]
+        token_ids, *others = columns
+        result = lib.llama_decode(self._context, lib.llama_batch(len(rows), token_ids, None, *others))
         for sequence, tokens in entries:
-            sequence.first_batch_size = sequence.first_batch_size if sequence.cached_tokens else total
+            sequence.first_batch_size = sequence.first_batch_size if sequence.cached_tokens else len(rows)
             sequence.cached_tokens.extend(tokens)
             if result != 0:
                 # Batches that were computed before the abort may or may not be in the cache.
-                del sequence.cached_tokens[lib.llama_memory_seq_pos_max(self._memory, sequence.seq_id) + 1 :]
+                del sequence.cached_tokens[lib.llama_memory_seq_pos_max(self.memory, sequence.seq_id) + 1 :]
         if 0 <= result <= 2:
             return DecodeStatus(result)
         raise RequestFailed(ErrorCode.DECODE, self._log.last_error() or f"llama_decode returned {result}")
 
 
-def common_prefix_length(first: Tokens[int], second: Tokens[int]) -> int:
+def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Return the number of tokens that two lists start with in common."""
     length = min(len(first), len(second))
     if list(first[:length]) == list(second[:length]):
