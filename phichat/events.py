@@ -1,8 +1,8 @@
 """The stream of events that every front end and the transcript consume.
 
-One turn is `TurnStarted`, then any others, then exactly one `TurnFinished`; a turn that fails
-yields its `TurnFinished` (with the text so far) before the error is raised, so that a
-consumer which only collects text loses none. Consume them with a `chat.presenter.TurnPresenter`.
+One turn is `TurnStarted`, then any others, then exactly one `TurnFinished`; a turn that fails yields its `TurnFinished`
+(with the text so far) before the error is raised, so that a consumer which only collects text loses none. Consume them
+with a `chat.presenter.TurnPresenter`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ class TurnStarted:
 
 @dataclass(frozen=True, slots=True)
 class ModelVerifying:
-    """The model's file is hashed, because its hash is not known yet or the file has changed.
-
-    fraction: 0 to 1, of its bytes.
-    """
+    """The model's file is hashed, as it is new or has changed. fraction: 0 to 1, of its bytes."""
 
     model: str
     fraction: float
@@ -47,9 +44,8 @@ class ModelLoading:
 
 @dataclass(frozen=True, slots=True)
 class ModelReady:
-    """The model is in memory.
+    """The model is in memory. n_ctx_train: tokens. load_s: seconds.
 
-    n_ctx_train: tokens. load_s: seconds.
     notices: one-line remarks that a user should see once, not yet sanitised.
     """
 
@@ -64,8 +60,7 @@ class ModelReady:
 class ContextTrimmed:
     """Turns left out of the prompt because the context is too small, the oldest first.
 
-    dropped_turns: their number; a turn is a user's message and its reply.
-    prompt_tokens, n_ctx: tokens of the prompt that is sent, and of the context.
+    dropped_turns: their number. prompt_tokens, n_ctx: tokens of the prompt that is sent, and of the context.
     """
 
     dropped_turns: int
@@ -107,7 +102,7 @@ class CodeChecked:
 class TranscriptUnavailable:
     """The transcript cannot be written, and the turn continues without it; sent once per conversation.
 
-    reason: what happened and what to do, without the last full stop, not yet sanitised.
+    reason: the error and its remedy, without the last full stop, not yet sanitised.
     """
 
     reason: str
@@ -115,9 +110,8 @@ class TranscriptUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class TurnFinished:
-    """The end of a turn, with its whole reply.
+    """The end of a turn, with its whole reply. dropped_turns, n_ctx: as in `ContextTrimmed`.
 
-    dropped_turns, n_ctx: as in `ContextTrimmed`.
     seed: the one that was used, given or drawn.
     notices: one-line remarks on this turn that a user should see, not yet sanitised.
     """
@@ -152,10 +146,7 @@ class SampleFinished:
 
 @dataclass(frozen=True, slots=True)
 class AnswerGroup:
-    """Samples whose answers mean the same.
-
-    answer: in the words of the first, None for samples without an answer. samples: their indices.
-    """
+    """Samples with equal answers. answer: in the words of the first, None without an answer. samples: their indices."""
 
     answer: str | None
     samples: tuple[int, ...]
@@ -163,9 +154,9 @@ class AnswerGroup:
 
 @dataclass(frozen=True, slots=True)
 class VoteResult:
-    """The complete samples of one prompt were compared.
+    """The complete samples of one prompt were compared. requested: the number of samples.
 
-    requested: the number of samples. groups: the largest first, samples without an answer last.
+    groups: the largest first, samples without an answer last.
     winner: index of the sample that is the turn's reply.
     """
 
@@ -181,19 +172,7 @@ class VoteResult:
         return largest / max(1, sum(len(group.samples) for group in self.groups))
 
 
-Event = (
-    TurnStarted
-    | ModelVerifying
-    | ModelLoading
-    | ModelReady
-    | ContextTrimmed
-    | PromptProgress
-    | ReasoningDelta
-    | TextDelta
-    | CodeChecked
-    | TranscriptUnavailable
-    | SamplingProgress
-    | SampleFinished
-    | VoteResult
-    | TurnFinished
-)
+_Loading = ModelVerifying | ModelLoading | ModelReady
+_Generation = ContextTrimmed | PromptProgress | ReasoningDelta | TextDelta
+_Voting = SamplingProgress | SampleFinished | VoteResult
+Event = TurnStarted | _Loading | _Generation | CodeChecked | TranscriptUnavailable | _Voting | TurnFinished

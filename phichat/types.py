@@ -50,7 +50,7 @@ def _render_file(part: FilePart) -> str:
 
 
 Content = str | tuple[Part, ...]
-"""What a message is made from: one text, or parts."""
+"""Content of a message: one text, or parts."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -90,8 +90,8 @@ class FinishReason(StrEnum):
 class SamplingParams:
     """Sampling parameters of a reply. The defaults are those of llama.cpp's own command line.
 
-    A temperature of 0 or less decodes greedily. max_tokens None means until the model stops or the
-    context is full. seed None lets the backend draw one; `TurnFinished.seed` says which it was.
+    temperature: 0 or less decodes greedily. max_tokens: None means until the model stops or the context is full.
+    seed: None lets the backend draw one, which `TurnFinished.seed` reports.
     """
 
     temperature: float = 0.8
@@ -107,12 +107,11 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The model that answered, in enough detail for a transcript to tell later whether it has changed.
+    """The model that answered, in enough detail to detect later that it has changed.
 
-    sha256: of the file, "" where it was never computed. size: bytes; modified_ns: the file's time of
-    change; both 0 for a remote model. template_sha256: of the chat template's text. library: the
-    version of llama-cpp-python. n_ctx: tokens. n_gpu_layers: of n_layers repeating layers and the
-    output layer. devices: the GPUs.
+    sha256: of the file, "" where it was never computed. size: bytes; modified_ns: the file's time of change; both 0 for
+    a remote model. template_sha256: of the chat template's text. library: the version of llama-cpp-python. n_ctx:
+    tokens. n_gpu_layers: of n_layers repeating layers and the output layer. devices: the GPUs.
     """
 
     name: str
@@ -133,8 +132,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one turn. prompt_tokens counts the whole prompt, cached_tokens the part of it that
-    the KV cache held and that was not evaluated again."""
+    """Tokens of one turn. prompt_tokens: of the whole prompt. cached_tokens: of its part in the KV cache."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -81,7 +81,7 @@ class Conversation:
         """Set the model that answers from now on."""
         self._model = loaded_model.model
         if self._persistence:
-            self._persistence.recorder.on_model_loaded(loaded_model)
+            self._persistence.recorder.loaded_model = loaded_model
 
     def close(self) -> None:
         """Close the recorder; no more turns follow."""

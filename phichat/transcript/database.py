@@ -6,14 +6,14 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import RLock
 from time import monotonic, sleep
 
 from phichat.errors import TranscriptError
 from phichat.transcript.fts_segmentation import insert_word_breaks
-from phichat.transcript.migrations import MIGRATIONS, Migration, migrate_schema
+from phichat.transcript.migrations import Migration, migrate_schema
 
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another process that writes."""
@@ -22,9 +22,7 @@ BUSY_TIMEOUT_S = 5.0
 class Database:
     """One connection; thread-safe. Its methods raise TranscriptError."""
 
-    def __init__(
-        self, path: Path, migrations: Sequence[Migration] = MIGRATIONS, busy_timeout_s: float = BUSY_TIMEOUT_S
-    ) -> None:
+    def __init__(self, path: Path, migrations: Sequence[Migration], busy_timeout_s: float) -> None:
         self.path = path
         self._lock = RLock()
         with self._translate_errors():
@@ -36,17 +34,13 @@ class Database:
                 self._connection.close()
                 raise
 
-    @contextlib.contextmanager
-    def read_transaction(self) -> Iterator[sqlite3.Connection]:
+    def read_transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Yield the connection with a consistent view of the store."""
-        with self._transaction("BEGIN") as connection:
-            yield connection
+        return self._transaction("BEGIN")
 
-    @contextlib.contextmanager
-    def write_transaction(self) -> Iterator[sqlite3.Connection]:
+    def write_transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Yield the connection; all changes are committed at the end, or none."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+        return self._transaction("BEGIN IMMEDIATE")
 
     @contextlib.contextmanager
     def write_transaction_no_fsync(self) -> Iterator[sqlite3.Connection]:
@@ -133,8 +127,7 @@ def _open_connection(address: str, busy_timeout_s: float) -> sqlite3.Connection:
     connection.text_factory = _decode_text
     connection.create_function("spaced", 1, insert_word_breaks, deterministic=True)
     try:
-        # Two processes that turn a new file to WAL at once: SQLite refuses one of them without waiting.
-        _retry_while_busy(lambda: connection.execute("PRAGMA journal_mode = WAL"), busy_timeout_s)
+        _enable_wal(connection, busy_timeout_s)
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "journal_size_limit = 4194304"):
             connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error:
@@ -143,17 +136,17 @@ def _open_connection(address: str, busy_timeout_s: float) -> sqlite3.Connection:
     return connection
 
 
-def _retry_while_busy(operation: Callable[[], object], busy_timeout_s: float) -> None:
+def _enable_wal(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    """Where two processes turn a new file to WAL at once, SQLite refuses one of them without waiting."""
     deadline = monotonic() + busy_timeout_s
     while True:
         try:
-            operation()
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorname not in ("SQLITE_BUSY", "SQLITE_BUSY_RECOVERY") or monotonic() > deadline:
                 raise
             sleep(0.01)
-        else:
-            return
 
 
 def _decode_text(stored: bytes) -> str:
@@ -169,31 +162,24 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-_ERROR_KIND_BY_ERRNO = {
-    errno.ENOSPC: "FULL",
-    errno.EACCES: "READONLY",
-    errno.EPERM: "READONLY",
-    errno.EROFS: "READONLY",
+_KIND_BY_ERRNO = {errno.ENOSPC: "FULL", errno.EACCES: "READONLY", errno.EPERM: "READONLY", errno.EROFS: "READONLY"}
+"""SQLite's names for errors of the system."""
+
+_LOCKED = ("Another program has locked the transcripts", "Close the program that uses {path}")
+_NOT_WRITABLE = ("{path} cannot be written", "Check its permissions and those of its folder")
+_DAMAGED = ("{path} is damaged", "Move it away, and restore a backup if you have one")
+_MESSAGES = {
+    "FULL": ("The disk of the transcripts is full", "Free some space for {path}"),
+    **{"BUSY": _LOCKED, "LOCKED": _LOCKED, "CORRUPT": _DAMAGED, "NOTADB": _DAMAGED},
+    **{"READONLY": _NOT_WRITABLE, "CANTOPEN": _NOT_WRITABLE, "PERM": _NOT_WRITABLE},
 }
-"""SQLite's error names for errors of the system."""
+_OTHER_MESSAGE = ("{path} cannot be used ({reason})", "Check the disk and the permissions")
 
 
 def _to_transcript_error(error: sqlite3.Error | OSError, path: Path) -> TranscriptError:
-    match error:
-        case OSError():
-            kind = _ERROR_KIND_BY_ERRNO.get(error.errno or 0, "")
-            reason = error.strerror or str(error)
-        case _:
-            kind = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
-            reason = str(error)
-    match kind:
-        case "FULL":
-            return TranscriptError("The disk of the transcripts is full", f"Free some space for {path}")
-        case "BUSY" | "LOCKED":
-            return TranscriptError("Another program has locked the transcripts", f"Close the program that uses {path}")
-        case "READONLY" | "CANTOPEN" | "PERM":
-            return TranscriptError(f"{path} cannot be written", "Check its permissions and those of its folder")
-        case "CORRUPT" | "NOTADB":
-            return TranscriptError(f"{path} is damaged", "Move it away, and restore a backup if you have one")
-        case _:
-            return TranscriptError(f"{path} cannot be used ({reason})", "Check the disk and the permissions")
+    if isinstance(error, OSError):
+        kind, reason = _KIND_BY_ERRNO.get(error.errno or 0, ""), error.strerror or str(error)
+    else:
+        kind, reason = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0], str(error)
+    message, next_step = _MESSAGES.get(kind, _OTHER_MESSAGE)
+    return TranscriptError(message.format(path=path, reason=reason), next_step.format(path=path))

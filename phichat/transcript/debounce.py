@@ -12,10 +12,7 @@ _RETRY_INTERVAL_S = 1.0
 
 
 class DebouncedWorker:
-    """Runs an operation in a thread, a moment after it was triggered, once for all triggers in between.
-
-    A trigger is cheap while one is pending: the token path triggers for every token.
-    """
+    """Runs an operation in a thread, a moment after it was triggered, once for all triggers in between."""
 
     def __init__(self, operation: Callable[[], bool]) -> None:
         """operation: returns False where it failed and has to be tried again."""
@@ -28,7 +25,7 @@ class DebouncedWorker:
         if self._thread is None:
             self._thread = Thread(target=self._run, name="transcript", daemon=True)
             self._thread.start()
-        if not self._trigger_event.is_set():
+        if not self._trigger_event.is_set():  # set() takes a lock, and every token triggers
             self._trigger_event.set()
 
     def stop(self) -> None:
@@ -44,8 +41,7 @@ class DebouncedWorker:
             self._trigger_event.clear()
             if self._stop_event.is_set():  # its own wake-up may just have been cleared
                 return
-            if self._operation():
-                delay_s = DEBOUNCE_S
-            else:
-                self._trigger_event.set()
+            delay_s = DEBOUNCE_S
+            if not self._operation():
                 delay_s = _RETRY_INTERVAL_S
+                self._trigger_event.set()

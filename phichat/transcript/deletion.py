@@ -40,8 +40,7 @@ def delete_turns(connection: sqlite3.Connection, rows: Iterable[int]) -> None:
 
 
 def purge_deleted(database: Database) -> bool:
-    """Remove the traces of deleted turns: words in older segments of the full-text index, and pages in the
-    write-ahead log.
+    """Remove deleted words from older segments of the full-text index, and deleted pages from the write-ahead log.
 
     Return False where another process reads the log; it is removed when the last one ends. Raises TranscriptError.
     """

@@ -11,7 +11,7 @@ _UNSPACED_SCRIPTS = (
     "\u2e80-\u2fdf\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"  # CJK
     "])"
 )
-_WORD_BREAK = "\x1f"
+WORD_BREAK = "\x1f"
 _INVALID_CHARS = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -21,11 +21,6 @@ def insert_word_breaks(text: bytes | str) -> str:
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogatepass")
     if text.isascii():
-        return text.replace("\0", _WORD_BREAK)
+        return text.replace("\0", WORD_BREAK)
     # Compiled on first use: that takes 2 ms, and most prompts are ASCII.
-    return re.sub(_UNSPACED_SCRIPTS, f"{_WORD_BREAK}\\1{_WORD_BREAK}", _INVALID_CHARS.sub(_WORD_BREAK, text))
-
-
-def remove_word_breaks(text: str) -> str:
-    """Undo `insert_word_breaks`, except for replaced characters."""
-    return text.replace(_WORD_BREAK, "")
+    return re.sub(_UNSPACED_SCRIPTS, f"{WORD_BREAK}\\1{WORD_BREAK}", _INVALID_CHARS.sub(WORD_BREAK, text))

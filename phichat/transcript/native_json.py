@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from phichat.errors import TranscriptFileError
 from phichat.sanitize import to_json
 from phichat.transcript import codec
@@ -20,6 +22,7 @@ from phichat.types import render_parts
 
 FORMAT, VERSION = "phichat", 1
 _EXPORT_AGAIN = "Export it again"
+_MAX_ERROR_CHARS = 120
 
 
 def write_native_json(conversations: Iterable[ConversationRecord]) -> Iterator[str]:
@@ -34,33 +37,20 @@ def write_native_json(conversations: Iterable[ConversationRecord]) -> Iterator[s
     yield "\n]}\n"
 
 
-def is_native_document(document: object) -> bool:
-    """Return whether a JSON document is in this format, of any version."""
-    return isinstance(document, dict) and document.get("format") == FORMAT
-
-
 def read_native_json(document: Mapping[str, Any]) -> Iterator[ConversationRecord]:
     """Yield the conversations of a parsed document. Raises TranscriptFileError."""
-    version = document.get("version")
-    if version != VERSION:
-        raise TranscriptFileError(
-            f"It is a phichat document of version {version!r}; this phichat reads version {VERSION}", "Update phichat"
-        )
+    if (version := document.get("version")) != VERSION:
+        message = f"It is a phichat document of version {version!r}; this phichat reads version {VERSION}"
+        raise TranscriptFileError(message, "Update phichat")
     conversations = document.get("conversations")
     if not isinstance(conversations, list):
         raise TranscriptFileError("It has no list of conversations", _EXPORT_AGAIN)
     for number, conversation in enumerate(conversations, 1):
         try:
-            record = codec.from_document(ConversationRecord, conversation)
+            record = msgspec.convert(conversation, ConversationRecord)
             if any(render_parts(turn.parts) != turn.prompt for turn in record.turns):
                 raise ValueError("the parts of a prompt differ from the prompt")
             yield record
         except ValueError as error:
-            raise TranscriptFileError(
-                f"Its conversation {number} is damaged ({_shorten_error(error)})", _EXPORT_AGAIN
-            ) from error
-
-
-def _shorten_error(error: ValueError) -> str:
-    text = str(error)
-    return text if len(text) <= 120 else f"{text[:120]}..."
+            reason = str(error) if len(str(error)) <= _MAX_ERROR_CHARS else f"{str(error)[:_MAX_ERROR_CHARS]}..."
+            raise TranscriptFileError(f"Its conversation {number} is damaged ({reason})", _EXPORT_AGAIN) from error

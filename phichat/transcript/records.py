@@ -1,4 +1,4 @@
-"""What a transcript holds, as values: what the store gives out, export writes and import reads.
+"""Values of a transcript, which the store reads and writes, exporters write and importers read.
 
 Turns form a tree: a regenerated reply and an edited prompt are siblings of the turn before, with
 the same parent. Nothing is ever overwritten.
@@ -6,7 +6,7 @@ the same parent. Nothing is ever overwritten.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from phichat.code_report import CodeReport
@@ -21,7 +21,7 @@ class TurnRecord:
     finish_reason: None where the reply did not end: it was cut off by a crash, or is being written.
     seed: the one that was used, None where that is not known.
     dropped_turns: the oldest turns of its branch that the model did not see.
-    error: why the reply failed, "" where it did not.
+    error: the reason why the reply failed, "" where it did not.
     live: a process is writing the reply; its text may be up to 250 ms old.
     prompt: the text that the model was sent. prompt_parts: what it was rendered from, () where that is the same text.
     """
@@ -60,7 +60,7 @@ class TurnRecord:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the reply ends where its writer died."""
+        """True where the reply ends because its writer died."""
         return self.finish_reason is None and not self.live
 
 
@@ -68,16 +68,15 @@ class TurnRecord:
 class ConversationRecord:
     """A conversation with all its turns, ordered by id, which sorts by time.
 
-    head: the last turn of the branch that is shown; None where there are no turns.
-    origin: the source of an imported one and its id there, such as "llm:01jd…"; "" for phichat's own.
-    A store holds each origin once.
+    head: the last turn of the branch that is shown; None where there are no turns. origin: the source of an imported
+    one and its id there, such as "llm:01jd…"; "" for phichat's own. A store holds each origin once.
     """
 
     id: str
     title: str
     created_at: datetime
     updated_at: datetime
-    turns: tuple[TurnRecord, ...] = field(default=())
+    turns: tuple[TurnRecord, ...] = ()
     head: str | None = None
     origin: str = ""
 

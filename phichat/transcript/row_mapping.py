@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from phichat.code_report import CodeReport
@@ -15,6 +16,8 @@ from phichat.types import FinishReason, ModelInfo, Part, SamplingParams, Timings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NUMBER_COLUMNS = ("seed", "n_ctx", "dropped_turns")
+_TOKEN_COLUMNS = ("prompt_tokens", "cached_tokens", "completion_tokens")
 
 
 def to_micros(time: datetime) -> int:
@@ -27,9 +30,9 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + micros * _MICROSECOND
 
 
-def to_rowid(micros: int) -> int:
-    """Return the preferred rowid of a turn that began then."""
-    return micros // 100_000
+def to_rowid(time: datetime) -> int:
+    """Return the preferred rowid of a turn that began at this time."""
+    return to_micros(time) // 100_000
 
 
 def insert_turn(
@@ -42,22 +45,14 @@ def insert_turn(
     copied_from: int | None = None,
 ) -> int:
     """Write a turn and return its rowid. Raises sqlite3.Error kinds."""
-    created_micros = to_micros(record.created_at)
-    rowid = _find_free_rowid(connection, to_rowid(created_micros))
+    rowid = _find_free_rowid(connection, to_rowid(record.created_at))
+    values = {"n": rowid, "id": record.id, "conversation": conversation, "parent": parent, "writer": writer}
+    values |= {"created_at": to_micros(record.created_at), "copied_from": copied_from}
     connection.execute(
         """INSERT INTO turn (n, id, conversation, parent, depth, created_at, writer, copied_from, prompt)
-        VALUES (?, ?, ?, ?, 1 + coalesce((SELECT depth FROM turn WHERE n = ?), 0), ?, ?, ?, CAST(? AS TEXT))""",
-        (
-            rowid,
-            record.id,
-            conversation,
-            parent,
-            parent,
-            created_micros,
-            writer,
-            copied_from,
-            encode_text(record.prompt),
-        ),
+        VALUES (:n, :id, :conversation, :parent, 1 + coalesce((SELECT depth FROM turn WHERE n = :parent), 0),
+            :created_at, :writer, :copied_from, CAST(:prompt AS TEXT))""",
+        {**values, "prompt": encode_text(record.prompt)},
     )
     if record.prompt_parts:
         parts = codec.dump_json(record.prompt_parts)
@@ -72,13 +67,10 @@ def _find_free_rowid(connection: sqlite3.Connection, preferred: int) -> int:
     """Return the preferred rowid or a free one soon after; an import may have many turns of one moment."""
     width = 1
     while True:
-        (last,) = connection.execute(
-            "SELECT max(n) FROM turn WHERE n BETWEEN ? AND ?", (preferred, preferred + width - 1)
-        ).fetchone()
-        if last is None:
-            return preferred
-        if last < preferred + width - 1:
-            return int(last) + 1
+        limits = (preferred, preferred + width - 1)
+        (last,) = connection.execute("SELECT max(n) FROM turn WHERE n BETWEEN ? AND ?", limits).fetchone()
+        if last is None or last < limits[1]:
+            return preferred if last is None else int(last) + 1
         width *= 8
 
 
@@ -87,19 +79,14 @@ def update_turn(connection: sqlite3.Connection, rowid: int, record: TurnRecord) 
     usage = record.usage
     values: dict[str, Any] = {
         "finished_at": None if record.finished_at is None else to_micros(record.finished_at),
-        "finish_reason": record.finish_reason,
         "model": upsert_model(connection, record.model),
-        "params": None if record.params is None else _upsert_shared(connection, codec.dump_json(record.params)),
-        "system": None if record.system is None else _upsert_shared(connection, record.system),
-        "seed": record.seed,
-        "n_ctx": record.n_ctx,
-        "dropped_turns": record.dropped_turns,
-        "prompt_tokens": usage and usage.prompt_tokens,
-        "cached_tokens": usage and usage.cached_tokens,
-        "completion_tokens": usage and usage.completion_tokens,
+        "params": _upsert_shared(connection, codec.dump_json(record.params) if record.params else None),
+        "system": _upsert_shared(connection, record.system),
+        **{name: getattr(record, name) for name in ("finish_reason", *_NUMBER_COLUMNS)},
+        **{name: usage and getattr(usage, name) for name in _TOKEN_COLUMNS},
         "warnings": len(record.code.warnings) if record.code else 0,
-        "timings": None if record.timings is None else codec.dump_json(record.timings),
-        "code": None if record.code is None else codec.dump_json(record.code),
+        "timings": record.timings and codec.dump_json(record.timings),
+        "code": record.code and codec.dump_json(record.code),
     }
     texts = {name: encode_text(getattr(record, name)) for name in ("error", "text", "reasoning")}
     columns = [f"{name} = :{name}" for name in values] + [f"{name} = CAST(:{name} AS TEXT)" for name in texts]
@@ -120,7 +107,9 @@ def upsert_model(connection: sqlite3.Connection, model: ModelInfo | None, path: 
     return int(rowid)
 
 
-def _upsert_shared(connection: sqlite3.Connection, value: str) -> int:
+def _upsert_shared(connection: sqlite3.Connection, value: str | None) -> int | None:
+    if value is None:
+        return None
     stored = encode_text(value)
     connection.execute("INSERT INTO shared (value) VALUES (CAST(? AS TEXT)) ON CONFLICT DO NOTHING", (stored,))
     (rowid,) = connection.execute("SELECT n FROM shared WHERE value = CAST(? AS TEXT)", (stored,)).fetchone()
@@ -137,55 +126,37 @@ def read_turns(connection: sqlite3.Connection, conversation: int) -> tuple[TurnR
         (conversation,),
     )
     names = [column[0] for column in cursor.description]
+    # Most turns of a conversation share these, so they are decoded once.
+    decode_shared = cache(_decode)
     rows = [dict(zip(names, values, strict=True)) for values in cursor]
-    seen: dict[tuple[type, str], Any] = {}
-
-    def decode_shared(kind: type, text: str | None) -> Any:
-        """Decode once what most turns of a conversation share."""
-        if text is None:
-            return None
-        if (kind, text) not in seen:
-            seen[kind, text] = codec.load_json(kind, text)
-        return seen[kind, text]
-
-    return tuple(
-        _to_record(
-            row,
-            partial_text(connection, row["n"]) if row["finish_reason"] is None else ("", ""),
-            model=decode_shared(ModelInfo, row["info"]),
-            params=decode_shared(SamplingParams, row["params_json"]),
-        )
-        for row in rows
-    )
+    return tuple(_to_record(connection, row, decode_shared) for row in rows)
 
 
-def _to_record(
-    row: Mapping[str, Any], partial: tuple[str, str], *, model: ModelInfo | None, params: SamplingParams | None
-) -> TurnRecord:
-    tokens = (row["prompt_tokens"], row["cached_tokens"], row["completion_tokens"])
+def _to_record(connection: sqlite3.Connection, row: Mapping[str, Any], decode_shared: Callable[..., Any]) -> TurnRecord:
+    is_open = row["finish_reason"] is None
+    text, reasoning = partial_text(connection, row["n"]) if is_open else ("", "")
     return TurnRecord(
-        id=row["id"],
         parent=row["parent_id"],
         created_at=from_micros(row["created_at"]),
-        prompt=row["prompt"],
-        text=row["text"] + partial[0],
-        reasoning=row["reasoning"] + partial[1],
+        text=row["text"] + text,
+        reasoning=row["reasoning"] + reasoning,
         system=row["system_text"],
         finished_at=None if row["finished_at"] is None else from_micros(row["finished_at"]),
-        finish_reason=None if row["finish_reason"] is None else FinishReason(row["finish_reason"]),
-        error=row["error"],
-        model=model,
-        params=params,
-        seed=row["seed"],
-        usage=None if tokens[0] is None else Usage(*tokens),
-        timings=None if row["timings"] is None else codec.load_json(Timings, row["timings"]),
-        n_ctx=row["n_ctx"],
-        dropped_turns=row["dropped_turns"],
-        code=None if row["code"] is None else codec.load_json(CodeReport, row["code"]),
-        live=row["finish_reason"] is None and is_writer_alive(row["writer"], row["created_at"]),
+        finish_reason=None if is_open else FinishReason(row["finish_reason"]),
+        model=decode_shared(ModelInfo, row["info"]),
+        params=decode_shared(SamplingParams, row["params_json"]),
+        usage=None if row["prompt_tokens"] is None else Usage(*(row[name] for name in _TOKEN_COLUMNS)),
+        timings=_decode(Timings, row["timings"]),
+        code=_decode(CodeReport, row["code"]),
+        live=is_open and is_writer_alive(row["writer"], row["created_at"]),
         # A store of 0.1 that cannot be written has no such column.
-        prompt_parts=codec.load_json(tuple[Part, ...], row.get("prompt_parts") or "[]"),
+        prompt_parts=_decode(tuple[Part, ...], row.get("prompt_parts")) or (),
+        **{name: row[name] for name in ("id", "prompt", "error", *_NUMBER_COLUMNS)},
     )
+
+
+def _decode(kind: Any, text: str | None) -> Any:
+    return None if text is None else codec.load_json(kind, text)
 
 
 def partial_text(connection: sqlite3.Connection, turn: int) -> tuple[str, str]:

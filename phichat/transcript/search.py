@@ -6,13 +6,12 @@ import contextlib
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from phichat.errors import TranscriptError
 from phichat.transcript.database import Database, encode_text
-from phichat.transcript.fts_segmentation import insert_word_breaks, remove_word_breaks
+from phichat.transcript.fts_segmentation import WORD_BREAK, insert_word_breaks
 from phichat.transcript.row_mapping import from_micros, is_writer_alive, partial_text, to_micros, to_rowid
 from phichat.types import Role
 
@@ -27,12 +26,15 @@ _HIGHLIGHT_MARKS = ("\ufdd0", "\ufdd1")
 """Noncharacters, which no text holds, around a match."""
 
 _HIGHLIGHT_PATTERN = re.compile(f"{_HIGHLIGHT_MARKS[0]}([^{_HIGHLIGHT_MARKS[1]}]*){_HIGHLIGHT_MARKS[1]}?")
+_INDEXED_CATEGORIES = ("L", "N", "Co", "So")
+"""Unicode categories of the characters in the full-text index, as in the options of its tokenizer."""
+
 _INDEX_BATCH_SIZE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class SearchFilters:
-    """Which turns to search. model: a part of its name; since, until: when the turn began, the end excluded."""
+    """Limits of a search. model: a part of its name; since, until: of the start of the turn, the end excluded."""
 
     model: str | None = None
     since: datetime | None = None
@@ -70,24 +72,16 @@ def to_fts_query(query: str, *, prefix_last_word: bool = False) -> str | None:
     All words must match; words in quotation marks in that order; a word with a closing * also longer words.
     prefix_last_word: the last word may be unfinished.
     """
+    query = query[:_MAX_QUERY_CHARS]
+    last_word_end = len(query) if prefix_last_word and not query.endswith((" ", '"')) else -1
     terms: dict[str, None] = {}
-    matches = list(_TERM.finditer(query[:_MAX_QUERY_CHARS]))
-    for index, match in enumerate(matches):
+    for match in _TERM.finditer(query):
         quoted, word = match.groups()
         term = insert_word_breaks(quoted if word is None else word)
-        if not any(_is_searchable(letter) for letter in term):
-            continue
-        is_last_word = (
-            prefix_last_word and index + 1 == len(matches) and not query[:_MAX_QUERY_CHARS].endswith((" ", '"'))
-        )
-        is_prefix = is_last_word or (word is not None and word.endswith("*"))
-        terms['"' + re.sub(r'["\ud800-\udfff]', " ", term) + '"' + "*" * is_prefix] = None
+        if any(unicodedata.category(letter).startswith(_INDEXED_CATEGORIES) for letter in term):
+            is_prefix = match.end() == last_word_end or (word is not None and word.endswith("*"))
+            terms['"' + re.sub(r'["\ud800-\udfff]', " ", term) + '"' + "*" * is_prefix] = None
     return " ".join(list(terms)[:_MAX_QUERY_TERMS]) or None
-
-
-def _is_searchable(letter: str) -> bool:
-    category = unicodedata.category(letter)
-    return category[0] in "LN" or category in ("Co", "So")
 
 
 def search_turns(
@@ -102,20 +96,16 @@ def search_turns(
     # The rowid is the time, so that the index need not read older turns.
     since = "words.rowid >= :first AND turn.created_at >= :since"
     where, values = _build_conditions(filters, since, "turn.created_at < :until", "turn.warnings")
-    values["fts_query"] = fts_query
+    values |= {"fts_query": fts_query, "limit": limit}
     source = f"""FROM words JOIN turn ON turn.n = words.rowid JOIN conversation ON conversation.n = turn.conversation
         LEFT JOIN model ON model.n = turn.model WHERE words MATCH :fts_query AND NOT hidden {where}"""
     with database.read_transaction() as connection:
-        (matches,) = connection.execute(
-            f"SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH :fts_query LIMIT {_MAX_RANKED_MATCHES + 1})",
-            values,
+        is_unranked = connection.execute(
+            f"SELECT 1 FROM words WHERE words MATCH :fts_query LIMIT 1 OFFSET {_MAX_RANKED_MATCHES}", values
         ).fetchone()
-        is_unranked = matches > _MAX_RANKED_MATCHES
         order = "words.rowid DESC" if is_unranked else "bm25(words), words.rowid DESC"
-        rows = connection.execute(
-            f"SELECT words.rowid {source} ORDER BY {order} LIMIT :limit", {**values, "limit": limit}
-        ).fetchall()
-        return SearchResults(tuple(_read_hit(connection, fts_query, row) for (row,) in rows), is_unranked)
+        rows = connection.execute(f"SELECT words.rowid {source} ORDER BY {order} LIMIT :limit", values).fetchall()
+        return SearchResults(tuple(_read_hit(connection, fts_query, row) for (row,) in rows), bool(is_unranked))
 
 
 def list_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
@@ -125,19 +115,18 @@ def list_conditions(filters: SearchFilters) -> tuple[str, dict[str, object]]:
 
 
 def _build_conditions(filters: SearchFilters, since: str, until: str, warned: str) -> tuple[str, dict[str, object]]:
-    where, values = "", dict[str, object]()
-    if filters.model is not None:
-        where += " AND instr(lower(model.name), lower(CAST(:model AS TEXT)))"
-        values["model"] = encode_text(filters.model)
+    conditions = (
+        (filters.model is not None, "instr(lower(model.name), lower(CAST(:model AS TEXT)))"),
+        (filters.since is not None, since),
+        (filters.until is not None, until),
+        (filters.code_warnings, warned),
+    )
+    values: dict[str, object] = {"model": encode_text(filters.model or "")}
     if filters.since is not None:
-        where += f" AND {since}"
-        values |= {"since": to_micros(filters.since), "first": to_rowid(to_micros(filters.since))}
+        values |= {"since": to_micros(filters.since), "first": to_rowid(filters.since)}
     if filters.until is not None:
-        where += f" AND {until}"
         values["until"] = to_micros(filters.until)
-    if filters.code_warnings:
-        where += f" AND {warned}"
-    return where, values
+    return "".join(f" AND {condition}" for is_set, condition in conditions if is_set), values
 
 
 def _read_hit(connection: sqlite3.Connection, fts_query: str, row: int) -> TurnHit:
@@ -149,26 +138,11 @@ def _read_hit(connection: sqlite3.Connection, fts_query: str, row: int) -> TurnH
         {"fts_query": fts_query, "row": row, "begin": _HIGHLIGHT_MARKS[0], "end": _HIGHLIGHT_MARKS[1]},
     ).fetchone()
     is_answer = answer_snippet.count(_HIGHLIGHT_MARKS[0]) > prompt_snippet.count(_HIGHLIGHT_MARKS[0])
-    return TurnHit(
-        conversation,
-        title,
-        turn,
-        depth,
-        Role.ASSISTANT if is_answer else Role.USER,
-        from_micros(created),
-        tuple(_split_highlights(" ".join(remove_word_breaks(answer_snippet if is_answer else prompt_snippet).split()))),
-    )
-
-
-def _split_highlights(marked: str) -> Iterator[tuple[str, bool]]:
-    offset = 0
-    for match in _HIGHLIGHT_PATTERN.finditer(marked):
-        if match.start() > offset:
-            yield marked[offset : match.start()], False
-        yield match.group(1), True
-        offset = match.end()
-    if offset < len(marked):
-        yield marked[offset:], False
+    role, marked = (Role.ASSISTANT, answer_snippet) if is_answer else (Role.USER, prompt_snippet)
+    # Every second piece is a match.
+    pieces = _HIGHLIGHT_PATTERN.split(" ".join(marked.replace(WORD_BREAK, "").split()))
+    snippet = tuple((text, index % 2 == 1) for index, text in enumerate(pieces) if text or index % 2)
+    return TurnHit(conversation, title, turn, depth, role, from_micros(created), snippet)
 
 
 def index_pending_turns(database: Database) -> None:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from phichat.errors import ConversationNotFound, TranscriptError
-from phichat.transcript import codec
+from phichat.transcript import codec, search
 from phichat.transcript.database import BUSY_TIMEOUT_S, Database, encode_text
 from phichat.transcript.deletion import delete_turns, purge_deleted
 from phichat.transcript.ids import new_id
 from phichat.transcript.migrations import MIGRATIONS, Migration
 from phichat.transcript.records import ConversationRecord, ConversationSummary, ModelStats, StoreStats, TurnRecord
-from phichat.transcript.row_mapping import from_micros, insert_turn, read_turns, to_micros
+from phichat.transcript.row_mapping import from_micros, insert_turn, read_turns
+from phichat.transcript.turn_writer import insert_conversation
 from phichat.types import ModelInfo
-
-if TYPE_CHECKING:
-    from phichat.transcript.search import SearchFilters, SearchResults
 
 _MAX_CANDIDATES = 5
 
@@ -51,25 +48,19 @@ class TranscriptStore:
         """Return the id that begins with `prefix`. Raises ConversationNotFound for none, or several."""
         prefix = prefix.strip().lower()
         with self.database.read_transaction() as connection:
-            matching_ids = [
-                str(one)
-                for (one,) in connection.execute(
-                    """SELECT id FROM conversation WHERE id >= CAST(? AS TEXT) AND id < CAST(? AS TEXT) AND NOT hidden
-                    ORDER BY id = CAST(? AS TEXT) DESC, id DESC LIMIT ?""",
-                    (encode_text(prefix), encode_text(prefix) + b"\xff", encode_text(prefix), _MAX_CANDIDATES + 1),
-                )
-            ]
-        if not matching_ids or not prefix:
-            raise ConversationNotFound(f"There is no conversation {prefix!r}", "List them with `phichat logs`")
-        if len(matching_ids) > 1 and matching_ids[0] != prefix:
-            candidates = tuple(matching_ids[:_MAX_CANDIDATES])
-            more = " and more" if len(matching_ids) > _MAX_CANDIDATES else ""
-            raise ConversationNotFound(
-                f"Several conversations begin with {prefix!r}",
-                "Type more of the id: " + ", ".join(candidates) + more,
-                candidates=candidates,
-            )
-        return matching_ids[0]
+            rows = connection.execute(
+                """SELECT id FROM conversation WHERE id >= CAST(:first AS TEXT) AND id < CAST(:end AS TEXT)
+                AND NOT hidden ORDER BY id = CAST(:first AS TEXT) DESC, id DESC LIMIT :limit""",
+                {"first": encode_text(prefix), "end": encode_text(prefix) + b"\xff", "limit": _MAX_CANDIDATES + 1},
+            ).fetchall()
+        ids = tuple(str(id_) for (id_,) in rows)
+        if not ids or not prefix:
+            raise _not_found_error(prefix)
+        if len(ids) > 1 and ids[0] != prefix:
+            candidates, more = ids[:_MAX_CANDIDATES], " and more" if len(ids) > _MAX_CANDIDATES else ""
+            next_step = f"Type more of the id: {', '.join(candidates)}{more}"
+            raise ConversationNotFound(f"Several conversations begin with {prefix!r}", next_step, candidates=candidates)
+        return ids[0]
 
     def latest_id(self) -> str | None:
         """Return the id of the conversation with the newest turn, None where there are none."""
@@ -77,14 +68,10 @@ class TranscriptStore:
         return summaries[0].id if summaries else None
 
     def list_conversations(
-        self, limit: int | None = None, filters: SearchFilters | None = None
+        self, limit: int | None = None, filters: search.SearchFilters | None = None
     ) -> Sequence[ConversationSummary]:
         """Return the conversations, the newest first. limit: None for all."""
-        where, values = "", dict[str, object]()
-        if filters:
-            from phichat.transcript.search import list_conditions
-
-            where, values = list_conditions(filters)
+        where, values = search.list_conditions(filters or search.SearchFilters())
         with self.database.read_transaction() as connection:
             return [
                 ConversationSummary(id_, title, model or "", from_micros(created), from_micros(updated), turns)
@@ -110,9 +97,8 @@ class TranscriptStore:
             try:
                 turns = read_turns(connection, row[0])
             except ValueError as error:
-                raise TranscriptError(
-                    f"The conversation {id_} is damaged ({error})", "Restore a backup if you have one"
-                ) from error
+                message = f"The conversation {id_} is damaged ({error})"
+                raise TranscriptError(message, "Restore a backup if you have one") from error
         _, title, created, updated, origin, head = row
         return ConversationRecord(id_, title, from_micros(created), from_micros(updated), turns, head, origin or "")
 
@@ -131,32 +117,26 @@ class TranscriptStore:
             existing = connection.execute(
                 "SELECT 1 FROM conversation WHERE id = ? OR origin = ?", (record.id, record.origin or None)
             ).fetchone()
-            if existing:
-                return False
-            _insert_conversation(connection, record, {})
-            return True
+            if not existing:
+                _insert_with_turns(connection, record, {})
+        return not existing
 
     def fork_conversation(self, id_: str, turn_count: int) -> str:
         """Copy the first turns of the shown branch into a new conversation, and return its id."""
         source = self.get_conversation(id_)
         branch = source.get_branch()
         if not 1 <= turn_count <= len(branch):
-            raise TranscriptError(
-                f"The conversation has no turn {turn_count}",
-                f"Choose 1 to {len(branch)}" if branch else "Ask something first",
-            )
-        now = datetime.now(UTC)
-        turns = branch[:turn_count]
-        record = replace(
-            source, id=new_id(now), created_at=now, updated_at=now, turns=turns, head=turns[-1].id, origin=""
-        )
+            next_step = f"Choose 1 to {len(branch)}" if branch else "Ask something first"
+            raise TranscriptError(f"The conversation has no turn {turn_count}", next_step)
+        now, turns = datetime.now(UTC), branch[:turn_count]
+        record = ConversationRecord(new_id(now), source.title, now, now, turns, turns[-1].id)
         with self.database.write_transaction() as connection:
             sources = connection.execute(
                 """SELECT turn.id, coalesce(copied_from, turn.n) FROM turn
                 JOIN conversation ON conversation.n = conversation WHERE conversation.id = ?""",
                 (id_,),
             ).fetchall()
-            _insert_conversation(connection, record, dict(sources))
+            _insert_with_turns(connection, record, dict(sources))
         return record.id
 
     def rename_conversation(self, id_: str, title: str) -> None:
@@ -185,9 +165,9 @@ class TranscriptStore:
     def purge_soft_deleted(self) -> None:
         """Delete the hidden conversations for good."""
         with self.database.read_transaction() as connection:
-            hidden = [str(id_) for (id_,) in connection.execute("SELECT id FROM conversation WHERE hidden")]
+            hidden = connection.execute("SELECT id FROM conversation WHERE hidden").fetchall()
         if hidden:
-            self.delete_conversations(hidden)
+            self.delete_conversations([id_ for (id_,) in hidden])
 
     def delete_conversations(self, ids: Sequence[str]) -> bool:
         """Delete conversations so that none of their text can be read in the file.
@@ -196,12 +176,8 @@ class TranscriptStore:
         """
         with self.database.write_transaction() as connection:
             for id_ in ids:
-                rows = connection.execute(
-                    """SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
-                    WHERE conversation.id = ?""",
-                    (id_,),
-                ).fetchall()
-                delete_turns(connection, (row for (row,) in rows))
+                query = "SELECT n FROM turn WHERE conversation = (SELECT n FROM conversation WHERE id = ?)"
+                delete_turns(connection, [row for (row,) in connection.execute(query, (id_,))])
                 if not connection.execute("DELETE FROM conversation WHERE id = ?", (id_,)).rowcount:
                     raise _not_found_error(id_)
         return purge_deleted(self.database)
@@ -209,17 +185,16 @@ class TranscriptStore:
     def delete_turn(self, id_: str, turn: str) -> bool:
         """Delete a turn and all that follow it; the head moves before them. Return as `delete_conversations`."""
         with self.database.write_transaction() as connection:
-            rows = connection.execute(
+            cursor = connection.execute(
                 """WITH RECURSIVE leaving (n) AS (
                     SELECT turn.n FROM turn JOIN conversation ON conversation.n = conversation
                     WHERE conversation.id = ? AND turn.id = ?
                     UNION ALL SELECT turn.n FROM turn JOIN leaving ON turn.parent = leaving.n)
                 SELECT n FROM leaving""",
                 (id_, turn),
-            ).fetchall()
-            if not rows:
+            )
+            if not (row_ids := [row for (row,) in cursor]):
                 raise _not_found_error(f"{id_} with a turn {turn}")
-            row_ids = [row for (row,) in rows]
             connection.execute(
                 f"""UPDATE conversation SET head = (SELECT parent FROM turn WHERE n = ?)
                 WHERE id = ? AND head IN ({", ".join("?" * len(row_ids))})""",
@@ -229,12 +204,10 @@ class TranscriptStore:
         return purge_deleted(self.database)
 
     def search_turns(
-        self, query: str, filters: SearchFilters, limit: int, *, prefix_last_word: bool = False
-    ) -> SearchResults:
+        self, query: str, filters: search.SearchFilters, limit: int, *, prefix_last_word: bool = False
+    ) -> search.SearchResults:
         """Search prompts and answers as people type words. prefix_last_word: it may be unfinished."""
-        from phichat.transcript.search import search_turns
-
-        return search_turns(self.database, query, filters, limit, prefix_last_word=prefix_last_word)
+        return search.search_turns(self.database, query, filters, limit, prefix_last_word=prefix_last_word)
 
     def get_stats(self) -> StoreStats:
         """Return the size of the store, including hidden conversations."""
@@ -245,14 +218,9 @@ class TranscriptStore:
                 """SELECT coalesce(name, ''), count(*), total(prompt_tokens), total(completion_tokens)
                 FROM turn LEFT JOIN model ON model.n = model GROUP BY 1 ORDER BY 2 DESC"""
             ).fetchall()
-        by_model = tuple(
-            ModelStats(name, turns, int(prompt_tokens), int(completion_tokens))
-            for name, turns, prompt_tokens, completion_tokens in models
-        )
-        path = self.database.path
-        return StoreStats(
-            str(path), path.stat().st_size, conversations, sum(one.turns for one in by_model), cut_off, by_model
-        )
+        by_model = tuple(ModelStats(name, turns, int(prompt), int(reply)) for name, turns, prompt, reply in models)
+        path, turns = self.database.path, sum(one.turns for one in by_model)
+        return StoreStats(str(path), path.stat().st_size, conversations, turns, cut_off, by_model)
 
     def write_backup(self, target: Path) -> None:
         """Write a consistent copy of the store; an existing file of that name is replaced."""
@@ -260,9 +228,7 @@ class TranscriptStore:
 
     def index_pending_turns(self) -> None:
         """Index new turns now instead of at the next search: worth it after an import."""
-        from phichat.transcript.search import index_pending_turns
-
-        index_pending_turns(self.database)
+        search.index_pending_turns(self.database)
 
     def _update_conversation(self, id_: str, assignment: str, value: object) -> None:
         with self.database.write_transaction() as connection:
@@ -274,46 +240,30 @@ def _not_found_error(id_: str) -> ConversationNotFound:
     return ConversationNotFound(f"There is no conversation {id_!r}", "List them with `phichat logs`")
 
 
-def _insert_conversation(
-    connection: sqlite3.Connection, record: ConversationRecord, source_rows: dict[str, int]
-) -> None:
+def _insert_with_turns(connection: sqlite3.Connection, record: ConversationRecord, source_rows: dict[str, int]) -> None:
     """source_rows: the row that a turn is a copy of, by turn id."""
-    conversation = connection.execute(
-        """INSERT INTO conversation (id, title, created_at, updated_at, origin)
-        VALUES (?, CAST(? AS TEXT), ?, ?, ?)""",
-        (
-            record.id,
-            encode_text(record.title),
-            to_micros(record.created_at),
-            to_micros(record.updated_at),
-            record.origin or None,
-        ),
-    ).lastrowid
-    assert conversation is not None
-    rows: dict[str, int] = {}
+    conversation = insert_conversation(connection, record)
+    rows: dict[str | None, int | None] = {None: None}
     for turn in _sort_parents_first(record.turns):
-        parent = None if turn.parent is None else rows[turn.parent]
-        rows[turn.id] = insert_turn(connection, conversation, turn, parent=parent, copied_from=source_rows.get(turn.id))
-    if record.head is not None and record.head not in rows:
+        rows[turn.id] = insert_turn(
+            connection, conversation, turn, parent=rows[turn.parent], copied_from=source_rows.get(turn.id)
+        )
+    if record.head not in rows:
         raise _invalid_tree(f"its head {record.head!r} is not one of its turns")
-    head = None if record.head is None else rows[record.head]
-    connection.execute("UPDATE conversation SET head = ? WHERE n = ?", (head, conversation))
+    connection.execute("UPDATE conversation SET head = ? WHERE n = ?", (rows[record.head], conversation))
 
 
-def _sort_parents_first(turns: Sequence[TurnRecord]) -> Iterable[TurnRecord]:
+def _sort_parents_first(turns: Sequence[TurnRecord]) -> Iterator[TurnRecord]:
     children: dict[str | None, list[TurnRecord]] = {}
-    for turn in turns:
+    for turn in reversed(turns):
         children.setdefault(turn.parent, []).append(turn)
     if len({turn.id for turn in turns}) < len(turns):
         raise _invalid_tree("two of its turns have the same id")
-    reached_count = 0
-    stack = list(reversed(children.get(None, [])))
+    stack = children.pop(None, [])
     while stack:
-        turn = stack.pop()
-        reached_count += 1
-        yield turn
-        stack.extend(reversed(children.get(turn.id, [])))
-    if reached_count < len(turns):
+        yield (turn := stack.pop())
+        stack += children.pop(turn.id, [])
+    if children:
         raise _invalid_tree("some of its turns follow a turn that does not exist")
 
 

@@ -2,61 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 
-from phichat.events import (
-    CodeChecked,
-    ContextTrimmed,
-    Event,
-    ModelReady,
-    ReasoningDelta,
-    TextDelta,
-    TurnFinished,
-    TurnStarted,
-)
+from phichat import events
 from phichat.transcript.records import TurnRecord
 from phichat.types import FinishReason, ModelInfo
 
 
 class TurnRecordBuilder:
-    """Builds the record of one turn.
+    """Builds the record of one turn. texts, reasonings: streamed pieces; one thread appends to them, others read."""
 
-    texts, reasonings: the streamed pieces so far. One thread appends to them; others may read.
-    """
-
-    def __init__(self, event: TurnStarted, id_: str, parent: str | None, model: ModelInfo | None) -> None:
+    def __init__(self, event: events.TurnStarted, id_: str, parent: str | None, model: ModelInfo | None) -> None:
         """model: the one that is loaded already, None where the turn loads it."""
-        self.record = TurnRecord(
-            id_,
-            parent,
-            datetime.now(UTC),
-            event.prompt,
-            system=event.system,
-            model=model,
-            params=event.params,
-            prompt_parts=event.prompt_parts,
-        )
+        sent = {field.name: getattr(event, field.name) for field in fields(event)}
+        self.record = TurnRecord(id_, parent, datetime.now(UTC), model=model, **sent)
         self.texts: list[str] = []
         self.reasonings: list[str] = []
 
-    def apply(self, event: Event) -> None:
-        """Add what the event tells about the turn."""
+    def apply(self, event: events.Event) -> None:
+        """Update the turn by an event."""
         match event:
-            case TextDelta():
+            case events.TextDelta():
                 self.texts.append(event.text)
-            case ReasoningDelta():
+            case events.ReasoningDelta():
                 self.reasonings.append(event.text)
-            case ModelReady():
+            case events.ModelReady():
                 self.record = replace(self.record, model=event.model)
-            case CodeChecked():
+            case events.CodeChecked():
                 self.record = replace(self.record, code=event.report)
-            case ContextTrimmed():
+            case events.ContextTrimmed():
                 self.record = replace(self.record, dropped_turns=event.dropped_turns, n_ctx=event.n_ctx)
-            case TurnFinished():
+            case events.TurnFinished():
                 self.record = with_reply(self.record, event)
-            case _:
-                pass
 
     def build(self) -> TurnRecord:
         """Return the turn as it is now: the whole reply, or the text streamed so far."""
@@ -66,23 +44,12 @@ class TurnRecordBuilder:
 
     def build_ended(self, reason: FinishReason) -> TurnRecord:
         """Return the turn, ended for this reason where its TurnFinished did not come."""
-        record = self.build()
-        if record.finish_reason is not None:
-            return record
-        return replace(record, finished_at=datetime.now(UTC), finish_reason=reason)
+        if self.record.finish_reason is not None:
+            return self.record
+        return replace(self.build(), finished_at=datetime.now(UTC), finish_reason=reason)
 
 
-def with_reply(record: TurnRecord, reply: TurnFinished) -> TurnRecord:
+def with_reply(record: TurnRecord, reply: events.TurnFinished) -> TurnRecord:
     """Return the record with a complete reply."""
-    return replace(
-        record,
-        text=reply.text,
-        reasoning=reply.reasoning,
-        finished_at=datetime.now(UTC),
-        finish_reason=reply.finish_reason,
-        seed=reply.seed,
-        usage=reply.usage,
-        timings=reply.timings,
-        n_ctx=reply.n_ctx,
-        dropped_turns=reply.dropped_turns,
-    )
+    saved = {field.name: getattr(reply, field.name) for field in fields(reply) if field.name != "notices"}
+    return replace(record, finished_at=datetime.now(UTC), **saved)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from phichat.errors import TranscriptError
 from phichat.sanitize import sanitize_line
 from phichat.transcript.database import Database, encode_text
-from phichat.transcript.records import TurnRecord
+from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.transcript.row_mapping import insert_turn, to_micros, update_turn, upsert_model
 from phichat.types import ModelInfo
 
@@ -23,12 +23,15 @@ def derive_title(prompt: str) -> str:
     return title if len(title) <= _MAX_TITLE_CHARS else title[: _MAX_TITLE_CHARS - 1].rstrip() + "…"
 
 
-def insert_conversation(connection: sqlite3.Connection, id_: str, title: str, created_at: datetime) -> None:
-    """Insert an empty conversation. Raises sqlite3.Error kinds."""
-    connection.execute(
-        "INSERT INTO conversation (id, title, created_at, updated_at) VALUES (?, CAST(? AS TEXT), ?, ?)",
-        (id_, encode_text(title), to_micros(created_at), to_micros(created_at)),
-    )
+def insert_conversation(connection: sqlite3.Connection, record: ConversationRecord) -> int:
+    """Insert a conversation without its turns, and return its row. Raises sqlite3.Error kinds."""
+    times = to_micros(record.created_at), to_micros(record.updated_at)
+    rowid = connection.execute(
+        "INSERT INTO conversation (id, title, created_at, updated_at, origin) VALUES (?, CAST(? AS TEXT), ?, ?, ?)",
+        (record.id, encode_text(record.title), *times, record.origin or None),
+    ).lastrowid
+    assert rowid is not None
+    return rowid
 
 
 def start_turn(connection: sqlite3.Connection, conversation: str, record: TurnRecord, *, set_head: bool = True) -> int:
@@ -45,10 +48,8 @@ def start_turn(connection: sqlite3.Connection, conversation: str, record: TurnRe
         raise _removed_error()
     rowid = insert_turn(connection, row[0], record, parent=row[1], writer=os.getpid())
     if set_head:
-        connection.execute(
-            "UPDATE conversation SET head = ?, updated_at = ? WHERE n = ?",
-            (rowid, to_micros(record.created_at), row[0]),
-        )
+        values = (rowid, to_micros(record.created_at), row[0])
+        connection.execute("UPDATE conversation SET head = ?, updated_at = ? WHERE n = ?", values)
     return rowid
 
 

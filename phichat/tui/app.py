@@ -1,7 +1,5 @@
 """The Textual app: themes, the command palette, and the report of a crash."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from collections.abc import Iterator
@@ -38,7 +36,6 @@ HIGH_CONTRAST = Theme(
     background="#000000",
     surface="#000000",
     panel="#1c1c1c",
-    dark=True,
 )
 
 

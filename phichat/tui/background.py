@@ -1,7 +1,5 @@
 """Work in threads, for a widget or screen that must not block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from threading import Lock, Thread
 from typing import TypeVar
@@ -52,12 +50,9 @@ class EventPump:
         self._error: PhichatError | None = None
         self.is_done = False
         self.cancel = self._cancel.set
-        self._thread = Thread(target=self._run, name="turn", daemon=True)
-        self._thread.start()
-
-    def wait(self, timeout_s: float | None = None) -> None:
-        """Wait up to timeout_s seconds for the end of the thread."""
-        self._thread.join(timeout_s)
+        thread = Thread(target=self._run, name="turn", daemon=True)
+        self.wait = thread.join
+        thread.start()
 
     def drain_events(self) -> tuple[list[Event], bool, PhichatError | None]:
         """Return the events since the last call, True if there are no more, and the error that ended them."""

@@ -1,7 +1,5 @@
 """Copy to the clipboard with the platform's command, else through the terminal (OSC 52)."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

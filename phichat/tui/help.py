@@ -1,7 +1,5 @@
 """The help and the titles of the command palette, generated from the key bindings and slash commands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import RenderableType

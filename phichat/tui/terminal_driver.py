@@ -1,7 +1,5 @@
 """Input from the terminal on Linux and macOS, where Esc is a key and also the first byte of most other keys."""
 
-from __future__ import annotations
-
 import os
 from codecs import getincrementaldecoder
 from select import select

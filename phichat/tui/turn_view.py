@@ -1,7 +1,5 @@
 """One turn as it is shown, built from events or from a record."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -84,11 +82,6 @@ class TurnView(TurnPresenter):
         if self._reasoning_start is not None:
             self.reasoning_s = monotonic() - self._reasoning_start
             self._reasoning_start = None
-
-    def set_error(self, error: str) -> None:
-        """Show the error that ended the turn, after the answer so far."""
-        self.version += 1
-        self.error = error
 
     def set_record(self, conversation: Conversation, record: TurnRecord) -> None:
         """Take over the place of the turn in the conversation, and the model that answered."""
@@ -185,9 +178,7 @@ def build_turn_view(conversation: Conversation, record: TurnRecord) -> TurnView:
     turn.set_record(conversation, record)
     if record.finish_reason is not None:
         usage, timings = record.usage or Usage(), record.timings or Timings()
-        turn.finish_event = events.TurnFinished(
-            record.text, record.reasoning, record.finish_reason, usage, timings, record.n_ctx, record.dropped_turns
-        )
+        turn.finish_event = events.TurnFinished(record.text, record.reasoning, record.finish_reason, usage, timings)
     if record.dropped_turns:
         turn.apply_event(events.ContextTrimmed(record.dropped_turns, 0, record.n_ctx))
     return turn

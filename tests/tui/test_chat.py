@@ -253,3 +253,17 @@ def test_long_conversations_draw_only_what_is_in_view(tmp_path: Path) -> None:
             await until(pilot, "question 0")
 
     run(play())
+
+
+def test_a_prompt_that_is_edited_can_be_sent_in_a_new_conversation(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with running(desk(tmp_path)) as pilot:
+            await pilot.press(*"Why?", "enter")
+            await until(pilot, "It is so.")
+            await pilot.press("ctrl+t", "e", "ctrl+n")
+            await pilot.press(*" And?", "enter")
+            shown = await until(pilot, "It is so.")
+            assert "Why? And?" in shown
+            assert "of 2" not in shown
+
+    run(play())

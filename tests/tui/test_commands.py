@@ -65,6 +65,8 @@ def play(desk: ChatService, *lines: tuple[str, str]) -> None:
                 app.clear_notifications()
                 await said(pilot, typed)
                 await until(pilot, then)
+            while app.screen.context.is_busy:  # type: ignore[attr-defined]
+                await pilot.pause(0.02)
             app.clear_notifications()
             await said(pilot, "still there?")
             await until(pilot, "▌ still there?")

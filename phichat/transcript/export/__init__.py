@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import assert_never
 
 from phichat.transcript.records import ConversationRecord
 
@@ -21,26 +20,14 @@ class ExportFormat(StrEnum):
 
 def write_export(conversations: Sequence[ConversationRecord], export_format: ExportFormat) -> Iterator[str]:
     """Yield the document in pieces, without control characters."""
-    match export_format:
-        case ExportFormat.MARKDOWN:
-            from phichat.transcript.export import markdown
+    from phichat.transcript import native_json
+    from phichat.transcript.export import html, markdown, openai_jsonl, text
 
-            return markdown.write_markdown(conversations)
-        case ExportFormat.HTML:
-            from phichat.transcript.export import html
-
-            return html.write_html(conversations)
-        case ExportFormat.JSON:
-            from phichat.transcript import native_json
-
-            return native_json.write_native_json(conversations)
-        case ExportFormat.JSONL:
-            from phichat.transcript.export import openai_jsonl
-
-            return openai_jsonl.write_jsonl(conversations)
-        case ExportFormat.TEXT:
-            from phichat.transcript.export import text
-
-            return text.write_text(conversations)
-        case _:
-            assert_never(export_format)
+    writers: dict[ExportFormat, Callable[[Sequence[ConversationRecord]], Iterator[str]]] = {
+        ExportFormat.MARKDOWN: markdown.write_markdown,
+        ExportFormat.HTML: html.write_html,
+        ExportFormat.JSON: native_json.write_native_json,
+        ExportFormat.JSONL: openai_jsonl.write_jsonl,
+        ExportFormat.TEXT: text.write_text,
+    }
+    return writers[export_format](conversations)

@@ -16,7 +16,7 @@ from importlib.resources import files
 
 from phichat.sanitize import sanitize_line, to_json
 from phichat.transcript.export import metadata
-from phichat.transcript.export.markdown_html import render_markdown, render_text
+from phichat.transcript.export.markdown_html import COPY_BUTTON, render_markdown, render_plain
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import Part, TextPart
 
@@ -29,28 +29,23 @@ def write_html(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     style, script = _read_asset("page.css"), _read_asset("page.js")
     sources = f"style-src {_csp_hash(style)}; script-src {_csp_hash(script)}"
     policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
-    title = (
-        metadata.conversation_title(conversations[0])
-        if len(conversations) == 1
-        else f"{len(conversations)} conversations"
-    )
+    titles = [attribute(metadata.conversation_title(conversation)) for conversation in conversations]
+    title = titles[0] if len(titles) == 1 else f"{len(titles)} conversations"
     yield (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{attribute(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n"
     )
+    numbered = list(zip(range(1, len(titles) + 1), titles, conversations, strict=True))
     if len(conversations) != 1:
-        yield f"<h1>{attribute(title)}</h1>\n<nav><ol>\n"
-        for index, conversation in enumerate(conversations, 1):
-            yield (
-                f'<li><a href="#c{index}" dir="auto">{attribute(metadata.conversation_title(conversation))}</a> '
-                f'<span class="facts">{metadata.format_minute(conversation.created_at)}</span></li>\n'
-            )
+        yield f"<h1>{title}</h1>\n<nav><ol>\n"
+        for index, heading, conversation in numbered:
+            time = metadata.format_minute(conversation.created_at)
+            yield f'<li><a href="#c{index}" dir="auto">{heading}</a> <span class="facts">{time}</span></li>\n'
         yield "</ol></nav>\n"
-    for index, conversation in enumerate(conversations, 1):
-        heading = attribute(metadata.conversation_title(conversation))
+    for index, heading, conversation in numbered:
         yield f'<article id="c{index}">\n<header><h1 dir="auto">{heading}</h1>\n'
         yield f'<p class="facts">{attribute(_metadata_line(conversation))}</p></header>\n'
         yield from _render_turns(conversation)
@@ -71,19 +66,16 @@ def _csp_hash(content: str) -> str:
 def _metadata_line(conversation: ConversationRecord) -> str:
     parts = [metadata.format_minute(conversation.created_at), sanitize_line(conversation.id)]
     for model in metadata.answering_models(conversation.get_branch()):
-        parts.append(
-            sanitize_line(model.name) + (f" (sha256 {sanitize_line(model.sha256)[:16]})" if model.sha256 else "")
-        )
+        sha256 = f" (sha256 {sanitize_line(model.sha256)[:16]})" if model.sha256 else ""
+        parts.append(sanitize_line(model.name) + sha256)
     return " · ".join(parts)
 
 
 def _iter_messages(conversation: ConversationRecord) -> Iterator[tuple[str, str, TurnRecord]]:
     """Yield role, text and turn of the messages on the page, in their order."""
-    system: str | None = None
-    for turn in conversation.get_branch():
-        if turn.system and turn.system != system:
-            yield "system", turn.system, turn
-        system = turn.system
+    for system, turn in metadata.iter_turns(conversation.get_branch()):
+        if system:
+            yield "system", system, turn
         yield "user", turn.prompt, turn
         if turn.reasoning:
             yield "reasoning", turn.reasoning, turn
@@ -94,21 +86,16 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
     if hidden := metadata.hidden_turns_note(conversation):
         yield f'<p class="remark">{attribute(hidden)}</p>\n'
     for role, text, turn in _iter_messages(conversation):
-        copy = '<button type="button" class="copy">Copy</button>'
         match role:
             case "assistant":
                 name, body = metadata.answering_model_name(turn), render_markdown(text)
             case "reasoning":
-                name, body = "Reasoning", f'<div class="plain">{render_text(text)}</div>'
+                name, body = "Reasoning", _fold("Show all", text)
             case "system":
-                name, body = "System", f'<div class="plain">{render_text(text)}</div>'
+                name, body = "System", _fold_long(text)
             case _:
                 name, body = "You", "".join(map(_render_prompt_part, turn.parts))
-        if role == "reasoning":
-            body = f"<details><summary>Show all</summary>{body}</details>"
-        elif role == "system":
-            body = _fold_long(text, body)
-        yield f'<section class="message {role}">\n<h2>{attribute(name)}</h2>{copy}\n'
+        yield f'<section class="message {role}">\n<h2>{attribute(name)}</h2>{COPY_BUTTON}\n'
         yield f'<div class="body" dir="auto">{body}</div>\n'
         if role == "assistant":
             yield from _render_footer(turn)
@@ -116,16 +103,16 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
 
 
 def _render_prompt_part(part: Part) -> str:
-    body = f'<div class="plain">{render_text(part.text)}</div>'
-    if isinstance(part, TextPart):
-        return _fold_long(part.text, body)
-    return f"<details><summary>{attribute(metadata.attachment_label(part))}</summary>{body}</details>"
+    return _fold_long(part.text) if isinstance(part, TextPart) else _fold(metadata.attachment_label(part), part.text)
 
 
-def _fold_long(text: str, body: str) -> str:
-    if len(text) <= _FOLD_ABOVE_CHARS:
-        return body
-    return f"<details><summary>Show all of {len(text):,} characters</summary>{body}</details>"
+def _fold_long(text: str) -> str:
+    is_short = len(text) <= _FOLD_ABOVE_CHARS
+    return render_plain(text) if is_short else _fold(f"Show all of {len(text):,} characters", text)
+
+
+def _fold(summary: str, text: str) -> str:
+    return f"<details><summary>{attribute(summary)}</summary>{render_plain(text)}</details>"
 
 
 def _render_footer(turn: TurnRecord) -> Iterator[str]:
@@ -133,8 +120,7 @@ def _render_footer(turn: TurnRecord) -> Iterator[str]:
         yield f'<p class="remark">{attribute(note)}</p>\n'
     for warning in metadata.code_warnings(turn):
         yield f'<p class="warning">{attribute(warning)}</p>\n'
-    details = ", ".join(filter(None, [metadata.format_minute(turn.created_at), metadata.format_generation(turn)]))
-    yield f'<p class="facts">{attribute(details)}</p>\n'
+    yield f'<p class="facts">{attribute(metadata.format_details(turn))}</p>\n'
 
 
 def _source_json(conversations: Sequence[ConversationRecord]) -> Iterator[str]:

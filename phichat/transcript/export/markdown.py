@@ -30,22 +30,20 @@ from phichat.transcript.export.markdown_safety import make_safe
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import Part, TextPart
 
+_EXPORTED_BY = f'exported_by: "phichat {__version__}"'
 _SPECIAL_CHARS = re.compile(r"[\\`*_\[\]<>&~|$^]|:(?=[\w+-]+:)")
 _LINE_START_CHARS = re.compile(r"^(?:([#+=\-])|(\d+)([.)]))")
 
 
 def write_markdown(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     """Yield the document in pieces. Each of several conversations has its own heading."""
-    match conversations:
-        case [single]:
-            yield f"---\n{_yaml_metadata(single)}---\n\n# {_escape_inline(metadata.conversation_title(single))}\n\n"
-            yield from _render_turns(single)
-        case _:
-            yield f'---\nconversations: {len(conversations)}\nexported_by: "phichat {__version__}"\n---\n\n'
-            for conversation in conversations:
-                heading = _escape_inline(metadata.conversation_title(conversation))
-                yield f"# {heading}\n\n```yaml\n{_yaml_metadata(conversation)}```\n\n"
-                yield from _render_turns(conversation)
+    is_single = len(conversations) == 1
+    if not is_single:
+        yield f"---\nconversations: {len(conversations)}\n{_EXPORTED_BY}\n---\n\n"
+    for conversation in conversations:
+        heading, facts = _escape_inline(metadata.conversation_title(conversation)), _yaml_metadata(conversation)
+        yield f"---\n{facts}---\n\n# {heading}\n\n" if is_single else f"# {heading}\n\n```yaml\n{facts}```\n\n"
+        yield from _render_turns(conversation)
 
 
 def _yaml_metadata(conversation: ConversationRecord) -> str:
@@ -58,42 +56,32 @@ def _yaml_metadata(conversation: ConversationRecord) -> str:
     ]
     if conversation.origin:
         lines.append(f"origin: {_quote_yaml(conversation.origin)}")
-    lines.append(f'exported_by: "phichat {__version__}"')
+    lines.append(_EXPORTED_BY)
     if models := metadata.answering_models(conversation.get_branch()):
         lines.append("models:")
     for model in models:
+        library = model.library and f"llama-cpp-python {model.library}"
+        texts = {"architecture": model.architecture, "file_size": str(model.size or ""), "sha256": model.sha256}
+        texts |= {"template_sha256": model.template_sha256, "library": library, "devices": ", ".join(model.devices)}
         lines.append(f"  - name: {_quote_yaml(model.name)}")
-        model_fields = {
-            "architecture": model.architecture,
-            "file_size": model.size,
-            "sha256": model.sha256,
-            "template_sha256": model.template_sha256,
-            "library": model.library and f"llama-cpp-python {model.library}",
-            "devices": ", ".join(model.devices),
-        }
-        lines += [
-            f"    {name}: {_quote_yaml(value) if isinstance(value, str) else value}"
-            for name, value in model_fields.items()
-            if value
-        ]
+        for name, text in texts.items():
+            if text:
+                lines.append(f"    {name}: {text if name == 'file_size' else _quote_yaml(text)}")
     return "\n".join(lines) + "\n"
 
 
 def _quote_yaml(text: str) -> str:
     # YAML knows two characters less than JSON.
-    return re.sub(
-        "[\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(escape(text), ensure_ascii=False)
-    )
+    quoted = json.dumps(escape(text), ensure_ascii=False)
+    return quoted.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
     if hidden := metadata.hidden_turns_note(conversation):
         yield _render_alert("NOTE", [hidden])
-    system: str | None = None
-    for number, turn in enumerate(conversation.get_branch(), 1):
-        if turn.system and turn.system != system:
-            yield f"# System prompt\n\n{_render_literal('system', turn.system)}"
-        system = turn.system
+    for number, (system, turn) in enumerate(metadata.iter_turns(conversation.get_branch()), 1):
+        if system:
+            yield f"# System prompt\n\n{_render_literal('system', system)}"
         yield f"# Prompt {number}\n\n" + "".join(map(_render_prompt_part, turn.parts))
         yield from _render_answer(number, turn)
 
@@ -101,28 +89,25 @@ def _render_turns(conversation: ConversationRecord) -> Iterator[str]:
 def _render_prompt_part(part: Part) -> str:
     if isinstance(part, TextPart):
         return _render_literal("prompt", part.text)
-    label = html_escape(metadata.attachment_label(part))
-    return f"<details><summary>{label}</summary>\n\n{_render_fence('file', part.text)}</details>\n\n"
+    return _render_folded(html_escape(metadata.attachment_label(part)), "file", part.text)
+
+
+def _render_folded(summary: str, kind: str, text: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{_render_fence(kind, text)}</details>\n\n"
 
 
 def _render_answer(number: int, turn: TurnRecord) -> Iterator[str]:
     # Only the document has headings of the first level, so that no answer can fake a turn.
     yield f"# Answer {number}: {_escape_inline(metadata.answering_model_name(turn))}\n\n"
     if turn.reasoning:
-        yield f"<details><summary>Reasoning</summary>\n\n{_render_fence('reasoning', turn.reasoning)}</details>\n\n"
+        yield _render_folded("Reasoning", "reasoning", turn.reasoning)
     if turn.text:
         yield _render_markdown("answer", turn.text)
     if notes := list(metadata.incompleteness_notes(turn)):
         yield _render_alert("NOTE", notes)
     if warnings := metadata.code_warnings(turn):
         yield _render_alert("WARNING", warnings)
-    yield (
-        "*"
-        + _escape_inline(
-            ", ".join(filter(None, [metadata.format_minute(turn.created_at), metadata.format_generation(turn)]))
-        )
-        + "*\n\n"
-    )
+    yield f"*{_escape_inline(metadata.format_details(turn))}*\n\n"
 
 
 def _render_alert(kind: str, lines: Sequence[str]) -> str:

@@ -30,21 +30,21 @@ _TOKEN_CLASSES = {
 """The CSS class of a token type of Pygments, and of its subtypes."""
 
 
-def render_text(text: str) -> str:
+COPY_BUTTON = '<button type="button" class="copy">Copy</button>'
+
+
+def render_plain(text: str) -> str:
     """Return a text literally, control characters replaced by their names (`phichat.sanitize.escape`)."""
-    return attribute(_escape_text(text))
-
-
-def _escape_text(text: str) -> str:
-    return escape(text.replace("\r\n", "\n"))
+    return f'<div class="plain">{attribute(_escape_text(text))}</div>'
 
 
 def render_markdown(text: str) -> str:
     """Return Markdown as HTML."""
-    if not is_parseable(text):
-        return f'<div class="plain">{render_text(text)}</div>\n'
-    rendered: str = _make_parser().render(_escape_text(text))
-    return rendered
+    return str(_make_parser().render(_escape_text(text))) if is_parseable(text) else f"{render_plain(text)}\n"
+
+
+def _escape_text(text: str) -> str:
+    return escape(text.replace("\r\n", "\n"))
 
 
 @cache
@@ -81,8 +81,7 @@ def _render_image(tokens: Sequence[Token], index: int, *_: object) -> str:
 
 def _render_cell(tokens: Sequence[Token], index: int, *_: object) -> str:
     # markdown-it aligns with a style attribute, which the page's policy forbids.
-    style = str(tokens[index].attrGet("style") or "")
-    side = style.removeprefix("text-align:")
+    side = str(tokens[index].attrGet("style") or "").removeprefix("text-align:")
     return f'<{tokens[index].tag} class="{side}">' if side in ("left", "right", "center") else f"<{tokens[index].tag}>"
 
 
@@ -90,7 +89,7 @@ def _render_fence(tokens: Sequence[Token], index: int, *_: object) -> str:
     language = (tokens[index].info.split() or [""])[0]
     label = f'<span class="language">{attribute(language)}</span>' if language else ""
     return (
-        f'<figure class="code">{label}<button type="button" class="copy">Copy</button>'
+        f'<figure class="code">{label}{COPY_BUTTON}'
         f'<pre tabindex="0"><code>{_highlight_code(tokens[index].content, language)}</code></pre></figure>\n'
     )
 
@@ -105,13 +104,11 @@ def _highlight_code(code: str, language: str) -> str:
         lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
     except ClassNotFound:
         return attribute(code)
-    pieces = [(_token_class(str(kind)), value) for kind, value in lexer.get_tokens(code)]
-    if "".join(value for _, value in pieces) != code:
+    pieces = [(_token_class(str(kind)), attribute(value)) for kind, value in lexer.get_tokens(code)]
+    if "".join(value for _, value in pieces) != attribute(code):
         # Some lexers change the code; it matters more than its colours.
         return attribute(code)
-    return "".join(
-        f'<span class="{name}">{attribute(value)}</span>' if name else attribute(value) for name, value in pieces
-    )
+    return "".join(f'<span class="{name}">{value}</span>' if name else value for name, value in pieces)
 
 
 @cache

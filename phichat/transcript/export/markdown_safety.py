@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,22 +42,17 @@ def make_safe(text: str, marker: str) -> SafeMarkdown | None:
     which follows it at the top level; None where that cannot be verified."""
     if not is_parseable(text):
         return None
-    parts: list[str] = []
-    inserted: list[int] = []
-    copied_to = length = 0
-    for offset, character in sorted([*_html_edits(text), *_heading_edits(text)]):
-        parts += text[copied_to:offset], character
-        length += offset - copied_to + 1
-        inserted.append(length - 1)
-        copied_to = offset
-    safe = "".join(parts) + text[copied_to:]
+    edits = sorted([*_html_edits(text), *_heading_edits(text)])
+    inserted = tuple(offset + earlier for earlier, (offset, _) in enumerate(edits))
+    pieces = [text[start:end] for start, end in pairwise([0, *(offset for offset, _ in edits), len(text)])]
+    safe = pieces[0] + "".join(character + piece for (_, character), piece in zip(edits, pieces[1:], strict=True))
     if _verify(safe, marker):
-        return SafeMarkdown(safe, tuple(inserted), "")
+        return SafeMarkdown(safe, inserted, "")
     tokens = _make_parser(html=True).parse(safe)
     if tokens and tokens[-1].type == "fence" and tokens[-1].level == 0:
         closing = "\n" + tokens[-1].markup
         if _verify(safe + closing, marker):
-            return SafeMarkdown(safe, tuple(inserted), closing)
+            return SafeMarkdown(safe, inserted, closing)
     return None
 
 
@@ -73,10 +69,7 @@ def _make_parser(*, html: bool) -> MarkdownIt:
 
 
 def _line_offsets(text: str) -> list[int]:
-    starts = [0]
-    for line in text.split("\n"):
-        starts.append(starts[-1] + len(line) + 1)
-    return starts
+    return list(accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
 
 
 def _heading_edits(text: str) -> Iterator[tuple[int, str]]:
@@ -85,7 +78,7 @@ def _heading_edits(text: str) -> Iterator[tuple[int, str]]:
         return
     starts = _line_offsets(text)
     for token in _make_parser(html=False).parse(text):
-        if token.type == "heading_open" and token.tag == "h1" and token.level == 0 and token.map:
+        if _is_top_heading(token) and token.map:
             atx = token.markup == "#"
             line = token.map[0] if atx else token.map[1] - 1
             yield text.index(token.markup, starts[line]), "#" if atx else "\\"
@@ -99,35 +92,31 @@ def _html_edits(text: str) -> Iterator[tuple[int, str]]:
     code_lines = set[int]()
     spans: list[tuple[int, int]] = []
     for token in _make_parser(html=False).parse(text):
-        if token.map is None:
-            continue
-        if token.type in ("fence", "code_block"):
+        if token.type in ("fence", "code_block") and token.map:
             code_lines.update(range(*token.map))
-        elif token.type == "inline" and "`" in token.content:
+        elif token.type == "inline" and token.map and "`" in token.content:
             start, end = starts[token.map[0]], starts[token.map[1]]
-            spans += [
-                (start + span_match.start(), start + span_match.end())
-                for span_match in _CODE_SPAN.finditer(text[start:end])
-            ]
+            spans += [(start + found.start(), start + found.end()) for found in _CODE_SPAN.finditer(text[start:end])]
     spans.sort()
     for match in _HTML_OPENING.finditer(text):
         offset = match.start("open")
         span = bisect_right(spans, (offset, len(text))) - 1
-        escaped = (offset - match.start()) % 2
-        if (
-            bisect_right(starts, offset) - 1 not in code_lines
-            and not escaped
-            and (span < 0 or spans[span][1] <= offset)
-        ):
+        is_code = bisect_right(starts, offset) - 1 in code_lines or (span >= 0 and offset < spans[span][1])
+        is_escaped = (offset - match.start()) % 2
+        if not is_code and not is_escaped:
             yield offset, "\\"
 
 
 def _verify(text: str, marker: str) -> bool:
     tokens = _make_parser(html=True).parse(f"<!-- -->\n\n{text}\n\n{marker}\n")
-    if any(token.type == "heading_open" and token.tag == "h1" and token.level == 0 for token in tokens):
+    if any(map(_is_top_heading, tokens)):
         return False
     html = [token for token in tokens if _contains_html(token)]
     return len(html) == 2 and tokens[-1] is html[1] and html[1].level == 0 and html[1].content.strip() == marker
+
+
+def _is_top_heading(token: Token) -> bool:
+    return token.type == "heading_open" and token.tag == "h1" and token.level == 0
 
 
 def _contains_html(token: Token) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from phichat.sanitize import sanitize_line
@@ -35,19 +35,25 @@ def answering_model_name(turn: TurnRecord) -> str:
     return sanitize_line(turn.model.name) if turn.model else "Assistant"
 
 
-def format_generation(turn: TurnRecord) -> str:
-    """Return seed, parameters, tokens and speed of an answer; "" where nothing is known."""
-    parts: list[str] = []
+def iter_turns(turns: Iterable[TurnRecord]) -> Iterator[tuple[str, TurnRecord]]:
+    """Yield each turn with its system prompt, or with "" where that is the one of the turn before."""
+    system: str | None = None
+    for turn in turns:
+        yield (turn.system or "" if turn.system != system else ""), turn
+        system = turn.system
+
+
+def format_details(turn: TurnRecord) -> str:
+    """Return time, seed, parameters, tokens and speed of an answer, as far as they are known."""
+    parts = [format_minute(turn.created_at)]
     if turn.seed is not None:
         parts.append(f"seed {turn.seed}")
-    if turn.params is not None:
-        parts.append(f"temperature {turn.params.temperature:g}")
-        if turn.params.temperature > 0:
-            parts.append(f"top-k {turn.params.top_k}")
-            parts.append(f"top-p {turn.params.top_p:g}")
-            parts.append(f"min-p {turn.params.min_p:g}")
-        if turn.params.repeat_penalty != 1:
-            parts.append(f"repeat penalty {turn.params.repeat_penalty:g}")
+    if (params := turn.params) is not None:
+        parts.append(f"temperature {params.temperature:g}")
+        if params.temperature > 0:
+            parts += [f"top-k {params.top_k}", f"top-p {params.top_p:g}", f"min-p {params.min_p:g}"]
+        if params.repeat_penalty != 1:
+            parts.append(f"repeat penalty {params.repeat_penalty:g}")
     if turn.usage is not None and turn.usage.completion_tokens:
         parts.append(f"{turn.usage.completion_tokens:,} tokens")
     if turn.timings is not None and turn.timings.tokens_per_second:
@@ -58,8 +64,7 @@ def format_generation(turn: TurnRecord) -> str:
 def incompleteness_notes(turn: TurnRecord) -> Iterator[str]:
     """Yield notes, one line each, on an answer that is not simply complete."""
     if turn.dropped_turns:
-        turns = "turn" if turn.dropped_turns == 1 else "turns"
-        yield f"The model did not see the oldest {turn.dropped_turns} {turns}: they did not fit its context."
+        yield f"The model did not see the oldest {count_turns(turn.dropped_turns)}: they did not fit its context."
     match turn.finish_reason:
         case None:
             yield "This answer is being written." if turn.live else "This answer was cut off."
@@ -87,6 +92,9 @@ def code_warnings(turn: TurnRecord) -> tuple[str, ...]:
 def hidden_turns_note(conversation: ConversationRecord) -> str:
     """Return a note on the turns of other branches; "" where there are none."""
     hidden = len(conversation.turns) - len(conversation.get_branch())
-    if not hidden:
-        return ""
-    return f"{hidden} {'turn' if hidden == 1 else 'turns'} of other branches are not shown; the JSON export has them."
+    return f"{count_turns(hidden)} of other branches are not shown; the JSON export has them." if hidden else ""
+
+
+def count_turns(count: int) -> str:
+    """Return a number of turns in words."""
+    return f"{count} turn{'s' * (count != 1)}"

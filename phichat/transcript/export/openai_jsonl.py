@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from phichat.sanitize import to_json
+from phichat.transcript.export import metadata
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import FinishReason, Role
 
@@ -17,13 +18,11 @@ def write_jsonl(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     """Yield one line for each conversation with a complete turn."""
     for conversation in conversations:
         messages: list[dict[str, str]] = []
-        system: str | None = None
-        for turn in filter(_is_complete, conversation.get_branch()):
-            if turn.system and turn.system != system:
-                messages.append({"role": Role.SYSTEM.value, "content": turn.system})
-            system = turn.system
-            messages.append({"role": Role.USER.value, "content": turn.prompt})
-            messages.append({"role": Role.ASSISTANT.value, "content": turn.text})
+        for system, turn in metadata.iter_turns(filter(_is_complete, conversation.get_branch())):
+            if system:
+                messages.append({"role": Role.SYSTEM, "content": system})
+            messages.append({"role": Role.USER, "content": turn.prompt})
+            messages.append({"role": Role.ASSISTANT, "content": turn.text})
         if messages:
             yield to_json({"messages": messages}) + "\n"
 
@@ -35,15 +34,11 @@ def describe_omissions(conversations: Sequence[ConversationRecord]) -> str:
     other_turns = sum(len(conversation.turns) for conversation in conversations) - len(turns)
     reasoning = sum(bool(turn.reasoning) for turn in turns if _is_complete(turn))
     omissions = (
-        (unfinished, "unfinished or empty {turns}"),
-        (other_turns, "{turns} of other branches"),
-        (reasoning, "the reasoning of {n} {turns}"),
+        (unfinished, f"{unfinished} unfinished or empty {'turn' if unfinished == 1 else 'turns'}"),
+        (other_turns, f"{metadata.count_turns(other_turns)} of other branches"),
+        (reasoning, f"the reasoning of {metadata.count_turns(reasoning)}"),
     )
-    parts = [
-        (template if "{n}" in template else "{n} " + template).format(n=n, turns="turn" if n == 1 else "turns")
-        for n, template in omissions
-        if n
-    ]
+    parts = [text for count, text in omissions if count]
     return f"Left out: {', '.join(parts)}; the JSON export has everything." if parts else ""
 
 

@@ -14,23 +14,20 @@ def write_text(conversations: Sequence[ConversationRecord]) -> Iterator[str]:
     """Yield the text in pieces, each with its line ends."""
     for index, conversation in enumerate(conversations):
         title = metadata.conversation_title(conversation)
-        yield (
-            "\n\n" * bool(index)
-            + f"{title}\n{'=' * min(len(title), 80)}\n{metadata.format_minute(conversation.created_at)}\n"
-        )
+        gap, underline = "\n\n" * bool(index), "=" * min(len(title), 80)
+        yield f"{gap}{title}\n{underline}\n{metadata.format_minute(conversation.created_at)}\n"
         if hidden := metadata.hidden_turns_note(conversation):
             yield f"({hidden})\n"
-        system: str | None = None
-        for turn in conversation.get_branch():
-            if turn.system and turn.system != system:
-                yield _format_message("System", turn.system)
-            system = turn.system
+        for system, turn in metadata.iter_turns(conversation.get_branch()):
+            if system:
+                yield _format_message("System", system)
             for part in turn.parts:
                 speaker = f"You, attached: {metadata.attachment_label(part)}" if isinstance(part, FilePart) else "You"
                 yield _format_message(speaker, part.text)
+            model = metadata.answering_model_name(turn)
             if turn.reasoning:
-                yield _format_message(f"{metadata.answering_model_name(turn)}, thinking", turn.reasoning)
-            yield _format_message(metadata.answering_model_name(turn), turn.text)
+                yield _format_message(f"{model}, thinking", turn.reasoning)
+            yield _format_message(model, turn.text)
             for line in (*metadata.incompleteness_notes(turn), *metadata.code_warnings(turn)):
                 yield f"({line})\n"
 

@@ -51,16 +51,13 @@ def _parse_documents(text: str) -> list[Any]:
     except (ValueError, RecursionError) as document_error:
         documents = []
         # JSON's strings may hold other line ends than this one.
-        for line_number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
+        for number, line in enumerate(text.split("\n"), 1):
             try:
-                documents.append(json.loads(line))
+                documents += [json.loads(line)] if line.strip() else []
             except (ValueError, RecursionError) as line_error:
-                shown_error = document_error if line_number == 1 else line_error
-                raise TranscriptFileError(
-                    f"Line {line_number} isn't JSON ({shown_error})", _SUPPORTED_FORMATS
-                ) from line_error
+                shown_error = document_error if number == 1 else line_error
+                message = f"Line {number} isn't JSON ({shown_error})"
+                raise TranscriptFileError(message, _SUPPORTED_FORMATS) from line_error
         return documents
 
 
@@ -72,14 +69,14 @@ def _convert_documents(documents: list[Any], modified_at: datetime) -> Iterator[
         raise TranscriptFileError("It is empty", _SUPPORTED_FORMATS)
     seen: Counter[str] = Counter()
     for document in documents:
-        if native_json.is_native_document(document):
+        if isinstance(document, dict) and document.get("format") == native_json.FORMAT:
             yield from native_json.read_native_json(document)
             continue
         items = [document] if isinstance(document, dict) or openai.is_message_list(document) else document
         if not isinstance(items, list) or not items:
             raise TranscriptFileError("It holds no conversations", _SUPPORTED_FORMATS)
         for item in items:
-            if chatgpt.is_chatgpt_conversation(item):
+            if isinstance(item, dict) and isinstance(item.get("mapping"), dict):
                 yield chatgpt.convert_chatgpt(item, modified_at)
             elif openai.is_message_list(item) and item:
                 messages = item["messages"] if isinstance(item, dict) else item

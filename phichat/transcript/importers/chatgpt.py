@@ -10,17 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from phichat.errors import TranscriptFileError
-from phichat.transcript.importers.openai import ParsedMessage, content_text, parse_time
-from phichat.transcript.importers.stable_ids import stable_id
+from phichat.transcript.ids import stable_id
+from phichat.transcript.importers.openai import ParsedMessage, content_text, parse_time, shorten_to_title
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import FinishReason, ModelInfo
 
-CHATGPT = "chatgpt"
-
-
-def is_chatgpt_conversation(document: object) -> bool:
-    """Return whether a document is a conversation of ChatGPT's conversations.json."""
-    return isinstance(document, dict) and isinstance(document.get("mapping"), dict)
+_ORIGIN = "chatgpt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ def convert_chatgpt(document: Mapping[str, Any], default_time: datetime) -> Conv
         if not open_turn.nodes:
             return open_turn.parent
         created_at = open_turn.created_at or started_at
-        turn_id = stable_id(created_at, CHATGPT, name, *open_turn.nodes)
+        turn_id = stable_id(created_at, _ORIGIN, name, *open_turn.nodes)
         model = next((one.model for one in open_turn.answer if one.model), "")
         turns[turn_id] = TurnRecord(
             turn_id,
@@ -82,55 +77,37 @@ def convert_chatgpt(document: Mapping[str, Any], default_time: datetime) -> Conv
             open_turn = _UnfinishedTurn(parent, open_turn.system, (key,), parsed.text, (), parsed.created_at)
         elif parsed:
             created_at = open_turn.created_at or parsed.created_at
-            open_turn = replace(
-                open_turn, nodes=(*open_turn.nodes, key), answer=(*open_turn.answer, parsed), created_at=created_at
-            )
+            nodes_so_far, answer = (*open_turn.nodes, key), (*open_turn.answer, parsed)
+            open_turn = replace(open_turn, nodes=nodes_so_far, answer=answer, created_at=created_at)
         children = [child for child in node.get("children") or () if child in nodes]
         stack += [(child, open_turn) for child in reversed(children)]
         if not children:
             finish_turn(open_turn)
     if not turns:
         raise TranscriptFileError("It has a conversation without messages", "Check the file")
-    ordered = tuple(sorted(turns.values(), key=lambda turn: (_turn_depth(turn, turns), turn.id)))
+    depths: dict[str | None, int] = {None: 0}
+    for turn in turns.values():  # parents come first
+        depths[turn.id] = depths[turn.parent] + 1
+    ordered = tuple(sorted(turns.values(), key=lambda turn: (depths[turn.id], turn.id)))
     head = turn_of.get(str(document.get("current_node")), ordered[-1].id)
     updated = parse_time(document.get("update_time")) or max(turn.created_at for turn in ordered)
-    title = str(document.get("title") or "") or ordered[0].prompt.split("\n")[0][:80]
-    return ConversationRecord(
-        stable_id(started_at, CHATGPT, name),
-        title,
-        started_at,
-        max(started_at, updated),
-        ordered,
-        head,
-        f"{CHATGPT}:{name}",
-    )
-
-
-def _turn_depth(turn: TurnRecord, turns: Mapping[str, TurnRecord]) -> int:
-    depth = 0
-    while turn.parent is not None:
-        turn = turns[turn.parent]
-        depth += 1
-    return depth
+    title = str(document.get("title") or "") or shorten_to_title(ordered[0].prompt)
+    id_, origin = stable_id(started_at, _ORIGIN, name), f"{_ORIGIN}:{name}"
+    return ConversationRecord(id_, title, started_at, max(started_at, updated), ordered, head, origin)
 
 
 def _parse_chatgpt(message: object) -> ParsedMessage | None:
-    if not isinstance(message, dict):
-        return None
-    author, content = message.get("author") or {}, message.get("content") or {}
+    fields = message if isinstance(message, dict) else {}
+    author, content, metadata = (fields.get(name) or {} for name in ("author", "content", "metadata"))
     if not isinstance(author, dict) or not isinstance(content, dict):
         return None
-    metadata = message.get("metadata") or {}
-    created_at = parse_time(message.get("create_time"))
+    has_thoughts, text, reasoning = content.get("content_type") == "thoughts", "", ""
+    if has_thoughts:
+        thoughts: Sequence[Any] = content.get("thoughts") or ()
+        reasoning = "\n\n".join(str(one.get("content") or "") for one in thoughts if isinstance(one, dict))
+    elif content.get("content_type") != "reasoning_recap":
+        text = content_text(content.get("parts") if "parts" in content else content.get("text"))
+    if not text and not has_thoughts:
+        return None
     model = str(metadata.get("model_slug") or "") if isinstance(metadata, dict) else ""
-    role = str(author.get("role"))
-    match content.get("content_type"):
-        case "thoughts":
-            thoughts: Sequence[Any] = content.get("thoughts") or ()
-            reasoning = "\n\n".join(str(one.get("content") or "") for one in thoughts if isinstance(one, dict))
-            return ParsedMessage(role, "", reasoning, created_at, model)
-        case "reasoning_recap":
-            return None
-        case _:
-            text = content_text(content.get("parts") if "parts" in content else content.get("text"))
-            return ParsedMessage(role, text, "", created_at, model) if text else None
+    return ParsedMessage(str(author.get("role")), text, reasoning, parse_time(fields.get("create_time")), model)

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from phichat.errors import TranscriptFileError
+from phichat.transcript.ids import id_from_ulid, stable_id
 from phichat.transcript.importers.llm_messages import MessageStore, format_attachment
-from phichat.transcript.importers.openai import parse_time
-from phichat.transcript.importers.stable_ids import id_from_ulid, stable_id
+from phichat.transcript.importers.openai import parse_time, shorten_to_title
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import FinishReason, ModelInfo, SamplingParams, Timings, Usage
 
-ORIGIN = "llm"
-"""Prefix of the origin of imported conversations."""
-
+_ORIGIN, _EPOCH = "llm", datetime(1970, 1, 1, tzinfo=UTC)
 Row = Mapping[str, Any]
 
 
@@ -37,10 +35,9 @@ def read_llm_log(path: Path) -> Iterator[ConversationRecord]:
             if not tables & {"turns", "responses", "logs"}:
                 raise TranscriptFileError(f"{path} isn't a log of llm", "Choose the file that `llm logs path` prints")
             imported_ids: set[str] = set()
-            if "turns" in tables:
-                for conversation in _convert_threads(database, "responses" in tables):
-                    imported_ids.add(conversation.id)
-                    yield conversation
+            for conversation in _convert_threads(database, "responses" in tables) if "turns" in tables else ():
+                imported_ids.add(conversation.id)
+                yield conversation
             if "responses" in tables:
                 yield from _convert_responses(database, tables, imported_ids)
             if "logs" in tables:
@@ -55,10 +52,8 @@ def _open_database(path: Path) -> sqlite3.Connection:
         uses_wal = file.read(20)[18:20] == b"\2\2"
     wal = path.with_name(path.name + "-wal")
     # Opening a database with a write-ahead log creates files next to it, unless it is declared immutable.
-    is_immutable = uses_wal and not (wal.exists() and wal.stat().st_size)
-    database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?{'immutable=1' if is_immutable else 'mode=ro'}", uri=True, isolation_level=None
-    )
+    mode = "immutable=1" if uses_wal and not (wal.exists() and wal.stat().st_size) else "mode=ro"
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
     database.row_factory = sqlite3.Row
     database.text_factory = lambda content: content.decode("utf-8", "replace")
     database.execute("begin")
@@ -77,8 +72,7 @@ def _convert_threads(database: sqlite3.Connection, has_responses: bool) -> Itera
             query = "select * from responses where conversation_id = ? order by id"
             for response in database.execute(query, (thread["id"],)):
                 if response["id"] not in in_new_schema:
-                    turn = _convert_response(database, response, next(reversed(turns), None))
-                    turns[turn.id] = turn
+                    _add_response(turns, database, response)
         for row in rows:
             imported = store.read_turn(row["parent_message_hash"], row["tip_message_hash"])
             created_at = parse_time(row["datetime_utc"]) or parse_time(thread["datetime_utc"]) or _EPOCH
@@ -86,25 +80,15 @@ def _convert_threads(database: sqlite3.Connection, has_responses: bool) -> Itera
             if parent is None and turns and not turn_by_tip:
                 parent = next(reversed(turns))
             elif parent is None:
+                # The history that the turn was given belongs to no turn of this thread.
                 for index, (prompt, answer) in enumerate(imported.history):
-                    # The history that the turn was given belongs to no turn of this thread.
                     history_time = created_at - timedelta(milliseconds=len(imported.history) - index)
-                    history_id = stable_id(history_time, ORIGIN, row["id"], str(index))
-                    turns[history_id] = TurnRecord(
-                        history_id,
-                        parent,
-                        created_at,
-                        prompt,
-                        answer,
-                        system=imported.system,
-                        finish_reason=FinishReason.STOP,
-                    )
+                    history_id = stable_id(history_time, _ORIGIN, row["id"], str(index))
+                    turn = TurnRecord(history_id, parent, created_at, prompt, answer, system=imported.system)
+                    turns[history_id] = replace(turn, finish_reason=FinishReason.STOP)
                     parent = history_id
-            turn = replace(
-                _make_turn(row, parent, imported.prompt, imported.text, created_at),
-                system=imported.system,
-                reasoning=imported.reasoning,
-            )
+            texts = (imported.prompt, imported.text, imported.reasoning, imported.system)
+            turn = _make_turn(row, parent, created_at, *texts)
             turns[turn.id] = turn
             if row["tip_message_hash"]:
                 turn_by_tip[row["tip_message_hash"]] = turn.id
@@ -121,18 +105,16 @@ def _convert_responses(
         f"select coalesce(conversation_id, '') as conversation, id from responses where {condition} "
         "group by coalesce(conversation_id, id) order by min(id)"
     ).fetchall():
-        source_id = row["conversation"] or row["id"]
+        column, source_id = ("conversation_id", row["conversation"]) if row["conversation"] else ("id", row["id"])
         if _convert_id(source_id) in imported_ids:
             continue
         turns: dict[str, TurnRecord] = {}
-        column = "conversation_id" if row["conversation"] else "id"
         for response in database.execute(f"select * from responses where {column} = ? order by id", (source_id,)):
-            turn = _convert_response(database, response, next(reversed(turns), None))
-            turns[turn.id] = turn
-        yield _make_conversation(source_id, names.get(row["conversation"]), turns, None)
+            _add_response(turns, database, response)
+        yield _make_conversation(source_id, names.get(row["conversation"]), turns)
 
 
-def _convert_response(database: sqlite3.Connection, row: Row, parent: str | None) -> TurnRecord:
+def _add_response(turns: dict[str, TurnRecord], database: sqlite3.Connection, row: Row) -> None:
     def fetch(query: str) -> Sequence[Row]:
         try:
             return database.execute(query, (row["id"],)).fetchall()
@@ -141,33 +123,28 @@ def _convert_response(database: sqlite3.Connection, row: Row, parent: str | None
                 raise
             return ()  # written by an llm without that table
 
-    prompt_fragments, system_fragments = (
-        [
-            each["content"]
-            for each in fetch(
-                f"select content from {kind}_fragments join fragments on fragments.id = fragment_id "
-                'where response_id = ? order by "order"'
-            )
-        ]
-        for kind in ("prompt", "system")
-    )
+    def fetch_fragments(kind: str) -> list[str]:
+        query = f"select content from {kind}_fragments join fragments on fragments.id = fragment_id"
+        return [fragment["content"] for fragment in fetch(f'{query} where response_id = ? order by "order"')]
+
     attachments = fetch(
         "select attachments.* from prompt_attachments join attachments on attachments.id = attachment_id "
         'where response_id = ? order by "order"'
     )
     results = fetch("select * from tool_results where response_id = ? order by id")
     calls = fetch("select * from tool_calls where response_id = ? order by id")
-    parts = [
-        "\n".join([*prompt_fragments, *filter(None, [row["prompt"]])]),
+    prompt = [
+        "\n".join([*fetch_fragments("prompt"), *filter(None, [row["prompt"]])]),
         *(format_attachment(each["type"], each["path"] or each["url"]) for each in attachments),
         *(f"[{each['name']} returned: {each['output'] or ''}]" for each in results),
     ]
-    system_parts = [bit.strip() for bit in (*system_fragments, row["system"] or "")]
     answer = [row["response"] or "", *(f"[calls {each['name']}({each['arguments'] or ''})]" for each in calls)]
-    created_at = parse_time(row["datetime_utc"]) or _EPOCH
-    turn = _make_turn(row, parent, "\n\n".join(filter(None, parts)), "\n\n".join(filter(None, answer)), created_at)
-    reasoning = row["reasoning"] if "reasoning" in row.keys() else None  # noqa: SIM118  (a sqlite3.Row)
-    return replace(turn, system="\n\n".join(filter(None, system_parts)) or None, reasoning=reasoning or "")
+    system = [text.strip() for text in (*fetch_fragments("system"), row["system"] or "")]
+    reasoning = [row["reasoning"] if "reasoning" in row.keys() else None]  # noqa: SIM118  (a sqlite3.Row)
+    texts = ["\n\n".join(filter(None, parts)) for parts in (prompt, answer, reasoning, system)]
+    created_at, parent = parse_time(row["datetime_utc"]) or _EPOCH, next(reversed(turns), None)
+    turn = _make_turn(row, parent, created_at, *texts)
+    turns[turn.id] = turn
 
 
 def _convert_legacy_logs(database: sqlite3.Connection) -> Iterator[ConversationRecord]:
@@ -178,50 +155,42 @@ def _convert_legacy_logs(database: sqlite3.Connection) -> Iterator[ConversationR
         turns: dict[str, TurnRecord] = {}
         for row in rows:
             created_at = parse_time(row["datetime_utc"]) or _EPOCH
-            numbered = {**row, "id": stable_id(created_at, ORIGIN, "logs", str(row["id"]))}
-            turn = _make_turn(
-                numbered, next(reversed(turns), None), row["prompt"] or "", row["response"] or "", created_at
-            )
-            turns[turn.id] = replace(turn, system=row["system"] or None)
-        yield _make_conversation(f"logs {chat}", None, turns, None)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+            numbered = {**row, "id": stable_id(created_at, _ORIGIN, "logs", str(row["id"]))}
+            texts, parent = (row["prompt"], row["response"], None, row["system"]), next(reversed(turns), None)
+            turn = _make_turn(numbered, parent, created_at, *texts)
+            turns[turn.id] = turn
+        yield _make_conversation(f"logs {chat}", None, turns)
 
 
 def _convert_id(source_id: str) -> str:
-    return id_from_ulid(source_id) or stable_id(None, ORIGIN, source_id)
+    return id_from_ulid(source_id) or stable_id(None, _ORIGIN, source_id)
 
 
 def _make_conversation(
-    source_id: str, name: str | None, turns: Mapping[str, TurnRecord], started_at: datetime | None
+    source_id: str, name: str | None, turns: Mapping[str, TurnRecord], started_at: datetime | None = None
 ) -> ConversationRecord:
     ordered = tuple(turns.values())
-    created_at = started_at or min(turn.created_at for turn in ordered)
     updated_at = max(turn.finished_at or turn.created_at for turn in ordered)
-    title = name or next(iter(ordered[0].prompt.split("\n")))[:80]
-    return ConversationRecord(
-        _convert_id(source_id),
-        title,
-        min(created_at, updated_at),
-        updated_at,
-        ordered,
-        ordered[-1].id,
-        f"{ORIGIN}:{source_id}",
-    )
+    created_at = min(started_at or min(turn.created_at for turn in ordered), updated_at)
+    title, head = name or shorten_to_title(ordered[0].prompt), ordered[-1].id
+    origin = f"{_ORIGIN}:{source_id}"
+    return ConversationRecord(_convert_id(source_id), title, created_at, updated_at, ordered, head, origin)
 
 
-def _make_turn(row: Row, parent: str | None, prompt: str, text: str, created_at: datetime) -> TurnRecord:
-    columns = row.keys()
+def _make_turn(row: Row, parent: str | None, created_at: datetime, *texts: str | None) -> TurnRecord:
+    """texts: prompt, answer, reasoning and system prompt."""
+    prompt, text, reasoning, system = texts
     seconds = (row["duration_ms"] or 0) / 1000
-    tokens = [row[name] if name in columns else None for name in ("input_tokens", "output_tokens")]
+    tokens = [row[name] if name in row.keys() else None for name in ("input_tokens", "output_tokens")]  # noqa: SIM118
     options = _convert_options(row["options_json"])
     return TurnRecord(
         _convert_id(row["id"]),
         parent,
         created_at,
-        prompt,
-        text,
+        prompt or "",
+        text or "",
+        reasoning or "",
+        system or None,
         finished_at=created_at + timedelta(seconds=seconds),
         finish_reason=FinishReason.STOP,
         model=ModelInfo(row["model"]) if row["model"] else None,

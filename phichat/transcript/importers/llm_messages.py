@@ -8,20 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class LlmMessage:
-    """One message. text: includes fragments, tool calls and results, and the names of attached files."""
-
-    role: str
-    text: str
-    reasoning: str
+from phichat.transcript.importers.openai import ParsedMessage
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedTurn:
-    """One turn. history: earlier prompts and answers that it was given. context_hashes: of the messages that
-    it was given, the latest first."""
+    """One turn. history: earlier prompts and answers. context_hashes: of their messages; latest first."""
 
     system: str | None
     history: Sequence[tuple[str, str]]
@@ -64,7 +56,7 @@ class MessageStore:
             row = self._database.execute("select parent_hash from messages where hash = ?", (tip,)).fetchone()
             tip = row["parent_hash"] if row else None
 
-    def _read_message(self, message_hash: str) -> LlmMessage:
+    def _read_message(self, message_hash: str) -> ParsedMessage:
         role = self._database.execute("select role from messages where hash = ?", (message_hash,)).fetchone()
         parts = self._database.execute("select * from parts where message_hash = ? order by position", (message_hash,))
         text = reasoning = ""
@@ -77,7 +69,7 @@ class MessageStore:
                     text += self._resolve_text(part["text"], payload)
                 case kind:
                     text += ("\n\n" if text else "") + self._format_part(kind, payload)
-        return LlmMessage(role["role"] if role else "", text, reasoning)
+        return ParsedMessage(role["role"] if role else "", text, reasoning)
 
     def _resolve_text(self, literal: str | None, payload: Mapping[str, Any]) -> str:
         if "text_ref" not in payload:
@@ -92,18 +84,13 @@ class MessageStore:
         return row["content"] if row else ""
 
     def _format_part(self, kind: str, payload: Mapping[str, Any]) -> str:
-        match kind:
-            case "tool_call":
-                return f"[calls {payload.get('name')}({json.dumps(payload.get('arguments'), ensure_ascii=False)})]"
-            case "tool_result":
-                return f"[{payload.get('name')} returned: {payload.get('output')}]"
-            case _:
-                attachment_id = (payload.get("attachment") or {}).get("id")
-                query = "select type, path, url from attachments where id = ?"
-                row = self._database.execute(query, (attachment_id,)).fetchone()
-                return (
-                    format_attachment(row["type"], row["path"] or row["url"]) if row else format_attachment(None, None)
-                )
+        if kind == "tool_call":
+            return f"[calls {payload.get('name')}({json.dumps(payload.get('arguments'), ensure_ascii=False)})]"
+        if kind == "tool_result":
+            return f"[{payload.get('name')} returned: {payload.get('output')}]"
+        query = "select type, coalesce(nullif(path, ''), url) from attachments where id = ?"
+        row = self._database.execute(query, ((payload.get("attachment") or {}).get("id"),)).fetchone()
+        return format_attachment(*row or (None, None))
 
 
 def format_attachment(kind: str | None, location: str | None) -> str:
@@ -111,16 +98,14 @@ def format_attachment(kind: str | None, location: str | None) -> str:
     return f"[attached: {' '.join(filter(None, [kind, location])) or 'a file'}]"
 
 
-def _pair_messages(messages: Sequence[LlmMessage]) -> Iterator[tuple[str, str]]:
+def _pair_messages(messages: Sequence[ParsedMessage]) -> Iterator[tuple[str, str]]:
     """Yield prompts with the answers that followed them."""
     prompt: str | None = None
     for message in messages:
         if message.role == "assistant":
             yield prompt or "", message.text
-            prompt = None
-        else:
-            if prompt is not None:
-                yield prompt, ""
-            prompt = message.text
+        elif prompt is not None:
+            yield prompt, ""
+        prompt = None if message.role == "assistant" else message.text
     if prompt is not None:
         yield prompt, ""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from phichat.errors import TranscriptFileError
-from phichat.transcript.importers.stable_ids import stable_id
+from phichat.transcript.ids import stable_id
 from phichat.transcript.records import ConversationRecord, TurnRecord
 from phichat.types import FinishReason, ModelInfo
-
-OPENAI = "openai"
 
 
 def is_message_list(document: object) -> bool:
@@ -39,8 +38,10 @@ def convert_openai(document: Any, default_time: datetime, duplicate_index: int) 
     fields: Mapping[str, Any] = document if isinstance(document, dict) else {}
     messages = fields["messages"] if fields else document
     created_at = parse_time(fields.get("created_at") or fields.get("created") or fields.get("create_time"))
-    canonical = json.dumps(messages, sort_keys=True)
-    key = (OPENAI, hashlib.sha256(canonical.encode()).hexdigest(), str(duplicate_index))
+    content_hash = hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
+    origin = ("openai", content_hash, str(duplicate_index))
+    started_at, id_ = created_at or default_time, stable_id(created_at, *origin)
+    model = ModelInfo(str(fields["model"])) if fields.get("model") else None
     turns: list[TurnRecord] = []
     system: str | None = None
     for message in messages:
@@ -51,31 +52,20 @@ def convert_openai(document: Any, default_time: datetime, duplicate_index: int) 
             case "assistant" if turns and not turns[-1].text and not turns[-1].reasoning:
                 turns[-1] = replace(turns[-1], text=parsed.text, reasoning=parsed.reasoning)
             case role:
-                number = len(turns)
-                # The ids of the turns are in their order.
-                turn_id = f"{stable_id(created_at, *key)[:-6]}{number:06}"
-                turn = TurnRecord(
-                    turn_id, turns[-1].id if turns else None, created_at or default_time, "", system=system
-                )
-                model = ModelInfo(str(fields["model"])) if fields.get("model") else None
-                turn = replace(turn, finished_at=turn.created_at, finish_reason=FinishReason.STOP, model=model)
-                if role == "assistant":
-                    turns.append(replace(turn, text=parsed.text, reasoning=parsed.reasoning))
-                else:
-                    turns.append(replace(turn, prompt=parsed.text))
+                texts = ("", parsed.text, parsed.reasoning) if role == "assistant" else (parsed.text,)
+                turn_id = f"{id_[:-6]}{len(turns):06}"  # ids in the order of the turns
+                turn = TurnRecord(turn_id, turns[-1].id if turns else None, started_at, *texts)
+                turn = replace(turn, finished_at=started_at, finish_reason=FinishReason.STOP)
+                turns.append(replace(turn, system=system, model=model))
     if not turns:
         raise TranscriptFileError("It has a conversation without a user message", "Check the file")
-    title = str(fields.get("title") or "") or turns[0].prompt.split("\n")[0][:80]
-    started_at = created_at or default_time
-    return ConversationRecord(
-        stable_id(created_at, *key),
-        title,
-        started_at,
-        started_at,
-        tuple(turns),
-        turns[-1].id,
-        f"{OPENAI}:{key[1]}:{duplicate_index}",
-    )
+    title = str(fields.get("title") or "") or shorten_to_title(turns[0].prompt)
+    return ConversationRecord(id_, title, started_at, started_at, tuple(turns), turns[-1].id, ":".join(origin))
+
+
+def shorten_to_title(prompt: str) -> str:
+    """Return the title of a conversation that has none."""
+    return prompt.split("\n")[0][:80]
 
 
 def _parse_openai(message: Mapping[str, Any]) -> ParsedMessage:
@@ -91,22 +81,16 @@ def _parse_openai(message: Mapping[str, Any]) -> ParsedMessage:
 
 def content_text(content: object) -> str:
     """Return the text of a message's content; parts that are not text are named. Raises TranscriptFileError."""
-    match content:
-        case None:
-            return ""
-        case str():
-            return content
-        case list():
-            return "\n\n".join(filter(None, map(_part_text, content)))
-        case _:
-            raise TranscriptFileError("It has a message whose content is not text", "Check the file")
+    if isinstance(content, list):
+        return "\n\n".join(filter(None, map(_part_text, content)))
+    if content is None or isinstance(content, str):
+        return content or ""
+    raise TranscriptFileError("It has a message whose content is not text", "Check the file")
 
 
 def _part_text(part: object) -> str:
     match part:
-        case str():
-            return part
-        case {"text": str() as text}:
+        case (str() as text) | {"text": str() as text}:
             return text
         case {"type": str() as kind} | {"content_type": str() as kind}:
             return f"[attached: {kind}]"
@@ -116,12 +100,10 @@ def _part_text(part: object) -> str:
 
 def parse_time(value: object) -> datetime | None:
     """Return an ISO 8601 text or a POSIX timestamp as a time in UTC, None for anything else."""
-    try:
+    with suppress(ValueError, OverflowError, OSError):
         if isinstance(value, str):
             parsed = datetime.fromisoformat(value)
             return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
         if isinstance(value, (int, float)) and value:
             return datetime.fromtimestamp(value, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
     return None

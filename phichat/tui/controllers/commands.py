@@ -1,7 +1,5 @@
 """The slash commands of the full-screen chat."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -105,7 +103,7 @@ class CommandController(ChatCommands):
     def run_context(self, args: str) -> None:
         """Count in a thread: the model may take a while for a long conversation."""
         show = partial(self.show_text, "What the model sees")
-        self.runner.count_in_thread(self.describe_context, show, self._context.notify_error)
+        self.runner.count_in_thread(self.describe_context, show)
 
     def run_undo(self, args: str) -> None:
         self.turns.undo()

@@ -1,12 +1,9 @@
 """State and widgets that the controllers of one chat screen share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
-from typing import TypeVar
 
 from textual.screen import Screen
 
@@ -14,17 +11,14 @@ from phichat.chat.conversation import Conversation
 from phichat.errors import PhichatError
 from phichat.sanitize import sanitize_line
 from phichat.services.chat_service import ChatService
-from phichat.tui.background import run_in_thread
+from phichat.tui.background import Result, run_in_thread
 from phichat.tui.screens.dialogs import Dialog
 from phichat.tui.turn_view import TurnView, build_turn_view
-from phichat.tui.widgets.completions import CompletionList
 from phichat.tui.widgets.conversation import ConversationView
-from phichat.tui.widgets.prompt import PromptInput
+from phichat.tui.widgets.prompt import CompletionList, PromptInput
 from phichat.tui.widgets.sidebar import Sidebar
 from phichat.tui.widgets.status import StatusLine
 from phichat.tui.widgets.welcome import Welcome
-
-Result = TypeVar("Result")
 
 
 @dataclass(eq=False)

@@ -1,7 +1,5 @@
 """Actions on stored conversations: list, open, rename, delete, restore, export and replay."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from textual.timer import Timer
@@ -23,11 +21,6 @@ class ConversationController:
     def __init__(self, context: ChatContext, turns: TurnController) -> None:
         self._context, self._turns = context, turns
         self._search_timer: Timer | None = None
-
-    def new(self) -> None:
-        """Start a new conversation."""
-        if self._context.check_idle():
-            self._context.open_conversation(self._context.service.new_conversation())
 
     def toggle_sidebar(self) -> None:
         """Show or hide the sidebar."""

@@ -1,7 +1,5 @@
 """Actions on models: choose, switch, unload and download."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future, wait
 from threading import Thread
 from typing import Literal
@@ -43,15 +41,8 @@ class ModelController:
             else:
                 self._start_download(picked.name)
 
-        current_model = self._context.status_line.status.model
-        self._context.ask(ModelPicker(self._context.service.catalog, current_model, filter_text), on_pick)
-
-    def pick_or_switch(self, entry: CatalogEntry) -> None:
-        """Switch to an installed model, or open the list at one that can be downloaded."""
-        if entry.installed:
-            self.switch(entry.name)
-        else:
-            self.pick(entry.name)
+        catalog, current_model = self._context.service.catalog, self._context.status_line.model
+        self._context.ask(ModelPicker(catalog, current_model, filter_text), on_pick)
 
     def switch(self, name: str) -> None:
         """Make another model answer from the next turn on; errors are shown."""
@@ -94,7 +85,7 @@ class ModelController:
                 return not is_declined
 
             for progress in self._context.service.catalog.download_model(name, confirm, cancel):
-                screen.call_later(self._context.status_line.update_status, background=progress)
+                screen.call_later(self._context.status_line.update_status, download=progress)
             return not is_declined
 
         self._download_thread = run_in_thread(screen, "pull", run, self._on_download_end, self._on_download_end)
@@ -120,7 +111,7 @@ class ModelController:
 
     def _on_download_end(self, result: bool | PhichatError) -> None:
         name, self._download_thread = self._download_name, None
-        self._context.status_line.update_status(background="")
+        self._context.status_line.update_status(download="")
         if self._download_cancel.is_set():
             self._context.notify(f"Download of {name} stopped. The partial file is kept.")
         elif isinstance(result, PhichatError):

@@ -1,7 +1,5 @@
 """The prompt box: complete, attach files, edit in an editor."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess
@@ -18,7 +16,7 @@ from phichat.paths import expand_user
 from phichat.storage.atomic_write import write_atomically
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.controllers.turn_runner import TurnRunner
-from phichat.tui.widgets.completions import Completion
+from phichat.tui.widgets.prompt import Completion
 from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS
 from phichat.types import render_parts
 from phichat.units import format_count
@@ -32,11 +30,6 @@ class PromptController:
 
     def __init__(self, context: ChatContext, runner: TurnRunner) -> None:
         self._context, self._runner = context, runner
-
-    def insert_example(self, prompt: str) -> None:
-        """Put an example of the welcome page into the prompt box."""
-        self._context.prompt.set_text(prompt)
-        self._context.prompt.focus()
 
     # Completions
 

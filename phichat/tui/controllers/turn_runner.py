@@ -1,8 +1,7 @@
 """Run turns, load the model while the user types, count tokens, and decide when the growing answer is drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from threading import Thread
 from time import monotonic, thread_time
 
@@ -10,7 +9,7 @@ from phichat import events
 from phichat.cancel import CancelToken
 from phichat.chat.presenter import TurnPresenter, present
 from phichat.errors import PhichatError
-from phichat.tui.background import EventPump, Result, run_in_thread
+from phichat.tui.background import EventPump, Result
 from phichat.tui.controllers.context import ChatContext
 from phichat.tui.turn_view import TurnView
 from phichat.types import Part, render_parts
@@ -63,7 +62,7 @@ class StatusPresenter(TurnPresenter):
         self._update(
             activity="",
             used_tokens=event.usage.prompt_tokens + event.usage.completion_tokens,
-            n_ctx=event.n_ctx or self._context.status_line.status.n_ctx,
+            n_ctx=event.n_ctx or self._context.status_line.n_ctx,
             tokens_per_second=event.timings.tokens_per_second,
         )
 
@@ -126,22 +125,21 @@ class TurnRunner:
         self.stop_token_count()
         cancel = self._count_cancel = CancelToken()
 
+        def count() -> int:
+            # After an error the estimate remains, and the next turn reports the error.
+            with suppress(PhichatError):
+                return self._context.service.count_tokens(text, cancel)
+            return 0
+
         def on_result(tokens: int) -> None:
             if tokens and not cancel.is_set():
                 on_count(tokens)
 
-        count = self._context.service.count_tokens
-        # After an error the estimate remains, and the next turn reports the error.
-        self.count_in_thread(lambda: count(text, cancel), on_result, lambda error: None)
+        self.count_in_thread(count, on_result)
 
-    def count_in_thread(
-        self,
-        work: Callable[[], Result],
-        on_result: Callable[[Result], object],
-        on_error: Callable[[PhichatError], object],
-    ) -> None:
+    def count_in_thread(self, work: Callable[[], Result], on_result: Callable[[Result], object]) -> None:
         """Run work that counts tokens in a thread, which the next turn waits for."""
-        self._count_thread = run_in_thread(self._context.screen, "count", work, on_result, on_error)
+        self._count_thread = self._context.run_in_thread("count", work, on_result)
 
     def stop_token_count(self) -> None:
         self._count_cancel.set()
@@ -214,19 +212,16 @@ class TurnRunner:
             turn.apply_event(event)
             present(event, self._status)
         if error is not None:
-            turn.set_error(f"{error}")
+            turn.error, turn.version = f"{error}", turn.version + 1
         if done:
-            self._finish_turn(turn)
+            self._turn_pump = self._turn = None
+            self._context.is_busy = False
+            self._context.status_line.update_status(activity="")
+            conversation = self._context.conversation
+            if conversation.head is not None:
+                turn.set_record(conversation, conversation.get_turn(conversation.head))
         self._context.view.update_turn(turn)
         started, self._thread_time = self._thread_time, thread_time()
         self._drawn_at = monotonic()
         affordable = _DRAW_CPU_DIVISOR * (self._thread_time - started)
         self._draw_interval = min(_MAX_DRAW_INTERVAL_S, max(_MIN_DRAW_INTERVAL_S, affordable))
-
-    def _finish_turn(self, turn: TurnView) -> None:
-        self._turn_pump = self._turn = None
-        self._context.is_busy = False
-        self._context.status_line.update_status(activity="")
-        conversation = self._context.conversation
-        if conversation.head is not None:
-            turn.set_record(conversation, conversation.get_turn(conversation.head))

@@ -1,7 +1,5 @@
 """Actions on the selected turn, or on the last one: copy, save, regenerate, edit, fork, delete."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 
@@ -153,13 +151,6 @@ class TurnController:
             self._context.conversation.switch_to(sibling_ids[index])
             self._context.refresh_branch()
             self._context.view.select_turn_id(sibling_ids[index])
-
-    def fork(self) -> None:
-        """Continue in a copy of the conversation that ends at the turn."""
-        if turn := self.get_idle_target():
-            fork = self._context.service.fork_conversation(self._context.conversation, turn.id)
-            self._context.open_conversation(fork)
-            self._context.notify("Forked. The original conversation is unchanged.")
 
     def delete(self) -> None:
         """Delete the turn and everything after it, once the user has confirmed."""

@@ -4,8 +4,6 @@ An answer is split at its top-level Markdown blocks. While it grows all but the 
 only the end of a streaming answer is parsed and rendered again.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -131,7 +129,7 @@ def _parse_blocks(text: str, lines: Sequence[str], first_line: int, table_header
             )
 
 
-def _find_split_points(tokens: Sequence[Token], index: int) -> Iterator[int]:
+def _find_split_points(tokens: "Sequence[Token]", index: int) -> Iterator[int]:
     """Return the lines where a list or a table can be split."""
     child_types = {"bullet_list_open": "list_item_open", "ordered_list_open": "list_item_open", "table_open": "tr_open"}
     child_type = child_types.get(tokens[index].type)

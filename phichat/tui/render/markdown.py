@@ -1,7 +1,5 @@
 """Markdown of a model for Rich: raw HTML is shown as text, links show their target, images are not fetched."""
 
-from __future__ import annotations
-
 from copy import copy
 from functools import cache
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Render items as styled lines: the one place of the full-screen chat where untrusted text is sanitised."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO

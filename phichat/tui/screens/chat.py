@@ -1,7 +1,5 @@
 """The chat screen: composes the widgets and controllers, binds keys, and forwards messages."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from functools import partial
@@ -63,10 +61,10 @@ class ChatScreen(Screen[None]):
         self.action_save_code = turns.save_code
         self.action_regenerate = report_errors(turns.regenerate)
         self.action_edit_prompt = turns.edit_prompt
-        self.action_fork_conversation = report_errors(turns.fork)
+        self.action_fork_conversation = partial(commands.run, Command("fork"))
         self.action_delete_turn = turns.delete
         self.action_show_sibling = report_errors(turns.show_sibling)
-        self.action_new_conversation = self.conversations.new
+        self.action_new_conversation = partial(commands.run, Command("new"))
         self.action_toggle_sidebar = self.conversations.toggle_sidebar
         self.action_pick_model = self.models.pick
         self.action_unload_model = self.models.unload
@@ -147,11 +145,13 @@ class ChatScreen(Screen[None]):
         self.conversations.run_action(message.action_name, message.entry)
 
     def on_welcome_model_picked(self, message: Welcome.ModelPicked) -> None:
-        self.models.pick_or_switch(message.entry)
+        choose = self.models.switch if message.entry.installed else self.models.pick
+        choose(message.entry.name)
         self.context.prompt.focus()
 
     def on_welcome_example_picked(self, message: Welcome.ExamplePicked) -> None:
-        self.prompts.insert_example(message.prompt)
+        self.context.prompt.set_text(message.prompt)
+        self.context.prompt.focus()
 
     # Keys
 

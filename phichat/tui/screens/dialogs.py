@@ -1,7 +1,5 @@
 """Small dialogs: yes or no, one line of text, one of a list, a text to read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
@@ -23,7 +21,7 @@ Answer = TypeVar("Answer")
 class Dialog(ModalScreen[Answer | None], Generic[Answer]):
     """A box with a title over widgets; the result is None if the user cancels it. The title is sanitised here."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
 
     def __init__(self, title: str, *body: Widget, is_wide: bool = False) -> None:
         super().__init__()
@@ -34,16 +32,13 @@ class Dialog(ModalScreen[Answer | None], Generic[Answer]):
             yield Static(Text(sanitize(self._dialog_title), "bold" if self._is_wide else ""), markup=False)
             yield from self._body
 
-    def action_cancel(self) -> None:
-        self.dismiss(None)
-
 
 class ConfirmDialog(Dialog[bool]):
     """Ask yes or no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,enter", "dismiss(True)", "Yes"),
-        Binding("n,escape", "cancel", "No"),
+        Binding("n,escape", "dismiss(None)", "No"),
     ]
 
     def __init__(self, question: str) -> None:
@@ -75,7 +70,7 @@ class SelectDialog(Dialog[Answer]):
 class TextDialog(Dialog[None]):
     """Show a text to read: help, the context, statistics. A string is sanitised here."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "cancel", "Close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q,f1", "dismiss(None)", "Close")]
 
     def __init__(self, title: str, content: RenderableType) -> None:
         text = Text(sanitize(content)) if isinstance(content, str) else content

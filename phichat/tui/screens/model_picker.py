@@ -1,7 +1,5 @@
 """The list of models: the installed ones, those to download, and whether they fit this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
@@ -26,8 +24,8 @@ class ModelPicker(Dialog[CatalogEntry | Literal["unload"]]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         # With priority over the input, where the key would delete to the left.
-        Binding("ctrl+u", "unload_model", "Unload the current model", priority=True),
-        Binding("escape", "cancel", "Close"),
+        Binding("ctrl+u", "dismiss('unload')", "Unload the current model", priority=True),
+        Binding("escape", "dismiss(None)", "Close"),
     ]
 
     def __init__(self, catalog: ModelCatalog, current_model: str, filter_text: str) -> None:
@@ -103,7 +101,3 @@ class ModelPicker(Dialog[CatalogEntry | Literal["unload"]]):
             event.stop()
             move = self._options.action_cursor_down if event.key == "down" else self._options.action_cursor_up
             move()
-
-    def action_unload_model(self) -> None:
-        """Unload the model; the next prompt loads it again."""
-        self.dismiss("unload")

@@ -1,7 +1,5 @@
 """The conversation as one widget that draws only the lines in view, however long it is."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -141,7 +139,6 @@ class ConversationView(ScrollView, can_focus=True):
         self._redraw_all()
 
     def _redraw_all(self) -> None:
-        """Draw all lines again."""
         self._strip_cache.clear()
         self.refresh()
 
@@ -159,10 +156,8 @@ class ConversationView(ScrollView, can_focus=True):
         turn_top = 1 if self._first_turn else 0
         for turn in self.turns[self._first_turn :]:
             self._turn_tops.append(turn_top)
-            turn_top += len(self._layout_turn(turn).lines) + 1
-        self._set_virtual_size(Size(width, turn_top))
-
-    def _set_virtual_size(self, size: Size) -> None:
+            turn_top += len(self._layout_turn(turn, self._renderer).lines) + 1
+        size = Size(width, turn_top)
         if self.show_vertical_scrollbar and size.height > self.size.height:
             # Another layout of the whole screen for each new line would cost more than drawing it.
             self.set_reactive(Widget.virtual_size, size)
@@ -170,7 +165,7 @@ class ConversationView(ScrollView, can_focus=True):
         else:
             self.virtual_size = size
 
-    def _layout_turn(self, turn: TurnView) -> _TurnLayout:
+    def _layout_turn(self, turn: TurnView, renderer: Renderer) -> _TurnLayout:
         layout = self._layouts.setdefault(turn, _TurnLayout(-1))
         if layout.version == turn.version:
             return layout
@@ -182,19 +177,15 @@ class ConversationView(ScrollView, can_focus=True):
         del layout.lines[layout.unchanged_lines :]
         del layout.items[unchanged:], layout.item_ends[unchanged:]
         for item in items[unchanged:]:
-            self._append_item(layout, item)
+            previous_kind = layout.items[-1].kind if layout.items else None
+            continues = item.kind is previous_kind is not ItemKind.MARKDOWN or item.kind is ItemKind.WARNING
+            if previous_kind is not None and not continues:
+                layout.lines.append(())
+            layout.lines += renderer.render_lines(item)
+            layout.items.append(item)
+            layout.item_ends.append(len(layout.lines))
         layout.version = turn.version
         return layout
-
-    def _append_item(self, layout: _TurnLayout, item: RenderItem) -> None:
-        assert self._renderer is not None
-        previous_kind = layout.items[-1].kind if layout.items else None
-        continues = item.kind is previous_kind is not ItemKind.MARKDOWN or item.kind is ItemKind.WARNING
-        if previous_kind is not None and not continues:
-            layout.lines.append(())
-        layout.lines += self._renderer.render_lines(item)
-        layout.items.append(item)
-        layout.item_ends.append(len(layout.lines))
 
     def action_jump_to_end(self) -> None:
         """Scroll to the bottom of the conversation, and follow it."""

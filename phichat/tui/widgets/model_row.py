@@ -1,7 +1,5 @@
 """One model as a line of a list, on the welcome page and in the model picker."""
 
-from __future__ import annotations
-
 from rich.text import Text
 
 from phichat.sanitize import sanitize_line

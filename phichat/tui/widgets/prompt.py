@@ -1,20 +1,21 @@
-"""The prompt box: grows with its text, has a history, and shows a large paste as a chip."""
-
-from __future__ import annotations
+"""The prompt box, which has a history and shows a large paste as a chip, and the list of completions above it."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.events import Key, Paste
 from textual.message import Message
-from textual.widgets import TextArea
+from textual.widgets import OptionList, TextArea
+from textual.widgets.option_list import Option
 
 from phichat.sanitize import sanitize, sanitize_line
 from phichat.types import FilePart, Part, TextPart, render_parts
 
+_MAX_COMPLETIONS = 50
 _MAX_INLINE_CHARS = 2_000
 _MAX_INLINE_LINES = 20
 _CHIP_BRACKETS = re.compile("[⟦⟧]")
@@ -156,12 +157,9 @@ class PromptInput(TextArea):
     def _navigate_history(self, step: int) -> None:
         if self._history_index is None:
             self._unsent_text, self._history_index = self.full_text, len(self._history)
-        self._history_index = max(0, self._history_index + step)
-        if self._history_index >= len(self._history):
-            self._history_index = None
-            self.set_text(self._unsent_text)
-        else:
-            self.set_text(self._history[self._history_index])
+        index = max(0, self._history_index + step)
+        self._history_index = index if index < len(self._history) else None
+        self.set_text(self._unsent_text if self._history_index is None else self._history[index])
 
     async def _on_paste(self, event: Paste) -> None:
         event.stop()
@@ -178,3 +176,41 @@ class PromptInput(TextArea):
 
 def _needs_chip(text: str) -> bool:
     return len(text) > _MAX_INLINE_CHARS or text.count("\n") > _MAX_INLINE_LINES or sanitize(text) != text
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """replacement: the command, path or example that it stands for. Texts are not yet sanitised."""
+
+    label: str
+    description: str
+    replacement: str
+
+
+class CompletionList(OptionList, can_focus=False):
+    """Hidden while it is empty; the prompt box has the focus and forwards the keys."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+        self._completions: Sequence[Completion] = ()
+        self.display = False
+
+    def show_completions(self, completions: Sequence[Completion]) -> None:
+        """Replace the completions, and highlight the first one."""
+        completions = completions[:_MAX_COMPLETIONS]
+        if completions == self._completions:
+            return
+        self._completions = completions
+        self.clear_options()
+        self.add_options([Option(_format_completion(completion)) for completion in completions])
+        self.display = bool(completions)
+        self.highlighted = 0 if completions else None
+
+    @property
+    def highlighted_completion(self) -> Completion | None:
+        return None if self.highlighted is None else self._completions[self.highlighted]
+
+
+def _format_completion(completion: Completion) -> Text:
+    description = (f"  {sanitize_line(completion.description)}", "dim")
+    return Text.assemble((sanitize_line(completion.label), "bold"), description, no_wrap=True, overflow="ellipsis")

@@ -1,7 +1,5 @@
 """The list of conversations, searched while the user types."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -55,7 +53,7 @@ class Sidebar(Vertical):
         self._input = Input(placeholder="search all conversations", compact=True)
         self._option_list = OptionList(markup=False)
         self._entries: Sequence[ConversationEntry] = ()
-        self._is_searching = self._open_when_found = False
+        self._is_searching = self._open_when_found = self.is_fullscreen = False
 
     def compose(self) -> ComposeResult:
         yield self._input
@@ -67,13 +65,9 @@ class Sidebar(Vertical):
         return self.has_class("-open")
 
     def adapt_to_width(self, width: int) -> None:
-        """Use all columns of a narrow terminal."""
-        self.set_class(width < _MIN_SPLIT_COLUMNS, "-alone")
-
-    @property
-    def is_fullscreen(self) -> bool:
-        """True if the sidebar hides the conversation."""
-        return self.has_class("-alone")
+        """Use all columns of a narrow terminal, so that the sidebar hides the conversation."""
+        self.is_fullscreen = width < _MIN_SPLIT_COLUMNS
+        self.set_class(self.is_fullscreen, "-alone")
 
     def toggle_open(self) -> None:
         """Show or hide the sidebar; shown, it requests its entries and takes the focus."""

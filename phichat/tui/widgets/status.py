@@ -1,8 +1,5 @@
 """The status line: activity, model, context, placement and speed."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.text import Text
@@ -14,37 +11,33 @@ from phichat.sanitize import sanitize_line
 _GAUGE_WIDTH = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """used_tokens, n_ctx: in the context. activity: "" while idle. background: progress of a download."""
-
-    model: str = ""
-    placement: str = ""
-    used_tokens: int = 0
-    n_ctx: int = 0
-    tokens_per_second: float = 0.0
-    activity: str = ""
-    background: str = ""
-
-
 class StatusLine(Widget):
-    """Show a status in one line, which drops its last parts if it is too narrow. Texts are sanitised here."""
+    """Show a status in one line, which drops its last parts if it is too narrow. Texts are sanitised here.
 
-    status: reactive[Status] = reactive(Status())
+    used_tokens, n_ctx: in the context. activity: "" while idle. download: its progress.
+    """
+
+    activity = reactive("")
+    download = reactive("")
+    model = reactive("")
+    used_tokens = reactive(0)
+    n_ctx = reactive(0)
+    placement = reactive("")
+    tokens_per_second = reactive(0.0)
 
     def update_status(self, **changes: Any) -> None:
-        """Replace fields of the status."""
-        self.status = replace(self.status, **changes)
+        """Replace parts of the status."""
+        for name, value in changes.items():
+            setattr(self, name, value)
 
     def render(self) -> Text:
-        status = self.status
         parts = [
-            Text(status.activity, "bold"),
-            Text(sanitize_line(status.background), "italic"),
-            Text(sanitize_line(status.model) or "no model"),
-            _format_gauge(status.used_tokens, status.n_ctx) if status.n_ctx else Text(),
-            Text(sanitize_line(status.placement)),
-            Text(f"{status.tokens_per_second:.1f} tokens/s" if status.tokens_per_second else ""),
+            Text(self.activity, "bold"),
+            Text(sanitize_line(self.download), "italic"),
+            Text(sanitize_line(self.model) or "no model"),
+            _format_gauge(self.used_tokens, self.n_ctx) if self.n_ctx else Text(),
+            Text(sanitize_line(self.placement)),
+            Text(f"{self.tokens_per_second:.1f} tokens/s" if self.tokens_per_second else ""),
         ]
         line = Text(" ", no_wrap=True)
         for index, part in enumerate(filter(None, parts)):

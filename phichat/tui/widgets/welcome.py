@@ -1,7 +1,5 @@
 """The welcome page: examples to try, and the installed models."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
