@@ -19,8 +19,7 @@ from statistics import median
 from common import say, spread, table
 
 from phichat.cancel import CancelToken
-from phichat.chat.context_window import Turn
-from phichat.chat.context_window import TurnHistory
+from phichat.chat.context_window import Turn, TurnHistory
 from phichat.chat.pipeline import TurnPipeline
 from phichat.config.settings import Config, EngineOptions
 from phichat.engine.local import LocalBackend

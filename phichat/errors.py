@@ -3,8 +3,6 @@
 Front ends turn them into text and an exit code in one place each; nothing else catches PhichatError itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 
@@ -18,9 +16,7 @@ class PhichatError(Exception):
 
     def __init__(self, message: str, next_step: str, *, detail: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.next_step = next_step
-        self.detail = detail
+        self.message, self.next_step, self.detail = message, next_step, detail
 
     def __str__(self) -> str:
         end = "" if self.next_step.endswith("?") else "."
@@ -94,31 +90,16 @@ class ModelDoesNotFit(PhichatError):
 class ContextOverflow(PhichatError):
     """The prompt alone does not fit the context.
 
-    prompt_tokens, n_ctx: both in tokens.
+    prompt_tokens, n_ctx: in tokens, 0 where a server does not report them. endpoint: "" for a model on this machine.
     """
 
-    def __init__(self, prompt_tokens: int, n_ctx: int) -> None:
-        super().__init__(
-            f"The prompt is {prompt_tokens:,} tokens, but the context holds {n_ctx:,}",
-            "Shorten it or use a larger --ctx-size",
-        )
-        self.prompt_tokens = prompt_tokens
-        self.n_ctx = n_ctx
-
-
-class RemoteContextOverflow(ContextOverflow):
-    """The prompt does not fit the context of a server.
-
-    prompt_tokens, n_ctx: 0 where the server does not report them.
-    """
-
-    def __init__(self, endpoint: str, prompt_tokens: int, n_ctx: int, *, detail: str = "") -> None:
+    def __init__(self, prompt_tokens: int, n_ctx: int, endpoint: str = "", *, detail: str = "") -> None:
+        self.prompt_tokens, self.n_ctx = prompt_tokens, n_ctx
         prompt = f"The prompt is {prompt_tokens:,} tokens" if prompt_tokens else "The prompt is too long"
-        context = f", but the context of {endpoint} holds {n_ctx:,}" if n_ctx else f" for {endpoint}"
-        next_step = "Shorten it, or start the server with a larger context"
-        PhichatError.__init__(self, f"{prompt}{context}", next_step, detail=detail)
-        self.prompt_tokens = prompt_tokens
-        self.n_ctx = n_ctx
+        owner = f" of {endpoint}" if endpoint else ""
+        context = f", but the context{owner} holds {n_ctx:,}" if n_ctx else f" for {endpoint}"
+        remedy = ", or start the server with a larger context" if endpoint else " or use a larger --ctx-size"
+        super().__init__(prompt + context, f"Shorten it{remedy}", detail=detail)
 
 
 class TemplateError(PhichatError):

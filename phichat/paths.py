@@ -8,6 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class _Below:
+    """Attribute of `Paths`: a file or folder below one of its folders."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def __get__(self, paths: Paths, owner: type[Paths]) -> Path:
+        folder: Path = getattr(paths, self._folder)
+        return folder / self._name
+
+
 @dataclass(frozen=True, slots=True)
 class Paths:
     """The folders of one user, created when something is first written.
@@ -20,60 +31,17 @@ class Paths:
     cache: Path
     models: Path
 
-    @property
-    def config_file(self) -> Path:
-        """Settings."""
-        return self.config / "config.toml"
-
-    @property
-    def user_registry(self) -> Path:
-        """Models that the user added to the registry."""
-        return self.config / "models.toml"
-
-    @property
-    def logs(self) -> Path:
-        """Transcripts."""
-        return self.data / "logs.db"
-
-    @property
-    def downloads(self) -> Path:
-        """Models downloaded from a plain URL."""
-        return self.data / "models"
-
-    @property
-    def links_file(self) -> Path:
-        """Names of linked model files."""
-        return self.data / "links.json"
-
-    @property
-    def usage_log(self) -> Path:
-        """Folder with the last use and the speed of each model."""
-        return self.data / "used"
-
-    @property
-    def hash_cache(self) -> Path:
-        """Folder with the verified SHA-256 of model files."""
-        return self.cache / "proofs"
-
-    @property
-    def header_cache(self) -> Path:
-        """Folder with summaries of GGUF headers."""
-        return self.cache / "headers"
-
-    @property
-    def kv_store(self) -> Path:
-        """Folder with KV states."""
-        return self.cache / "states"
-
-    @property
-    def cpu_buffer_probes(self) -> Path:
-        """Results of the CPU buffer probes on this machine."""
-        return self.cache / "engine.json"
-
-    @property
-    def tuning_cache(self) -> Path:
-        """Results of `bench --tune` on this machine."""
-        return self.cache / "tuning.json"
+    config_file = _Below("config", "config.toml")
+    user_registry = _Below("config", "models.toml")  # models that the user added to the registry
+    logs = _Below("data", "logs.db")  # the transcripts
+    downloads = _Below("data", "models")  # models downloaded from a plain URL
+    links_file = _Below("data", "links.json")  # names of linked model files
+    usage_log = _Below("data", "used")  # the last use and the speed of each model
+    hash_cache = _Below("cache", "proofs")  # the verified SHA-256 of model files
+    header_cache = _Below("cache", "headers")  # summaries of GGUF headers
+    kv_store = _Below("cache", "states")
+    cpu_buffer_probes = _Below("cache", "engine.json")  # results on this machine
+    tuning_cache = _Below("cache", "tuning.json")  # results of `bench --tune` on this machine
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Paths:

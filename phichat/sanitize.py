@@ -6,8 +6,6 @@ zero-width characters (which show another text than the one that is copied). Eac
 replaced by something visible; nothing is dropped silently.
 """
 
-from __future__ import annotations
-
 import json
 import re
 

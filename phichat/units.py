@@ -1,6 +1,4 @@
-"""Sizes and durations as text."""
-
-from __future__ import annotations
+"""Sizes, durations and counts as text."""
 
 
 def format_size(count: int) -> str:
@@ -15,3 +13,8 @@ def format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Return a number and its noun, with an s unless it is 1."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

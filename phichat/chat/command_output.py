@@ -12,6 +12,7 @@ from phichat.errors import UsageError
 from phichat.sanitize import sanitize_line
 from phichat.transcript.records import TurnRecord
 from phichat.types import FilePart, SamplingParams, render_parts
+from phichat.units import format_count
 
 _MAX_PROMPT_CHARS = 60
 """Characters of a prompt that a turn is listed by."""
@@ -98,11 +99,6 @@ def format_stats(turn: TurnRecord) -> str:
             f"Seed {turn.seed}, context {format_count(turn.n_ctx, 'token')}{dropped}",
         )
     )
-
-
-def format_count(count: int, noun: str) -> str:
-    """Return a number and its noun, in the plural where it is not one."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def find_turn(conversation: Conversation, number: str) -> TurnRecord:

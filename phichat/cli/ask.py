@@ -1,15 +1,15 @@
 """`phichat ask`: one prompt, one answer."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
+from phichat.chat.attachments import MAX_ATTACHMENT_BYTES, decode_text, read_attachment
 from phichat.chat.presenter import present
 from phichat.cli.support.diagnostics import Diagnostics, ExitCode
 from phichat.cli.support.interrupt import cancel_on_sigint
@@ -17,9 +17,9 @@ from phichat.cli.support.options import all_options, create_context, json_option
 from phichat.cli.support.output import Output
 from phichat.cli.support.turn_presenter import TerminalPresenter, show_progress
 from phichat.code_report import CodeReport
-from phichat.errors import UsageError
+from phichat.errors import AttachmentError, UsageError
 from phichat.events import CodeChecked, ModelReady, SampleFinished, TurnFinished, VoteResult
-from phichat.types import FinishReason
+from phichat.types import FinishReason, Part, TextPart
 
 _ANSWER_KINDS = ("auto", "number", "choice", "line", "code", "json")
 
@@ -68,9 +68,7 @@ def ask(
     if vote_by and not vote:
         raise UsageError("--vote-by needs several answers", "Add --vote 5")
     context = create_context(options, log=False if no_log else None, **flags)
-    from phichat.cli.support.attachments import read_prompt
-
-    parts = read_prompt(prompt, [Path(name) for name in files], sys.stdin)
+    parts = _read_prompt(prompt, [Path(name) for name in files], sys.stdin)
     if not parts:
         raise UsageError("No prompt given", 'Use `phichat ask "..."` or pipe one in')
 
@@ -117,6 +115,26 @@ def ask(
                 conversation_id = recorder.conversation_id if recorder else None
                 presenter.print_end(conversation_id, as_json=as_json, extract=extract, usage=usage)
     return presenter.exit_code(strict=strict)
+
+
+def _read_prompt(words: Sequence[str], files: Sequence[Path], stdin: TextIO | None) -> tuple[Part, ...]:
+    """Return the parts in the order files, piped text, words; empty when there are none."""
+    parts: list[Part] = [read_attachment(path) for path in files]
+    texts = [" ".join(words)]
+    if stdin is not None and not stdin.closed and not stdin.isatty():
+        texts.insert(0, decode_text(_read_stdin(stdin), "Standard input").strip("\n"))
+    if text := "\n\n".join(text for text in texts if text.strip()):
+        parts.append(TextPart(text))
+    return tuple(parts)
+
+
+def _read_stdin(stdin: TextIO) -> bytes:
+    buffer = getattr(stdin, "buffer", None)
+    try:
+        return buffer.read(MAX_ATTACHMENT_BYTES + 1) if buffer else stdin.read().encode()
+    except OSError as error:
+        message = f"Standard input cannot be read ({error.strerror})"
+        raise AttachmentError(message, "Give the prompt as arguments") from error
 
 
 class AskPresenter(TerminalPresenter):
@@ -178,14 +196,12 @@ class AskPresenter(TerminalPresenter):
             notices.append(_format_usage(finished))
         used = finished.usage.prompt_tokens + finished.usage.completion_tokens
         if finished.finish_reason is FinishReason.LENGTH and used > finished.n_ctx > 0:
-            notices.append(
-                f"The answer was cut off: the {finished.n_ctx:,}-token context is full. Use a larger --ctx-size."
-            )
+            context = f"the {finished.n_ctx:,}-token context is full"
+            notices.append(f"The answer was cut off: {context}. Use a larger --ctx-size.")
         notices += finished.notices
         if conversation_id and diagnostics.is_terminal:
             notices.append(f"Continue with `phichat ask --cid {conversation_id}`.")
-        for notice in notices:
-            diagnostics.print_notice(notice)
+        diagnostics.print_notice(*notices)
 
     def _to_document(self, finished: TurnFinished, conversation_id: str | None) -> dict[str, object]:
         document: dict[str, object] = {
@@ -210,9 +226,7 @@ class AskPresenter(TerminalPresenter):
         """Return the exit code of a turn that raised nothing."""
         if self.finish_event is None or self.finish_event.finish_reason is FinishReason.CANCELLED:
             return ExitCode.INTERRUPTED
-        if strict and self._code_report.warnings:
-            return ExitCode.CODE_WARNING
-        return ExitCode.DONE
+        return ExitCode.CODE_WARNING if strict and self._code_report.warnings else ExitCode.DONE
 
 
 def _format_usage(finished: TurnFinished) -> str:

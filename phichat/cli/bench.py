@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -27,24 +28,16 @@ _MAX_BACKGROUND_LOAD = 0.15
 """Share of all processors: above it, the measured optimum may not hold on an idle machine."""
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.argument("model", required=False)
-@click.option("-p", "--prompt-tokens", type=click.IntRange(1), default=512, show_default=True, help="Prompt length.")
-@click.option("-n", "--generated-tokens", type=click.IntRange(1), default=128, show_default=True, help="Reply length.")
-@click.option(
-    "-r", "--repeats", type=click.IntRange(1), default=5, show_default=True, help="Number of runs (after one warm-up)."
-)
+@click.option("-p", "--prompt-tokens", type=click.IntRange(1), default=512, help="Prompt length.")
+@click.option("-n", "--generated-tokens", type=click.IntRange(1), default=128, help="Reply length.")
+@click.option("-r", "--repeats", type=click.IntRange(1), default=5, help="Number of runs (after one warm-up).")
 @click.option("--tune", is_flag=True, help="Find the best number of threads and use it from now on.")
 @json_option
 @engine_options
 def bench(
-    model: str | None,
-    prompt_tokens: int,
-    generated_tokens: int,
-    repeats: int,
-    tune: bool,
-    as_json: bool,
-    **flags: Any,
+    model: str | None, prompt_tokens: int, generated_tokens: int, repeats: int, tune: bool, as_json: bool, **flags: Any
 ) -> int:
     """Measure the speed of prompt processing and generation with MODEL.
 
@@ -70,8 +63,7 @@ def _show_event(event: ModelVerifying | ModelLoading | ModelReady | PrefillProgr
     from phichat.events import ModelReady
 
     if isinstance(event, ModelReady):
-        for notice in event.notices:
-            diagnostics.print_notice(notice)
+        diagnostics.print_notice(*event.notices)
     elif isinstance(event, PrefillProgress):
         diagnostics.show_progress(f"measuring, {event.done} of {event.total}")
     else:
@@ -90,7 +82,7 @@ def _run_benchmark(
     diagnostics, backend = Diagnostics(), BackendFactory(context).create_local_backend()
     result: BenchmarkResult | None = None
     name = ""
-    try:
+    with closing(backend):
         with cancel_on_sigint() as cancel:
             for event in backend.load(cancel):
                 _show_event(event, diagnostics)
@@ -121,8 +113,6 @@ def _run_benchmark(
             "memory_bandwidth_gb_s": result.memory_bandwidth / 1e9,
             "share_of_limit": bytes_per_second / result.memory_bandwidth,
         }
-    finally:
-        backend.close()
 
 
 def _run_tuning(context: AppContext) -> dict[str, Any] | None:
@@ -137,13 +127,12 @@ def _run_tuning(context: AppContext) -> dict[str, Any] | None:
 
     diagnostics, name, shown_notices = Diagnostics(), "", set[str]()
     with cancel_on_sigint() as cancel:
-        report: TuningReport | None = None
         measurements = run_tuning(create_backend, TuningCache(context.paths.tuning_cache), cancel)
         while True:
             try:
                 event = next(measurements)
             except StopIteration as end:
-                report = end.value
+                report: TuningReport | None = end.value
                 break
             if isinstance(event, ModelReady):
                 name = event.model.name

@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 )
 def chat(resume_latest: bool, cid: str | None, no_log: bool, plain: bool, **flags: Any) -> int:
     """Chat with a model. Type /help in the chat for a list of commands."""
-    if not plain and not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
-        raise UsageError(
-            "The full-screen chat needs a terminal on stdin and stdout", 'Use `phichat ask "..."`, or --plain'
-        )
     if not plain:
+        if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
+            message = "The full-screen chat needs a terminal on stdin and stdout"
+            raise UsageError(message, 'Use `phichat ask "..."`, or --plain')
         # Objects made before the first paint stay alive; looking for garbage among them would only delay it.
         gc.disable()
     context = create_context(log=False if no_log else None, **flags)

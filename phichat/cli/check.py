@@ -1,7 +1,5 @@
 """`phichat check`: check the code in answers and in Python files."""
 
-from __future__ import annotations
-
 import io
 import re
 import sys

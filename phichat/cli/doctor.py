@@ -1,7 +1,5 @@
 """`phichat doctor`: diagnose the installation."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import sys
@@ -18,13 +16,12 @@ from phichat.cancel import CancelToken
 from phichat.cli.support.diagnostics import ExitCode
 from phichat.cli.support.options import create_context, json_option, model_and_engine_options
 from phichat.cli.support.output import Output
-from phichat.cli.support.tables import format_count
 from phichat.engine.ipc.protocol import EngineInfo
 from phichat.errors import ConfigError, ModelNotInstalled, PhichatError, UsageError
 from phichat.models.local.locations import ModelSource
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
-from phichat.units import format_size
+from phichat.units import format_count, format_size
 
 _REBUILD_REMEDY = "rebuild llama-cpp-python with a newer compiler, or as the README says under AMX"
 
@@ -66,12 +63,10 @@ def doctor(online: bool, as_json: bool, **flags: Any) -> int:
 
 def _format_results(results: list[CheckResult]) -> str:
     marks = {CheckStatus.GOOD: " ", CheckStatus.WARNING: "!", CheckStatus.BAD: "x"}
-    lines: list[str] = []
-    for result in results:
-        lines.append(f"{marks[result.health]} {result.subject:<14}{result.found}")
-        if result.remedy:
-            lines.append(f"{'':<16}-> {result.remedy}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{marks[one.health]} {one.subject:<14}{one.found}" + (f"\n{'':<16}-> {one.remedy}" if one.remedy else "")
+        for one in results
+    )
 
 
 def _failed(subject: str, error: PhichatError, status: CheckStatus = CheckStatus.BAD) -> CheckResult:
@@ -186,16 +181,16 @@ def _check_tunings(paths: Paths) -> Iterator[CheckResult]:
 
     for entry in TuningCache(paths.tuning_cache).load_entries().values():
         match entry:
-            case {"cpu": str(cpu), "sizes": [int(min_size), int(max_size)]}:
-                models = f"models of {format_size(min_size)} to {format_size(max_size)} on {cpu}"
+            case {"threads": int(threads), "prompt_threads": int(prompt_threads)}:
+                found = f"{threads} threads for generation and {prompt_threads} for prompts"
+            case {"spin_count": int(count)}:
+                found = f"{count:,} spins at a barrier"
             case _:
                 continue
         match entry:
-            case {"threads": int(threads), "prompt_threads": int(prompt_threads)}:
-                found = f"{threads} threads for generation and {prompt_threads} for prompts, {models}"
-                yield CheckResult("tuned", found)
-            case {"spin_count": int(count)}:
-                yield CheckResult("tuned", f"{count:,} spins at a barrier, {models}")
+            case {"cpu": str(cpu), "sizes": [int(min_size), int(max_size)]}:
+                models = f"models of {format_size(min_size)} to {format_size(max_size)} on {cpu}"
+                yield CheckResult("tuned", f"{found}, {models}")
 
 
 def _check_load(context: AppContext) -> Iterator[CheckResult]:
@@ -219,11 +214,8 @@ def _check_load(context: AppContext) -> Iterator[CheckResult]:
         backend.close()
     yield from _check_tunings(context.paths)
     for entry in ProbeCache(context.paths.cpu_buffer_probes).load_entries().values():
-        crashes = entry["verdict"] == ProbeOutcome.CRASHES
-        library = Path(entry["library"]).name
-        yield CheckResult(
-            "CPU buffers",
-            f"{library} {entry['verdict']} with the buffer types of {entry['cpu']} for {entry['weights']}",
-            CheckStatus.WARNING if crashes else CheckStatus.GOOD,
-            _REBUILD_REMEDY if crashes else "",
-        )
+        buffers = f"the buffer types of {entry['cpu']} for {entry['weights']}"
+        found = f"{Path(entry['library']).name} {entry['verdict']} with {buffers}"
+        crashed = entry["verdict"] == ProbeOutcome.CRASHES
+        status, remedy = (CheckStatus.WARNING, _REBUILD_REMEDY) if crashed else (CheckStatus.GOOD, "")
+        yield CheckResult("CPU buffers", found, status, remedy)

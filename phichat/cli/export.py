@@ -1,7 +1,5 @@
 """`phichat export`: conversations as files to share and to process."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

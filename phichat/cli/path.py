@@ -1,7 +1,5 @@
 """`phichat path`: where phichat stores its files."""
 
-from __future__ import annotations
-
 import click
 
 from phichat.cli.support.options import json_option

@@ -1,7 +1,5 @@
 """A chat line by line, for screen readers, dumb terminals and recordings: no full screen, no cursor movement."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -113,5 +111,4 @@ class PlainPresenter(TerminalPresenter):
     def on_turn_finished(self, event: TurnFinished) -> None:
         self._output.end_text()
         stopped = ["Stopped."] if event.finish_reason is FinishReason.CANCELLED else []
-        for notice in (*self._warnings, *event.notices, *stopped):
-            self._diagnostics.print_notice(notice)
+        self._diagnostics.print_notice(*self._warnings, *event.notices, *stopped)

@@ -53,8 +53,7 @@ def pull(spec: str, sha256: str, force: bool, yes: bool, insecure: bool, offline
         return ExitCode.DONE
 
     def confirm(facts: DownloadFacts) -> bool:
-        for line in facts.describe():
-            diagnostics.print_notice(line)
+        diagnostics.print_notice(*facts.describe())
         return facts.does_not_fit is None or _confirm_large(facts.does_not_fit, diagnostics, force=force or yes)
 
     reporter = DownloadReporter(diagnostics, Output() if as_json else None)

@@ -1,7 +1,5 @@
 """`phichat serve`: local models over the OpenAI HTTP API."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click
@@ -11,28 +9,16 @@ from phichat.cli.support.options import create_context, keep_alive_option, model
 from phichat.errors import ExtraNotInstalled, UsageError
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @model_options
 @keep_alive_option
 @click.option("--host", metavar="ADDRESS", help="Address to listen on (default: this machine only).")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="Port (default 1618; 0 = any free port).")
 @click.option("--api-key-env", metavar="NAME", help="Environment variable holding the API key clients must send.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Additional Host name to accept, such as a proxy's.")
+@click.option("--queue", type=click.IntRange(0, 10_000), default=32, metavar="N", help="Maximum queued requests.")
 @click.option(
-    "--queue",
-    type=click.IntRange(0, 10_000),
-    default=32,
-    show_default=True,
-    metavar="N",
-    help="Maximum queued requests.",
-)
-@click.option(
-    "--time-limit",
-    type=click.FloatRange(1, 86_400),
-    default=600,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time limit per answer.",
+    "--time-limit", type=click.FloatRange(1, 86_400), default=600, metavar="SECONDS", help="Time limit per answer."
 )
 @click.option("--log", "record", is_flag=True, help="Save requests and answers in the transcripts.")
 @click.option("--debug", is_flag=True, help="Log each request and show tracebacks.")

@@ -1,7 +1,5 @@
 """Servers that the user named: `[endpoints.NAME]` of config.toml."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -3,12 +3,11 @@
 Imported only when there is a value to check, because msgspec takes 6 ms to import.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -20,7 +19,6 @@ from phichat.config.endpoints import Endpoint
 from phichat.errors import ConfigError, PhichatError
 
 _MAX_INT32 = 2**31 - 1
-_MAX_DURATION_S = 1e9
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600}
 _SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _RESERVED_HEADERS = (
@@ -99,6 +97,10 @@ def _clean_text(value: object) -> str:
     return value.strip()
 
 
+def _split_command(value: object) -> list[str]:
+    return shlex.split(_clean_text(value))
+
+
 def _clean_base_url(value: object) -> str:
     address = _clean_text(value).rstrip("/")
     parts = urlsplit(address)
@@ -117,24 +119,26 @@ def _clean_headers(value: Mapping[str, object]) -> Mapping[str, str]:
     return headers
 
 
+_Duration = Annotated[float, Meta(ge=0, le=1e9)]
+_ByteCount = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_GpuLayers = Literal["auto", "all"] | Annotated[int, Meta(ge=0, le=10_000)]
+_TextList = tuple[Annotated[str, Meta(min_length=1)], ...]
+_CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+_VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_CommandLine = Annotated[tuple[str, ...], Meta(min_length=1)]
+
+_secret = partial(Setting, is_secret=True)
 _TEXT = Setting(str, "text in quotes")
 _PRINTABLE_TEXT = Setting(str, "text in quotes, without control characters", _clean_text)
-_TEXT_LIST = Setting(
-    tuple[Annotated[str, Meta(min_length=1)], ...], "text in quotes, or a list of such texts", _to_list
-)
-_CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+_TEXT_LIST = Setting(_TextList, "text in quotes, or a list of such texts", _to_list)
 _CACHE_TYPE = Setting(_CacheType, "one of " + ", ".join(get_args(_CacheType)))
 
 OPTIONS: Mapping[str, Setting] = {
     "model": _TEXT,
     "system": _TEXT,
     "log": Setting(bool, "true or false", _to_bool),
-    "keep_alive": Setting(
-        Annotated[float, Meta(ge=0, le=_MAX_DURATION_S)], "seconds, or a duration such as 30s, 5m or 1h", _to_seconds
-    ),
-    "state_budget": Setting(
-        Annotated[int, Meta(ge=0, le=2**63 - 1)], "bytes, or a size such as 500MB or 4GB", _to_bytes
-    ),
+    "keep_alive": Setting(_Duration, "seconds, or a duration such as 30s, 5m or 1h", _to_seconds),
+    "state_budget": Setting(_ByteCount, "bytes, or a size such as 500MB or 4GB", _to_bytes),
     "temperature": _number(0, 100),
     "top_k": _integer(0, _MAX_INT32),
     "top_p": _number(0, 1),
@@ -145,9 +149,7 @@ OPTIONS: Mapping[str, Setting] = {
     "max_tokens": _integer(1, _MAX_INT32),
     "stop": _TEXT_LIST,
     "ctx_size": _integer(1, _MAX_INT32),
-    "n_gpu_layers": Setting(
-        Literal["auto", "all"] | Annotated[int, Meta(ge=0, le=10_000)], "auto, all, or a number of layers"
-    ),
+    "n_gpu_layers": Setting(_GpuLayers, "auto, all, or a number of layers"),
     "cache_type_k": _CACHE_TYPE,
     "cache_type_v": _CACHE_TYPE,
     "threads": _integer(1, 4096),
@@ -158,37 +160,23 @@ OPTIONS: Mapping[str, Setting] = {
 _SERVE_SETTINGS: Mapping[str, Setting] = {
     "host": _TEXT,
     "port": _integer(0, 65_535),
-    "api_key_env": Setting(str, "the name of an environment variable", is_secret=True),
+    "api_key_env": _secret(str, "the name of an environment variable"),
     "allow_hosts": _TEXT_LIST,
 }
 
 _ENDPOINT_SETTINGS: Mapping[str, Setting] = {
-    "base_url": Setting(
-        str,
-        "an address such as http://localhost:8000/v1, without a user, query or fragment",
-        _clean_base_url,
-        is_secret=True,
+    "base_url": _secret(
+        str, "an address such as http://localhost:8000/v1, without a user, query or fragment", _clean_base_url
     ),
-    "api_key_env": Setting(
-        Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
-        "the name of an environment variable, not the key itself",
-        _clean_text,
-        is_secret=True,
-    ),
+    "api_key_env": _secret(_VariableName, "the name of an environment variable, not the key itself", _clean_text),
     "model": _PRINTABLE_TEXT,
-    "headers": Setting(
-        dict[str, str],
-        "a table of texts; the key comes from api_key_env or api_key_command",
-        _clean_headers,
-        is_secret=True,
+    "headers": _secret(
+        dict[str, str], "a table of texts; the key comes from api_key_env or api_key_command", _clean_headers
     ),
     "api_version": _PRINTABLE_TEXT,
     "timeout": _number(1, 86_400),
-    "api_key_command": Setting(
-        Annotated[tuple[str, ...], Meta(min_length=1)],
-        'a command that prints the key, such as "pass show lab", with quotes closed',
-        lambda value: shlex.split(_clean_text(value)),
-        is_secret=True,
+    "api_key_command": _secret(
+        _CommandLine, 'a command that prints the key, such as "pass show lab", with quotes closed', _split_command
     ),
 }
 
@@ -219,12 +207,8 @@ def _parse_endpoint(name: str, table: object, label: str) -> Endpoint:
 def _parse_table(value: object, settings: Mapping[str, Setting], label: str, table_hint: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{label} must be a table", table_hint)
-    for key in value:
-        if key not in settings:
-            raise ConfigError(
-                f"{label}.{key} is not a setting",
-                "Put the key into an environment variable and set api_key_env to its name"
-                if "key" in key
-                else "Use " + ", ".join(settings),
-            )
+    if unknown := [key for key in value if key not in settings]:
+        key_hint = "Put the key into an environment variable and set api_key_env to its name"
+        next_step = key_hint if "key" in unknown[0] else "Use " + ", ".join(settings)
+        raise ConfigError(f"{label}.{unknown[0]} is not a setting", next_step)
     return {key: settings[key].parse(content, f"{label}.{key}") for key, content in value.items()}

@@ -13,7 +13,7 @@ from phichat.server.model_provider import ModelProvider
 from phichat.server.uvicorn_server import PhichatServer, bind_socket, forward_logs
 from phichat.services.app_context import AppContext
 from phichat.services.backend_factory import BackendFactory
-from phichat.services.daemon_service import DaemonService
+from phichat.services.daemon_service import shares_engines
 from phichat.services.transcript_service import TranscriptService
 
 
@@ -41,7 +41,7 @@ def serve_until_stopped(settings: ServeSettings, context: AppContext, log: Calla
     """
     models = ModelProvider(context, lambda one: BackendFactory(one).create_chat_backend(explicit=False))
     pool = BackendPool(models.create_backend)
-    use_background = DaemonService(context).is_enabled
+    use_background = shares_engines(context)
     with bind_socket(settings.host, settings.port, has_key=bool(settings.api_key)) as listener:
         if models.notice:
             log(models.notice)

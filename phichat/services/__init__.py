@@ -1,1 +1,1 @@
-"""What front ends are given: models, backends, transcripts, remembered state."""
+"""Services for the front ends: models, backends, transcripts, stored state."""

@@ -1,7 +1,5 @@
 """Settings and locations of one run."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from phichat.code_report import TrainingScope
@@ -76,16 +78,14 @@ class BackendFactory:
         """
         model = turn.model
         assert model is not None
-        recorded = {
+        recorded: dict[str, Any] = {
             "ctx_size": turn.n_ctx or model.n_ctx or None,
             "threads": model.threads or None,
             "cache_type_k": model.cache_type_k or None,
             "cache_type_v": model.cache_type_v or None,
             "n_gpu_layers": model.n_gpu_layers if model.n_layers else None,
         }
-        options: dict[str, Any] = {
-            name: value for name, value in recorded.items() if value is not None and name not in overridden
-        }
+        options = {key: value for key, value in recorded.items() if value is not None and key not in overridden}
         name = self._config.model
         if "model" not in overridden:
             name = self.find_recorded_model(model.name, (recorded_path, name))
@@ -106,9 +106,8 @@ class BackendFactory:
                     return candidate
             except ModelNotInstalled:
                 continue
-        raise ModelNotInstalled(
-            f"The model of this conversation, {name}, is not installed", "Install it, or use another one with -m"
-        )
+        message = f"The model of this conversation, {name}, is not installed"
+        raise ModelNotInstalled(message, "Install it, or use another one with -m")
 
     def apply_model_defaults(self) -> tuple[Config, TrainingScope | None]:
         """Return the settings with the registry's sampling options for the model where the user set none, and the
@@ -125,12 +124,9 @@ class BackendFactory:
         """Return the models of an endpoint's server. Raises UsageError, ConfigError and EndpointError kinds."""
         endpoints = self._config.endpoints
         if name not in endpoints:
-            raise UsageError(
-                f"There is no endpoint {name}",
-                "The endpoints are " + ", ".join(endpoints)
-                if endpoints
-                else f"Add [endpoints.{name}] with a base_url to config.toml",
-            )
+            known = "The endpoints are " + ", ".join(endpoints) if endpoints else ""
+            next_step = known or f"Add [endpoints.{name}] with a base_url to config.toml"
+            raise UsageError(f"There is no endpoint {name}", next_step)
         from phichat.engine.remote.client import list_models
 
         return list_models(endpoints[name], resolve_api_key(endpoints[name], self._context.environment), cancel)
@@ -140,14 +136,12 @@ class BackendFactory:
         the system has no background engines."""
         config, paths, model = self._config, self._paths, selected.model
 
-        def create_private_backend(start_process: ProcessStarter | None = None) -> LocalBackend:
-            return self._build_local_backend(selected, library, start_process, address, use_kv_store=True)
-
-        registry = DaemonRegistry.for_cache(paths.cache) if config.keep_alive else None
-        try:
+        address, registry = None, DaemonRegistry.for_cache(paths.cache) if config.keep_alive else None
+        with suppress(OSError):
             address = registry.make_address(model.path, config.engine) if registry else None
-        except OSError:
-            address = None
+        create_private_backend = partial(
+            self._build_local_backend, selected, library, address=address, use_kv_store=True
+        )
         if address is None:
             return create_private_backend()
 

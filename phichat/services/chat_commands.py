@@ -1,7 +1,5 @@
 """The slash commands, for every front end of a chat."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

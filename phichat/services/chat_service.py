@@ -1,7 +1,5 @@
 """The services of a chat front end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from threading import Lock
 

@@ -35,52 +35,47 @@ class FitReport:
     suggestions: Sequence[tuple[str, int]]
 
 
-class FitService:
-    """Estimates with the engine options of the context."""
+def estimate_fit(
+    context: AppContext, cancel: CancelToken, read_remote_header: RemoteHeaderReader | None = None
+) -> FitReport | None:
+    """Return the estimate for the model and the engine options of the context, None when cancelled.
 
-    def __init__(self, context: AppContext) -> None:
-        self._config, self._paths = context.config, context.paths
+    read_remote_header: for a model that is not installed. Raises ModelNotInstalled, ModelFileError, UsageError,
+    ConfigError and EngineError.
+    """
+    from phichat.gguf.header import check_usable, read_model_header
 
-    def estimate(self, cancel: CancelToken, read_remote_header: RemoteHeaderReader | None = None) -> FitReport | None:
-        """Return the estimate for the model of the context, None when cancelled.
+    library, requested = LocalModels.from_paths(context.paths), context.config.model
+    try:
+        model = library.select_model(requested).model
+        name, header, speed = model.name, read_model_header(model.path), library.usage_log.last_speed(model.path)
+        check_usable(header, model.path)
+    except ModelNotInstalled:
+        if read_remote_header is None or requested is None:
+            raise
+        name, header, speed = requested, read_remote_header(requested), None
+    return estimate_header_fit(context, name, header, cancel, speed)
 
-        read_remote_header: for a model that is not installed. Raises ModelNotInstalled, ModelFileError, UsageError,
-        ConfigError and EngineError.
-        """
-        from phichat.gguf.header import check_usable, read_model_header
 
-        library = LocalModels.from_paths(self._paths)
-        requested = self._config.model
-        try:
-            model = library.select_model(requested).model
-            name, header, speed = model.name, read_model_header(model.path), library.usage_log.last_speed(model.path)
-            check_usable(header, model.path)
-        except ModelNotInstalled:
-            if read_remote_header is None or requested is None:
-                raise
-            name, header, speed = requested, read_remote_header(requested), None
-        return self.estimate_from_header(name, header, cancel, speed)
+def estimate_header_fit(
+    context: AppContext, name: str, header: GgufHeader, cancel: CancelToken, speed: GenerationSpeed | None = None
+) -> FitReport | None:
+    """Return the estimate for a model with this header, None when cancelled. speed: measured before.
 
-    def estimate_from_header(
-        self, name: str, header: GgufHeader, cancel: CancelToken, speed: GenerationSpeed | None = None
-    ) -> FitReport | None:
-        """Return the estimate for a model with this header, None when cancelled. speed: measured before.
+    Raises UsageError, ConfigError and EngineError.
+    """
+    from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, build_probe_key
+    from phichat.engine.planner.fit_estimate import SpeedEstimate, estimate_speed, plan_placement, probe_machine
 
-        Raises UsageError, ConfigError and EngineError.
-        """
-        from phichat.engine.autotune.cpu_buffer_probe import ProbeCache, build_probe_key
-        from phichat.engine.planner.fit_estimate import SpeedEstimate, estimate_speed, plan_placement, probe_machine
-
-        machine = probe_machine(cancel)
-        if machine is None:
-            return None
-        probed = ProbeCache(self._paths.cpu_buffer_probes).lookup(build_probe_key(machine.library_file, header))
-        plan = plan_placement(header, machine, self._config.engine, probed)
-        if speed and speed.n_gpu_layers == plan.n_gpu_layers:
-            estimate = SpeedEstimate(
-                speed.tokens_per_second, f"measured by `phichat {speed.measured_by}` on this machine"
-            )
-        else:
-            estimate = estimate_speed(header, machine, plan)
-        suggestions = suggest_models(LocalModels.from_paths(self._paths))
-        return FitReport(name, header.block_count, plan, machine, estimate, suggestions)
+    machine = probe_machine(cancel)
+    if machine is None:
+        return None
+    probed = ProbeCache(context.paths.cpu_buffer_probes).lookup(build_probe_key(machine.library_file, header))
+    plan = plan_placement(header, machine, context.config.engine, probed)
+    if speed and speed.n_gpu_layers == plan.n_gpu_layers:
+        source = f"measured by `phichat {speed.measured_by}` on this machine"
+        estimate = SpeedEstimate(speed.tokens_per_second, source)
+    else:
+        estimate = estimate_speed(header, machine, plan)
+    suggestions = suggest_models(LocalModels.from_paths(context.paths))
+    return FitReport(name, header.block_count, plan, machine, estimate, suggestions)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from phichat.cancel import CancelToken
@@ -124,17 +125,13 @@ class ModelCatalog:
         listings = hub.fetch_listings([hit.repository for hit in hits])
         entries = []
         for hit in hits:
-            facts: dict[str, object] = {}
+            entry = CatalogEntry(hit.repository, installed=False, downloads=hit.downloads, likes=hit.likes)
             if listing := listings.get(hit.repository):
-                facts = {"licence": listing.licence, "is_gated": listing.is_gated}
-                try:
+                entry = replace(entry, licence=listing.licence, is_gated=listing.is_gated)
+                with suppress(AmbiguousModelError):
                     choice = select_files(listing.files, hit.repository)
-                except AmbiguousModelError:
-                    pass
-                else:
-                    facts |= {"file": choice.parts[0].path, "quantization": choice.quantization}
-                    facts |= {"size": choice.size, "fits": _fits_memory(choice.size)}
-            entry = CatalogEntry(hit.repository, installed=False, downloads=hit.downloads, likes=hit.likes, **facts)  # type: ignore[arg-type]
+                    file, size, fits = choice.parts[0].path, choice.size, _fits_memory(choice.size)
+                    entry = replace(entry, file=file, quantization=choice.quantization, size=size, fits=fits)
             entries.append(entry)
         return entries
 

@@ -188,11 +188,10 @@ class ModelDownloads:
         """Read the header and estimate the fit. Raises StorageError, ModelFileError, AmbiguousModelError."""
         from phichat.engine.planner.offload_plan import require_fit
         from phichat.gguf.header import check_usable
-        from phichat.services.fit_service import FitService
+        from phichat.services.fit_service import estimate_header_fit
 
         download.check_disk_space()
-        plan, problem = download.plan, ""
-        header, fit, does_not_fit = None, None, None
+        plan, problem, header, fit, does_not_fit = download.plan, "", None, None, None
         try:
             header = download.fetch_header()
             check_usable(header, download.path)
@@ -202,7 +201,7 @@ class ModelDownloads:
                 raise
             problem = f"{error.message}. It will not run here as it is."
         try:
-            fit = FitService(self._context).estimate_from_header(plan.name, header, cancel) if header else None
+            fit = estimate_header_fit(self._context, plan.name, header, cancel) if header else None
             if fit:
                 require_fit(fit.plan, plan.name, fit.suggestions)
         except ModelDoesNotFit as error:

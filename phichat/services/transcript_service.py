@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import Turn
+from phichat.engine.backend import Backend
 from phichat.errors import UsageError
 from phichat.services.app_context import AppContext
 from phichat.services.backend_factory import BackendFactory
 from phichat.types import ModelInfo, SamplingParams
+from phichat.units import format_count
 
 if TYPE_CHECKING:
     from phichat.chat.replay import ReplayResult
@@ -66,9 +68,8 @@ class ResumedConversation:
             context = context.with_config(system=branch[-1].system)
         if model is None and self.model is not None:
             candidates = (self.model_path, context.config.model)
-            context = context.with_config(
-                model=BackendFactory(context).find_recorded_model(self.model.name, candidates)
-            )
+            name = BackendFactory(context).find_recorded_model(self.model.name, candidates)
+            context = context.with_config(model=name)
         return context
 
     def to_history(self) -> list[Turn]:
@@ -133,9 +134,8 @@ class TranscriptService:
             return None
         from phichat.transcript.recorder import Recorder
 
-        if resumed is None:
-            return Recorder(self.open_recorder_store)
-        return Recorder(self.open_recorder_store, resumed.conversation.id, resumed.conversation.head)
+        position = (resumed.conversation.id, resumed.conversation.head) if resumed else ()
+        return Recorder(self.open_recorder_store, *position)
 
     def open_recorder_store(self) -> TranscriptStore:
         """Open another store, for a recorder, which gives up soon when another process has it locked."""
@@ -145,30 +145,19 @@ class TranscriptService:
 
     def list_entries(self, query: str) -> Sequence[ConversationEntry]:
         """Return the most recent conversations, or for words in `query` the turns that contain them."""
+        entries, store = [], self.get_store()
         if not query.strip():
-            return [
-                ConversationEntry(
-                    one.id,
-                    one.title,
-                    f"{_format_date(one.updated_at)} · {one.turns:,} turn{'' if one.turns == 1 else 's'} · {one.model}",
-                )
-                for one in self.get_store().list_conversations(_LIST_LIMIT)
-            ]
+            for one in store.list_conversations(_LIST_LIMIT):
+                details = f"{_format_date(one.updated_at)} · {format_count(one.turns, 'turn')} · {one.model}"
+                entries.append(ConversationEntry(one.id, one.title, details))
+            return entries
         from phichat.transcript.search import SearchFilters
 
-        results = self.get_store().search_turns(query, SearchFilters(), _LIST_LIMIT, prefix_last_word=True)
-        return [
-            ConversationEntry(
-                hit.conversation,
-                hit.title,
-                f"{_format_date(hit.created_at)} · turn {hit.turn_number}",
-                hit.turn,
-                "".join(
-                    f"{HIGHLIGHT_START}{text}{HIGHLIGHT_END}" if is_match else text for text, is_match in hit.snippet
-                ),
-            )
-            for hit in results.hits
-        ]
+        for hit in store.search_turns(query, SearchFilters(), _LIST_LIMIT, prefix_last_word=True).hits:
+            details = f"{_format_date(hit.created_at)} · turn {hit.turn_number}"
+            marked = (f"{HIGHLIGHT_START}{text}{HIGHLIGHT_END}" if is_match else text for text, is_match in hit.snippet)
+            entries.append(ConversationEntry(hit.conversation, hit.title, details, hit.turn, "".join(marked)))
+        return entries
 
     def rename(self, id: str, title: str) -> None:
         """Give a conversation another title."""
@@ -226,16 +215,13 @@ class TranscriptService:
         options = overrides or {}
         sampling = {name: value for name, value in options.items() if name in SamplingParams.__dataclass_fields__}
         model_paths = {turn.model: self.get_store().get_model_path(turn.model) for turn in branch if turn.model}
-        factory = BackendFactory(self._context)
+
+        def create_backend(turn: TurnRecord) -> Backend:
+            path = model_paths.get(turn.model) if turn.model else None
+            return BackendFactory(self._context).create_replay_backend(turn, path, options)
+
         return replay_turns(
-            branch,
-            turn_number,
-            lambda turn: factory.create_replay_backend(
-                turn, model_paths.get(turn.model) if turn.model else None, options
-            ),
-            lambda params: replace(params, **sampling),
-            on_event,
-            cancel,
+            branch, turn_number, create_backend, lambda params: replace(params, **sampling), on_event, cancel
         )
 
 

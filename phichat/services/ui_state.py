@@ -1,6 +1,4 @@
-"""What the chat interface remembers between runs: theme, unsent prompt, pastes."""
-
-from __future__ import annotations
+"""State that the chat interface stores between runs: theme, unsent prompt, pastes."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """A backend that records when its model was used and how fast it was."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -30,7 +28,6 @@ class UsageLoggingBackend:
         return self._backend.n_ctx
 
     def load(self, cancel: CancelToken) -> Iterator[LoadEvent]:
-        """See `Backend.load`."""
         for event in self._backend.load(cancel):
             if isinstance(event, ModelReady):
                 self._n_gpu_layers = event.model.n_gpu_layers
@@ -40,13 +37,11 @@ class UsageLoggingBackend:
             yield event
 
     def count_tokens(self, messages: Sequence[Message], cancel: CancelToken) -> int:
-        """See `Backend.count_tokens`."""
         return self._backend.count_tokens(messages, cancel)
 
     def generate(
         self, messages: Sequence[Message], params: SamplingParams, cancel: CancelToken, conversation_id: str = ""
     ) -> Iterator[GenerationEvent]:
-        """See `Backend.generate`."""
         for event in self._backend.generate(messages, params, cancel, conversation_id):
             if isinstance(event, TurnFinished) and event.usage.completion_tokens >= _MIN_TOKENS_FOR_SPEED:
                 speed = GenerationSpeed(event.timings.tokens_per_second, self._n_gpu_layers, "ask")
@@ -56,13 +51,10 @@ class UsageLoggingBackend:
     def generate_n(
         self, messages: Sequence[Message], params: SamplingParams, n: int, cancel: CancelToken
     ) -> Iterator[SampleEvent]:
-        """See `Backend.generate_n`."""
         return self._backend.generate_n(messages, params, n, cancel)
 
     def unload(self) -> None:
-        """See `Backend.unload`."""
         self._backend.unload()
 
     def close(self) -> None:
-        """See `Backend.close`."""
         self._backend.close()

@@ -5,14 +5,13 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from phichat import events
-from phichat.chat.command_output import format_count
 from phichat.chat.conversation import Conversation
 from phichat.chat.presenter import TurnPresenter, format_trimmed, format_unavailable, present
 from phichat.code_report import CodeReport
 from phichat.transcript.records import TurnRecord
 from phichat.tui.render.blocks import AnswerBlock, ItemKind, RenderItem, StreamingBlocks
 from phichat.types import FilePart, FinishReason, Part, TextPart, Timings, Usage
-from phichat.units import format_size
+from phichat.units import format_count, format_size
 
 FOLDED_PROMPT_LINES = 12
 """Lines of a long prompt that are shown while it is folded."""

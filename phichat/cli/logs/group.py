@@ -17,11 +17,12 @@ from phichat.sanitize import sanitize_line
 
 if TYPE_CHECKING:
     from phichat.transcript.records import ConversationSummary
-    from phichat.transcript.search import SearchFilters, SearchResults
+    from phichat.transcript.search import SearchResults, TurnHit
 
-_COMMANDS = {
-    name: f"phichat.cli.logs.{'import_' if name == 'import' else name}:logs_{name}"
-    for name in ("backup", "fork", "import", "rename", "replay", "rm", "show", "stats")
+_COMMANDS = {name: f"phichat.cli.logs.changes:logs_{name}" for name in ("backup", "fork", "import", "rename", "rm")} | {
+    "replay": "phichat.cli.logs.replay:logs_replay",
+    "show": "phichat.cli.logs.show:logs_show",
+    "stats": "phichat.cli.logs.show:logs_stats",
 }
 
 
@@ -39,39 +40,29 @@ def logs(ctx: click.Context, /, query: str | None, limit: int, as_json: bool, **
     """List conversations, newest first, or search them."""
     if ctx.invoked_subcommand is not None:
         return
-    search_filters = _create_filters(**filters)
-    max_rows = limit or 2**31
+    from phichat.transcript.search import SearchFilters
+
+    now, max_rows = datetime.now().astimezone(), limit or 2**31
+    for name, bound in (("since", 0), ("until", 1)):
+        filters[name] = parse_time_range(filters[name], now)[bound] if filters[name] else None
     with open_transcripts() as transcripts:
         store = transcripts.get_store()
         if query is None:
-            _print_conversations(store.list_conversations(max_rows, search_filters), as_json=as_json)
+            _print_conversations(store.list_conversations(max_rows, SearchFilters(**filters)), as_json=as_json)
         else:
-            _print_hits(store.search_turns(query, search_filters, max_rows), as_json=as_json)
-
-
-def _create_filters(model: str | None, since: str | None, until: str | None, code_warnings: bool) -> SearchFilters:
-    from phichat.transcript.search import SearchFilters
-
-    now = datetime.now().astimezone()
-    return SearchFilters(
-        model,
-        since=parse_time_range(since, now)[0] if since else None,
-        until=parse_time_range(until, now)[1] if until else None,
-        code_warnings=code_warnings,
-    )
+            _print_hits(store.search_turns(query, SearchFilters(**filters), max_rows), as_json=as_json)
 
 
 def _print_conversations(summaries: Sequence[ConversationSummary], *, as_json: bool) -> None:
     output = Output()
     if as_json:
         return output.write_json([to_document(one) for one in summaries])
-    width = max((len(sanitize_line(one.model)) for one in summaries), default=0)
-    for one in summaries:
+    models = [sanitize_line(one.model) for one in summaries]
+    width = max(map(len, models), default=0)
+    for one, model in zip(summaries, models, strict=True):
         turns = f"{one.turns:>4} turn{'' if one.turns == 1 else 's'}"
-        output.write_text(
-            f"{one.id}  {format_local_time(one.updated_at)}  {turns:<10}  {sanitize_line(one.model):<{width}}  "
-            f"{sanitize_line(one.title)}".rstrip()
-        )
+        start = f"{one.id}  {format_local_time(one.updated_at)}  {turns:<10}  {model:<{width}}"
+        output.write_text(f"{start}  {sanitize_line(one.title)}".rstrip())
 
 
 def _print_hits(results: SearchResults, *, as_json: bool) -> None:
@@ -79,23 +70,23 @@ def _print_hits(results: SearchResults, *, as_json: bool) -> None:
     if results.newest_first:
         Diagnostics().print_notice("Thousands of matches: showing the newest instead of the best.")
     if as_json:
-        documents = [
-            {
-                "id": hit.conversation,
-                "title": hit.title,
-                "turn": hit.turn_number,
-                "turn_id": hit.turn,
-                "role": hit.role,
-                "snippet": "".join(f"«{text}»" if is_match else text for text, is_match in hit.snippet),
-                "created_at": hit.created_at.isoformat(),
-            }
-            for hit in results.hits
-        ]
-        return output.write_json(documents)
+        return output.write_json([_to_json(hit) for hit in results.hits])
     for hit in results.hits:
         place = f"{format_local_time(hit.created_at)}  turn {hit.turn_number}, {hit.role}"
         output.write_text(f"{hit.conversation}  {place}  {sanitize_line(hit.title)}")
         output.write_highlighted([("    ", False), *hit.snippet])
+
+
+def _to_json(hit: TurnHit) -> dict[str, Any]:
+    return {
+        "id": hit.conversation,
+        "title": hit.title,
+        "turn": hit.turn_number,
+        "turn_id": hit.turn,
+        "role": hit.role,
+        "snippet": "".join(f"«{text}»" if is_match else text for text, is_match in hit.snippet),
+        "created_at": hit.created_at.isoformat(),
+    }
 
 
 def format_local_time(moment: datetime) -> str:

@@ -1,1 +1,1 @@
-"""What the commands share: output, diagnostics, options, progress."""
+"""Code that the commands share: output, diagnostics, options, progress."""

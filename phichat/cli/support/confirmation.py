@@ -1,7 +1,5 @@
 """Questions before something that cannot be undone."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

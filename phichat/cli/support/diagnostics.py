@@ -1,9 +1,8 @@
 """The only writer of stderr: notices, warnings, errors, progress; and the exit code of each error."""
 
-from __future__ import annotations
-
 import os
 import sys
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import TextIO
@@ -25,41 +24,38 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+_ERROR_CODES: dict[type[PhichatError], ExitCode] = {
+    UsageError: ExitCode.USAGE,
+    ConfigError: ExitCode.USAGE,
+    ModelNotInstalled: ExitCode.NOT_INSTALLED,
+    ModelDoesNotFit: ExitCode.DOES_NOT_FIT,
+    ContextOverflow: ExitCode.PROMPT_TOO_LONG,
+}
+
+
 def exit_code_for(error: PhichatError) -> ExitCode:
     """Return the exit code for an error."""
-    match error:
-        case UsageError() | ConfigError():
-            return ExitCode.USAGE
-        case ModelNotInstalled():
-            return ExitCode.NOT_INSTALLED
-        case ModelDoesNotFit():
-            return ExitCode.DOES_NOT_FIT
-        case ContextOverflow():
-            return ExitCode.PROMPT_TOO_LONG
-        case _:
-            return ExitCode.ERROR
+    return next((code for kind, code in _ERROR_CODES.items() if isinstance(error, kind)), ExitCode.ERROR)
 
 
 class Diagnostics:
-    """Writes lines to stderr; on a terminal also one line of progress that the next output replaces."""
+    """Writes lines to stderr; on a terminal also one line of progress that the next output replaces.
+
+    is_terminal: True if stderr is a terminal.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         # sys.stderr is None where the caller closed it.
         self._stream = stream or sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115  (as long as the process)
-        self._is_terminal = self._stream.isatty()
-        self._dim_reasoning = self._is_terminal and "NO_COLOR" not in os.environ
+        self.is_terminal = self._stream.isatty()
+        self._dim_reasoning = self.is_terminal and "NO_COLOR" not in os.environ
         self._sanitizer = StreamSanitizer()
         self._progress = ""
         self._reasoning_open = False
 
-    @property
-    def is_terminal(self) -> bool:
-        """True if stderr is a terminal."""
-        return self._is_terminal
-
     def show_progress(self, text: str) -> None:
         """Show the progress on a terminal."""
-        if not self._is_terminal or text == self._progress:
+        if not self.is_terminal or text == self._progress:
             return
         self.clear_progress()
         self._progress = sanitize_line(text)
@@ -71,11 +67,12 @@ class Diagnostics:
             self._write("\r" + " " * len(self._progress) + "\r")
             self._progress = ""
 
-    def print_notice(self, line: str) -> None:
-        """Write one line for the user."""
-        self.end_reasoning()
-        self.clear_progress()
-        self._write(f"phichat: {sanitize_line(line)}\n")
+    def print_notice(self, *lines: str) -> None:
+        """Write lines for the user."""
+        for line in lines:
+            self.end_reasoning()
+            self.clear_progress()
+            self._write(f"phichat: {sanitize_line(line)}\n")
 
     def print_reasoning(self, text: str) -> None:
         """Write a piece of the model's reasoning."""
@@ -101,9 +98,6 @@ class Diagnostics:
         return exit_code_for(error)
 
     def _write(self, text: str) -> None:
-        try:
+        with suppress(OSError):  # diagnostics must not stop the answer on stdout
             self._stream.write(text)
             self._stream.flush()
-        except OSError:
-            # Diagnostics must not stop the answer on stdout.
-            return

@@ -47,8 +47,7 @@ class DownloadReporter:
                 self._report_done(event)
 
     def _report_start(self, plan: DownloadPlan) -> None:
-        for notice in plan.notices:
-            self._diagnostics.print_notice(notice)
+        self._diagnostics.print_notice(*plan.notices)
         facts = {"origin": plan.origin, "size": plan.size, "licence": plan.licence, "gated": plan.is_gated}
         self._write_json({"event": "start", "model": plan.name, **facts})
 

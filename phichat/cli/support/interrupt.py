@@ -1,7 +1,5 @@
 """Ctrl-C for commands that stop a generation instead of dying."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager

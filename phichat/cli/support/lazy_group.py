@@ -1,7 +1,5 @@
 """A command group that imports a subcommand when it is called."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from typing import Any

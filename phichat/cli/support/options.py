@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,9 +14,6 @@ from phichat.services.app_context import AppContext
 
 if TYPE_CHECKING:
     from phichat.services.transcript_service import TranscriptService
-
-CommandFn = Callable[..., Any]
-Decorator = Callable[[CommandFn], CommandFn]
 
 _MODEL_OPTION = click.option(
     "-m",
@@ -53,13 +51,8 @@ _SAMPLING_OPTIONS = (
 )
 
 
-def _combine_options(*options: Decorator) -> Decorator:
-    def add_options(command: CommandFn) -> CommandFn:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add_options
+def _combine_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda command: reduce(lambda function, option: option(function), reversed(options), command)
 
 
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
@@ -82,8 +75,8 @@ def create_context(options: tuple[tuple[str, str], ...] = (), **flags: object) -
     options: the pairs of `-o KEY VALUE`; a flag of the same name wins. Raises UsageError and ConfigError.
     """
     paths = Paths.from_environment()
-    given: dict[str, object] = dict(parse_option(name, value) for name, value in options)
-    given.update((name, value) for name, value in flags.items() if value is not None)
+    given = dict(parse_option(name, value) for name, value in options)
+    given |= {name: value for name, value in flags.items() if value is not None}
     return AppContext(load_config(given, paths.config_file), paths)
 
 

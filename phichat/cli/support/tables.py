@@ -1,7 +1,5 @@
 """Tables for terminals: columns as wide as their cells, and no wider than the terminal."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,11 +27,6 @@ def format_pairs(rows: Sequence[tuple[str, str]]) -> str:
     shown = [(name, sanitize_line(value)) for name, value in rows if value]
     width = max(len(name) for name, _ in shown)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
-
-
-def format_count(count: int, noun: str) -> str:
-    """Return the number and the noun, with an s unless it is 1."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _truncate_middle(text: str, width: int) -> str:

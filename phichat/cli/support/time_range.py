@@ -1,7 +1,5 @@
 """Times as users type them."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime, timedelta
 

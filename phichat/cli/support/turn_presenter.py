@@ -1,6 +1,4 @@
-"""What the commands share that show turns: printed answers and notices, and the line of progress."""
-
-from __future__ import annotations
+"""Presenter of a turn for the commands that show one: the answer, the notices and the line of progress."""
 
 from phichat import events
 from phichat.chat.presenter import TurnPresenter, format_trimmed, format_unavailable
@@ -34,8 +32,7 @@ class TerminalPresenter(TurnPresenter):
         self._stream, self._show_reasoning = stream, show_reasoning
 
     def on_model_ready(self, event: events.ModelReady) -> None:
-        for notice in event.notices:
-            self._diagnostics.print_notice(notice)
+        self._diagnostics.print_notice(*event.notices)
 
     def on_context_trimmed(self, event: events.ContextTrimmed) -> None:
         self._diagnostics.print_notice(format_trimmed(event))

@@ -11,12 +11,12 @@ from functools import partial
 
 from phichat.config.endpoints import Endpoint, EndpointModel
 from phichat.errors import (
+    ContextOverflow,
     EndpointAuthError,
     EndpointError,
     EndpointUnreachable,
     ModelNotInstalled,
     PhichatError,
-    RemoteContextOverflow,
 )
 
 _MAX_MESSAGE_CHARS = 200
@@ -204,7 +204,7 @@ def to_user_error(
 
     detail = redact("\n".join(filter(None, (remote_error.detail, body_text[:10_000]))))
     if overflow_sizes := parse_context_overflow(remote_error):
-        return RemoteContextOverflow(endpoint.name, *overflow_sizes, detail=detail)
+        return ContextOverflow(*overflow_sizes, endpoint.name, detail=detail)
     message = in_parentheses(remote_error.message)
     if kind is RemoteErrorKind.HTTP_STATUS:
         error_class, *texts = _describe_status(remote_error, endpoint_model, message, has_key=bool(api_key))

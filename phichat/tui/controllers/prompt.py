@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from textual.app import SuspendNotSupported
 
 from phichat.chat.attachments import read_attachment
-from phichat.chat.command_output import estimate_tokens, format_count
+from phichat.chat.command_output import estimate_tokens
 from phichat.chat.slash_commands import complete_command
 from phichat.paths import expand_user
 from phichat.storage.atomic_write import write_atomically
@@ -19,6 +19,7 @@ from phichat.tui.controllers.turn_runner import TurnRunner
 from phichat.tui.widgets.prompt import Completion
 from phichat.tui.widgets.welcome import EXAMPLE_PROMPTS
 from phichat.types import render_parts
+from phichat.units import format_count
 
 _EXAMPLE_BY_NUMBER = {f"{number}": prompt for number, prompt in enumerate(EXAMPLE_PROMPTS, 1)}
 _MAX_PATHS = 30

@@ -16,10 +16,10 @@ from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
-from phichat.chat.command_output import format_count
 from phichat.tui.render.blocks import ItemKind, RenderItem
 from phichat.tui.render.renderer import GUTTER_WIDTH, Line, Renderer, RenderTheme
 from phichat.tui.turn_view import TurnView
+from phichat.units import format_count
 
 _INITIAL_TURNS = 8
 """Turns laid out when a conversation opens; earlier ones follow when the user scrolls to them."""
