@@ -11,7 +11,7 @@ from pathlib import Path
 
 from phichat.chat.conversation import Conversation
 from phichat.config.settings import Config
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
@@ -40,7 +40,7 @@ def pairs(items):
 """
 
 
-def conversation(backend: FakeBackend, characters: int) -> Conversation:
+def conversation(backend: ScriptedBackend, characters: int) -> Conversation:
     """A kept conversation of about so many characters."""
     now = datetime.now(UTC)
     turns = [
@@ -61,7 +61,7 @@ def conversation(backend: FakeBackend, characters: int) -> Conversation:
 def main() -> None:
     folder, characters, pace = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     words = [piece + " " for piece in (ANSWER * 2000).split(" ")]
-    backend = FakeBackend([FakeReply(words, delay_s=1 / pace)], 10**9)
+    backend = ScriptedBackend([ScriptedReply(words, delay_s=1 / pace)], 10**9)
     desk = ChatService(AppContext(Config(), Paths(folder, folder, folder, folder)), lambda model: backend)
     PhichatApp(desk, conversation(backend, characters)).run()
 

@@ -23,7 +23,7 @@ from scripted_chat import ANSWER
 from phichat.cancel import CancelToken
 from phichat.config.settings import Config
 from phichat.engine.backend import GenerationEvent
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
@@ -35,7 +35,7 @@ COPIES = 2
 """Of an answer's text: one in the conversation, one on the screen's side. SQLite keeps a page cache of its own."""
 
 
-class Forgetful(FakeBackend):
+class Forgetful(ScriptedBackend):
     """Remembers nothing of what it was asked."""
 
     def generate(
@@ -46,7 +46,7 @@ class Forgetful(FakeBackend):
 
 
 def desk(folder: Path) -> ChatService:
-    backend = Forgetful([FakeReply([piece + " " for piece in ANSWER.split(" ")])], 4096)
+    backend = Forgetful([ScriptedReply([piece + " " for piece in ANSWER.split(" ")])], 4096)
     return ChatService(AppContext(Config(), Paths(folder, folder, folder, folder)), lambda model: backend)
 
 

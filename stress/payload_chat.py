@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from phichat.config.settings import Config
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
@@ -33,7 +33,7 @@ class HostileShelf(ModelCatalog):
         return self.entries()
 
 
-def replies(payloads: Sequence[str]) -> list[FakeReply]:
+def replies(payloads: Sequence[str]) -> list[ScriptedReply]:
     """Forty payloads a reply, each in another place of Markdown."""
     shapes = (
         "text {0} more",
@@ -52,13 +52,13 @@ def replies(payloads: Sequence[str]) -> list[FakeReply]:
         part = payloads[begin : begin + 40]
         pieces = [shapes[index % len(shapes)].format(text) + "\n\n" for index, text in enumerate(part)]
         error = EngineCrashed(f"it died {part[0]}", f"ask {part[-1]}") if begin % 400 == 0 else None
-        made.append(FakeReply(pieces, reasoning=part[:2], error=error))
+        made.append(ScriptedReply(pieces, reasoning=part[:2], error=error))
     return made
 
 
 def main() -> None:
     folder, payloads = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text("utf-8"))
-    backend = FakeBackend(replies(payloads), 10**9, notices=tuple(payloads[:20]))
+    backend = ScriptedBackend(replies(payloads), 10**9, notices=tuple(payloads[:20]))
     desk = ChatService(AppContext(Config(), Paths(folder, folder, folder, folder)), lambda model: backend)
     desk.catalog = HostileShelf(payloads)
     desk.model_name = payloads[0]

@@ -29,7 +29,7 @@ from common import environment, limit, percentile, phichat, say
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import TurnHistory
 from phichat.chat.pipeline import TurnPipeline
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.events import TextDelta, TranscriptUnavailable, TurnFinished, TurnStarted
 from phichat.transcript.recorder import Recorder
 from phichat.transcript.records import TurnRecord
@@ -56,8 +56,10 @@ def write_turns(path: Path, name: str) -> None:
         sys.stdout.write(json.dumps([monotonic(), kind, text]) + "\n")
         sys.stdout.flush()
 
-    replies = [FakeReply(Paced(f"w{at}-{number} " for number in range(random.randint(5, 80)))) for at in range(1000)]
-    pipeline = TurnPipeline(FakeBackend(replies), Recorder(lambda: TranscriptStore.open_file(path)))
+    replies = [
+        ScriptedReply(Paced(f"w{at}-{number} " for number in range(random.randint(5, 80)))) for at in range(1000)
+    ]
+    pipeline = TurnPipeline(ScriptedBackend(replies), Recorder(lambda: TranscriptStore.open_file(path)))
     for number in range(1000):
         for event in pipeline.run(TurnHistory(prompt=f"{name} turn {number}"), SamplingParams(), CancelToken()):
             match event:

@@ -16,7 +16,7 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
 from textual.pilot import Pilot
 
-from phichat.engine.scripted_backend import FakeReply
+from phichat.engine.scripted_backend import ScriptedReply
 from support import tui_harness
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ async def picture(play: Play, size: tuple[int, int] = SIZE, theme: str = "textua
     """One screen as SVG."""
     with TemporaryDirectory() as home, tui_harness.clock_of_utc():
         text = tui_harness.WARNED if play is warning else tui_harness.FLATTEN
-        desk = tui_harness.desk(Path(home), FakeReply(re.split(r"(?<= )", text)))
+        desk = tui_harness.desk(Path(home), ScriptedReply(re.split(r"(?<= )", text)))
         tui_harness.keep(desk)
         app = tui_harness.DrawnApp(desk)
         app.theme = theme

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from typing import assert_never
 
 from phichat import events
 from phichat.events import Event
@@ -27,14 +27,39 @@ class TurnPresenter:
     def on_turn_finished(self, event: events.TurnFinished) -> None: ...
 
 
-def method_name(event_type: type[Event]) -> str:
-    """Return the name of a presenter's method for an event: `on_text_delta` for `TextDelta`."""
-    return "on" + re.sub(r"(?=[A-Z])", "_", event_type.__name__).lower()
-
-
 def present(event: Event, presenter: TurnPresenter) -> None:
     """Call the presenter's method for the event."""
-    getattr(presenter, method_name(type(event)))(event)
+    match event:
+        case events.TurnStarted():
+            presenter.on_turn_started(event)
+        case events.ModelVerifying():
+            presenter.on_model_verifying(event)
+        case events.ModelLoading():
+            presenter.on_model_loading(event)
+        case events.ModelReady():
+            presenter.on_model_ready(event)
+        case events.ContextTrimmed():
+            presenter.on_context_trimmed(event)
+        case events.PromptProgress():
+            presenter.on_prompt_progress(event)
+        case events.ReasoningDelta():
+            presenter.on_reasoning_delta(event)
+        case events.TextDelta():
+            presenter.on_text_delta(event)
+        case events.CodeChecked():
+            presenter.on_code_checked(event)
+        case events.TranscriptUnavailable():
+            presenter.on_transcript_unavailable(event)
+        case events.SamplingProgress():
+            presenter.on_sampling_progress(event)
+        case events.SampleFinished():
+            presenter.on_sample_finished(event)
+        case events.VoteResult():
+            presenter.on_vote_result(event)
+        case events.TurnFinished():
+            presenter.on_turn_finished(event)
+        case _:
+            assert_never(event)
 
 
 def format_trimmed(event: events.ContextTrimmed) -> str:

@@ -14,7 +14,7 @@ from phichat.types import FinishReason, Message, ModelInfo, SamplingParams, Usag
 
 
 @dataclass(frozen=True, slots=True)
-class FakeReply:
+class ScriptedReply:
     """One scripted reply: reasoning, then pieces of text, then an error if given.
     delay_s: seconds before each piece."""
 
@@ -25,11 +25,11 @@ class FakeReply:
 
 
 @dataclass
-class FakeBackend:
+class ScriptedBackend:
     """Backend that gives its replies in order, the last one repeatedly. A token is a word.
     prompts: the messages of each request so far."""
 
-    replies: Sequence[FakeReply]
+    replies: Sequence[ScriptedReply]
     context: int = 4096
     notices: tuple[str, ...] = ()
     prompts: list[tuple[Message, ...]] = field(default_factory=list)

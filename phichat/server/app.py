@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from phichat import events
 from phichat.chat.context_window import MessageHistory
 from phichat.chat.pipeline import TurnPipeline
+from phichat.chat.presenter import TurnPresenter, format_unavailable, present
 from phichat.engine.backend import Backend, CancelToken
 from phichat.errors import ApiError, PhichatError
 from phichat.server import responses
@@ -165,7 +166,7 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 @dataclass(eq=False)
-class _CompletionResponse:
+class _CompletionResponse(TurnPresenter):
     """Response to one chat completion, streamed or whole, made from the events of its turn."""
 
     context: ServerContext
@@ -186,7 +187,7 @@ class _CompletionResponse:
         try:
             while (batch := await self.task.next_events(self.context.keepalive_interval_s)) is not None:
                 for event in batch:
-                    self._handle_event(event)
+                    present(event, self)
                 if self.request.stream and self._has_output:
                     await self._send_frames()
         except PhichatError as exc:
@@ -227,29 +228,33 @@ class _CompletionResponse:
         headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-store"), *extra_headers]
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    def _handle_event(self, event: events.Event) -> None:
-        match event:
-            case events.ModelReady():
-                self._log_notices(self.context.models.on_model_loaded(self.model.name, event))
-            case events.TranscriptUnavailable(reason):
-                self.context.log(f"This conversation is not being saved: {reason}.")
-            case events.PromptProgress():
-                self._has_output = True  # from here on only the engine can fail
-            case events.ReasoningDelta(text):
-                self._has_output = True
-                self._add_texts(0, text, "")
-            case events.TextDelta(text):
-                self._has_output = True
-                self._add_texts(0, "", text)
-            case events.SampleFinished(index, reply):
-                self._add_texts(index, reply.reasoning, reply.text)
-                self._finish_reply(index, reply)
-            case events.TurnFinished():
-                self._has_output |= event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
-                if self.request.n == 1:
-                    self._finish_reply(0, event)
-                else:  # the replies have ended before, and the first of them is repeated here
-                    self._log_notices(event.notices)
+    def on_model_ready(self, event: events.ModelReady) -> None:
+        self._log_notices(self.context.models.on_model_loaded(self.model.name, event))
+
+    def on_transcript_unavailable(self, event: events.TranscriptUnavailable) -> None:
+        self.context.log(format_unavailable(event))
+
+    def on_prompt_progress(self, event: events.PromptProgress) -> None:
+        self._has_output = True  # from here on only the engine can fail
+
+    def on_reasoning_delta(self, event: events.ReasoningDelta) -> None:
+        self._has_output = True
+        self._add_texts(0, event.text, "")
+
+    def on_text_delta(self, event: events.TextDelta) -> None:
+        self._has_output = True
+        self._add_texts(0, "", event.text)
+
+    def on_sample_finished(self, event: events.SampleFinished) -> None:
+        self._add_texts(event.index, event.reply.reasoning, event.reply.text)
+        self._finish_reply(event.index, event.reply)
+
+    def on_turn_finished(self, event: events.TurnFinished) -> None:
+        self._has_output |= event.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        if self.request.n == 1:
+            self._finish_reply(0, event)
+        else:  # the replies have ended before, and the first of them is repeated here
+            self._log_notices(event.notices)
 
     def _add_texts(self, index: int, reasoning: str, text: str) -> None:
         if reasoning:

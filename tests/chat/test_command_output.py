@@ -5,15 +5,16 @@ import pytest
 from phichat.cancel import CancelToken
 from phichat.chat.command_output import format_context, format_stats
 from phichat.chat.conversation import Conversation
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import EngineCrashed
 from phichat.types import FilePart, SamplingParams, TextPart
 
 
 def test_context_names_exactly_the_turns_that_the_model_does_not_see() -> None:
     crash = EngineCrashed("The engine crashed", "ask again")
-    backend = FakeBackend(
-        [FakeReply(["w " * 15]), FakeReply(error=crash), FakeReply(["w " * 15]), FakeReply(["end"])], context=40
+    backend = ScriptedBackend(
+        [ScriptedReply(["w " * 15]), ScriptedReply(error=crash), ScriptedReply(["w " * 15]), ScriptedReply(["end"])],
+        context=40,
     )
     talk = Conversation(lambda: backend)
     for prompt in ("first", "crashing", "second", "third"):
@@ -33,7 +34,7 @@ def test_context_names_exactly_the_turns_that_the_model_does_not_see() -> None:
 
 
 def test_context_counts_the_text_and_each_file_exactly_where_a_model_counts() -> None:
-    backend = FakeBackend([FakeReply(["fine"])])
+    backend = ScriptedBackend([ScriptedReply(["fine"])])
     talk = Conversation(lambda: backend)
     parts = (FilePart("a.py", 6, "x = 1\n"), FilePart("b.txt", 5, "hello"), TextPart("Compare these"))
     list(talk.send(parts, SamplingParams(), CancelToken()))
@@ -44,7 +45,7 @@ def test_context_counts_the_text_and_each_file_exactly_where_a_model_counts() ->
 
 
 def test_statistics_are_plain() -> None:
-    talk = Conversation(lambda: FakeBackend([FakeReply(["one ", "two"])]))
+    talk = Conversation(lambda: ScriptedBackend([ScriptedReply(["one ", "two"])]))
     list(talk.send("hi", SamplingParams(seed=1), CancelToken()))
     text = format_stats(talk.branch[0])
     assert text.startswith("Prompt ")

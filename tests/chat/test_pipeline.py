@@ -6,7 +6,7 @@ from phichat.cancel import CancelToken
 from phichat.chat.context_window import MessageHistory, Turn, TurnHistory
 from phichat.chat.conversation import Conversation
 from phichat.chat.pipeline import TurnPipeline
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import ContextOverflow, EngineCrashed
 from phichat.events import (
     ContextTrimmed,
@@ -27,7 +27,7 @@ def turn(conversation: Conversation, prompt: str, cancel: CancelToken | None = N
     return list(conversation.send(prompt, SamplingParams(), cancel or CancelToken()))
 
 
-def talk(backend: FakeBackend, system: str | None = None) -> Conversation:
+def talk(backend: ScriptedBackend, system: str | None = None) -> Conversation:
     return Conversation(lambda: backend, system)
 
 
@@ -36,7 +36,7 @@ def history(conversation: Conversation) -> list[tuple[str, str]]:
 
 
 def test_a_turn_begins_with_the_prompt_and_ends_once() -> None:
-    session = talk(FakeBackend([FakeReply(["Hel", "lo"], reasoning=["hm"])]), "be kind")
+    session = talk(ScriptedBackend([ScriptedReply(["Hel", "lo"], reasoning=["hm"])]), "be kind")
     events = turn(session, "Hi")
     assert events[0] == TurnStarted("Hi", "be kind", SamplingParams())
     assert [event for event in events if isinstance(event, TurnFinished)] == [events[-1]]
@@ -50,7 +50,7 @@ def test_a_turn_begins_with_the_prompt_and_ends_once() -> None:
 
 
 def test_the_history_is_sent_and_the_model_loaded_once() -> None:
-    backend = FakeBackend([FakeReply(["one"]), FakeReply(["two"])])
+    backend = ScriptedBackend([ScriptedReply(["one"]), ScriptedReply(["two"])])
     session = talk(backend)
     first, second = turn(session, "a"), turn(session, "b")
     assert sum(isinstance(event, ModelReady) for event in first + second) == 1
@@ -63,7 +63,7 @@ def test_the_history_is_sent_and_the_model_loaded_once() -> None:
 
 
 def test_what_was_left_out_is_told_and_counted() -> None:
-    pipeline = TurnPipeline(FakeBackend([FakeReply(["y"])], context=40))
+    pipeline = TurnPipeline(ScriptedBackend([ScriptedReply(["y"])], context=40))
     earlier = [Turn("w " * 20, "x")] * 2
     events = list(pipeline.run(TurnHistory(None, earlier, "q"), SamplingParams(), CancelToken()))
     trimmed = next(event for event in events if isinstance(event, ContextTrimmed))
@@ -73,7 +73,7 @@ def test_what_was_left_out_is_told_and_counted() -> None:
 
 
 def test_a_crash_keeps_what_was_said_and_the_next_turn_works() -> None:
-    session = talk(FakeBackend([FakeReply(["half an"], error=CRASH), FakeReply(["whole"])]))
+    session = talk(ScriptedBackend([ScriptedReply(["half an"], error=CRASH), ScriptedReply(["whole"])]))
     with pytest.raises(EngineCrashed):
         turn(session, "a")
     assert TextDelta("whole") in turn(session, "b")
@@ -82,8 +82,8 @@ def test_a_crash_keeps_what_was_said_and_the_next_turn_works() -> None:
 
 def test_every_failure_is_preceded_by_the_end_of_the_turn() -> None:
     for backend, error in (
-        (FakeBackend([FakeReply(["x"], error=CRASH)]), EngineCrashed),
-        (FakeBackend([FakeReply()], context=2), ContextOverflow),
+        (ScriptedBackend([ScriptedReply(["x"], error=CRASH)]), EngineCrashed),
+        (ScriptedBackend([ScriptedReply()], context=2), ContextOverflow),
     ):
         seen: list[Event] = []
         with pytest.raises(error):
@@ -94,7 +94,7 @@ def test_every_failure_is_preceded_by_the_end_of_the_turn() -> None:
 
 
 def test_cancel_while_loading_asks_nothing() -> None:
-    backend = FakeBackend([FakeReply(["never"])])
+    backend = ScriptedBackend([ScriptedReply(["never"])])
     cancel = CancelToken()
     cancel.set()
     events = turn(talk(backend), "a", cancel)
@@ -104,7 +104,7 @@ def test_cancel_while_loading_asks_nothing() -> None:
 
 
 def test_cancel_while_generating_keeps_what_was_said() -> None:
-    session, cancel = talk(FakeBackend([FakeReply(["one", "two", "three"])])), CancelToken()
+    session, cancel = talk(ScriptedBackend([ScriptedReply(["one", "two", "three"])])), CancelToken()
     for event in session.send("a", SamplingParams(), cancel):
         if event == TextDelta("two"):
             cancel.set()
@@ -112,7 +112,7 @@ def test_cancel_while_generating_keeps_what_was_said() -> None:
 
 
 def test_messages_of_a_client_are_sent_as_they_are_and_several_replies_are_samples() -> None:
-    backend = FakeBackend([FakeReply(["one"]), FakeReply(["two"])])
+    backend = ScriptedBackend([ScriptedReply(["one"]), ScriptedReply(["two"])])
     messages = (Message(Role.SYSTEM, "be kind"), Message(Role.USER, "a"), Message(Role.ASSISTANT, "b"))
     events = list(TurnPipeline(backend).run(MessageHistory(messages), SamplingParams(), CancelToken(), n=2))
     assert events[0] == TurnStarted("a", "be kind", SamplingParams())
@@ -121,4 +121,6 @@ def test_messages_of_a_client_are_sent_as_they_are_and_several_replies_are_sampl
     assert isinstance(events[-1], TurnFinished)
     assert events[-1].text == "one"
     with pytest.raises(ContextOverflow):
-        list(TurnPipeline(FakeBackend([], context=1)).run(MessageHistory(messages), SamplingParams(), CancelToken()))
+        list(
+            TurnPipeline(ScriptedBackend([], context=1)).run(MessageHistory(messages), SamplingParams(), CancelToken())
+        )

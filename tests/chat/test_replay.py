@@ -15,7 +15,7 @@ from phichat.config.settings import EngineOptions
 from phichat.engine.autotune.cpu_buffer_probe import ProbeCache
 from phichat.engine.backend import Backend
 from phichat.engine.local import LocalBackend
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.events import ModelReady, TurnFinished
 from phichat.transcript.records import TurnRecord
 from phichat.types import FinishReason, ModelInfo, SamplingParams, Usage
@@ -89,7 +89,7 @@ def test_a_reply_of_an_engine_that_had_answered_something_else(tmp_path: Path) -
     [_, second] = said(tmp_path, "What is snow?", "Tell me about the sea.", is_talk=False, system=system)
     assert second.usage is not None
     assert second.usage.cached_tokens > 64
-    runs = FakeBackend([FakeReply(["x"])])
+    runs = ScriptedBackend([ScriptedReply(["x"])])
     again([second], runs)
     assert [[message.text for message in messages] for messages in runs.prompts] == [
         [system, "."],
@@ -126,9 +126,9 @@ RECORDED = TurnRecord(
 def test_what_has_changed_is_named(then: dict[str, object], changed: set[str]) -> None:
     assert RECORDED.model is not None
     turn = replace(RECORDED, model=replace(RECORDED.model, **then))  # type: ignore[arg-type]
-    [found] = again([turn], FakeBackend([FakeReply(["the ", "answer"])]))
+    [found] = again([turn], ScriptedBackend([ScriptedReply(["the ", "answer"])]))
     assert (set(found.changes), found.first_difference) == (changed, None)
-    [found] = again([replace(turn, n_ctx=99)], FakeBackend([FakeReply(["the question"])]))
+    [found] = again([replace(turn, n_ctx=99)], ScriptedBackend([ScriptedReply(["the question"])]))
     assert (set(found.changes), found.first_difference) == (changed | {"settings"}, 4)
 
 
@@ -136,7 +136,7 @@ def test_the_history_is_the_recorded_one_as_the_model_saw_it() -> None:
     failed = replace(RECORDED, prompt="failed", text="", finish_reason=FinishReason.ERROR)
     cut = replace(RECORDED, prompt="cut", text="so far", finish_reason=None)
     last = replace(RECORDED, prompt="last", dropped_turns=1, system="s")
-    engine = FakeBackend([FakeReply(["other"])])
+    engine = ScriptedBackend([ScriptedReply(["other"])])
     [first, second] = again([RECORDED, failed, cut, last], engine)
     assert (first.turn_number, second.turn_number) == (1, 4)
     assert [message.text for message in engine.prompts[-1]] == ["s", "cut", "so far", "last"]

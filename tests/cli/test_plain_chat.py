@@ -10,7 +10,7 @@ import pytest
 from phichat.cli.plain_chat import PlainChat
 from phichat.config.settings import Config
 from phichat.engine.backend import CancelToken, GenerationEvent
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.events import TurnFinished
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
@@ -19,7 +19,7 @@ from phichat.transcript.records import TurnRecord
 from phichat.types import FilePart, Message, SamplingParams, TextPart
 
 
-class NotingBackend(FakeBackend):
+class NotingBackend(ScriptedBackend):
     """Adds a notice to each turn, as a server that cuts prompts does."""
 
     def generate(
@@ -33,7 +33,9 @@ class NotingBackend(FakeBackend):
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ChatService:
     monkeypatch.chdir(tmp_path)
     context = AppContext(Config(), Paths.from_environment({"PHICHAT_HOME": str(tmp_path / "home")}))
-    backend = NotingBackend([FakeReply(["```python\nimport requests\n```\n"], reasoning=["hm"]), FakeReply(["Two"])])
+    backend = NotingBackend(
+        [ScriptedReply(["```python\nimport requests\n```\n"], reasoning=["hm"]), ScriptedReply(["Two"])]
+    )
     return ChatService(context, lambda model: backend)
 
 
@@ -94,7 +96,7 @@ def test_the_last_code_block_is_saved(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     context = AppContext(Config(), Paths.from_environment({"PHICHAT_HOME": str(tmp_path / "home")}))
-    backend = FakeBackend([FakeReply(["```\nold = 1\n```\nor\n```\nnew = 2\n```\n"])])
+    backend = ScriptedBackend([ScriptedReply(["```\nold = 1\n```\nor\n```\nnew = 2\n```\n"])])
     run(ChatService(context, lambda model: backend), monkeypatch, "code", "/save", "/save out.py")
     assert Path("out.py").read_text() == "new = 2\n"
     assert "/save needs a file name. Type /save PATH." in capsys.readouterr().err

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from phichat.chat.context_window import TurnHistory
 from phichat.chat.pipeline import TurnPipeline
 from phichat.codecheck.checker import check_answer
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import EngineCrashed
 from phichat.events import CodeChecked, Event, TextDelta, TurnFinished
 from phichat.types import FinishReason, SamplingParams
@@ -24,7 +24,7 @@ ANSWER = (
 
 
 def turn(pieces: Iterable[str]) -> list[Event]:
-    pipeline = TurnPipeline(FakeBackend([FakeReply(list(pieces))]))
+    pipeline = TurnPipeline(ScriptedBackend([ScriptedReply(list(pieces))]))
     return list(pipeline.run(TurnHistory(prompt="?"), SamplingParams(), Flag()))
 
 
@@ -59,14 +59,14 @@ def test_the_last_report_is_that_of_the_whole_answer_in_whatever_pieces_it_comes
 
 
 def test_a_turn_that_fails_is_still_checked_and_still_fails() -> None:
-    reply = FakeReply(["```python\nimport requests\n```\n"], error=EngineCrashed("The engine died", "ask again"))
+    reply = ScriptedReply(["```python\nimport requests\n```\n"], error=EngineCrashed("The engine died", "ask again"))
     seen: list[Event] = []
 
     def consume(events: Iterator[Event]) -> None:
         for event in events:
             seen.append(event)
 
-    pipeline = TurnPipeline(FakeBackend([reply]))
+    pipeline = TurnPipeline(ScriptedBackend([reply]))
     with pytest.raises(EngineCrashed):
         consume(pipeline.run(TurnHistory(prompt="?"), SamplingParams(), Flag()))
     assert isinstance(seen[-1], TurnFinished)

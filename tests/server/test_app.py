@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phichat.config.settings import Config
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import EngineCrashed, ModelDoesNotFit
 from phichat.events import TurnFinished
 from phichat.models.local.links import Link, LinkStore
@@ -24,22 +24,22 @@ from phichat.types import Message, Role, SamplingParams
 from support.api_server import HELLO, Served, read_all, read_until, request, serving, wait_until
 from support.tiny_gguf import write_tiny_llama
 
-SLOW = FakeReply(["word "] * 2000, delay_s=0.01)
+SLOW = ScriptedReply(["word "] * 2000, delay_s=0.01)
 CRASH = EngineCrashed("The engine crashed", "ask again")
 
 
 @pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend([FakeReply(["Hel", "lo"], reasoning=["hm"])])
+def backend() -> ScriptedBackend:
+    return ScriptedBackend([ScriptedReply(["Hel", "lo"], reasoning=["hm"])])
 
 
 @pytest.fixture
-def made(backend: FakeBackend) -> Callable[[Config, Paths], FakeBackend]:
+def made(backend: ScriptedBackend) -> Callable[[Config, Paths], ScriptedBackend]:
     return lambda config, paths: backend
 
 
 @pytest.fixture
-def served(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> Iterator[Served]:
+def served(tmp_path: Path, made: Callable[[Config, Paths], ScriptedBackend]) -> Iterator[Served]:
     with serving(tmp_path, made) as served:
         yield served
 
@@ -91,8 +91,8 @@ def test_a_streamed_answer(served: Served) -> None:
 
 
 def test_several_replies_to_one_prompt(tmp_path: Path) -> None:
-    replies = [FakeReply(["one"]), FakeReply(["two"]), FakeReply(["three"])]
-    backend = FakeBackend(replies)
+    replies = [ScriptedReply(["one"]), ScriptedReply(["two"]), ScriptedReply(["three"])]
+    backend = ScriptedBackend(replies)
     with serving(tmp_path, lambda config, paths: backend) as served:
         document = served.post({**HELLO, "n": 3})[2]
         assert [choice["index"] for choice in document["choices"]] == [0, 1, 2]
@@ -113,7 +113,7 @@ def test_several_replies_to_one_prompt(tmp_path: Path) -> None:
     assert done == b"[DONE]"
 
 
-def test_the_whole_conversation_is_asked_and_nothing_left_out(served: Served, backend: FakeBackend) -> None:
+def test_the_whole_conversation_is_asked_and_nothing_left_out(served: Served, backend: ScriptedBackend) -> None:
     backend.context = 12
     said = [
         {"role": "system", "content": "Be kind."},
@@ -154,7 +154,9 @@ def test_a_client_asks_for_models_and_never_for_files(served: Served, tmp_path: 
 def test_failures_are_told_without_the_path_of_the_file(tmp_path: Path) -> None:
     where = str(tmp_path / "tiny.gguf")
     broken = EngineCrashed(f"llama.cpp cannot load {where}", "get it again")
-    backend = FakeBackend([FakeReply(error=broken), FakeReply(["half an"], error=broken), FakeReply(["whole"])])
+    backend = ScriptedBackend(
+        [ScriptedReply(error=broken), ScriptedReply(["half an"], error=broken), ScriptedReply(["whole"])]
+    )
     with serving(tmp_path, lambda config, paths: backend) as served:
         answer = served.post(HELLO)
         assert error_of(answer) == (500, "engine_error")
@@ -167,7 +169,7 @@ def test_failures_are_told_without_the_path_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_fit(tmp_path: Path) -> None:
-    def none(config: Config, paths: Paths) -> FakeBackend:
+    def none(config: Config, paths: Paths) -> ScriptedBackend:
         raise ModelDoesNotFit("tiny needs more memory than is free", "try a smaller model")
 
     with serving(tmp_path, none) as served:
@@ -207,13 +209,13 @@ def test_requests_that_are_too_large_are_refused_while_they_come(served: Served)
     assert served.post(b" " * 1_000_000 + json.dumps(HELLO).encode())[0] == 200
 
 
-def test_a_request_that_does_not_arrive(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
+def test_a_request_that_does_not_arrive(tmp_path: Path, made: Callable[[Config, Paths], ScriptedBackend]) -> None:
     with serving(tmp_path, made, limits={"body_timeout_s": 0.1}) as served, served.connect() as connection:
         connection.sendall(request(served.port, HELLO)[:-3])
         assert read_until(connection, b"\r\n").split()[1] == b"408"
 
 
-def test_access_is_checked_before_everything(tmp_path: Path, made: Callable[[Config, Paths], FakeBackend]) -> None:
+def test_access_is_checked_before_everything(tmp_path: Path, made: Callable[[Config, Paths], ScriptedBackend]) -> None:
     with serving(tmp_path, made, key="sekrit") as served:
         right = {"Authorization": "Bearer sekrit"}
         assert served.post(HELLO, **right)[0] == 200
@@ -229,7 +231,7 @@ def test_access_is_checked_before_everything(tmp_path: Path, made: Callable[[Con
 
 
 def test_a_full_queue_refuses_requests(tmp_path: Path) -> None:
-    backend = FakeBackend([SLOW])
+    backend = ScriptedBackend([SLOW])
     with serving(tmp_path, lambda config, paths: backend, waiting=1) as served:
         with served.connect() as first, served.connect() as second, served.connect() as third:
             first.sendall(request(served.port, {**HELLO, "stream": True}))
@@ -243,13 +245,13 @@ def test_a_full_queue_refuses_requests(tmp_path: Path) -> None:
             assert b"\r\nretry-after: 5\r\n" in answer
             assert select.select([second, third], [], [], 0.1)[0] == []  # one stays in line
         # All have left: there is room again.
-        backend.replies = [FakeReply(["now"])]
+        backend.replies = [ScriptedReply(["now"])]
         assert served.post(HELLO)[0] == 200
 
 
 def test_a_queued_request_times_out(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), patience_s=0.2) as served,
+        serving(tmp_path, lambda config, paths: ScriptedBackend([SLOW]), patience_s=0.2) as served,
         served.connect() as first,
     ):
         first.sendall(request(served.port, {**HELLO, "stream": True}))
@@ -259,31 +261,31 @@ def test_a_queued_request_times_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("streams", [True, False])
 def test_an_answer_ends_when_its_client_leaves(tmp_path: Path, streams: bool) -> None:
-    backend = FakeBackend([SLOW])
+    backend = ScriptedBackend([SLOW])
     with serving(tmp_path, lambda config, paths: backend) as served:
         with served.connect() as connection:
             connection.sendall(request(served.port, {**HELLO, "stream": streams}))
             wait_until(lambda: len(backend.prompts) == 1)
-        backend.replies = [FakeReply(["next"])]
+        backend.replies = [ScriptedReply(["next"])]
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "next"
 
 
 @pytest.mark.timing
 def test_the_time_is_over(tmp_path: Path) -> None:
     limits = {"time_limit_s": 0.5}
-    with serving(tmp_path, lambda config, paths: FakeBackend([SLOW]), limits=limits) as served:
+    with serving(tmp_path, lambda config, paths: ScriptedBackend([SLOW]), limits=limits) as served:
         document = served.post(HELLO)[2]
         assert document["choices"][0]["finish_reason"] == "length"
         assert "word " in document["choices"][0]["message"]["content"]
         assert streamed(served)[-2]["choices"][0]["finish_reason"] == "length"
-    silent = FakeBackend([FakeReply(["late"], delay_s=0.8)])
+    silent = ScriptedBackend([ScriptedReply(["late"], delay_s=0.8)])
     with serving(tmp_path / "2", lambda config, paths: silent, limits=limits) as served:
         assert error_of(served.post(HELLO)) == (504, "time_limit")
 
 
 @pytest.mark.timing
 def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
-    backend = FakeBackend([FakeReply(["late"], delay_s=0.4)])
+    backend = ScriptedBackend([ScriptedReply(["late"], delay_s=0.4)])
     limits = {"keepalive_interval_s": 0.01}
     with serving(tmp_path, lambda config, paths: backend, limits=limits) as served, served.connect() as connection:
         connection.sendall(request(served.port, {**HELLO, "stream": True}))
@@ -293,7 +295,7 @@ def test_a_silent_stream_shows_that_it_lives(tmp_path: Path) -> None:
 
 
 def test_a_client_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> None:
-    backend = FakeBackend([FakeReply(["x" * 1_000_000] * 20), FakeReply(["for you"])])
+    backend = ScriptedBackend([ScriptedReply(["x" * 1_000_000] * 20), ScriptedReply(["for you"])])
     with serving(tmp_path, lambda config, paths: backend) as served, served.connect() as lazy:
         lazy.sendall(request(served.port, {**HELLO, "stream": True}))
         wait_until(lambda: len(backend.prompts) == 1)
@@ -303,7 +305,7 @@ def test_a_client_that_does_not_read_keeps_nobody_waiting(tmp_path: Path) -> Non
 
 def test_running_answers_are_told_the_end(tmp_path: Path) -> None:
     ends: list[bytes] = []
-    with serving(tmp_path, lambda config, paths: FakeBackend([SLOW])) as served:
+    with serving(tmp_path, lambda config, paths: ScriptedBackend([SLOW])) as served:
         streaming, waiting = served.connect(), served.connect()
         streaming.sendall(request(served.port, {**HELLO, "stream": True}))
         read_until(streaming, b"word")
@@ -324,7 +326,7 @@ def test_running_answers_are_told_the_end(tmp_path: Path) -> None:
 
 
 def test_twenty_clients_at_once_of_whom_five_leave(tmp_path: Path) -> None:
-    backend = FakeBackend([FakeReply(["word "] * 20, delay_s=0.002)])
+    backend = ScriptedBackend([ScriptedReply(["word "] * 20, delay_s=0.002)])
     before = threading.active_count()
     with serving(tmp_path, lambda config, paths: backend) as served:
         running = threading.active_count()
@@ -353,10 +355,10 @@ def test_twenty_clients_at_once_of_whom_five_leave(tmp_path: Path) -> None:
 
 
 def test_one_model_makes_room_for_the_other(tmp_path: Path) -> None:
-    made: list[FakeBackend] = []
+    made: list[ScriptedBackend] = []
 
-    def backend_for(config: Config, paths: Paths) -> FakeBackend:
-        made.append(FakeBackend([FakeReply([Path(config.model or "").stem])]))
+    def backend_for(config: Config, paths: Paths) -> ScriptedBackend:
+        made.append(ScriptedBackend([ScriptedReply([Path(config.model or "").stem])]))
         return made[-1]
 
     other = write_tiny_llama(tmp_path / "other.gguf")
@@ -370,10 +372,10 @@ def test_one_model_makes_room_for_the_other(tmp_path: Path) -> None:
 
 
 def test_several_at_once_have_a_backend_each(tmp_path: Path) -> None:
-    made: list[FakeBackend] = []
+    made: list[ScriptedBackend] = []
 
-    def backend_for(config: Config, paths: Paths) -> FakeBackend:
-        made.append(FakeBackend([SLOW if len(made) < 2 else FakeReply(["third"])]))
+    def backend_for(config: Config, paths: Paths) -> ScriptedBackend:
+        made.append(ScriptedBackend([SLOW if len(made) < 2 else ScriptedReply(["third"])]))
         return made[-1]
 
     with serving(tmp_path, backend_for, at_once=2, waiting=0) as served:
@@ -383,21 +385,21 @@ def test_several_at_once_have_a_backend_each(tmp_path: Path) -> None:
                 read_until(one, b"word")
             assert error_of(served.post(HELLO)) == (429, "queue_full")
         for backend in made:
-            backend.replies = [FakeReply(["again"])]
+            backend.replies = [ScriptedReply(["again"])]
         wait_until(lambda: served.post(HELLO)[0] == 200)
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "again"
     assert len(made) == 2
 
 
 def test_the_limits_of_this_server_are_everybodys(tmp_path: Path) -> None:
-    class Noting(FakeBackend):
+    class Noting(ScriptedBackend):
         params: SamplingParams
 
         def generate(self, messages: Any, params: SamplingParams, *arguments: Any) -> Any:
             self.params = params
             return super().generate(messages, params, *arguments)
 
-    backend = Noting([FakeReply(["x"])])
+    backend = Noting([ScriptedReply(["x"])])
     config = Config(sampling=SamplingParams(max_tokens=50, temperature=0.3))
     with serving(tmp_path, lambda config, paths: backend, config=config) as served:
         served.post({**HELLO, "max_tokens": 99, "top_k": 7})
@@ -406,13 +408,13 @@ def test_the_limits_of_this_server_are_everybodys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}, {"n": 2}])
 def test_notices_of_a_turn_are_logged_once_for_the_operator(tmp_path: Path, fields: dict[str, Any]) -> None:
-    class NoticingBackend(FakeBackend):
+    class NoticingBackend(ScriptedBackend):
         def generate(self, *arguments: Any) -> Any:
             for event in super().generate(*arguments):
                 is_last = isinstance(event, TurnFinished)
                 yield replace(event, notices=("The prompt was cut.",)) if is_last else event
 
-    backend = NoticingBackend([FakeReply(["x"])])
+    backend = NoticingBackend([ScriptedReply(["x"])])
     with serving(tmp_path, lambda config, paths: backend) as served:
         with served.connect() as connection:
             connection.sendall(request(served.port, {**HELLO, **fields}))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.paths import Paths
 from phichat.server.app import RecorderFactory
 from phichat.server.transcripts import ConversationTracker
@@ -24,7 +24,9 @@ def kept(paths: Paths) -> RecorderFactory:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    backend = FakeBackend([FakeReply(["Hello"]), FakeReply(["```python\nimport requests\n```\n"]), FakeReply(["Bye"])])
+    backend = ScriptedBackend(
+        [ScriptedReply(["Hello"]), ScriptedReply(["```python\nimport requests\n```\n"]), ScriptedReply(["Bye"])]
+    )
     with serving(tmp_path, lambda config, paths: backend, kept=kept) as served:
         yield served
 
@@ -39,7 +41,7 @@ def conversations(folder: Path) -> list[ConversationRecord]:
 
 
 def test_nothing_is_kept_unless_it_is_wanted(tmp_path: Path) -> None:
-    with serving(tmp_path, lambda config, paths: FakeBackend([FakeReply(["Hello"])])) as served:
+    with serving(tmp_path, lambda config, paths: ScriptedBackend([ScriptedReply(["Hello"])])) as served:
         assert served.post(HELLO)[0] == 200
     assert not (tmp_path / "data" / "logs.db").exists()
 
@@ -80,7 +82,7 @@ def test_what_was_said_elsewhere_is_kept_before_it(served: Served, tmp_path: Pat
 
 
 def test_an_answer_whose_client_left_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
-    backend = FakeBackend([FakeReply(["word "] * 500, delay_s=0.01)])
+    backend = ScriptedBackend([ScriptedReply(["word "] * 500, delay_s=0.01)])
     with serving(tmp_path, lambda config, paths: backend, kept=kept) as served, served.connect() as connection:
         connection.sendall(request(served.port, {**HELLO, "stream": True}))
         wait_until(lambda: len(backend.prompts) == 1)
@@ -94,6 +96,6 @@ def test_an_answer_whose_client_left_is_kept_as_far_as_it_came(tmp_path: Path) -
 def test_a_store_that_cannot_be_written_takes_no_answer_away(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(parents=True)
     (tmp_path / "data" / "logs.db").mkdir()
-    with serving(tmp_path, lambda config, paths: FakeBackend([FakeReply(["Hello"])]), kept=kept) as served:
+    with serving(tmp_path, lambda config, paths: ScriptedBackend([ScriptedReply(["Hello"])]), kept=kept) as served:
         assert served.post(HELLO)[2]["choices"][0]["message"]["content"] == "Hello"
         assert any("not being saved" in line for line in served.told)

@@ -5,7 +5,7 @@ from pathlib import Path
 from phichat.cancel import CancelToken
 from phichat.config.settings import Config
 from phichat.engine.kv_store import COMPLETE_SUFFIX, KvStore
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
@@ -15,7 +15,7 @@ from phichat.types import SamplingParams
 def test_what_is_removed_in_a_chat_leaves_no_kv_state(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path)
     desk, folder = (
-        ChatService(AppContext(Config(), paths), lambda model: FakeBackend([FakeReply(["So."])])),
+        ChatService(AppContext(Config(), paths), lambda model: ScriptedBackend([ScriptedReply(["So."])])),
         KvStore(paths.kv_store),
     )
     paths.kv_store.mkdir()
@@ -37,7 +37,7 @@ def test_a_resumed_conversation_has_its_system_prompt_unless_another_is_given(tm
 
     def start(system: str | None) -> ChatService:
         context = AppContext(Config(model="scripted", system=system), paths)
-        return ChatService(context, lambda model: FakeBackend([FakeReply(["So."])]))
+        return ChatService(context, lambda model: ScriptedBackend([ScriptedReply(["So."])]))
 
     first = start("be brief")
     list(first.new_conversation().send("Why?", SamplingParams(), CancelToken()))
@@ -51,7 +51,7 @@ def test_a_resumed_conversation_has_its_system_prompt_unless_another_is_given(tm
 
 def test_a_fork_leaves_the_original_unchanged(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path)
-    service = ChatService(AppContext(Config(), paths), lambda model: FakeBackend([FakeReply(["So."])] * 2))
+    service = ChatService(AppContext(Config(), paths), lambda model: ScriptedBackend([ScriptedReply(["So."])] * 2))
     original = service.new_conversation()
     for prompt in ("one", "two"):
         list(original.send(prompt, SamplingParams(), CancelToken()))

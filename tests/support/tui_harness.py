@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 import phichat.tui.app
 from phichat.cancel import CancelToken
 from phichat.config.settings import Config
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import ModelDoesNotFit
 from phichat.models.download.plan import DownloadPlan
 from phichat.paths import Paths
@@ -121,15 +121,15 @@ class DrawnApp(PhichatApp):
 
 def desk(
     home: Path,
-    *replies: FakeReply,
+    *replies: ScriptedReply,
     context: int = 8192,
     offers: Sequence[CatalogEntry] = OFFERS,
     config: Config | None = None,
 ) -> ChatService:
     """A desk whose models answer what they are told to, and go by their names."""
 
-    def backend(model: str | None) -> FakeBackend:
-        return FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
+    def backend(model: str | None) -> ScriptedBackend:
+        return ScriptedBackend(replies or [ScriptedReply(["It ", "is ", "so."])], context, name=model or "phi-4-mini")
 
     made = ChatService(AppContext(config or Config(), Paths(home, home, home, home)), backend)
     made.catalog = ScriptedShelf(offers)

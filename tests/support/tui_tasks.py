@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phichat.engine.scripted_backend import FakeReply
+from phichat.engine.scripted_backend import ScriptedReply
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
 from support import tui_harness
@@ -37,7 +37,7 @@ class Task:
     name: str
     steps: Sequence[str | Text | Sees]
     asked: Sequence[str] = ()
-    replies: Sequence[FakeReply] = (FakeReply(re.split(r"(?<= )", tui_harness.FLATTEN)),)
+    replies: Sequence[ScriptedReply] = (ScriptedReply(re.split(r"(?<= )", tui_harness.FLATTEN)),)
     came_true: Callable[[PhichatApp, Path], bool] = field(default=lambda app, folder: True)
 
     @property
@@ -50,9 +50,9 @@ def _chat(app: PhichatApp) -> ChatScreen:
     return next(screen for screen in app.screen_stack if isinstance(screen, ChatScreen))
 
 
-WARNED = (FakeReply(re.split(r"(?<= )", tui_harness.WARNED)),)
-SLOW = (FakeReply(["word "] * 3000, delay_s=0.005),)
-TWO = (FakeReply(["the first answer"]), FakeReply(["the second answer"]))
+WARNED = (ScriptedReply(re.split(r"(?<= )", tui_harness.WARNED)),)
+SLOW = (ScriptedReply(["word "] * 3000, delay_s=0.005),)
+TWO = (ScriptedReply(["the first answer"]), ScriptedReply(["the second answer"]))
 THREE = ("one?", "two?", "three?")
 
 TASKS = (

@@ -8,7 +8,7 @@ import pytest
 from phichat.cancel import CancelToken
 from phichat.chat.context_window import TurnHistory
 from phichat.chat.pipeline import TurnPipeline
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import TranscriptFileError
 from phichat.transcript.export import ExportFormat, write_export
 from phichat.transcript.native_json import read_native_json
@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 def test_the_parts_of_a_prompt_are_saved_found_copied_and_exported(path: Path) -> None:
     parts = (FilePart("notes <1>.txt", 3_100, "the zebra crosses\n```\ncode\n```\n"), TextPart("Summarise this"))
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    pipeline = TurnPipeline(FakeBackend([FakeReply(["It is short."])]), recorder)
+    pipeline = TurnPipeline(ScriptedBackend([ScriptedReply(["It is short."])]), recorder)
     list(pipeline.run(TurnHistory(prompt=parts), SamplingParams(), CancelToken()))
     recorder.close()
     store = TranscriptStore.open_file(path)
@@ -54,7 +54,7 @@ def test_the_parts_of_a_prompt_are_saved_found_copied_and_exported(path: Path) -
 
 def test_a_prompt_without_files_has_no_parts_in_the_store_or_its_json(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    pipeline = TurnPipeline(FakeBackend([FakeReply(["x"])]), recorder)
+    pipeline = TurnPipeline(ScriptedBackend([ScriptedReply(["x"])]), recorder)
     list(pipeline.run(TurnHistory(prompt="only text"), SamplingParams(), CancelToken()))
     recorder.close()
     store = TranscriptStore.open_file(path)

@@ -16,7 +16,7 @@ from phichat.cancel import CancelToken
 from phichat.chat.context_window import MessageHistory, TurnHistory
 from phichat.chat.pipeline import TurnPipeline
 from phichat.chat.vote.majority import VoteConfig
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import EngineCrashed
 from phichat.events import (
     Event,
@@ -49,16 +49,16 @@ def turns_in(path: Path) -> tuple[TurnRecord, ...]:
     return turns
 
 
-def speak(recorder: Recorder, *replies: FakeReply, prompts: int = 1) -> list[Event]:
-    pipeline = TurnPipeline(FakeBackend(replies), recorder)
+def speak(recorder: Recorder, *replies: ScriptedReply, prompts: int = 1) -> list[Event]:
+    pipeline = TurnPipeline(ScriptedBackend(replies), recorder)
     events: list[Event] = []
     for at in range(prompts):
         events += pipeline.run(TurnHistory("be kind", (), f"prompt {at}"), SamplingParams(seed=7), CancelToken())
     return events
 
 
-def ask(recorder: Recorder, prompt: str, *replies: FakeReply) -> Iterator[Event]:
-    pipeline = TurnPipeline(FakeBackend(replies), recorder)
+def ask(recorder: Recorder, prompt: str, *replies: ScriptedReply) -> Iterator[Event]:
+    pipeline = TurnPipeline(ScriptedBackend(replies), recorder)
     return pipeline.run(TurnHistory(None, (), prompt), SamplingParams(), CancelToken())
 
 
@@ -71,7 +71,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_a_turn_is_kept_with_all_that_is_known_of_it(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    events = speak(recorder, FakeReply(["one ", "two"], reasoning=["hm", "m"]), prompts=2)
+    events = speak(recorder, ScriptedReply(["one ", "two"], reasoning=["hm", "m"]), prompts=2)
     recorder.close()
     first, second = turns_in(path)
     assert (first.prompt, first.text, first.reasoning, first.system) == ("prompt 0", "one two", "hmm", "be kind")
@@ -96,7 +96,7 @@ def test_only_the_owner_can_read_it_from_the_first_moment(path: Path) -> None:
 
 
 def test_the_prompt_is_kept_before_anything_else_happens(path: Path) -> None:
-    events = ask(Recorder(lambda: TranscriptStore.open_file(path)), "hello", FakeReply(["x"]))
+    events = ask(Recorder(lambda: TranscriptStore.open_file(path)), "hello", ScriptedReply(["x"]))
     assert isinstance(next(events), TurnStarted)
     (turn,) = turns_in(path)
     assert (turn.prompt, turn.finish_reason, turn.live, turn.is_cut_off) == ("hello", None, True, False)
@@ -127,14 +127,14 @@ def test_what_was_streamed_is_kept_while_nothing_more_comes(path: Path) -> None:
 def test_an_error_is_kept_with_what_was_said(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
     with pytest.raises(EngineCrashed):
-        speak(recorder, FakeReply(["half"], error=CRASH))
+        speak(recorder, ScriptedReply(["half"], error=CRASH))
     (turn,) = turns_in(path)
     assert (turn.text, turn.finish_reason, turn.error) == ("half", FinishReason.ERROR, str(CRASH))
 
 
 def test_who_stops_listening_has_cancelled(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    for event in ask(recorder, "p", FakeReply(["one ", "two ", "three"])):
+    for event in ask(recorder, "p", ScriptedReply(["one ", "two ", "three"])):
         if isinstance(event, TextDelta):
             break
     recorder.close()
@@ -144,10 +144,10 @@ def test_who_stops_listening_has_cancelled(path: Path) -> None:
 
 def test_regenerated_replies_stand_beside_each_other(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    speak(recorder, FakeReply(["a"]), FakeReply(["b"]), prompts=2)
+    speak(recorder, ScriptedReply(["a"]), ScriptedReply(["b"]), prompts=2)
     first = turns_in(path)[0]
     recorder.parent_id = first.id
-    speak(recorder, FakeReply(["c"]))
+    speak(recorder, ScriptedReply(["c"]))
     store = TranscriptStore.open_file(path)
     conversation = store.get_conversation(str(recorder.conversation_id))
     assert [turn.parent for turn in conversation.turns] == [None, first.id, first.id]
@@ -158,8 +158,8 @@ def test_regenerated_replies_stand_beside_each_other(path: Path) -> None:
 
 def test_each_of_several_samples_is_kept_once_as_soon_as_it_is_complete(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    replies = [FakeReply(["41"]), FakeReply(["42"]), FakeReply(["42"]), FakeReply(["43"], delay_s=0.5)]
-    pipeline, params = TurnPipeline(FakeBackend(replies), recorder), SamplingParams(seed=7)
+    replies = [ScriptedReply(["41"]), ScriptedReply(["42"]), ScriptedReply(["42"]), ScriptedReply(["43"], delay_s=0.5)]
+    pipeline, params = TurnPipeline(ScriptedBackend(replies), recorder), SamplingParams(seed=7)
     for event in pipeline.run(TurnHistory(prompt="How many?"), params, CancelToken(), vote=VoteConfig(4)):
         if isinstance(event, SampleFinished) and event.index == 2:
             until(lambda: sorted(turn.text for turn in turns_in(path)) == ["", "41", "42", "42"])
@@ -175,7 +175,7 @@ def test_each_of_several_samples_is_kept_once_as_soon_as_it_is_complete(path: Pa
 def test_several_replies_without_a_vote_are_kept_once_too(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
     asked = MessageHistory((Message(Role.USER, "How many?"),))
-    pipeline = TurnPipeline(FakeBackend([FakeReply(["41"]), FakeReply(["42"])]), recorder)
+    pipeline = TurnPipeline(ScriptedBackend([ScriptedReply(["41"]), ScriptedReply(["42"])]), recorder)
     list(pipeline.run(asked, SamplingParams(seed=7), CancelToken(), n=2))
     recorder.close()
     assert sorted(turn.text for turn in turns_in(path)) == ["41", "42"]
@@ -184,18 +184,18 @@ def test_several_replies_without_a_vote_are_kept_once_too(path: Path) -> None:
 def test_a_store_that_cannot_be_had_is_told_once_and_takes_nothing(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
     recorder = Recorder(lambda: TranscriptStore.open_file(tmp_path / "data" / "logs.db"))
-    events = speak(recorder, FakeReply(["one"]), prompts=2)
+    events = speak(recorder, ScriptedReply(["one"]), prompts=2)
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["one", "one"]
     assert sum(isinstance(event, TranscriptUnavailable) for event in events) == 1
     assert recorder.conversation_id is None
     (tmp_path / "data").unlink()
-    speak(recorder, FakeReply(["two"]))
+    speak(recorder, ScriptedReply(["two"]))
     assert [turn.text for turn in turns_in(tmp_path / "data" / "logs.db")] == ["one", "one", "two"]
 
 
 def test_a_store_that_locks_in_the_middle_is_told_once_and_written_later(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path, busy_timeout_s=0.05))
-    events = ask(recorder, "p", FakeReply(["a ", "b"]))
+    events = ask(recorder, "p", ScriptedReply(["a ", "b"]))
     seen = [next(events)]
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -203,13 +203,13 @@ def test_a_store_that_locks_in_the_middle_is_told_once_and_written_later(path: P
         other.execute("ROLLBACK")
     assert sum(isinstance(event, TranscriptUnavailable) for event in seen) == 1
     assert isinstance(seen[-1], TurnFinished)
-    speak(recorder, FakeReply(["c"]))
+    speak(recorder, ScriptedReply(["c"]))
     assert [turn.text for turn in turns_in(path)] == ["a b", "c"]
 
 
 def test_a_conversation_that_is_removed_meanwhile_stays_removed(path: Path) -> None:
     recorder = Recorder(lambda: TranscriptStore.open_file(path))
-    events = ask(recorder, "p", FakeReply(["a"]))
+    events = ask(recorder, "p", ScriptedReply(["a"]))
     next(events)
     store = TranscriptStore.open_file(path)
     store.delete_conversations([str(store.latest_id())])
@@ -222,7 +222,7 @@ def test_a_full_disk(path: Path) -> None:
     with store.database.autocommit() as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
-    events = speak(Recorder(lambda: store), FakeReply(["long " * 20_000]))
+    events = speak(Recorder(lambda: store), ScriptedReply(["long " * 20_000]))
     (told,) = [event for event in events if isinstance(event, TranscriptUnavailable)]
     assert "full" in told.reason
     assert isinstance(events[-1], TurnFinished)

@@ -12,7 +12,7 @@ from textual.events import Paste
 from textual.pilot import Pilot
 
 from phichat.config.settings import Config
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import EngineCrashed
 from phichat.paths import Paths
 from phichat.services.app_context import AppContext
@@ -23,8 +23,8 @@ from phichat.tui.widgets.conversation import ConversationView
 from phichat.tui.widgets.prompt import PromptInput
 
 
-def desk(home: Path, *replies: FakeReply, context: int = 1_000_000) -> ChatService:
-    backend = FakeBackend(replies or [FakeReply(["It ", "is ", "so."])], context)
+def desk(home: Path, *replies: ScriptedReply, context: int = 1_000_000) -> ChatService:
+    backend = ScriptedBackend(replies or [ScriptedReply(["It ", "is ", "so."])], context)
     return ChatService(AppContext(Config(), Paths(home, home, home, home)), lambda model: backend)
 
 
@@ -67,7 +67,7 @@ def test_a_prompt_is_answered_and_the_answer_is_seen(tmp_path: Path) -> None:
 
 def test_escape_stops_an_answer_and_what_was_said_stays(tmp_path: Path) -> None:
     async def play() -> None:
-        slow = FakeReply(["word "] * 2000, delay_s=0.005)
+        slow = ScriptedReply(["word "] * 2000, delay_s=0.005)
         async with running(desk(tmp_path, slow)) as pilot:
             await pilot.press(*"Go", "enter")
             await until(pilot, "word word")
@@ -81,7 +81,7 @@ def test_an_answer_that_grew_is_drawn_as_one_that_is_drawn_anew(tmp_path: Path) 
     words = [f"word{number} " + "\n\n" * (number % 40 == 39) for number in range(600)]
 
     async def play() -> None:
-        async with running(desk(tmp_path, FakeReply(words, delay_s=0.001))) as pilot:
+        async with running(desk(tmp_path, ScriptedReply(words, delay_s=0.001))) as pilot:
             await pilot.press(*"Go", "enter")
             # Words typed and views moved while it grows.
             await pilot.press(*"typed", "pageup", "pageup")
@@ -106,7 +106,7 @@ def test_an_answer_that_grew_is_drawn_as_one_that_is_drawn_anew(tmp_path: Path) 
 def test_what_a_model_writes_cannot_steer_the_terminal(tmp_path: Path) -> None:
     async def play() -> None:
         evil = "\x1b]52;c;ZXZpbA==\x07 \x9b31m [bold]not markup[/] \u202e"
-        async with running(desk(tmp_path, FakeReply([evil, f"\n```{evil}\n{evil}\n```\n"]))) as pilot:
+        async with running(desk(tmp_path, ScriptedReply([evil, f"\n```{evil}\n{evil}\n```\n"]))) as pilot:
             await pilot.press(*"Go", "enter")
             shown = await until(pilot, "[bold]not markup[/]")
             assert not set(shown) & set("\x1b\x9b\x07\u202e")
@@ -155,7 +155,7 @@ def test_a_draft_survives_a_quit(tmp_path: Path) -> None:
 
 def test_a_reply_made_again_stands_beside_the_first(tmp_path: Path) -> None:
     async def play() -> None:
-        async with running(desk(tmp_path, FakeReply(["one"]), FakeReply(["two"]))) as pilot:
+        async with running(desk(tmp_path, ScriptedReply(["one"]), ScriptedReply(["two"]))) as pilot:
             await pilot.press(*"Go", "enter")
             await until(pilot, "one")
             await pilot.press("ctrl+t", "r")
@@ -169,7 +169,7 @@ def test_a_reply_made_again_stands_beside_the_first(tmp_path: Path) -> None:
 
 def test_an_edited_prompt_is_sent_in_its_place(tmp_path: Path) -> None:
     async def play() -> None:
-        async with running(desk(tmp_path, FakeReply(["one"]), FakeReply(["two"]))) as pilot:
+        async with running(desk(tmp_path, ScriptedReply(["one"]), ScriptedReply(["two"]))) as pilot:
             await pilot.press(*"Go", "enter")
             await until(pilot, "one")
             await pilot.press("ctrl+t", "e")
@@ -183,8 +183,8 @@ def test_an_edited_prompt_is_sent_in_its_place(tmp_path: Path) -> None:
 
 def test_a_crash_of_the_engine_is_one_sentence_and_the_next_prompt_is_answered(tmp_path: Path) -> None:
     async def play() -> None:
-        crash = FakeReply(["so f"], error=EngineCrashed("The engine died", "ask again"))
-        async with running(desk(tmp_path, crash, FakeReply(["fine"]))) as pilot:
+        crash = ScriptedReply(["so f"], error=EngineCrashed("The engine died", "ask again"))
+        async with running(desk(tmp_path, crash, ScriptedReply(["fine"]))) as pilot:
             await pilot.press(*"Go", "enter")
             shown = await until(pilot, "The engine died. Ask again.")
             assert "so f" in shown
@@ -217,7 +217,7 @@ def test_an_unknown_command_says_what_is_near(tmp_path: Path) -> None:
 def test_at_sixty_columns_nothing_is_lost(tmp_path: Path) -> None:
     async def play() -> None:
         words = [f"word{index} " for index in range(60)]
-        async with running(desk(tmp_path, FakeReply(words)), size=(60, 40)) as pilot:
+        async with running(desk(tmp_path, ScriptedReply(words)), size=(60, 40)) as pilot:
             await pilot.press(*"Go", "enter")
             shown = await until(pilot, "word59")
             assert all(word.strip() in shown for word in words)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from phichat.engine.scripted_backend import FakeReply
+from phichat.engine.scripted_backend import ScriptedReply
 from phichat.services.chat_service import ChatService
 from phichat.tui.app import PhichatApp
 from phichat.tui.screens.chat import ChatScreen
@@ -73,7 +73,7 @@ def play(desk: ChatService, *lines: tuple[str, str]) -> None:
 
 def test_a_command_says_what_is_wrong_and_the_chat_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    play(desk(tmp_path, FakeReply([CODE])), *WRONG)
+    play(desk(tmp_path, ScriptedReply([CODE])), *WRONG)
 
 
 def test_an_at_sign_before_no_path_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_an_at_sign_before_no_path_is_text(tmp_path: Path, monkeypatch: pytest.M
     for name in ("nowhere", "itself"):
         (tmp_path / name).symlink_to(name if name == "itself" else "gone")
     words = ["~nobody-here", "~nobody-here/", "n" * 400 + "/", "/proc/1/fd/", "[/b]", "nowh", "itse", "itself/"]
-    play(desk(tmp_path, FakeReply([CODE])), *((f"see @{word}", f"▌ see @{word}"[:60]) for word in words))
+    play(desk(tmp_path, ScriptedReply([CODE])), *((f"see @{word}", f"▌ see @{word}"[:60]) for word in words))
 
 
 def test_a_copy_without_any_tool_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,12 +89,12 @@ def test_a_copy_without_any_tool_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "linux")
     monkeypatch.setenv("SSH_TTY", "/dev/pts/9")
-    play(desk(tmp_path, FakeReply([CODE])), ("/copy", "Can't copy"))
+    play(desk(tmp_path, ScriptedReply([CODE])), ("/copy", "Can't copy"))
 
 
 def test_another_conversation_is_not_opened_under_a_growing_answer(tmp_path: Path) -> None:
     async def run() -> None:
-        table = desk(tmp_path, FakeReply(["word "] * 2000, delay_s=0.005))
+        table = desk(tmp_path, ScriptedReply(["word "] * 2000, delay_s=0.005))
         keep(table)
         kept = table.transcripts.list_entries("")[0].id
         app = PhichatApp(table)
@@ -114,7 +114,7 @@ def test_an_attached_file_is_folded_and_sent_in_full(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("buy milk\n")
 
     async def run() -> None:
-        service = desk(tmp_path / "home", FakeReply([CODE]))
+        service = desk(tmp_path / "home", ScriptedReply([CODE]))
         app = PhichatApp(service)
         async with app.run_test(size=(100, 40), notifications=True) as pilot:
             await said(pilot, f"/read {tmp_path / 'notes.txt'}")

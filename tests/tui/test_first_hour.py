@@ -15,7 +15,7 @@ from textual.widgets import OptionList
 
 import phichat.tui
 from phichat.chat.slash_commands import COMMANDS
-from phichat.engine.scripted_backend import FakeReply
+from phichat.engine.scripted_backend import ScriptedReply
 from phichat.services.model_catalog import CatalogEntry
 from phichat.tui.app import PhichatApp
 from phichat.tui.help import build_help, format_keys, iter_sections
@@ -34,7 +34,7 @@ def play(
     act: Play,
     size: tuple[int, int] = (80, 30),
     offers: Sequence[CatalogEntry] = tui_harness.OFFERS,
-    replies: Sequence[FakeReply] = (),
+    replies: Sequence[ScriptedReply] = (),
 ) -> PhichatApp:
     async def run() -> PhichatApp:
         app = PhichatApp(tui_harness.desk(home, *replies, offers=offers))
@@ -183,7 +183,7 @@ def test_without_colours_everything_is_still_said(tmp_path: Path, monkeypatch: p
                     red, green, blue = colour.get_truecolor() if colour else (0, 0, 0)
                     assert red == green == blue
 
-    play(tmp_path, act, replies=[FakeReply([tui_harness.WARNED])])
+    play(tmp_path, act, replies=[ScriptedReply([tui_harness.WARNED])])
 
 
 def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_page_up_scrolls_while_the_prompt_keeps_the_keys(tmp_path: Path) -> None
         assert pilot.app.screen.query_one(PromptInput).text == "halfway"
         assert not isinstance(pilot.app.focused, ConversationView)
 
-    play(tmp_path, act, replies=[FakeReply(["\n\n".join(f"line {number}" for number in range(100))])])
+    play(tmp_path, act, replies=[ScriptedReply(["\n\n".join(f"line {number}" for number in range(100))])])
 
 
 def test_enter_means_what_is_typed_even_before_it_was_found(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from phichat.engine.scripted_backend import FakeReply
+from phichat.engine.scripted_backend import ScriptedReply
 from support import tui_harness
 
 Compare = Callable[..., bool]
@@ -68,7 +68,7 @@ def test_it_looks_as_it_did(
     snap_compare: Compare, tmp_path: Path, play: Play, size: tuple[int, int], theme: str
 ) -> None:
     with tui_harness.clock_of_utc():
-        desk = tui_harness.desk(tmp_path, FakeReply(re.split(r"(?<= )", tui_harness.WARNED)))
+        desk = tui_harness.desk(tmp_path, ScriptedReply(re.split(r"(?<= )", tui_harness.WARNED)))
         tui_harness.keep(desk)
         app = tui_harness.DrawnApp(desk)
         app.theme = theme

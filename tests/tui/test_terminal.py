@@ -204,7 +204,7 @@ from phichat.cli.chat import run_app
 from phichat.config.settings import Config
 from phichat.services.app_context import AppContext
 from phichat.services.chat_service import ChatService
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.paths import Paths
 from phichat.tui.app import PhichatApp
 
@@ -215,7 +215,7 @@ class Failing(PhichatApp):
     def action_fail(self):
         raise ValueError(f"it quotes {self.screen.context.conversation.branch} and a secret word")
 
-backend = FakeBackend([FakeReply(["secret "] * 4000, delay_s=0.005)], 100_000)
+backend = ScriptedBackend([ScriptedReply(["secret "] * 4000, delay_s=0.005)], 100_000)
 sys.exit(run_app(Failing(ChatService(AppContext(Config(), Paths.from_environment()), lambda model: backend))))
 """
 

@@ -14,7 +14,7 @@ from phichat.engine.daemon.client import DaemonClient, NoReply, send_control_req
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection
-from phichat.engine.ipc.framing import wait
+from phichat.engine.ipc.frames import wait
 from phichat.engine.ipc.protocol import EngineReply, LoadedModelInfo, LoadProgress
 from phichat.engine.process_backend import ProcessBackend, require_loaded
 from phichat.errors import EngineCrashed

@@ -14,7 +14,7 @@ from phichat.cancel import CancelToken
 from phichat.engine.daemon.registry import DaemonAddress
 from phichat.engine.ipc import protocol
 from phichat.engine.ipc.connection import EngineConnection, EngineTimeouts, read_log_tail
-from phichat.engine.ipc.framing import SocketConnection, wait
+from phichat.engine.ipc.frames import SocketConnection, wait
 from phichat.engine.ipc.protocol import ControlRequest, EngineReply, LoadedModelInfo, ProtocolError
 
 _HANDSHAKE_TIMEOUT_S = 0.7

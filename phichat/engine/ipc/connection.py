@@ -17,7 +17,7 @@ from typing import Any
 
 from phichat.cancel import CancelToken
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.framing import wait
+from phichat.engine.ipc.frames import wait
 from phichat.engine.ipc.protocol import EngineReply, FinalReply, Request
 from phichat.errors import EngineCrashed, EngineTimedOut
 

@@ -12,7 +12,7 @@ from phichat.chat.context_window import TurnHistory
 from phichat.chat.pipeline import TurnPipeline
 from phichat.chat.vote.answer_extraction import AnswerKind
 from phichat.chat.vote.majority import VoteConfig, format_result, group_answers
-from phichat.engine.scripted_backend import FakeBackend, FakeReply
+from phichat.engine.scripted_backend import ScriptedBackend, ScriptedReply
 from phichat.errors import EngineCrashed
 from phichat.events import AnswerGroup, SampleFinished, TextDelta, TurnFinished, VoteResult
 from phichat.types import FinishReason, SamplingParams
@@ -91,13 +91,13 @@ def test_long_answers_and_many_are_cut_short() -> None:
     assert "partial answer" in format_result(VoteResult("line", 5, (), 0))
 
 
-def asked(replies: Sequence[FakeReply], poll: VoteConfig, params: SamplingParams | None = None) -> list[Any]:
+def asked(replies: Sequence[ScriptedReply], poll: VoteConfig, params: SamplingParams | None = None) -> list[Any]:
     params = params or SamplingParams(seed=7)
-    return list(TurnPipeline(FakeBackend(replies)).run(QUESTION, params, CancelToken(), vote=poll))
+    return list(TurnPipeline(ScriptedBackend(replies)).run(QUESTION, params, CancelToken(), vote=poll))
 
 
 def test_the_reply_is_the_first_that_most_agree_with() -> None:
-    events = asked([FakeReply(["41"]), FakeReply(["It is ", "42."]), FakeReply(["42"])], VoteConfig(3))
+    events = asked([ScriptedReply(["41"]), ScriptedReply(["It is ", "42."]), ScriptedReply(["42"])], VoteConfig(3))
     (voted,) = [event for event in events if isinstance(event, VoteResult)]
     assert voted.groups == (AnswerGroup("42", (1, 2)), AnswerGroup("41", (0,)))
     assert (voted.answer_kind, voted.winner) == ("number", 1)
@@ -110,7 +110,7 @@ def test_the_reply_is_the_first_that_most_agree_with() -> None:
 
 
 def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
-    session, cancel, seen = TurnPipeline(FakeBackend([FakeReply(["42"])] * 5)), CancelToken(), []
+    session, cancel, seen = TurnPipeline(ScriptedBackend([ScriptedReply(["42"])] * 5)), CancelToken(), []
     for event in session.run(QUESTION, SamplingParams(), cancel, vote=VoteConfig(5)):
         seen.append(event)
         if sum(isinstance(event, SampleFinished) for event in seen) == 2:
@@ -123,7 +123,7 @@ def test_what_was_complete_is_counted_when_it_is_cancelled() -> None:
 
 def test_an_engine_that_dies_takes_no_sample_along() -> None:
     crash = EngineCrashed("The engine died", "ask again")
-    session, seen = TurnPipeline(FakeBackend([FakeReply(["42"]), FakeReply(["43"], error=crash)])), []
+    session, seen = TurnPipeline(ScriptedBackend([ScriptedReply(["42"]), ScriptedReply(["43"], error=crash)])), []
     with pytest.raises(EngineCrashed):
         for event in session.run(QUESTION, SamplingParams(), CancelToken(), vote=VoteConfig(3)):
             seen.append(event)
@@ -132,6 +132,6 @@ def test_an_engine_that_dies_takes_no_sample_along() -> None:
 
 
 def test_at_temperature_0_one_sample_is_enough() -> None:
-    events = asked([FakeReply(["42"])], VoteConfig(5), SamplingParams(temperature=0))
+    events = asked([ScriptedReply(["42"])], VoteConfig(5), SamplingParams(temperature=0))
     assert sum(isinstance(event, SampleFinished) for event in events) == 1
     assert "temperature 0" in events[-1].notices[0]

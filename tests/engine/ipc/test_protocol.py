@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from phichat.engine.ipc import protocol
-from phichat.engine.ipc.framing import SocketConnection
+from phichat.engine.ipc.frames import SocketConnection
 from phichat.engine.ipc.protocol import ControlRequest, EngineReply, ProtocolError, Request
 from phichat.types import FinishReason, Message, ModelInfo, Role, SamplingParams, Timings, Usage
 
