@@ -10,25 +10,15 @@ from phichat.cli.support.lazy_group import LazyGroup
 from phichat.cli.support.output import StdoutClosed, discard_stdout
 from phichat.errors import OutputError, PhichatError, UsageError
 
-_MODULES = ("ask", "bench", "chat", "check", "doctor", "export", "path", "pull", "serve")
-"""The modules named like their only command."""
-_COMMANDS = {name: f"phichat.cli.{name}:{name}" for name in _MODULES} | {
-    "fit": "phichat.cli.model_details:fit",
-    "link": "phichat.cli.model_files:link",
-    "list": "phichat.cli.catalog:list",
-    "logs": "phichat.cli.logs.group:logs",
-    "ps": "phichat.cli.engines:ps",
-    "rm": "phichat.cli.model_files:rm",
-    "search": "phichat.cli.catalog:search",
-    "show": "phichat.cli.model_details:show",
-    "stop": "phichat.cli.engines:stop",
-    "verify": "phichat.cli.model_files:verify",
-}
+_COMMANDS = (
+    *("ask", "bench", "chat", "check", "doctor", "export", "fit", "link", "list", "path", "ps", "pull", "rm"),
+    *("search", "serve", "show", "stop", "verify"),
+)
 
 
 @click.group(
     cls=LazyGroup,
-    subcommands=_COMMANDS,
+    subcommands={name: f"phichat.cli.{name}:{name}" for name in _COMMANDS} | {"logs": "phichat.cli.logs.group:logs"},
     aliases={"ls": "list"},
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from phichat.transcript.records import ConversationSummary
     from phichat.transcript.search import SearchResults, TurnHit
 
-_COMMANDS = {name: f"phichat.cli.logs.changes:logs_{name}" for name in ("backup", "fork", "import", "rename", "rm")} | {
-    "replay": "phichat.cli.logs.replay:logs_replay",
-    "show": "phichat.cli.logs.show:logs_show",
-    "stats": "phichat.cli.logs.show:logs_stats",
+_COMMANDS = {
+    name: f"phichat.cli.logs.{'import_' if name == 'import' else name}:logs_{name}"
+    for name in ("backup", "fork", "import", "rename", "replay", "rm", "show", "stats")
 }
 
 

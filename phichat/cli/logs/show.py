@@ -1,4 +1,4 @@
-"""`phichat logs show` and `stats`: one conversation, and the totals of all."""
+"""`phichat logs show`: print one conversation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from phichat.cli.support.options import json_option, open_transcripts
 from phichat.cli.support.output import Output, to_document
 from phichat.errors import UsageError
 from phichat.sanitize import sanitize, sanitize_line
-from phichat.units import format_count
 
 if TYPE_CHECKING:
     from phichat.transcript.records import ConversationRecord, TurnRecord
@@ -31,23 +30,6 @@ def logs_show(cid: str, branch: str | None, as_json: bool) -> None:
         raise UsageError(f"The conversation has no turn {branch!r}", "Use --json to list the turns")
     document = to_document(conversation) | {"branch": [turn.id for turn in turns]}
     Output().write_result(document, lambda: "\n".join(_format_conversation(conversation, turns)), as_json=as_json)
-
-
-@click.command("stats")
-@json_option
-def logs_stats(as_json: bool) -> None:
-    """Count conversations, turns and tokens."""
-    with open_transcripts() as transcripts:
-        stats = transcripts.get_store().get_stats()
-    size = f"{stats.size / 1e6:,.1f} MB at {stats.path}"
-    totals = f"{format_count(stats.conversations, 'conversation')} with {format_count(stats.turns, 'turn')}"
-    lines = (
-        f"{sanitize_line(one.model) or 'unknown model'}: {format_count(one.turns, 'turn')}, "
-        f"{one.prompt_tokens:,} prompt tokens, {one.completion_tokens:,} generated"
-        for one in stats.models
-    )
-    text = "\n".join([f"{totals} ({stats.cut_off:,} unfinished) in {size}", *lines])
-    Output().write_result(to_document(stats), lambda: text, as_json=as_json)
 
 
 def _format_conversation(conversation: ConversationRecord, turns: Sequence[TurnRecord]) -> Iterator[str]:
