@@ -1,7 +1,5 @@
 """Cancellation token that a wait for the engine can include."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 

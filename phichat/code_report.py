@@ -4,8 +4,6 @@ Lines count from 1. `CheckedBlock.start_line` and `InstallCommand.line` are line
 command may be in prose; every other line counts within its block.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any

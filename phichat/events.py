@@ -5,8 +5,6 @@ One turn is `TurnStarted`, then any others, then exactly one `TurnFinished`; a t
 with a `chat.presenter.TurnPresenter`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from phichat.code_report import CodeReport

@@ -1,7 +1,5 @@
 """Plain values that pass between packages: messages, sampling parameters, token counts and timings."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

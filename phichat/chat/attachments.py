@@ -1,7 +1,5 @@
 """Text files that become parts of a prompt."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from phichat.errors import AttachmentError

@@ -6,8 +6,6 @@ is late enough is used until the context is full again. The cut points depend on
 conversation is cut alike after a restart, in a fork, and for a regenerated reply.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Base class of the consumers that show the events of a turn, and the dispatcher over the events."""
 
-from __future__ import annotations
-
 from typing import assert_never
 
 from phichat import events

@@ -6,8 +6,6 @@ which state of the engine a turn is replayed: a fresh engine; the engine that ju
 engine that answered something else with the same beginning. The history is always the recorded one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields, replace

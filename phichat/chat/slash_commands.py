@@ -1,7 +1,5 @@
 """The registry of slash commands, for every front end that takes them."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Imports of a code block, and whether the code is prepared to do without them."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

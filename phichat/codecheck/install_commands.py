@@ -3,8 +3,6 @@
 conda is left out: its packages come from another index with other names.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Languages of blocks without a label, decided only where they are certain."""
 
-from __future__ import annotations
-
 import ast
 import re
 

@@ -1,7 +1,5 @@
 """Labels of code blocks and the languages they name."""
 
-from __future__ import annotations
-
 PYTHON = "python"
 MARKDOWN = "markdown"
 

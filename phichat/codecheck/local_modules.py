@@ -1,7 +1,5 @@
 """Modules that are files of the answer itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Normalisation of a block to Python that can be parsed, with every line in its place."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

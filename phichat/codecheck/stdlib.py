@@ -4,8 +4,6 @@ From the "Removed" and "New modules" sections of What's New in Python 3.8 to 3.1
 renamed modules of PEP 3108. Whatever the platform: `winreg` and `fcntl` are standard everywhere.
 """
 
-from __future__ import annotations
-
 import sys
 from itertools import accumulate
 

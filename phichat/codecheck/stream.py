@@ -1,7 +1,5 @@
 """Code check of an answer while its events stream by."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Parse Python of any version with the running Python, whatever the text is."""
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

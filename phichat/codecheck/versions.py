@@ -1,7 +1,5 @@
 """Python version of a project, from its pyproject.toml."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Interface between a conversation and the source of its replies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 

@@ -10,8 +10,6 @@ MODEL is a hash of everything that changes the numbers in a KV cache, MILLISECON
 tokens took. A file that is not complete, or whose restoring crashed an engine process, never has the suffix .kv.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Several replies to one prompt."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Reply of an engine process as it grows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic

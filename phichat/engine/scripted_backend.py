@@ -1,7 +1,5 @@
 """Backend that replays scripted replies, for tests and documentation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import sleep

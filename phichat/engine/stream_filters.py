@@ -1,7 +1,5 @@
 """Incremental filters from token pieces to text; pure, and constant in cost per token."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Sequence
 

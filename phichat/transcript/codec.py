@@ -1,7 +1,5 @@
 """Encodes frozen dataclasses as JSON without the fields that have their default, and decodes them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import fields, is_dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The SQLite file of the transcripts: creating and opening it, transactions, and the meaning of its errors."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

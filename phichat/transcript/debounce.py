@@ -1,7 +1,5 @@
 """A background operation that runs a moment after it is triggered."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from threading import Event, Thread
 

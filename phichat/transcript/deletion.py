@@ -1,7 +1,5 @@
 """Deleting turns without traces in tables, free pages, or the full-text index."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Word breaks for the full-text index in scripts that put no spaces between words."""
 
-from __future__ import annotations
-
 import re
 
 _UNSPACED_SCRIPTS = (

@@ -1,7 +1,5 @@
 """Ids of conversations and turns: short, and sorted by time."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

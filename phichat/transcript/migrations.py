@@ -4,8 +4,6 @@ The rowid of a turn is the time it began, in tenths of a second since 1970 (or t
 full-text index can then sort by time, and filter by it, without reading the turns.
 """
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass

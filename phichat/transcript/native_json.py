@@ -6,8 +6,6 @@ The fields are those of `ConversationRecord` and its parts, by name; one that ha
 out. Times are ISO 8601 in UTC. A change that older readers must not ignore needs a new version.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any

@@ -4,8 +4,6 @@ Turns form a tree: a regenerated reply and an edited prompt are siblings of the 
 the same parent. Nothing is ever overwritten.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 

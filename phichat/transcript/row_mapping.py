@@ -1,7 +1,5 @@
 """Maps turns to rows of the store and back."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Full-text search over prompts and answers."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import sqlite3

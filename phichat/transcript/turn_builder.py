@@ -1,7 +1,5 @@
 """A TurnRecord from the events of its turn: the only place that makes one of them."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """Writes one turn: its prompt first, then streamed pieces, then the whole reply."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from datetime import UTC, datetime

@@ -4,8 +4,6 @@ Each kind of answer has an extractor: it returns an `Answer`, or None where the 
 extractor takes time linear in the length of the text, and raises nothing.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """The majority vote: compares the answers of several replies to one prompt."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Names that left the standard library before the oldest version of the snapshot."""
 
-from __future__ import annotations
-
 _REMOVED_IN_3_0 = """
     dict.has_key dict.iteritems dict.iterkeys dict.itervalues dict.viewitems dict.viewkeys dict.viewvalues
     itertools.ifilter itertools.ifilterfalse itertools.imap itertools.izip itertools.izip_longest list.sort(cmp=)

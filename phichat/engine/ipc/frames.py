@@ -4,8 +4,6 @@ A frame is the length in four bytes, then the message. Importing multiprocessing
 engine that runs already.
 """
 
-from __future__ import annotations
-
 import math
 import socket
 import struct

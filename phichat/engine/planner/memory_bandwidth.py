@@ -1,7 +1,5 @@
 """Memory bandwidth, which bounds the speed of generation."""
 
-from __future__ import annotations
-
 import sys
 from time import perf_counter
 

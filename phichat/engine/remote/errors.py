@@ -1,7 +1,5 @@
 """Errors of a server, and the errors that a user sees for them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

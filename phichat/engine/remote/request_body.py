@@ -1,7 +1,5 @@
 """Bodies of chat completion requests, and the user's options as the API names them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

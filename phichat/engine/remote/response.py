@@ -1,7 +1,5 @@
 """Parser of chat completion responses: the documents of a server to outputs as an engine process gives them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace

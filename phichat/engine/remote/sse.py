@@ -1,7 +1,5 @@
 """Decoder of server-sent events and of the chunks in them: pure, incremental, with bounds on what a server can send."""
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

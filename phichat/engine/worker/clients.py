@@ -1,7 +1,5 @@
 """Clients of an engine process: a connection each, with a thread that receives requests."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from queue import SimpleQueue

@@ -1,7 +1,5 @@
 """Errors that end a request in the engine process, which goes on."""
 
-from __future__ import annotations
-
 from phichat.engine.ipc.protocol import ErrorCode
 
 

@@ -1,7 +1,5 @@
 """llama.cpp's shared library: quick loading, its log, its devices."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import importlib.util

@@ -6,8 +6,6 @@ and where that character occurs the reserved text is tokenized as the letters it
 texts goes to llama.cpp as it was rendered, in one piece, and gets exactly llama.cpp's ids.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The sandbox keeps a template from running code, not from running forever: the ca
 supervisor has a deadline for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime

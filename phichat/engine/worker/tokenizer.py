@@ -1,7 +1,5 @@
 """Tokenizer of a model: text to token ids and back, and the ids that only a template may write."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Export of conversations; each module writes one format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 

@@ -6,8 +6,6 @@ holds JSON, `{"conversations": [{"id", "title", "messages": [{"role", "text"}]}]
 `<section class="message">` elements; a role is system, user, reasoning or assistant.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence

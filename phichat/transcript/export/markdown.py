@@ -16,8 +16,6 @@ Control characters are replaced by their names, \u27e6U+001B\u27e7 for ESC (`phi
 with `crlf` after the form, every line end was a CR LF.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Metadata of conversations and turns for the readable formats."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 

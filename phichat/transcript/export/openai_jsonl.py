@@ -4,8 +4,6 @@ One conversation per line: the shown branch, only turns whose answer ended by it
 without reasoning, which the format cannot hold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from phichat.sanitize import to_json

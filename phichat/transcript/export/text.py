@@ -1,7 +1,5 @@
 """Writes plain text for people."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from phichat.sanitize import sanitize

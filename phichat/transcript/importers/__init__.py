@@ -1,7 +1,5 @@
 """Import of conversations from files of other programs, and from phichat's own JSON."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator

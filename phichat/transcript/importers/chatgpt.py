@@ -1,7 +1,5 @@
 """Importer of ChatGPT's conversations.json: each conversation is a tree of messages."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ llm has had three schemas, and an old file that was updated has all of them: one
 `messages` made of `parts`. A conversation that is in more than one of them is taken from the newest.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Reads llm's tree of messages, with fragments put back in."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Importer of messages in OpenAI's form: {"role", "content"}."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
