@@ -20,7 +20,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PHICHAT_", "HF_"))}
-    return kept | no_other_models(tmp_path) | {"PHICHAT_HOME": str(tmp_path / "home")}
+    return kept | no_other_models(tmp_path) | {"PHICHAT_HOME": str(tmp_path / "home"), "PHICHAT_KEEP_ALIVE": "0"}
 
 
 @pytest.fixture
