@@ -21,7 +21,7 @@ _STALE_AFTER_DAYS = 365
 
 
 class _CheckCommand(click.Command):
-    """Command whose help tells the date of the package lists; only the help reads them for that."""
+    """Command whose help shows the date of the package lists; only the help reads them for that."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from phichat.codecheck.package_names import package_lists_date

@@ -31,7 +31,7 @@ _HEADER_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a value is checked.
+    """Rule that checks and converts one value.
 
     type: what msgspec converts to. accepts: the values, for error messages. prepare: applied before the conversion;
     raises ValueError, TypeError or KeyError. is_secret: the value may hold a key, so no message repeats it.

@@ -17,7 +17,7 @@ GpuLayers = int | Literal["auto", "all"]
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How a model is loaded.
+    """Options of loading a model.
 
     ctx_size: in tokens; it and the types of the KV cache are None for the best that fits the model and the machine.
     threads: None for the measured optimum, else one per physical core. draft: speculative decoding from the prompt;

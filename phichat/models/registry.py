@@ -64,7 +64,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
 
     @property
     def scope(self) -> TrainingScope | None:
-        """What the model card states about the code in the training data."""
+        """Code in the training data, as the model card describes it."""
         return TrainingScope(self.code.languages, self.code.modules) if self.code else None
 
     def matches_name(self, name: str) -> bool:

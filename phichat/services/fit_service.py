@@ -25,7 +25,7 @@ RemoteHeaderReader = Callable[[str], "GgufHeader"]
 
 @dataclass(frozen=True, slots=True)
 class FitReport:
-    """How a model would run here. layer_count: repeating layers. suggestions: names and sizes of smaller models."""
+    """Fit of a model on this machine. layer_count: repeating layers. suggestions: names and sizes of smaller models."""
 
     name: str
     layer_count: int

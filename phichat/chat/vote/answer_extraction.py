@@ -23,7 +23,7 @@ _MAX_SCANNED_CHARS = 20_000
 
 
 class AnswerKind(StrEnum):
-    """How answers are compared."""
+    """Kind of answer, which decides how answers are compared."""
 
     AUTO = "auto"
     """Guessed from the form of the answers."""

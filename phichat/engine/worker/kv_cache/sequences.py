@@ -20,7 +20,7 @@ _REPACKED_ROWS = 4  # tokens that kernels for repacked weights multiply at once,
 
 
 class DecodeStatus(Enum):
-    """How a batch ended, by the return values of llama_decode. CACHE_FULL: other sequences hold the KV cells."""
+    """Outcome of a batch, by the return value of llama_decode. CACHE_FULL: other sequences hold the KV cells."""
 
     DONE = 0
     CACHE_FULL = 1
