@@ -188,7 +188,7 @@ def test_an_engine_that_dies_is_told_and_the_next_prompt_is_answered(tmp_path: P
         terminal.until("writing")
         terminal.engine().kill()
         terminal.until("The engine")
-        terminal.send("Say yes.")
+        terminal.send(LONG)
         terminal.until("writing")
         terminal.type(ESCAPE)
         terminal.until("stopped")
