@@ -59,7 +59,7 @@ def collect_install_warnings(install: InstallCommand) -> list[CheckWarning]:
     name = _shorten_name(install.name)
     match install.status:
         case PackageStatus.SUSPICIOUS:
-            reason = classify_install(install.name).warning or "nobody knows this name"
+            reason = classify_install(install.name).warning or "it isn't a known package"
             return [_make_warning(Severity.WRONG_NAME, install.line, f"check {name} before installing: {reason}")]
         case PackageStatus.UNKNOWN:
             return [_make_warning(Severity.INSTALL, install.line, f"{name} {_UNKNOWN_PACKAGE}")]
