@@ -133,7 +133,7 @@ class GenerationTask:
         except PhichatError as exc:
             error = exc
         except Exception as exc:
-            # The outermost frame of the thread: the client has to be told.
+            # The outermost frame of the thread: the client has to get an error.
             logger.exception("Internal server error")
             error = PhichatError(f"Internal server error ({type(exc).__name__})", "Ask again")
         self._call_on_loop(self._finish, error)

@@ -53,7 +53,7 @@ def find_bad_apis(tree: ast.Module, target: tuple[int, int]) -> list[BadApi]:
 
 
 class _ApiChecker:
-    """Infers what the expressions of a module certainly are, as far as the standard library tells."""
+    """Infers what the expressions of a module certainly are, as far as the standard library determines it."""
 
     def __init__(self, tree: ast.Module, target: tuple[int, int]) -> None:
         self.target = target

@@ -105,7 +105,7 @@ def find_probed_names(tree: ast.Module) -> set[str]:
 
 
 def find_type_tested_names(tree: ast.Module) -> set[str]:
-    """Return the variables whose type the code tests, so that their annotation does not tell all they can be."""
+    """Return the variables whose type the code tests, whose annotation therefore does not name every type."""
     type_tests = {"isinstance", "hasattr", "getattr", "setattr", "issubclass", "callable", "type", "cast"}
     return {
         argument.id

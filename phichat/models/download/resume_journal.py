@@ -2,7 +2,7 @@
 
 For each chunk it holds how many of its bytes are written, from its beginning on, and, once the file up to its end
 has been hashed, the SHA-256 of the file up to there. These hashes cost nothing beyond the hash of the whole file, and
-tell later which chunk of a file was damaged.
+show later which chunk of a file was damaged.
 
 Bytes are recorded after they are written, both into the page cache, which outlives the process. After a power cut
 the journal may be ahead of the bytes; the hashes show that.

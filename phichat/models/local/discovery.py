@@ -22,7 +22,7 @@ _MAX_MANIFEST_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ModelPart:
-    """One file of a model. sha256: what it should be, "" if its location does not tell."""
+    """One file of a model. sha256: the expected hash, "" if its location does not give one."""
 
     path: Path
     sha256: str = ""

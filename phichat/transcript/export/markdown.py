@@ -2,7 +2,7 @@
 
 Every text is between two top-level HTML comments, `<!-- phichat:KIND FORM -->` and
 `<!-- /phichat:KIND -->`, KIND one of system, prompt, file, reasoning, answer. A CommonMark parser finds them
-as its top-level HTML blocks; nothing in a text can become one. FORM tells how the text is written:
+as its top-level HTML blocks; nothing in a text can become one. FORM names how the text is written:
 
     quote     a block quote of one paragraph; the text is what a parser reads in it
     fence     a fenced code block, its fence longer than any in the text; the text is its content

@@ -74,7 +74,7 @@ def _render_link(tokens: Sequence[Token], index: int, *_: object) -> str:
 
 
 def _render_image(tokens: Sequence[Token], index: int, *_: object) -> str:
-    # Loading the image would tell its server about the reader.
+    # Loading the image would reveal the reader to its server.
     address = attribute(str(tokens[index].attrGet("src") or ""))
     return f"{_LINK_TAG.format(address)}{attribute(tokens[index].content) or address}</a>"
 

@@ -95,7 +95,7 @@ def create_file(path: Path, size: int) -> BinaryIO:
 
 
 def is_being_written(path: Path) -> bool:
-    """Return True while a process fills the file, whose lock ends with it; always on Windows, where no lock tells."""
+    """Return True while a process holds the lock of the file that it fills; on Windows, if the file exists."""
     if sys.platform == "win32":
         return path.exists()
     import fcntl
